@@ -1,0 +1,59 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs smoke evidence bench ci clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; say which: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# A file stands for an installation that is up to date; it is made anew when what to install changes.
+$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) -e '.[dev,docs,export,hf,timm]'
+	@touch $@ $(VENV)/.base
+
+demo: $(VENV)/.base ## train on handwritten digits and write runs/demo/report.html
+	$(BIN)/repertoire train digits --epochs 30 --seed 1 --out runs/demo --overwrite
+
+test: $(VENV)/.dev ## run all tests
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.dev ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## check types
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+smoke: $(VENV)/.dev ## run every claim on its smallest budget
+	$(BIN)/python -m repertoire.claims --smoke
+
+evidence: $(VENV)/.dev ## run the claims whose evidence is missing or stale
+	$(BIN)/python -m repertoire.claims --missing-or-stale --budget small
+
+bench: $(VENV)/.dev ## run the benchmarks and keep what they print under docs/numbers
+	$(PIP) -e '.[bench]'
+	mkdir -p docs/numbers
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script | tee docs/numbers/$$(basename $$script .py).md; done
+
+ci: ## what continuous integration runs
+	bash .ci/run
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) site build dist runs/demo

@@ -1,0 +1,48 @@
+"""Repertoire: representation learning in which every method can be performed.
+
+Importing this package loads nothing but itself; each room (`repertoire.losses`, `repertoire.train`, ...) is imported
+when it is first used, so that `import repertoire` costs next to nothing beside `import torch`.
+
+    import repertoire
+    run = repertoire.train.fit("digits", epochs=5)
+    print(run.metrics)
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_ROOMS = (
+    "backbones",
+    "claims",
+    "data",
+    "diagnostics",
+    "errors",
+    "explain",
+    "fewshot",
+    "heads",
+    "losses",
+    "merge",
+    "methods",
+    "ops",
+    "papers",
+    "registry",
+    "report",
+    "rules",
+    "train",
+)
+
+__all__ = [*_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ROOMS:
+        return importlib.import_module(f"repertoire.{name}")
+    raise AttributeError(f"module 'repertoire' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,85 @@
+"""The `repertoire` command: parse, call, print.
+
+Each command is a file of this folder, and imports what it needs when it runs, so that `repertoire --help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from repertoire.errors import Interrupted, RepertoireError, RepertoireWarning
+
+__all__ = ["build_app", "main"]
+
+HELP = """Representation learning in which every method can be performed.
+
+Start with:  repertoire train PHOTOS/   where PHOTOS has a directory of images for each class."""
+
+
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command tree. The options of `train` are read off its configuration only when `arguments` ask for them."""
+    from repertoire.cli import catalogue, claims, evaluate, explain, export, papers, predict, report, train
+
+    app = typer.Typer(
+        name="repertoire", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
+    )  # fmt: skip
+    app.command("train")(train.make_command() if "train" in arguments else train.outline)
+    app.command("evaluate")(evaluate.evaluate)
+    app.command("predict")(predict.predict)
+    app.command("embed")(predict.embed)
+    app.command("explain")(explain.explain)
+    app.command("report")(report.report)
+    app.command("export")(export.export)
+    app.command("list")(catalogue.list_components)
+    app.add_typer(papers.app, name="papers")
+    app.add_typer(claims.app, name="claims")
+
+    @app.callback(invoke_without_command=True)
+    def options(
+        version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+        debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error (anywhere on the line)."),
+    ) -> None:
+        if version:
+            import repertoire
+
+            typer.echo(f"repertoire {repertoire.__version__}")
+            raise typer.Exit
+
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command. Ends with status 0; 2 after an error, which is printed on one line; 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    warnings.showwarning = _show_warning
+    try:
+        build_app(arguments)(args=arguments, prog_name="repertoire")
+    except RepertoireError as error:
+        if debug:
+            raise
+        print(f"repertoire: {error}", file=sys.stderr)
+        sys.exit(130 if isinstance(error, Interrupted) else 2)
+    except BrokenPipeError:
+        # `repertoire predict ... | head` closes our output: not an error of ours.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings in a line; those of the libraries underneath are for developers, not for users of a command."""
+    if issubclass(category, RepertoireWarning):
+        print(f"repertoire: {message}", file=sys.stderr)

@@ -1,0 +1,74 @@
+"""`repertoire evaluate`: how good a run's model is on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from repertoire.cli.predict import RunArgument
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder with a directory per class; the run's own test images if left out.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where to write the metrics as JSON.", show_default=False)
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Go on without images that cannot be used.")
+    ] = False,
+) -> None:
+    """Print accuracy, calibration and a row per class, and write metrics.json."""
+    from repertoire.data import load_folder_set
+    from repertoire.files import write_json
+    from repertoire.train import load
+
+    opened = load(run)
+    if data is None:
+        images, name = opened.splits.test, "test"
+    else:
+        images = load_folder_set(data, classes=opened.classes, skip_unreadable=skip_unreadable, **opened.reading)
+        name = Path(data).resolve().name or "data"
+    metrics = opened.evaluate(images)
+    target = out or opened.path / f"evaluation-{name}" / "metrics.json"
+    write_json(target, metrics)
+    _print(metrics)
+    typer.echo(f"metrics: {target}")
+
+
+def _print(metrics: dict[str, Any]) -> None:
+    from repertoire.errors import ascii_path
+
+    rows = [("class", "images", "accuracy", "95 % interval", "precision")]
+    for row in metrics["per_class"]:
+        low, high = row["interval"]
+        seen = row["accuracy"] is not None
+        rows.append(
+            (
+                ascii_path(row["class"]),
+                str(row["images"]),
+                f"{row['accuracy']:.1%}" if seen else "-",
+                f"{low:.1%} to {high:.1%}" if seen else "-",
+                f"{row['precision']:.1%}" if row["precision"] is not None else "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        typer.echo(
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        )
+    low, high = metrics["accuracy_interval"]
+    typer.echo(
+        f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {metrics['images']} images, "
+        f"balanced {metrics['balanced_accuracy']:.1%}, macro F1 {metrics['macro_f1']:.3f}, "
+        f"NLL {metrics['nll']:.3f}, ECE {metrics['ece']:.3f}"
+    )

@@ -1,0 +1,25 @@
+"""`repertoire report`: the page that explains a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repertoire.cli.predict import RunArgument
+
+__all__ = ["report"]
+
+
+def report(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The file; RUN/report.html by default.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the report of a run: one HTML file that opens offline."""
+    from repertoire.report import write_report
+    from repertoire.train import load
+
+    typer.echo(f"report: {write_report(load(run), out)}")

@@ -1,0 +1,136 @@
+"""`repertoire train`: images in, a run directory with a model and a report out."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+__all__ = ["make_command", "outline"]
+
+SUMMARY = "Train a classifier on a folder with a directory of images per class."
+
+DETAILS = f"""{SUMMARY}
+
+The folder may hold train/ and test/ (and val/) parts, or the classes directly. Instead of a folder: an .npz file,
+digits, shapes, or hf:NAME. `repertoire list` names the losses, backbones, heads, rules and augmentations; each takes
+options as in supcon:temperature=0.1 and can be combined with any other."""
+
+
+def outline() -> None:
+    """Stands for the command in the list of commands."""
+
+
+outline.__doc__ = SUMMARY
+
+
+def make_command() -> Callable[..., None]:
+    """The command, with an option for each field of the configuration."""
+    from repertoire.train._config import TrainConfig
+
+    parameters = [
+        _parameter("data", str | None, typer.Argument(help=_help("data"), show_default=False)),
+        _parameter(
+            "config",
+            Path | None,
+            typer.Option("-c", "--config", help="A YAML file with options; the command line overrides it."),
+        ),
+        _parameter(
+            "out",
+            Path | None,
+            typer.Option("-o", "--out", help="Directory of the run; runs/NAME-1 or the next free number by default."),
+        ),
+        _parameter("resume", Path | None, typer.Option("--resume", help="Go on with the run in this directory.")),
+        _parameter("overwrite", bool, typer.Option("--overwrite", help="Replace a run that lies in --out."), False),
+        _parameter(
+            "report", bool, typer.Option("--report/--no-report", help="Write report.html when training is over."), True
+        ),
+        _parameter("quiet", bool, typer.Option("-q", "--quiet", help="Show nothing but the result."), False),
+    ]
+    for name, field in TrainConfig.model_fields.items():
+        if name == "data":
+            continue
+        flag = "--" + name.replace("_", "-")
+        default = field.get_default()
+        shown = "" if default in (None, (), False) else f" [default: {default}]"
+        help_text = f"{field.description}{shown}"
+        if field.annotation is bool:
+            option = typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text, show_default=False)
+        else:
+            option = typer.Option(flag, help=help_text, show_default=False)
+        parameters.append(_parameter(name, _option_type(field.annotation), option))
+
+    def train(**given: Any) -> None:
+        _train(given)
+
+    train.__doc__ = DETAILS
+    train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    train.__annotations__ = {p.name: p.annotation for p in parameters}
+    return train
+
+
+def _parameter(name: str, annotation: Any, option: Any, default: Any = None) -> inspect.Parameter:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=default, annotation=Annotated[annotation, option])
+
+
+def _help(name: str) -> str:
+    from repertoire.train._config import TrainConfig
+
+    return TrainConfig.model_fields[name].description or ""
+
+
+def _option_type(annotation: Any) -> Any:
+    """What the command line reads for a field: the configuration checks ranges, and says it better."""
+    arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return _option_type(arguments[0])
+    if typing.get_origin(annotation) is tuple:
+        return list[str] | None
+    if typing.get_origin(annotation) is Literal:
+        return str | None
+    return annotation | None
+
+
+def _train(given: dict[str, Any]) -> None:
+    from repertoire.errors import ConfigError
+    from repertoire.train import fit, make_config, read_config, resume
+
+    run_options = {name: given.pop(name) for name in ("config", "out", "resume", "overwrite", "report", "quiet")}
+    chosen = {name: value for name, value in given.items() if value is not None and value != []}
+    if run_options["resume"] is not None:
+        if chosen or run_options["config"] or run_options["out"]:
+            raise ConfigError("--resume goes on with a run as it was configured and takes no other options")
+        run = resume(run_options["resume"], quiet=run_options["quiet"])
+    else:
+        fields = {**(read_config(run_options["config"]) if run_options["config"] else {}), **chosen}
+        if "data" not in fields:
+            raise ConfigError("say what to train on: repertoire train PHOTOS/, or digits to try it out")
+        config = make_config(**fields)
+        run = fit(config=config, out=run_options["out"], overwrite=run_options["overwrite"], quiet=run_options["quiet"])
+    _close(run, run_options["report"])
+
+
+def _close(run: Any, with_report: bool) -> None:
+    """The last lines: the result, where the report is, what to try next."""
+    import os
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    metrics = run.metrics
+    low, high = metrics["accuracy_interval"]
+    typer.echo(
+        f"test accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}, 95 % interval, "
+        f"{metrics['images']} images), weights of epoch {metrics['best_epoch']}"
+    )
+    if with_report:
+        from repertoire.report import write_report
+
+        typer.echo(f"report: {write_report(run)}")
+    directory = run.directory
+    typer.echo(f"try next: repertoire predict {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")

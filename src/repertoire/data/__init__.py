@@ -1,0 +1,13 @@
+"""Images with labels: where they come from, how they are split, cached, augmented and batched."""
+
+from repertoire.data._augment import plain
+from repertoire.data._digits import digits
+from repertoire.data._load import load
+from repertoire.data._loader import Loader, step_seed
+from repertoire.data._npz import npz
+from repertoire.data._shapes import shapes
+from repertoire.data._source import SourceRequest
+from repertoire.data._splits import make_splits
+from repertoire.data._types import Batch, ImageSet, Splits
+
+__all__ = ["Batch", "ImageSet", "Loader", "SourceRequest", "Splits", "digits", "load", "make_splits", "npz", "plain", "shapes", "step_seed"]

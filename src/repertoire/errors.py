@@ -1,0 +1,138 @@
+"""Everything Repertoire raises on purpose, under one base class.
+
+A message names the argument, file or field; says what was found and what was expected; and, where there is one, says
+what to do. The command line prints the message on one line and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "MissingExtra",
+    "NonFiniteLoss",
+    "RepertoireError",
+    "RepertoireWarning",
+    "RunError",
+    "ShapeError",
+    "UnknownName",
+    "Unreadable",
+    "UnreadableImages",
+    "nearest",
+]
+
+
+class RepertoireError(Exception):
+    """Base class of all errors that Repertoire raises on purpose."""
+
+
+class RepertoireWarning(UserWarning):
+    """Base class of all warnings that Repertoire gives on purpose."""
+
+
+class ConfigError(RepertoireError):
+    """An option or a field of the configuration has a value that cannot be used."""
+
+
+class DataError(RepertoireError):
+    """The data cannot be used as it is."""
+
+
+class RunError(RepertoireError):
+    """A run directory is incomplete, in use, from a newer version, or does not fit what is asked of it."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is truncated, altered, or belongs to another model."""
+
+
+class ShapeError(RepertoireError, ValueError):
+    """A tensor has the wrong shape, dtype or range. Also a `ValueError`, which users of plain PyTorch expect."""
+
+
+class NonFiniteLoss(RepertoireError, ArithmeticError):
+    """The loss became infinite or not a number; the last good checkpoint was kept."""
+
+
+class Interrupted(RepertoireError):
+    """The user stopped a run; it was saved, and the message says how to go on."""
+
+
+class MissingExtra(RepertoireError, ImportError):
+    """An optional dependency is needed for what was asked.
+
+    >>> MissingExtra("timm", "backbone 'timm:resnet50'").args[0]
+    "backbone 'timm:resnet50' needs an optional dependency: pip install 'repertoire-learn[timm]'"
+    """
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs an optional dependency: pip install 'repertoire-learn[{extra}]'")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, or None when nothing is close.
+
+    >>> nearest("supcom", ["supcon", "cross-entropy"])
+    'supcon'
+    """
+    options = list(known)
+    lowered = {option.lower().replace("_", "-"): option for option in options}
+    match = difflib.get_close_matches(name.lower().replace("_", "-"), lowered, n=1, cutoff=0.5)
+    return lowered[match[0]] if match else None
+
+
+class UnknownName(ConfigError, KeyError):
+    """A name that is in no registry; suggests the nearest that is.
+
+    Args:
+        kind: what was looked up, in the singular: "loss", "backbone", "option of loss 'supcon'".
+        name: the unknown name.
+        known: the names that would have been accepted.
+    """
+
+    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+        guess = nearest(name, known)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        listing = ", ".join(sorted(known)) if known else "none"
+        self.message = f"no {kind} is named {name!r}; {hint}(known: {listing})"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return self.message
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """One file that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+class UnreadableImages(DataError):
+    """Some images cannot be used; all of them are listed, so that one pass is enough to mend them."""
+
+    def __init__(self, failures: Sequence[Unreadable], total: int) -> None:
+        self.failures = tuple(failures)
+        self.total = total
+        shown = "\n".join(f"  {ascii_path(f.path)}: {f.reason}" for f in self.failures[:50])
+        more = f"\n  ... and {len(self.failures) - 50} more" if len(self.failures) > 50 else ""
+        super().__init__(
+            f"{len(self.failures)} of {total} images cannot be used:\n{shown}{more}\n"
+            "Mend or remove them, or go on without them with --skip-unreadable."
+        )
+
+
+def ascii_path(path: str) -> str:
+    """A path on one line: control characters and broken unicode are escaped, the rest is left as it is.
+
+    >>> ascii_path("a\\nb.jpg")
+    'a\\\\nb.jpg'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in path)

@@ -1,0 +1,8 @@
+"""Heads: what turns features into class scores."""
+
+from repertoire.heads._base import Head
+from repertoire.heads._cosine import Cosine
+from repertoire.heads._linear import Linear
+from repertoire.heads._matryoshka import Matryoshka, nested_sizes
+
+__all__ = ["Cosine", "Head", "Linear", "Matryoshka", "nested_sizes"]

@@ -1,0 +1,34 @@
+"""The contract of heads: what turns features into class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+__all__ = ["Head"]
+
+
+class Head(nn.Module):
+    """`head(features, targets=None) -> logits`; replaces `nn.Linear` at the end of a classifier.
+
+    Args:
+        in_features: d, the width of the features `[N, d]`.
+        num_classes: C, the width of the logits `[N, C]`.
+    """
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        if in_features < 1 or num_classes < 1:
+            raise ValueError(f"in_features and num_classes must be positive, found {in_features} and {num_classes}")
+        self.in_features = in_features
+        self.num_classes = num_classes
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits `[N, C]`. Only margin heads look at `targets`, and only while training."""
+        raise NotImplementedError
+
+    def outputs(self, features: Tensor, targets: Tensor | None = None) -> Sequence[tuple[float, Tensor]]:
+        """What training applies the loss to: pairs of a weight and logits `[N, C]`. One pair, unless a head trains
+        several classifiers at once (Matryoshka, deep supervision)."""
+        return [(1.0, self(features, targets))]

@@ -1,0 +1,33 @@
+"""The plain linear classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from repertoire.heads._base import Head
+from repertoire.registry import register
+
+__all__ = ["Linear"]
+
+
+@register("heads", "linear")
+class Linear(Head):
+    """Linear classifier: :math:`W z + b`.
+
+    Args:
+        in_features: d, width of the features `[N, d]`.
+        num_classes: C, width of the logits `[N, C]`.
+        bias: whether there is a b.
+
+    Example:
+        >>> import torch
+        >>> Linear(8, 3)(torch.zeros(2, 8)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, in_features: int, num_classes: int, bias: bool = True) -> None:
+        super().__init__(in_features, num_classes)
+        self.linear = nn.Linear(in_features, num_classes, bias=bias)
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        return self.linear(features)

@@ -1,0 +1,8 @@
+"""What is optimised: a method owns its modules and turns a batch into a loss."""
+
+from repertoire.methods._base import Method, Step
+from repertoire.methods._classifier import Classifier, Normalize
+from repertoire.methods._embedding import Embedding
+from repertoire.methods._supervised import Supervised
+
+__all__ = ["Classifier", "Embedding", "Method", "Normalize", "Step", "Supervised"]

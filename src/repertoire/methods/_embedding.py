@@ -1,0 +1,81 @@
+"""Training an embedding with a loss on embeddings or on views, and reading the classes out of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.losses import EmbeddingLoss, LogitsLoss, Loss
+from repertoire.methods._base import Method, Step
+from repertoire.methods._classifier import Classifier
+from repertoire.registry import register
+
+__all__ = ["Embedding"]
+
+
+@register("methods", "embedding")
+class Embedding(Method):
+    """Trains backbone and projector with a contrastive loss, and a linear read-out that sends no gradient back.
+
+    As in Khosla et al., *Supervised Contrastive Learning* (2020), the loss sees the output of a two-layer projector
+    which is thrown away afterwards, and classes are read out of the backbone's features. The paper trains the read-out
+    in a second stage; here it learns beside the encoder from detached features, which gives `predict` at any time and
+    changes nothing for the encoder.
+
+    Args:
+        model: normalisation, backbone and head; the head is the read-out.
+        loss: a loss on embeddings (it gets the labels) or on views (it does not).
+        dimensions: width of the projector's output.
+        hidden: width of the projector's hidden layer; the backbone's own width if None.
+
+    Raises:
+        ConfigError: the loss is one on logits.
+
+    Example:
+        >>> from repertoire import backbones, heads, losses
+        >>> from repertoire.methods import Classifier, Embedding, Normalize
+        >>> net = backbones.resnet20()
+        >>> model = Classifier(Normalize([0.5] * 3, [0.25] * 3), net, heads.Linear(net.out_features, 10))
+        >>> import torch
+        >>> from repertoire.data import Batch
+        >>> method = Embedding(model, losses.SupCon())
+        >>> views = (torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32))
+        >>> sorted(method.step(Batch(views, torch.tensor([0, 0, 1, 1]), torch.arange(4))).logs)
+        ['accuracy', 'loss', 'readout_loss']
+    """
+
+    augmentation = "simclr"
+
+    def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
+        super().__init__()
+        if isinstance(loss, LogitsLoss):
+            raise ConfigError(
+                "method 'embedding' needs a loss on embeddings or on views; use method 'supervised' for this one"
+            )
+        if dimensions < 1 or (hidden is not None and hidden < 1):
+            raise ConfigError(f"dimensions and hidden must be positive, found {dimensions} and {hidden}")
+        self.model = model
+        self.loss = loss
+        self.views = max(2, loss.views)
+        width = model.backbone.out_features
+        hidden = hidden or width
+        self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
+
+    def step(self, batch: Batch) -> Step:
+        features = self.model.embed(torch.cat(batch.views))
+        projected = self.projector(features)
+        count = len(batch.views)
+        labels = batch.targets.repeat(count)
+        if isinstance(self.loss, EmbeddingLoss):
+            loss = self.loss(projected, labels)
+        else:
+            loss = self.loss(*projected.chunk(count))
+        logits = self.model.head(features.detach(), labels)
+        # Unlabelled samples (-1) train the encoder and leave the read-out alone.
+        readout = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp_min(1)
+        accuracy = (logits.detach().argmax(1) == labels).float().mean()
+        logs = {"loss": loss.detach(), "readout_loss": readout.detach(), "accuracy": accuracy}
+        return Step(loss + readout, logs)

@@ -1,0 +1,104 @@
+"""Rows of unit length, and sums of rows by class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from repertoire.errors import ShapeError
+
+__all__ = ["class_index", "class_sums", "unit_rows"]
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows divided by their Euclidean length; a zero row stays zero and gets a zero gradient.
+
+    Args:
+        x: float `[N, d]`.
+
+    Returns:
+        float `[N, d]`; float32 for half-precision input.
+
+    Raises:
+        ShapeError: x is not a floating point matrix.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import unit_rows
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ShapeError(f"rows must be a floating point [N, d], found {x.dtype} {list(x.shape)}")
+    return _UnitRows.apply(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+
+
+class _UnitRows(torch.autograd.Function):
+    """Keeps its result only, and needs one temporary of that size backward where autograd would need four."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        inverse = length.reciprocal().masked_fill_(length < torch.finfo(x.dtype).tiny, 0.0)
+        z = x * inverse
+        ctx.save_for_backward(z, inverse)
+        return z
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        z, inverse = ctx.saved_tensors
+        along = z * grad
+        torch.mul(z, along.sum(1, keepdim=True), out=along)
+        return torch.sub(grad, along, out=along).mul_(inverse)
+
+
+def class_index(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels as indices 0..K-1 in sorted order, and how many rows have each.
+
+    On an accelerator the counts are padded with zeros to `[N]`, because to ask for K would wait for the device.
+
+    Args:
+        labels: integers `[N]`, of any value.
+
+    Returns:
+        int64 `[N]`, the index of each row's class; int64 `[K]`, or `[N]` with zeros at the end, the rows of each class.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import class_index
+        >>> class_index(torch.tensor([7, -1, 7]))
+        (tensor([1, 0, 1]), tensor([1, 2]))
+    """
+    ordered, order = labels.sort()
+    rank = torch.zeros_like(ordered, dtype=torch.int64)
+    torch.cumsum(ordered[1:] != ordered[:-1], 0, out=rank[1:])
+    index = torch.empty_like(rank).scatter_(0, order, rank)
+    size = int(rank[-1]) + 1 if len(rank) and rank.device.type == "cpu" else len(rank)
+    counts = torch.zeros(size, dtype=torch.int64, device=labels.device).scatter_add_(0, index, torch.ones_like(index))
+    return index, counts
+
+
+def class_sums(x: Tensor, index: Tensor, classes: int) -> Tensor:
+    """Sum of the rows of each class.
+
+    Args:
+        x: float `[N, d]`.
+        index: int64 `[N]` in 0..K-1, as `class_index` gives.
+        classes: K.
+
+    Returns:
+        float `[K, d]`.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import class_sums
+        >>> class_sums(torch.eye(3), torch.tensor([0, 1, 0]), 2)
+        tensor([[1., 0., 1.],
+                [0., 1., 0.]])
+    """
+    return x.new_zeros(classes, x.shape[1]).index_add(0, index, x)

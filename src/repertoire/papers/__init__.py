@@ -1,0 +1,15 @@
+"""The catalogue of papers: a card for each, and search over them in plain language.
+
+    >>> from repertoire import papers
+    >>> papers.get("supcon").family
+    'loss-metric'
+    >>> [card.slug for card in papers.search("sharpness-aware minimisation", limit=1)]
+    ['sam']
+"""
+
+from repertoire.papers._cards import Card, get, load
+from repertoire.papers._families import Family, families, family
+from repertoire.papers._search import search
+from repertoire.papers._status import STATUSES, Status, missing_components
+
+__all__ = ["STATUSES", "Card", "Family", "Status", "families", "family", "get", "load", "missing_components", "search"]

@@ -1,0 +1,278 @@
+"""Names to components: one registry and one grammar for the command line, configuration files and Python.
+
+A component is registered under a *room* and a name, and built from a *spec*:
+
+    supcon                                  a name
+    supcon:temperature=0.1                  with options
+    timm:resnet50,pretrained=true           a positional option comes before named ones
+    local:blocks=4,auxiliary=(auglocal:depth=2,width=16)     a nested spec or a list goes in parentheses
+
+Options are converted to the type that the component's signature declares. An unknown name or option is answered with
+the nearest known one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from repertoire.errors import ConfigError, UnknownName
+
+__all__ = ["Entry", "Spec", "build", "entries", "get", "names", "options", "parse", "register", "user_options"]
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+#: room -> (what one component of it is called, module that registers them all when imported)
+ROOMS: dict[str, tuple[str, str]] = {
+    "data": ("data source", "repertoire.data"),
+    "augmentations": ("augmentation", "repertoire.data"),
+    "backbones": ("backbone", "repertoire.backbones"),
+    "losses": ("loss", "repertoire.losses"),
+    "heads": ("head", "repertoire.heads"),
+    "methods": ("method", "repertoire.methods"),
+    "rules": ("rule", "repertoire.rules"),
+    "explainers": ("explainer", "repertoire.explain"),
+    "diagnostics": ("diagnostic", "repertoire.diagnostics"),
+    "weight-operators": ("weight operator", "repertoire.merge"),
+    "feature-estimators": ("estimator on features", "repertoire.fewshot"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component."""
+
+    room: str
+    name: str
+    factory: Callable[..., Any]
+    paper: str | None
+    """Slug of the paper's card, or None for a component that is common knowledge."""
+
+    @property
+    def dotted(self) -> str:
+        """Public dotted name, as cards list it: `repertoire.losses.SupCon`."""
+        return f"{ROOMS[self.room][1]}.{self.factory.__name__}"
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.factory) or "").split("\n", 1)[0]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec: the name, the positional options and the named ones, all still text (or nested lists of it)."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+_REGISTRY: dict[str, dict[str, Entry]] = {room: {} for room in ROOMS}
+
+
+def register(room: str, name: str, *, paper: str | None = None) -> Callable[[T], T]:
+    """Decorator that enters a class or function into a room's registry.
+
+    Args:
+        room: a key of `ROOMS`.
+        name: lower-case, words joined by hyphens; what the user types.
+        paper: slug of the paper's card, if the component comes from one paper.
+
+    Raises:
+        ValueError: the room does not exist, or the name is taken.
+    """
+    if room not in _REGISTRY:
+        raise ValueError(f"no room is named {room!r}; the rooms are {', '.join(ROOMS)}")
+
+    def decorate(factory: T) -> T:
+        existing = _REGISTRY[room].get(name)
+        if existing is not None and (existing.factory.__module__, existing.factory.__qualname__) != (
+            factory.__module__,
+            factory.__qualname__,
+        ):
+            raise ValueError(f"{room} {name!r} is already {existing.dotted}")
+        _REGISTRY[room][name] = Entry(room, name, factory, paper)
+        return factory
+
+    return decorate
+
+
+def _room(room: str) -> dict[str, Entry]:
+    if room not in ROOMS:
+        raise UnknownName("room", room, list(ROOMS))
+    importlib.import_module(ROOMS[room][1])
+    return _REGISTRY[room]
+
+
+def entries(room: str) -> list[Entry]:
+    """All components of a room, by name."""
+    return [entry for _, entry in sorted(_room(room).items())]
+
+
+def names(room: str) -> list[str]:
+    """The names of a room's components, sorted."""
+    return sorted(_room(room))
+
+
+def get(room: str, name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        UnknownName: there is none; the message suggests the nearest.
+    """
+    known = _room(room)
+    if name not in known:
+        raise UnknownName(ROOMS[room][0], name, list(known))
+    return known[name]
+
+
+def parse(spec: str) -> Spec:
+    """Splits a spec into name and options.
+
+    >>> parse("local:blocks=4,auxiliary=(auglocal:depth=2,width=16)").kwargs["auxiliary"]
+    'auglocal:depth=2,width=16'
+    >>> parse("timm:resnet50").args
+    ('resnet50',)
+
+    Raises:
+        ConfigError: parentheses do not match, an option is empty or given twice.
+    """
+    text = spec.strip()
+    name, colon, rest = text.partition(":")
+    if not name:
+        raise ConfigError(f"{spec!r} names no component; write name or name:key=value,key=value")
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for item in _split(rest, spec) if colon else ():
+        key, equals, value = item.partition("=")
+        if equals and key.strip().replace("-", "_").isidentifier():
+            key = key.strip().replace("-", "_")
+            if key in kwargs:
+                raise ConfigError(f"{spec!r} gives the option {key!r} twice")
+            kwargs[key] = _unwrap(value.strip())
+        elif kwargs:
+            raise ConfigError(f"{spec!r} has the positional option {item!r} after a named one")
+        else:
+            args.append(_unwrap(item.strip()))
+    return Spec(name.strip(), tuple(args), kwargs)
+
+
+def _split(text: str, spec: str) -> list[str]:
+    """Splits at the commas that stand outside parentheses."""
+    items, depth, start = [], 0, 0
+    for position, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            raise ConfigError(f"{spec!r} closes a parenthesis that it did not open")
+        if character == "," and depth == 0:
+            items.append(text[start:position])
+            start = position + 1
+    if depth:
+        raise ConfigError(f"{spec!r} opens a parenthesis that it does not close")
+    items.append(text[start:])
+    if any(not item.strip() for item in items):
+        raise ConfigError(f"{spec!r} has an empty option")
+    return items
+
+
+def _unwrap(value: str) -> str:
+    return value[1:-1] if value.startswith("(") and value.endswith(")") else value
+
+
+def options(factory: Callable[..., Any], given: Mapping[str, Any] | None = None) -> dict[str, inspect.Parameter]:
+    """The options a user may set: the parameters of the factory, without those that the caller supplies."""
+    parameters = inspect.signature(factory).parameters
+    wanted = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {n: p for n, p in parameters.items() if p.kind in wanted and n not in (given or {})}
+
+
+#: What the surroundings supply when they build a component of a room; not for the user to set.
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "data": ("request",),
+    "backbones": ("in_channels", "image_size"),
+    "losses": ("weight",),
+    "heads": ("in_features", "num_classes"),
+    "methods": ("model", "loss"),
+}
+
+
+def user_options(entry: Entry) -> list[str]:
+    """The options of a component as a user would write them: `temperature=0.1`, or `name` where there is no default."""
+    supplied = dict.fromkeys(SUPPLIED.get(entry.room, ()))
+    shown = []
+    for name, parameter in options(entry.factory, supplied).items():
+        default = parameter.default
+        shown.append(name if default is inspect.Parameter.empty else f"{name}={_show(default)}")
+    return shown
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"({','.join(map(str, value))})" if isinstance(value, tuple | list) else str(value)
+
+
+def build(room: str, spec: str | Spec, **context: Any) -> Any:
+    """Builds a component from its spec.
+
+    Args:
+        room: a key of `ROOMS`.
+        spec: see the module's grammar.
+        context: what the surroundings know (`in_features=64`, `num_classes=10`); passed on where the component's
+            signature has a parameter of that name, and not settable in the spec.
+
+    Raises:
+        UnknownName: unknown component or option, with the nearest suggested.
+        ConfigError: a value of the wrong type or out of range, or a required option that is missing.
+    """
+    parsed = parse(spec) if isinstance(spec, str) else spec
+    entry = get(room, parsed.name)
+    kind = f"{ROOMS[room][0]} {parsed.name!r}"
+    everything = inspect.signature(entry.factory).parameters
+    supplied = {key: value for key, value in context.items() if key in everything}
+    allowed = options(entry.factory, supplied)
+    if len(parsed.args) > len(allowed):
+        raise ConfigError(f"{kind} takes at most {len(allowed)} options, {len(parsed.args)} given")
+    chosen = dict(zip(allowed, parsed.args, strict=False))
+    for key, value in parsed.kwargs.items():
+        if key not in allowed:
+            raise UnknownName(f"option of {kind}", key, list(allowed))
+        if key in chosen:
+            raise ConfigError(f"{kind} is given the option {key!r} twice")
+        chosen[key] = value
+    missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in chosen]
+    if missing:
+        raise ConfigError(f"{kind} needs {', '.join(missing)}: write {parsed.name}:{missing[0]}=...")
+    hints = _hints(entry.factory)
+    converted = {key: _convert(kind, key, value, hints.get(key, Any)) for key, value in chosen.items()}
+    try:
+        return entry.factory(**supplied, **converted)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{kind}: {error}") from error
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    target = factory.__init__ if inspect.isclass(factory) else factory
+    return typing.get_type_hints(target)
+
+
+def _convert(kind: str, key: str, value: Any, annotation: Any) -> Any:
+    import pydantic
+
+    if isinstance(value, str):
+        if value.lower() in ("none", "null") and type(None) in typing.get_args(annotation):
+            return None
+        if any(typing.get_origin(a) in (tuple, list) for a in (annotation, *typing.get_args(annotation))):
+            value = [item.strip() for item in value.split(",")]
+    try:
+        return pydantic.TypeAdapter(annotation).validate_python(value)
+    except pydantic.ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ConfigError(f"{kind}: option {key!r} is {value!r}; {reason[0].lower()}{reason[1:]}") from error

@@ -1,0 +1,150 @@
+"""What a run was, in words: what it trained, what that took, how to repeat it, where to go from here."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from repertoire.report._advice import best_row
+from repertoire.report._text import DASH, count, data_size, duration, label, number, percent, plural
+
+if TYPE_CHECKING:
+    from repertoire.train import Run, TrainConfig
+
+__all__ = ["circumstances", "command", "configuration", "next_steps", "score_tiles", "state", "summary"]
+
+
+def summary(run: Run) -> str:
+    """What was trained on what, in one sentence."""
+    config, info = run.config, run.info
+    counts = {name: sum(values) for name, values in info.get("counts", {}).items()}
+    images = (
+        f"{plural(counts['train'], 'image')} of {plural(len(run.classes), 'class', 'classes')}, with "
+        f"{count(counts['val'])} more for validation and {count(counts['test'])} for the test"
+        if {"train", "val", "test"} <= counts.keys()
+        else f"images of {plural(len(run.classes), 'class', 'classes')}"
+    )
+    size = f"{run.size} × {run.size} pixels, {'RGB' if info['channels'] == 3 else 'grey'}"
+    parameters = f" ({count(info['parameters'])} parameters)" if "parameters" in info else ""
+    return (
+        f"A {config.backbone}{parameters} with a {config.head} head, trained on {images} ({size}): method "
+        f"{config.method}, loss {config.loss}, rule {config.rule}, {plural(config.epochs, 'epoch')}, seed {config.seed}."
+    )
+
+
+def state(run: Run) -> dict[str, str] | None:
+    """Why the run is not finished, and how to go on; None if it is."""
+    status = run.info["status"]
+    if status == "finished":
+        return None
+    done = len(run.history)
+    what = {
+        "running": "It is still running, or was killed",
+        "interrupted": "It was interrupted",
+        "failed": "It failed",
+    }.get(status, f"Its status is “{label(status)}”")
+    after = f" after epoch {done} of {run.config.epochs}." if done else " before the first epoch was over."
+    reason = run.info.get("reason")
+    return {
+        "what": what + after + " There are no test results yet.",
+        "reason": label(reason) if reason and status == "failed" else "",
+        "command": _line(["repertoire", "train", "--resume", str(run.path)]),
+    }
+
+
+def score_tiles(run: Run, metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures beside the accuracy: name, value, what it means."""
+    row = best_row(run.history) or {}
+    counts = run.info.get("counts", {}).get("test") or [0]
+    return [
+        ("Balanced accuracy", percent(metrics["balanced_accuracy"]), "mean over the classes"),
+        ("Macro F1", percent(metrics["macro_f1"]), "mean over the classes"),
+        ("Calibration error", number(metrics["ece"]), "ECE; 0 is best"),
+        ("NLL", number(metrics["nll"]), "negative log-likelihood, nats"),
+        ("Validation", percent(row.get("val_accuracy")), f"accuracy, epoch {row.get('epoch', DASH)}"),
+        ("Baseline", percent(max(counts) / max(1, sum(counts))), "always the commonest class"),
+    ]
+
+
+def circumstances(run: Run) -> list[tuple[str, str]]:
+    """Time, speed, memory, machine and versions; what is unknown is left out."""
+    info, history = run.info, run.history
+    speeds = [row["images_per_second"] for row in history if row.get("images_per_second")]
+    on_gpu = str(info.get("device", "cpu")).startswith("cuda")
+    memory = info.get("peak_memory")
+    rows = [
+        ("Training time", duration(info["seconds"]) if "seconds" in info else None),
+        ("Epochs", f"{info['epochs']} of {run.config.epochs}, {plural(info['steps'], 'step')}" if "steps" in info else None),
+        ("Throughput", f"{statistics.median(speeds):,.0f} images/s (median of the epochs)" if speeds else None),
+        ("Peak memory", f"{data_size(memory)}, {'on the GPU' if on_gpu else 'of the process'}" if memory else None),
+        ("Machine", info.get("machine")),
+        ("Device", f"{info['device']}, {plural(info.get('ranks', 1), 'process', 'processes')}" if "device" in info else None),
+        ("Started", info.get("created")),
+        ("Repertoire", info.get("repertoire")),
+        ("Commit", info.get("commit")),
+        ("Python", info.get("python")),
+        ("PyTorch", info.get("torch")),
+        ("NumPy", info.get("numpy")),
+        ("Data digest", info.get("data_digest")),
+    ]  # fmt: skip
+    return [(name, label(value)) for name, value in rows if value is not None]
+
+
+def configuration(config: TrainConfig) -> list[tuple[str, str, str]]:
+    """Every field of the resolved configuration: name, value, meaning."""
+    fields = type(config).model_fields
+    return [
+        (name, DASH if value in (None, ()) else label(_written(value)), fields[name].description or "")
+        for name, value in config
+    ]
+
+
+def command(config: TrainConfig) -> str:
+    """The command that trains the same again: what differs from the defaults, everything automatic written out."""
+    words = ["repertoire", "train", config.data]
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name == "data" or value == field.get_default():
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, tuple):
+            words += [word for item in value for word in (flag, str(item))]
+        else:
+            words += [flag, str(value)]
+    return _line(words)
+
+
+def next_steps(run: Run) -> list[tuple[str, str]]:
+    """What to do now, and the command that does it."""
+    path = str(run.path)
+    if run.info["status"] != "finished":
+        return [("Go on with this run", _line(["repertoire", "train", "--resume", path]))]
+    steps = [
+        ("Classify new images", _line(["repertoire", "predict", path]) + " IMAGE..."),
+        ("See where the model looks", _line(["repertoire", "explain", path]) + " IMAGE..."),
+        ("Use it elsewhere", _line(["repertoire", "export", path, "--format", "onnx"])),
+    ]
+    config, best = run.config, best_row(run.history)
+    if best is not None and best.get("epoch") == config.epochs:
+        longer = config.model_copy(update={"epochs": 2 * config.epochs})
+        steps.insert(0, ("The last epoch was the best one: train twice as long", command(longer)))
+    if config.loss == "cross-entropy" and config.method == "supervised":
+        # The augmentation of the supervised method does not suit two views: leave it to be chosen anew.
+        other = config.model_copy(update={"loss": "supcon", "method": "auto", "augment": "auto"})
+        steps.append(("Compare with a contrastive loss, all else being equal", command(other)))
+    return steps
+
+
+def _line(words: Sequence[str]) -> str:
+    """Words as a shell reads them, on one line."""
+    return " ".join(label(shlex.quote(word)) for word in words)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,298 @@
+"""Puts the report of a run together and writes it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from repertoire import registry
+from repertoire.errors import RepertoireError, RunError
+from repertoire.files import write_text
+from repertoire.report import _advice, _facts, _figures, _map, _samples, _tables, _text
+from repertoire.train import Outputs, Run
+
+__all__ = ["write_report"]
+
+LARGEST_MATRIX = 30
+"""Classes up to which the confusion matrix is shown whole."""
+
+LONGEST_CHART = 40
+"""Classes up to which each has a row in the figure; beyond it, those with the lowest accuracy do."""
+
+MOST_ROWS = 400
+"""Epochs in the curves and their table; of more, evenly spaced ones are shown."""
+
+_SCORES = ("images", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1", "nll", "ece")
+_NEEDED = (*_SCORES, "reliability", "per_class", "confusion")
+
+
+def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
+    """Writes the report of a run: one HTML file that opens offline, on any screen.
+
+    It says what was trained on what and how well that went, warns of what looks wrong, and shows the curves, the
+    accuracy of each class, the confusion matrix, the calibration, the most telling test images with Grad-CAM, a map of
+    the embeddings, and how to repeat the run. An unfinished run gets a report without test results. Where the data is
+    no longer there, or the weights are not, the report says so and goes without pictures, or without heat maps.
+
+    Args:
+        run: what `repertoire.train.fit` or `repertoire.train.load` gave.
+        out: the file; `report.html` in the run's directory if None. It is replaced whole or not at all.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RunError: the run is finished, but metrics.json or predictions.npz is missing, damaged or of other classes; or
+            `out` is a directory.
+
+    Example:
+        >>> import repertoire
+        >>> run = repertoire.train.fit("digits", epochs=10, out="runs/demo")  # doctest: +SKIP
+        >>> repertoire.report.write_report(run)  # doctest: +SKIP
+        PosixPath('runs/demo/report.html')
+    """
+    target = run.directory.report_file if out is None else Path(out)
+    if target.is_dir():
+        raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
+    write_text(target, _render(_content(run)))
+    return target
+
+
+def _render(content: Mapping[str, Any]) -> str:
+    import jinja2
+
+    files = resources.files("repertoire.report")
+    script = files.joinpath("script.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("repertoire.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=_text.count, number=_text.number, percent=_text.percent, duration=_text.duration, label=_text.label
+    )
+    # The page's own script may run and nothing else, whatever the names in the data look like.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html.j2").render(
+        content,
+        style=Markup(files.joinpath("style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+    )
+
+
+def _content(run: Run) -> dict[str, Any]:
+    metrics = run.metrics if run.info["status"] == "finished" else {}
+    history = run.history
+    classes = [_text.label(name) for name in run.classes]
+    content: dict[str, Any] = {
+        "source": _text.shorten(_text.label(run.info.get("source", run.config.data)), 60, keep="end"),
+        "path": str(run.directory),
+        "run": run,
+        "classes": classes,
+        "summary": _text.label(_facts.summary(run)),
+        "state": _facts.state(run),
+        "notes": run.info.get("notes", []),
+        "skipped": run.info.get("skipped", []),
+        "warnings": _advice.warnings(run.info.get("counts", {}), classes, history, metrics),
+        "curves": _curves(run, history),
+        "history": thin(history),
+        "circumstances": _facts.circumstances(run),
+        "configuration": _facts.configuration(run.config),
+        "command": _facts.command(run.config),
+        "next_steps": _facts.next_steps(run),
+        "metrics": metrics,
+        "scored": bool(metrics.get("images")),
+    }
+    if content["scored"]:
+        missing = [key for key in _NEEDED if key not in metrics]
+        if missing:
+            raise RunError(f"{run.directory}/metrics.json is incomplete: it lacks {', '.join(missing)}")
+        content["tiles"] = _facts.score_tiles(run, metrics)
+        content |= _scores(metrics, classes)
+        content |= _images(run, _predictions(run), classes)
+    return content
+
+
+def _scores(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Everything that the metrics alone say."""
+    by_class = [
+        _figures.Interval(name, row["accuracy"], *row["interval"], row["images"])
+        for name, row in zip(classes, metrics["per_class"], strict=True)
+    ]
+    lowest = sorted(by_class, key=lambda row: (row.value is None, row.value))[:LONGEST_CHART]
+    bins = metrics["reliability"]
+    whole = len(classes) <= LARGEST_MATRIX
+    return {
+        "class_chart": _figures.interval_chart(
+            lowest,
+            description=f"Accuracy of {len(lowest)} classes with 95% intervals, lowest first; the table has the numbers.",
+            reference=metrics["accuracy"],
+        ),
+        "class_rows": list(zip(by_class, (row["precision"] for row in metrics["per_class"]), strict=True)),
+        "class_chart_cut": len(lowest) < len(by_class),
+        "confusion": _tables.confusion_grid(metrics["confusion"], classes) if whole else None,
+        "pairs": _tables.most_confused(metrics["confusion"], classes, 5 if whole else 25),
+        "bins": [(i / len(bins), (i + 1) / len(bins), b) for i, b in enumerate(bins) if b["count"]],
+        "reliability": _figures.reliability_chart(
+            bins,
+            description=f"Reliability diagram; expected calibration error {metrics['ece']:.3f}.",
+        ),
+    }
+
+
+def _curves(run: Run, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The figures over the epochs: title, picture, remark."""
+    rows = thin(history)
+    best = _advice.best_row(history)
+    mark = (best["epoch"], "best") if best is not None and best.get("best") else None
+
+    def curve(key: str, name: str, style: str = "main") -> _figures.Series:
+        return _figures.Series(name, [(row["epoch"], row[key]) for row in rows if row.get(key) is not None], style)
+
+    # Only a training loss that is itself a negative log-likelihood may share an axis with one.
+    loss = registry.parse(run.config.loss).name
+    single = registry.parse(run.config.head).name in ("linear", "cosine")
+    comparable = "train_readout_loss" if rows and "train_readout_loss" in rows[0] else "train_loss"
+    same = comparable == "train_readout_loss" or (loss == "cross-entropy" and single)
+    train = [curve(comparable, "train", "aside")] if same else []
+    charts = [
+        ("Negative log-likelihood", [*train, curve("val_nll", "val")], {"zero": True, "mark": mark}),
+        (
+            "Accuracy",
+            [curve("train_accuracy", "train", "aside"), curve("val_accuracy", "val")],
+            {"write": lambda v: f"{100 * v:g}%", "highest": 1.0, "mark": mark},
+        ),
+        ("Learning rate", [curve("lr", "")], {"zero": True}),
+    ]
+    if not same or comparable != "train_loss":
+        charts.insert(1, (f"Training loss: {loss}", [curve("train_loss", "", "aside")], {}))
+    figures = []
+    for title, series, options in charts:
+        figure = _figures.line_chart(series, description=f"{title} over the epochs; the table has the numbers.", **options)
+        if figure is not None:
+            figures.append({"title": title, "figure": figure})
+    return figures
+
+
+def thin(rows: Sequence[Mapping[str, Any]], most: int = MOST_ROWS) -> list[Mapping[str, Any]]:
+    """At most about `most` rows, evenly spaced, always with the last one and the best ones of late."""
+    if len(rows) <= most:
+        return list(rows)
+    kept = {round(i) for i in np.linspace(0, len(rows) - 1, most)}
+    best = [i for i, row in enumerate(rows) if row.get("best")]
+    return [rows[i] for i in sorted(kept | set(best[-1:]))]
+
+
+def _predictions(run: Run) -> Outputs:
+    file = run.directory.predictions_file
+    if not file.exists():
+        raise RunError(f"{run.directory} is incomplete: it has no predictions.npz; put it back, or train again")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            result = Outputs(arrays["logits"], arrays["embeddings"], arrays["labels"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{file} is damaged: {error}; put it back, or train again") from None
+    rows, classes = len(result.labels), len(run.classes)
+    if result.logits.shape != (rows, classes) or result.embeddings.shape[:1] != (rows,) or result.embeddings.ndim != 2:
+        raise RunError(
+            f"{file} does not fit the run: logits {list(result.logits.shape)} and embeddings "
+            f"{list(result.embeddings.shape)} for {rows} labels of {classes} classes"
+        )
+    return result
+
+
+def _images(run: Run, result: Outputs, classes: Sequence[str]) -> dict[str, Any]:
+    """The telling images and the map."""
+    probabilities = result.probabilities
+    predicted = probabilities.argmax(1)
+    images, why_no_images = _test_images(run, result.labels)
+    model, why_no_maps = None, None
+    if images is not None:
+        try:
+            model = run.model
+        except RepertoireError as error:
+            why_no_maps = str(error)
+
+    def name(i: int) -> str:
+        return f"image {i}" if images is None else _text.label(images.names[i])
+
+    mistakes, hits = _samples.choose(probabilities, result.labels)
+    chosen = np.concatenate([mistakes, hits])
+    pictures: list[_samples.Picture] = []
+    if images is not None:
+        pictures, reason = _samples.pictures(images, chosen, model)
+        why_no_maps = why_no_maps or reason
+    samples = [
+        {
+            "name": name(i),
+            "true": classes[result.labels[i]],
+            "predicted": classes[predicted[i]],
+            "confidence": probabilities[i, predicted[i]],
+            "truth": probabilities[i, result.labels[i]],
+            "picture": pictures[n] if pictures else None,
+        }
+        for n, i in enumerate(chosen.tolist())
+    ]
+    return {
+        "mistakes": samples[: len(mistakes)],
+        "hits": samples[len(mistakes) :],
+        "wrong": int(((predicted != result.labels) & (result.labels >= 0)).sum()),
+        "why_no_images": why_no_images,
+        "why_no_maps": why_no_maps,
+        "map": _embedding_map(result, predicted, probabilities, classes, name),
+    }
+
+
+def _test_images(run: Run, labels: np.ndarray) -> tuple[Any, str | None]:
+    """The test images, or None and why they cannot be shown."""
+    try:
+        images = run.splits.test
+    except RepertoireError as error:
+        return None, f"The data cannot be read any more: {error}"
+    if len(images) != len(labels) or not np.array_equal(images.labels, labels):
+        return None, "The data is no longer what it was when the run was trained."
+    return images, None
+
+
+def _embedding_map(
+    result: Outputs, predicted: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], name: Any
+) -> dict[str, Any]:
+    labelled = np.flatnonzero(result.labels >= 0)
+    layout = _map.arrange(result.embeddings[labelled])
+    shown = labelled[layout.index]
+    labels = result.labels[shown]
+    points = []
+    for i in shown.tolist():
+        true, guess = classes[result.labels[i]], classes[predicted[i]]
+        verdict = f"{true}, predicted {guess}" if true != guess else f"{true}, predicted so"
+        hint = f"{_text.shorten(name(i), 60, keep='end')}\n{verdict} ({percent_of(probabilities[i, predicted[i]])})"
+        points.append(_map.Point(int(result.labels[i]), bool(predicted[i] == result.labels[i]), hint))
+    return {
+        "figure": _map.scatter(
+            layout.positions,
+            points,
+            classes,
+            description=f"Map of {len(points)} test images by their embeddings ({layout.method}).",
+        ),
+        "method": layout.method,
+        "shown": len(points),
+        "total": len(labelled),
+        "agreement": float((labels[layout.neighbours] == labels).mean()) if len(layout.neighbours) else None,
+        "legend": [(k, _map.marker(k), classes[k]) for k in np.unique(labels).tolist()],
+    }
+
+
+def percent_of(value: float) -> str:
+    return _text.percent(value)

@@ -1,0 +1,7 @@
+"""Learning rules: how a batch becomes changed weights."""
+
+from repertoire.rules._backprop import Backprop
+from repertoire.rules._base import MakeOptimizer, Rule
+from repertoire.rules._sam import SAM
+
+__all__ = ["SAM", "Backprop", "MakeOptimizer", "Rule"]

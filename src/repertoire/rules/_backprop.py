@@ -1,0 +1,22 @@
+"""Back-propagation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from repertoire.data import Batch
+from repertoire.methods import Method
+from repertoire.registry import register
+from repertoire.rules._base import Rule
+
+__all__ = ["Backprop"]
+
+
+@register("rules", "backprop")
+class Backprop(Rule):
+    """End-to-end back-propagation: one forward pass, one backward pass, one step of the optimiser."""
+
+    def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
+        logs = self._gradients(batch)
+        self._update(method)
+        return logs

@@ -1,0 +1,103 @@
+"""From a configuration to components."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from repertoire import registry
+from repertoire.data import Splits
+from repertoire.errors import ConfigError, RunError
+from repertoire.heads import Head
+from repertoire.losses import LogitsLoss, Loss
+from repertoire.methods import Classifier, Method, Normalize
+from repertoire.train._config import TrainConfig
+
+__all__ = ["build_classifier", "build_loss", "build_method", "channel_statistics", "import_plugins", "resolve"]
+
+
+def import_plugins(config: TrainConfig) -> None:
+    """Imports the modules that register the user's own components.
+
+    Raises:
+        ConfigError: one of them cannot be imported.
+    """
+    for name in config.plugins:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"plugins: cannot import {name!r}: {error}") from error
+
+
+def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
+    """Replaces every "auto" by what the data and the loss call for."""
+    size = max(splits.train.size)
+    changes: dict[str, Any] = {"size": size}
+    if config.backbone == "auto":
+        changes["backbone"] = "convnet" if size <= 16 else "resnet20" if size <= 64 else "resnet20:width=32"
+    if config.method == "auto":
+        loss = registry.get("losses", registry.parse(config.loss).name).factory
+        logits = isinstance(loss, type) and issubclass(loss, LogitsLoss)
+        changes["method"] = "supervised" if logits else "embedding"
+    if config.augment == "auto":
+        method = registry.get("methods", registry.parse(changes.get("method", config.method)).name).factory
+        wanted = getattr(method, "augmentation", None)
+        # What moves digits about is all that digits can bear: a view of a flipped or cropped 6 is no longer a 6.
+        changes["augment"] = wanted if wanted and splits.augmentation != "shift" else splits.augmentation
+    return config.model_copy(update=changes)
+
+
+def channel_statistics(splits: Splits, most: int = 10_000) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over at most `most` evenly spaced training images, in [0, 1]."""
+    count = len(splits.train)
+    index = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+    total = np.zeros(splits.train.channels)
+    squares = np.zeros(splits.train.channels)
+    pixels = 0
+    for start in range(0, len(index), 1024):
+        chunk = splits.train.pixels(index[start : start + 1024]).reshape(-1, splits.train.channels) / 255.0
+        total += chunk.sum(0)
+        squares += (chunk**2).sum(0)
+        pixels += len(chunk)
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    return mean.tolist(), std.tolist()
+
+
+def build_classifier(
+    config: TrainConfig, *, num_classes: int, channels: int, size: int, mean: list[float], std: list[float]
+) -> Classifier:
+    """The network, with fresh weights from torch's random state."""
+    backbone = registry.build("backbones", config.backbone, in_channels=channels, image_size=size)
+    head: Head = registry.build("heads", config.head, in_features=backbone.out_features, num_classes=num_classes)
+    return Classifier(Normalize(mean, std), backbone, head)
+
+
+def build_loss(config: TrainConfig, counts: np.ndarray) -> Loss:
+    """The loss; class weights, where asked for, are inverse to the class counts and of mean one over the images.
+
+    Raises:
+        ConfigError: class weights are asked of a loss that takes none.
+    """
+    if not config.class_weights:
+        return registry.build("losses", config.loss)
+    name = registry.parse(config.loss).name
+    if "weight" not in registry.options(registry.get("losses", name).factory):
+        raise ConfigError(f"loss {name!r} takes no class weights; use --balanced, which draws classes equally often")
+    weight = counts.sum() / (len(counts) * np.maximum(counts, 1))
+    return registry.build("losses", config.loss, weight=torch.tensor(weight, dtype=torch.float32))
+
+
+def build_method(config: TrainConfig, model: Classifier, loss: Loss) -> Method:
+    """The method around a classifier and a loss."""
+    return registry.build("methods", config.method, model=model, loss=loss)
+
+
+def check_info(info: dict[str, Any], path: object) -> None:
+    """Raises `RunError` unless `run.json` has what rebuilding the network needs."""
+    missing = [key for key in ("classes", "channels", "size", "mean", "std") if key not in info]
+    if missing:
+        raise RunError(f"{path} is incomplete: {', '.join(missing)} missing from run.json")

@@ -1,0 +1,146 @@
+"""The configuration of a run: typed, validated, written to the run's directory as it was resolved."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from repertoire.errors import ConfigError, UnknownName
+from repertoire.files import write_text
+
+__all__ = ["TrainConfig", "make_config", "read_config", "write_config"]
+
+
+class TrainConfig(pydantic.BaseModel):
+    """All that decides what a run computes. Two runs of equal configuration on one machine give equal weights.
+
+    Components are specs, `name` or `name:key=value,...`; "auto" and None are resolved from the data before training, and
+    the configuration in the run's directory holds what they became.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    data: str = Field(
+        description="A folder with a directory per class, an .npz file, or a source such as digits or shapes."
+    )
+    size: int | None = Field(
+        None, ge=4, le=2048, description="Images are resized to this many pixels; by default what suits the data."
+    )
+    fit: Literal["crop", "squash", "pad"] = Field("crop", description="How an image that is not square becomes square.")
+    val: float = Field(
+        0.1, gt=0, lt=1, description="Share held out for validation where the data has no validation part."
+    )
+    test: float = Field(0.2, gt=0, lt=1, description="Share held out for the test where the data has no test part.")
+    skip_unreadable: bool = Field(False, description="Go on without the images that cannot be used.")
+    download: bool = Field(False, description="Allow a data source to fetch from the network.")
+
+    backbone: str = Field("auto", description="Network that turns images into features.")
+    weights: str | None = Field(None, description="A .safetensors file with weights of the backbone to start from.")
+    head: str = Field("linear", description="What turns features into class scores.")
+    loss: str = Field("cross-entropy", description="What is minimised.")
+    method: str = Field("auto", description="What is optimised; chosen to fit the loss.")
+    rule: str = Field("backprop", description="How gradients become changed weights.")
+    augment: str = Field("auto", description="Random changes to training images; chosen to fit data and method.")
+
+    epochs: int = Field(20, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(128, ge=2, description="Images per step, over all ranks together.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    lr: float | None = Field(
+        None, gt=0, description="Peak learning rate; 0.1 (SGD) or 0.001 (AdamW) for a batch of 128, in proportion."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD (Nesterov), or beta 1 of AdamW.")
+    weight_decay: float | None = Field(
+        None, ge=0, description="0.0005 (SGD) or 0.05 (AdamW); biases and norms are not decayed."
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Learning rate over the run, after the warm-up."
+    )
+    warmup: float = Field(1.0, ge=0, description="Epochs of linear warm-up; at most a fifth of the run.")
+    precision: Literal["32", "bf16", "16"] = Field(
+        "32", description="Arithmetic of the forward pass: float32, or mixed."
+    )
+    clip: float | None = Field(None, gt=0, description="Largest norm of the gradient.")
+    accumulate: int = Field(1, ge=1, description="Pieces a batch is processed in, to save memory.")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="Decay of a moving average of the weights, which is then what is evaluated."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better validation accuracy."
+    )
+    class_weights: bool = Field(False, description="Weight the loss by inverse class frequency.")
+    balanced: bool = Field(False, description="Draw classes equally often.")
+
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of splits, initial weights, order and augmentation.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    save_every: int | None = Field(
+        None, ge=1, description="Steps between checkpoints inside an epoch, beside the one after each."
+    )
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
+        (), description="Where metrics go besides metrics.jsonl."
+    )
+    plugins: tuple[str, ...] = Field((), description="Modules to import first, which register components of your own.")
+
+    @pydantic.field_validator("data", mode="before")
+    @classmethod
+    def _path_to_text(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, Path) else value
+
+    @pydantic.field_validator("precision", mode="before")
+    @classmethod
+    def _number_to_text(cls, value: Any) -> Any:
+        # YAML reads 32 as a number
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def make_config(**fields: Any) -> TrainConfig:
+    """A validated configuration.
+
+    Raises:
+        UnknownName: a field that does not exist; suggests the nearest.
+        ConfigError: a value of the wrong type or out of range; all of them are named.
+    """
+    known = TrainConfig.model_fields
+    for name in fields:
+        if name not in known:
+            raise UnknownName("training option", name, list(known))
+    try:
+        return TrainConfig(**fields)
+    except pydantic.ValidationError as error:
+        complaints = []
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"])
+            if item["type"] == "missing":
+                complaints.append(f"{field} is missing")
+            else:
+                complaints.append(f"{field} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+        raise ConfigError("; ".join(complaints)) from None
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields that a YAML file sets. Fields are validated by `make_config`, after the command line has its say.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        fields = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from None
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+        raise ConfigError(f"{path} must be a mapping of options to values, such as 'epochs: 30'")
+    return {key.replace("-", "_"): value for key, value in fields.items()}
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Writes a configuration as YAML that `read_config` gives back."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,105 @@
+"""Where a run happens: devices, ranks, versions."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+import repertoire
+from repertoire.errors import ConfigError
+from repertoire.train._config import TrainConfig
+
+__all__ = ["describe", "make_fabric", "peak_memory"]
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """One process on the device asked for; or, under `torchrun`, this rank of a data-parallel group.
+
+    Raises:
+        ConfigError: the device is unknown or absent, float16 is asked of a CPU, or the ranks do not divide the batch.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        parsed = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device is {config.device!r}; it must be auto, cpu, cuda or cuda:N") from None
+    if parsed.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {config.device!r}; it must be auto, cpu, cuda or cuda:N")
+    if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {config.device!r}, but there are {torch.cuda.device_count()} CUDA devices here")
+    if parsed.type == "cpu" and config.precision == "16":
+        raise ConfigError("precision 16 needs a GPU; on a CPU use bf16 or 32")
+    ranks = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if config.batch_size % ranks:
+        raise ConfigError(f"batch_size is {config.batch_size}, which {ranks} ranks cannot share evenly")
+    if ranks > 1:
+        fabric = Fabric(
+            accelerator=parsed.type,
+            devices=int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
+            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+            strategy="ddp",
+            precision=_PRECISION[config.precision],
+        )
+    else:
+        fabric = Fabric(
+            accelerator=parsed.type,
+            devices=1 if parsed.index is None else [parsed.index],
+            precision=_PRECISION[config.precision],
+        )
+    fabric.launch()
+    return fabric
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions, commit and machine, for the record of a run."""
+    return {
+        "repertoire": repertoire.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": machine(device),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def machine(device: torch.device) -> str:
+    """The machine in words, such as "2 cores, 24 GiB, CPU"."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    return f"{cores} cores, {memory:.0f} GiB, {what}"
+
+
+def commit() -> str | None:
+    """Commit of the checkout that Repertoire runs from; None when it was installed from a package."""
+    root = Path(repertoire.__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory so far in bytes: what the allocator gave on a GPU, the resident set of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,228 @@
+"""From a configuration to a finished run, and from an unfinished one on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from repertoire.data import Splits
+from repertoire.data import load as load_data
+from repertoire.errors import ConfigError, Interrupted, RepertoireError, RunError
+from repertoire.files import atomic_path, lock_directory, write_json
+from repertoire.train import _checkpoint
+from repertoire.train._build import (
+    build_classifier,
+    build_loss,
+    build_method,
+    channel_statistics,
+    import_plugins,
+    resolve,
+)
+from repertoire.train._config import TrainConfig, make_config
+from repertoire.train._directory import RunDirectory, next_free
+from repertoire.train._display import Display
+from repertoire.train._environment import describe, make_fabric, peak_memory
+from repertoire.train._loop import Loop
+from repertoire.train._metrics import outputs, score
+from repertoire.train._run import Run
+
+__all__ = ["fit", "resume"]
+
+
+def fit(
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+    config: TrainConfig | None = None,
+    **fields: Any,
+) -> Run:
+    """Trains a classifier and gives the run.
+
+    Args:
+        data: a folder with a directory per class, an .npz file, or a source such as "digits".
+        out: the run's directory; `runs/NAME-1`, or the first number that is free, if None.
+        overwrite: replace a run that lies there.
+        quiet: show nothing while training.
+        config: a whole configuration, instead of `data` and fields.
+        fields: fields of `TrainConfig`, such as `backbone="resnet32"` or `epochs=30`.
+
+    Raises:
+        ConfigError, UnknownName: an option cannot be used.
+        DataError, UnreadableImages: the data cannot be used.
+        RunError: the directory holds a run, or another process is writing to it.
+        Interrupted: the user pressed Ctrl-C; the run was saved.
+        NonFiniteLoss: the loss became infinite or NaN.
+
+    Example:
+        >>> import repertoire
+        >>> run = repertoire.train.fit("digits", epochs=10)  # doctest: +SKIP
+        >>> run.metrics["accuracy"] > 0.9  # doctest: +SKIP
+        True
+    """
+    if config is None:
+        if data is None:
+            raise ConfigError("say what to train on: a folder with a directory per class, or a source such as 'digits'")
+        config = make_config(data=str(data), **fields)
+    elif data is not None or fields:
+        raise ConfigError("give either config, or data and fields")
+    directory = RunDirectory(out if out is not None else next_free(_stem(config.data)))
+    if directory.occupied and not overwrite:
+        raise RunError(
+            f"{directory} already holds a run; go on with it: --resume {directory}, replace it: --overwrite, "
+            "or choose another --out"
+        )
+    return _session(directory, config, quiet=quiet, fresh=True)
+
+
+def resume(path: str | Path, *, quiet: bool = True) -> Run:
+    """Goes on with a run that was interrupted, killed or crashed; the result is the one it would have had.
+
+    A finished run is given back as it is.
+
+    Raises:
+        RunError: the directory is not a run, or its data changed. CheckpointError: no checkpoint is whole.
+    """
+    directory = RunDirectory(path)
+    info = directory.read_info()
+    if info["status"] == "finished":
+        return Run(directory.path)
+    return _session(directory, directory.read_config(), quiet=quiet, fresh=False)
+
+
+def _session(directory: RunDirectory, config: TrainConfig, *, quiet: bool, fresh: bool) -> Run:
+    import_plugins(config)
+    fabric = make_fabric(config)
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        if fabric.is_global_zero:
+            with lock_directory(directory.path):
+                _train(directory, config, fabric, quiet=quiet, fresh=fresh)
+        else:
+            _train(directory, config, fabric, quiet=True, fresh=fresh)
+    return Run(directory.path)
+
+
+def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quiet: bool, fresh: bool) -> None:
+    splits = load_data(
+        config.data,
+        size=config.size,
+        fit=config.fit,
+        seed=config.seed,
+        val=config.val,
+        test=config.test,
+        skip_unreadable=config.skip_unreadable,
+        download=config.download,
+    )
+    main = fabric.is_global_zero
+    if fresh:
+        config = resolve(config, splits)
+        info = _new_info(config, splits, fabric)
+    else:
+        info = directory.read_info()
+        if info["data_digest"] != _digest(splits):
+            raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
+    # The same first weights on every rank, whatever random numbers were drawn before.
+    torch.manual_seed(config.seed)
+    model = build_classifier(
+        config,
+        num_classes=len(info["classes"]),
+        channels=info["channels"],
+        size=info["size"],
+        mean=info["mean"],
+        std=info["std"],
+    )
+    if config.weights is not None:
+        from repertoire.backbones import load_weights
+
+        load_weights(model.backbone, config.weights)
+    method = build_method(config, model, build_loss(config, splits.train.counts()))
+    info["parameters"] = sum(p.numel() for p in model.parameters())
+    display = Display(config.epochs, 0, quiet=quiet)
+    loop = Loop(config, directory, splits, method, fabric, display)
+    display.steps = loop.loader.steps_per_epoch
+    if fresh and main:
+        # Everything that can be refused has been: only now does an older run give way.
+        directory.clear()
+        directory.write_config(config)
+        directory.write_info(info)
+    if not fresh and _checkpoint.checkpoints(directory.checkpoints):
+        loop.restore()
+    fabric.barrier()
+    try:
+        loop.run()
+    except BaseException as error:
+        if main:
+            status = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            reason = str(error) if isinstance(error, RepertoireError) else type(error).__name__
+            directory.write_info({**info, "status": status, "reason": reason})
+        raise
+    if main:
+        _finish(directory, config, splits, loop, info)
+    fabric.barrier()
+
+
+def _new_info(config: TrainConfig, splits: Splits, fabric: Fabric) -> dict[str, Any]:
+    mean, std = channel_statistics(splits)
+    return {
+        "status": "running",
+        "source": splits.source,
+        "classes": list(splits.classes),
+        "channels": splits.train.channels,
+        "size": max(splits.train.size),
+        "mean": mean,
+        "std": std,
+        "counts": {name: getattr(splits, name).counts().tolist() for name in ("train", "val", "test")},
+        "notes": list(splits.notes),
+        "skipped": [{"path": item.path, "reason": item.reason} for item in splits.skipped],
+        "data_digest": _digest(splits),
+        "ranks": fabric.world_size,
+        "device": str(fabric.device),
+        **describe(fabric.device),
+    }
+
+
+def _finish(directory: RunDirectory, config: TrainConfig, splits: Splits, loop: Loop, info: dict[str, Any]) -> None:
+    """Evaluates the best weights on the test images, and closes the books."""
+    model = loop.evaluated.model
+    best = _checkpoint.load(directory.best_file)
+    model.load_state_dict(best.part("model"))
+    result = outputs(model, splits.test, device=loop.fabric.device)
+    metrics = score(result, splits.classes)
+    metrics["best_epoch"] = best.values["epoch"]
+    metrics["val_accuracy"] = best.values["val_accuracy"]
+    with atomic_path(directory.predictions_file) as temporary, open(temporary, "wb") as file:
+        np.savez(file, logits=result.logits, embeddings=result.embeddings.astype(np.float16), labels=result.labels)
+    write_json(directory.metrics_file, metrics)
+    progress = loop.progress
+    directory.write_info(
+        {
+            **info,
+            "status": "finished",
+            "epochs": progress.epoch,
+            "steps": progress.total_steps,
+            "seconds": progress.seconds,
+            "peak_memory": peak_memory(loop.fabric.device),
+        }
+    )
+
+
+def _digest(splits: Splits) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (splits.train, splits.val, splits.test):
+        digest.update(np.ascontiguousarray(part.keys).tobytes())
+        digest.update(np.ascontiguousarray(part.labels).tobytes())
+    return digest.hexdigest()
+
+
+def _stem(data: str) -> str:
+    """A name for the run's directory from that of its data."""
+    name = Path(data).name or Path(data).resolve().name
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.split(":")[0].removesuffix(".npz"))
+    return stem.strip("-") or "run"

@@ -1,0 +1,312 @@
+"""The training loop.
+
+One run is a chain of pure steps: what step t does depends on the configuration, the state after step t - 1, and t.
+Order and augmentation are functions of (seed, epoch, step), the learning rate is one of the step, and all else is in
+the checkpoint. That is why a run that is killed at any instant and resumed ends in the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from repertoire import registry
+from repertoire.data import Loader, Splits
+from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss
+from repertoire.methods import Method
+from repertoire.rules import Rule
+from repertoire.train import _checkpoint
+from repertoire.train._config import TrainConfig
+from repertoire.train._directory import RunDirectory
+from repertoire.train._display import Display
+from repertoire.train._metrics import outputs, score
+from repertoire.train._optim import WeightAverage, make_optimizer, schedule
+from repertoire.train._track import make_trackers
+
+__all__ = ["Loop", "Progress"]
+
+KEEP = 2
+"""Step checkpoints on disk. Two, so that one is left when a crash of the machine damages the newest."""
+
+CHECK_EVERY = 20
+"""Steps between looks at the loss on a GPU, where each look waits for the device. On a CPU every step is looked at."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; plain numbers, stored in the checkpoint."""
+
+    epoch: int = 0
+    """Epochs done."""
+    step: int = 0
+    """Steps done of the epoch in progress."""
+    total_steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the logs over the images of the epoch in progress, and their number under "images"."""
+    best_accuracy: float = -1.0
+    best_nll: float = math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    """Training time, all sessions together."""
+
+
+class Loop:
+    """Trains a method on splits into a run directory.
+
+    Args:
+        config: the resolved configuration.
+        directory: where the run lies.
+        splits: the data.
+        method: what to train, with its first weights, on the CPU.
+        fabric: device, precision and ranks.
+        display: what the user sees.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        directory: RunDirectory,
+        splits: Splits,
+        method: Method,
+        fabric: Fabric,
+        display: Display | None = None,
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.splits = splits
+        self.fabric = fabric
+        self.main = fabric.is_global_zero
+        self.method = method.to(device=fabric.device, memory_format=torch.channels_last)
+        self.rule: Rule = registry.build("rules", config.rule)
+        self.rule.setup(
+            self.method,
+            lambda module: make_optimizer(config, module),
+            fabric=fabric,
+            clip=config.clip,
+            accumulate=config.accumulate,
+        )
+        self.average = WeightAverage(self.method, config.ema) if config.ema else None
+        self.loader = Loader(
+            splits.train,
+            config.batch_size,
+            augmentation=registry.build("augmentations", config.augment),
+            views=method.views,
+            seed=config.seed,
+            device=fabric.device,
+            balanced=config.balanced,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        self.progress = Progress()
+        self.sums: dict[str, Tensor] = {}
+        self.display = display or Display(config.epochs, self.loader.steps_per_epoch, quiet=True)
+        self._stop = False
+        self._clock = 0.0
+
+    @property
+    def evaluated(self) -> Method:
+        """The method whose weights count: the moving average where there is one."""
+        return self.average.method if self.average else self.method
+
+    def run(self) -> None:
+        """Trains from where the progress stands to the end.
+
+        Raises:
+            Interrupted: the user pressed Ctrl-C; the run was saved.
+            NonFiniteLoss: the loss became infinite or NaN; the last good checkpoint was kept.
+        """
+        trackers = make_trackers(self.config, self.directory.path) if self.main else []
+        try:
+            with self._interruptible(), self.display:
+                while self.progress.epoch < self.config.epochs and not self._out_of_patience():
+                    self._epoch(trackers)
+        finally:
+            for tracker in trackers:
+                tracker.close()
+
+    def _epoch(self, trackers: list[Any]) -> None:
+        progress = self.progress
+        self.display.epoch_starts(progress.epoch, progress.step)
+        self.method.train()
+        steps = self.loader.steps_per_epoch
+        start = self._clock = time.perf_counter()
+        images_before = progress.sums.get("images", 0.0)
+        for batch in self.loader.epoch(progress.epoch, progress.step):
+            self._set_learning_rate(schedule(self.config, progress.total_steps, steps))
+            logs = self.rule.step(self.method, batch)
+            if self.average is not None:
+                self.average.update(self.method, progress.total_steps)
+            progress.step += 1
+            progress.total_steps += 1
+            self._accumulate(logs, len(batch))
+            if self.fabric.device.type == "cpu" or progress.step % CHECK_EVERY == 0:
+                self._check_finite(logs)
+            self.display.step(float(logs["loss"]) if self.display.wants_loss else None)
+            if self._stop:
+                self._save()
+                raise Interrupted(f"stopped and saved; go on with: repertoire train --resume {self.directory}")
+            if self.config.save_every and progress.total_steps % self.config.save_every == 0 and progress.step < steps:
+                self._save()
+        self._account()
+        self._finish_epoch(time.perf_counter() - start, progress.sums["images"] - images_before, trackers)
+
+    def _finish_epoch(self, seconds: float, images: float, trackers: list[Any]) -> None:
+        progress = self.progress
+        sums = progress.sums
+        rate = max(group["lr"] for optimizer in self.rule.optimizers for group in optimizer.param_groups)
+        row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.total_steps, "lr": rate}
+        row.update({f"train_{name}": value / sums["images"] for name, value in sums.items() if name != "images"})
+        row["seconds"] = seconds
+        row["images_per_second"] = images * self.fabric.world_size / seconds
+        better = False
+        if self.main:
+            result = score(
+                outputs(self.evaluated.model, self.splits.val, device=self.fabric.device), self.splits.classes
+            )
+            row["val_accuracy"], row["val_nll"] = result["accuracy"], result["nll"]
+            better = (row["val_accuracy"], -row["val_nll"]) > (progress.best_accuracy, -progress.best_nll)
+        # Every rank must stop at the same epoch, so all learn what the first one measured.
+        row, better = self.fabric.broadcast((row, better))
+        progress.epoch, progress.step, progress.sums, self.sums = progress.epoch + 1, 0, {}, {}
+        if better:
+            row["best"] = True
+            progress.best_accuracy, progress.best_nll = row["val_accuracy"], row["val_nll"]
+            progress.best_epoch = progress.epoch
+        if self.main:
+            if better:
+                self._save_best()
+            self.directory.append_history(row)
+            for tracker in trackers:
+                tracker.log(row)
+            self.display.epoch_ends(row)
+            self._write_checkpoint()
+        self.fabric.barrier()
+
+    def _accumulate(self, logs: dict[str, Tensor], count: int) -> None:
+        if not self.sums:
+            device = self.fabric.device
+            self.sums = {
+                name: torch.tensor(self.progress.sums.get(name, 0.0), dtype=torch.float64, device=device)
+                for name in (*logs, "images")
+            }
+        for name, value in logs.items():
+            self.sums[name] += value * count
+        self.sums["images"] += count
+
+    def _account(self) -> None:
+        """Brings the progress up to date: the sums off the device, the time since the last look at the clock."""
+        if self.sums:
+            self.progress.sums = {name: value.item() for name, value in self.sums.items()}
+            self._check_finite({name: torch.tensor(value) for name, value in self.progress.sums.items()})
+        now = time.perf_counter()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+
+    def _check_finite(self, logs: dict[str, Tensor]) -> None:
+        loss = float(logs["loss"])
+        if math.isfinite(loss):
+            return
+        saved = _checkpoint.checkpoints(self.directory.checkpoints)
+        kept = (
+            f"the last good checkpoint is {saved[0].name} in {self.directory}"
+            if saved
+            else "no checkpoint was written yet"
+        )
+        raise NonFiniteLoss(
+            f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step} "
+            f"(step {self.progress.total_steps} of the run); {kept}. Try a lower --lr, or --clip 1."
+        )
+
+    def _set_learning_rate(self, share: float) -> None:
+        for optimizer in self.rule.optimizers:
+            for group in optimizer.param_groups:
+                group.setdefault("peak_lr", group["lr"])
+                group["lr"] = group["peak_lr"] * share
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.progress.epoch - self.progress.best_epoch >= patience
+
+    def _save(self) -> None:
+        """A checkpoint in the middle of an epoch."""
+        self._account()
+        if self.main:
+            self._write_checkpoint()
+        self.fabric.barrier()
+
+    def _write_checkpoint(self) -> None:
+        tensors: dict[str, Tensor] = {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        if self.average is not None:
+            tensors.update({f"average.{name}": value for name, value in self.average.method.state_dict().items()})
+        values = {
+            "rule": _checkpoint.flatten(self.rule.state_dict(), "rule", tensors),
+            "progress": asdict(self.progress),
+        }
+        path = _checkpoint.step_path(self.directory.checkpoints, self.progress.total_steps)
+        _checkpoint.save(path, tensors, values)
+        _checkpoint.prune(self.directory.checkpoints, KEEP)
+
+    def _save_best(self) -> None:
+        state = {f"model.{name}": value for name, value in self.evaluated.model.state_dict().items()}
+        progress = self.progress
+        values = {"epoch": progress.epoch, "val_accuracy": progress.best_accuracy, "val_nll": progress.best_nll}
+        _checkpoint.save(self.directory.best_file, state, values)
+
+    def restore(self) -> None:
+        """Puts the newest whole checkpoint back, and forgets what the history says after it.
+
+        Raises:
+            CheckpointError: there is none, or it belongs to another model.
+        """
+        path, checkpoint, complaints = _checkpoint.latest(self.directory.checkpoints)
+        for complaint in complaints:
+            self.display.note(f"{complaint}; going on from {path.name}")
+        try:
+            self.method.load_state_dict(checkpoint.part("method"))
+            if self.average is not None:
+                self.average.method.load_state_dict(checkpoint.part("average"))
+            self.rule.load_state_dict(_checkpoint.unflatten(checkpoint.values["rule"], checkpoint.tensors))
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the checkpoint {path} does not fit this model: {reason}") from None
+        self.progress = Progress(**checkpoint.values["progress"])
+        if self.main:
+            self.directory.truncate_history(self.progress.epoch)
+        self.fabric.barrier()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Turns the first Ctrl-C (or SIGTERM) into a request to save and stop; the second is as rude as ever.
+
+        Only in the main thread of a single process: ranks would stop at different steps. They end at once, and their
+        run resumes from the last checkpoint.
+        """
+        if self.fabric.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.getsignal(number) for number in signals}
+
+        def request(number: int, frame: object) -> None:
+            self._stop = True
+            self.display.note("stopping after this step; press Ctrl-C again to stop at once")
+            for which, handler in previous.items():
+                signal.signal(which, handler)
+
+        for number in signals:
+            signal.signal(number, request)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,138 @@
+"""How good a classifier is: one pass over the images, then numbers with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from scipy.stats import norm
+
+from repertoire.data import ImageSet, Loader
+from repertoire.methods import Classifier
+
+__all__ = ["Outputs", "calibration", "outputs", "score", "wilson"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a classifier says about each image of a set, in the order of the set.
+
+    Attributes:
+        logits: float32 `[N, K]`.
+        embeddings: float32 `[N, d]`.
+        labels: int64 `[N]`, -1 where there is none.
+    """
+
+    logits: np.ndarray
+    embeddings: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float64 `[N, K]`."""
+        return np.exp(log_softmax(self.logits.astype(np.float64), axis=1))
+
+
+@torch.inference_mode()
+def outputs(
+    model: Classifier, images: ImageSet, *, batch_size: int = 256, device: torch.device | str = "cpu"
+) -> Outputs:
+    """Runs a classifier over a set in evaluation mode, and leaves its mode as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    logits, embeddings = [], []
+    try:
+        for batch in Loader(images, batch_size, shuffle=False, device=device).epoch(0):
+            features = model.embed(batch.images)
+            embeddings.append(features.float().cpu())
+            logits.append(model.head(features).float().cpu())
+    finally:
+        for module, training in modes:
+            module.training = training
+    return Outputs(torch.cat(logits).numpy(), torch.cat(embeddings).numpy(), np.asarray(images.labels))
+
+
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    >>> [round(float(x), 3) for x in wilson(9, 10)]
+    [0.596, 0.982]
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    z = norm.ppf(0.5 + confidence / 2)
+    share = successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, Any]:
+    r"""Reliability of the stated confidence, and the expected calibration error.
+
+    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{N}\,|\mathrm{acc}_b - \mathrm{conf}_b|
+
+    Bins are of equal width over (0, 1], as in Guo et al., *On Calibration of Modern Neural Networks* (2017).
+    """
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(which, minlength=bins)
+    filled = np.maximum(count, 1)
+    mean_confidence = np.bincount(which, confidence, bins) / filled
+    accuracy = np.bincount(which, correct, bins) / filled
+    ece = float((count / max(1, len(labels)) * np.abs(accuracy - mean_confidence)).sum())
+    return {
+        "ece": ece,
+        "bins": [
+            {"count": int(n), "confidence": float(c), "accuracy": float(a)}
+            for n, c, a in zip(count, mean_confidence, accuracy, strict=True)
+        ],
+    }
+
+
+def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
+    """All metrics of a classifier on the labelled images of a set; plain numbers and lists, ready for JSON.
+
+    Keys: `images`, `accuracy` and its 95 % `accuracy_interval`, `balanced_accuracy` (mean over the classes present),
+    `macro_f1`, `nll` (natural logarithm), `ece` and the `reliability` bins behind it, `per_class`, and
+    `confusion[true][predicted]`.
+    """
+    labelled = result.labels >= 0
+    labels, logits = result.labels[labelled], result.logits[labelled].astype(np.float64)
+    if len(labels) == 0:
+        return {"images": 0}
+    count = len(classes)
+    predicted = logits.argmax(1)
+    confusion = np.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
+    support, hits, guesses = confusion.sum(1), confusion.diagonal(), confusion.sum(0)
+    log_probabilities = log_softmax(logits, axis=1)
+    reliability = calibration(np.exp(log_probabilities), labels)
+    present = support > 0
+    per_class = []
+    for k, name in enumerate(classes):
+        low, high = wilson(hits[k], int(support[k]))
+        per_class.append(
+            {
+                "class": name,
+                "images": int(support[k]),
+                "accuracy": float(hits[k] / support[k]) if support[k] else None,
+                "interval": [low, high],
+                "precision": float(hits[k] / guesses[k]) if guesses[k] else None,
+            }
+        )
+    return {
+        "images": len(labels),
+        "accuracy": float(hits.sum() / len(labels)),
+        "accuracy_interval": list(wilson(float(hits.sum()), len(labels))),
+        "balanced_accuracy": float((hits[present] / support[present]).mean()),
+        "macro_f1": float((2 * hits[present] / (support + guesses)[present]).mean()),
+        "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "ece": reliability["ece"],
+        "reliability": reliability["bins"],
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+    }

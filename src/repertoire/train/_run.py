@@ -1,0 +1,222 @@
+"""A finished (or unfinished) run, opened for use."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repertoire.data import ImageSet, Splits, plain
+from repertoire.data import load as load_data
+from repertoire.errors import CheckpointError, RunError, ShapeError
+from repertoire.methods import Classifier
+from repertoire.train import _checkpoint
+from repertoire.train._build import build_classifier, import_plugins
+from repertoire.train._config import TrainConfig
+from repertoire.train._directory import RunDirectory
+from repertoire.train._metrics import Outputs, outputs, score
+
+__all__ = ["Run"]
+
+
+class Run:
+    """What training left in a directory: the model, its metrics, and how it came about.
+
+    Args:
+        path: the run's directory.
+
+    Raises:
+        RunError: the directory is not a run, incomplete, damaged, or from a newer version.
+
+    Example:
+        >>> import repertoire
+        >>> run = repertoire.train.load("runs/demo")  # doctest: +SKIP
+        >>> run.predict(["photo.jpg"]).argmax(1)  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.directory = RunDirectory(Path(path))
+        self.info: dict[str, Any] = self.directory.read_info()
+        self.config: TrainConfig = self.directory.read_config()
+
+    def __repr__(self) -> str:
+        accuracy = self.metrics.get("accuracy") if self.directory.metrics_file.exists() else None
+        tail = f", test accuracy {accuracy:.3f}" if accuracy is not None else ""
+        return f"Run({str(self.directory)!r}, {self.info['status']}{tail})"
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return tuple(self.info["classes"])
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images the model sees, in pixels."""
+        return int(self.info["size"])
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch."""
+        return self.directory.history()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics on the test images; empty while the run is not finished.
+
+        Raises:
+            RunError: the run is finished, but metrics.json is missing or damaged.
+        """
+        if not self.directory.metrics_file.exists():
+            if self.info["status"] == "finished":
+                raise RunError(f"{self.directory} is incomplete: it has no metrics.json")
+            return {}
+        try:
+            return json.loads(self.directory.metrics_file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(f"{self.directory}/metrics.json is damaged: {error}") from None
+
+    @functools.cached_property
+    def model(self) -> Classifier:
+        """The classifier with the best weights, on the CPU in evaluation mode: images in [0, 1] to logits.
+
+        Raises:
+            CheckpointError: the run has no whole checkpoint of its best weights, or it has another number of classes.
+        """
+        import_plugins(self.config)
+        with torch.random.fork_rng(devices=[]):
+            model = build_classifier(
+                self.config,
+                num_classes=len(self.classes),
+                channels=int(self.info["channels"]),
+                size=self.size,
+                mean=self.info["mean"],
+                std=self.info["std"],
+            )
+        state = self._best_state()
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"the weights in {self.directory} do not fit its configuration ({len(self.classes)} classes): {reason}"
+            ) from None
+        return model.eval().to(memory_format=torch.channels_last)
+
+    def _best_state(self) -> dict[str, Tensor]:
+        """The best weights; those of the newest whole checkpoint where the file of the best is missing or damaged."""
+        try:
+            return _checkpoint.load(self.directory.best_file).part("model")
+        except CheckpointError as error:
+            try:
+                _, checkpoint, _ = _checkpoint.latest(self.directory.checkpoints)
+            except CheckpointError:
+                raise error from None
+            prefix = "average" if self.config.ema else "method"
+            return {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The data the run was trained on, split as it was then."""
+        c = self.config
+        return load_data(
+            c.data,
+            size=c.size,
+            fit=c.fit,
+            seed=c.seed,
+            val=c.val,
+            test=c.test,
+            skip_unreadable=c.skip_unreadable,
+            download=c.download,
+        )
+
+    def predict(
+        self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, *, batch_size: int = 256
+    ) -> np.ndarray:
+        """Class probabilities, float64 `[N, K]`.
+
+        Args:
+            images: paths of image files; or uint8 `[N, H, W, C]`; or float `[N, C, H, W]` in [0, 1], at the run's size.
+
+        Raises:
+            UnreadableImages: some files cannot be used; all of them are named.
+            ShapeError: an array has the wrong shape or type.
+        """
+        return self._apply(images, batch_size).probabilities
+
+    def embed(
+        self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, *, batch_size: int = 256
+    ) -> np.ndarray:
+        """Features of the backbone, float32 `[N, d]`. Arguments and errors as in `predict`."""
+        return self._apply(images, batch_size).embeddings
+
+    def evaluate(self, images: ImageSet | None = None, *, batch_size: int = 256) -> dict[str, Any]:
+        """Metrics on a set of images with this run's classes; on the run's own test images if None."""
+        images = self.splits.test if images is None else images
+        if images.classes != self.classes:
+            raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
+        return score(outputs(self.model, images, batch_size=batch_size), self.classes)
+
+    def read(self, paths: Iterable[str | os.PathLike[str]]) -> Tensor:
+        """Image files as the model wants them: float `[N, C, size, size]` in [0, 1].
+
+        Raises:
+            UnreadableImages: some cannot be used; all of them are named.
+        """
+        from repertoire.data import read_images
+
+        return plain(torch.from_numpy(read_images(list(paths), **self.reading)))
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How image files are to be read for this run: the options of `repertoire.data.read_images`."""
+        return {"size": self.size, "fit": self.config.fit, "channels": int(self.info["channels"])}
+
+    def _apply(self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, batch_size: int) -> Outputs:
+        if not isinstance(images, np.ndarray | Tensor):
+            images = self.read(images)
+        tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+        channels = int(self.info["channels"])
+        logits, embeddings = [], []
+        if tensor.ndim != 4:
+            raise ShapeError(f"images must have four dimensions, found {list(tensor.shape)}")
+        with torch.inference_mode():
+            for start in range(0, len(tensor), batch_size):
+                chunk = tensor[start : start + batch_size]
+                if chunk.dtype == torch.uint8:
+                    chunk = plain(chunk)
+                if not chunk.is_floating_point() or chunk.shape[1:] != (channels, self.size, self.size):
+                    raise ShapeError(
+                        f"images must be uint8 [N, {self.size}, {self.size}, {channels}] or float "
+                        f"[N, {channels}, {self.size}, {self.size}], found {tensor.dtype} {list(tensor.shape)}"
+                    )
+                features = self.model.embed(chunk)
+                embeddings.append(features.float())
+                logits.append(self.model.head(features).float())
+        width = self.model.backbone.out_features
+        return Outputs(
+            torch.cat(logits).numpy() if logits else np.zeros((0, len(self.classes)), np.float32),
+            torch.cat(embeddings).numpy() if embeddings else np.zeros((0, width), np.float32),
+            np.full(len(tensor), -1),
+        )
+
+
+def load(path: str | os.PathLike[str]) -> Run:
+    """Opens the run in a directory. See `Run`."""
+    return Run(path)
+
+
+def top(probabilities: np.ndarray, classes: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+    """The k most probable classes of each row, most probable first."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return [[(classes[j], float(row[j])) for j in best] for row, best in zip(probabilities, order, strict=True)]

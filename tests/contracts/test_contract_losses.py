@@ -1,0 +1,270 @@
+"""What every registered loss must do, by the contract it declares."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from repertoire import losses, registry
+from repertoire.errors import ShapeError
+from repertoire.losses import EmbeddingLoss, LogitsLoss, Loss, ViewsLoss
+
+NAMES = registry.names("losses")
+BY_CONTRACT = {
+    contract: [name for name in NAMES if registry.get("losses", name).factory.contract == contract]
+    for contract in ("logits", "embeddings", "views")
+}
+N, CLASSES, WIDTH = 9, 4, 6
+
+pytestmark = pytest.mark.filterwarnings("ignore::repertoire.errors.RepertoireWarning")
+
+
+def build(name: str, **options: object) -> Loss:
+    spec = name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")
+    return registry.build("losses", spec, num_classes=CLASSES, in_features=WIDTH)
+
+
+def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """Arguments that fit the contract; the floating point ones want a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(width: int) -> Tensor:
+        return torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    labels = torch.arange(rows) % CLASSES
+    if loss.contract == "logits":
+        return rand(CLASSES), labels
+    if loss.contract == "embeddings":
+        return rand(WIDTH), labels
+    return tuple(rand(WIDTH) for _ in range(loss.views))
+
+
+def gradients(value: Tensor, arguments: tuple[Tensor, ...]) -> list[Tensor]:
+    wanted = [a for a in arguments if a.requires_grad]
+    found = torch.autograd.grad(value, wanted, allow_unused=True)
+    return [torch.zeros_like(a) if g is None else g for a, g in zip(wanted, found, strict=True)]
+
+
+def test_there_are_losses_of_every_contract():
+    assert all(BY_CONTRACT.values())
+    assert sum(map(len, BY_CONTRACT.values())) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_public_and_documented(name):
+    entry = registry.get("losses", name)
+    assert getattr(losses, entry.factory.__name__) is entry.factory
+    assert entry.factory.__name__ in losses.__all__
+    assert len(entry.summary) > 20
+    assert entry.summary.endswith(".")
+    assert ">>>" in entry.factory.__doc__
+    kind = {"logits": LogitsLoss, "embeddings": EmbeddingLoss, "views": ViewsLoss}
+    assert issubclass(entry.factory, kind[entry.factory.contract])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_finite_scalar_whose_gradient_flows(name):
+    loss = build(name)
+    arguments = inputs(loss)
+    before = [a.detach().clone() for a in arguments]
+    value = loss(*arguments)
+    assert value.shape == ()
+    assert value.dtype == torch.float64
+    assert value.isfinite()
+    for gradient in gradients(value, arguments):
+        assert gradient.isfinite().all()
+        assert gradient.any(dim=1).all()
+    for argument, old in zip(arguments, before, strict=True):
+        torch.testing.assert_close(argument.detach(), old, rtol=0, atol=0)
+    torch.testing.assert_close(copy.deepcopy(loss)(*arguments), value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_step_down_the_gradient_lowers_it(name):
+    loss = build(name)
+    arguments = inputs(loss)
+    value = loss(*arguments)
+    steps = iter(gradients(value, arguments))
+    moved = [a.detach() - 1e-4 * next(steps) if a.requires_grad else a for a in arguments]
+    assert loss(*moved) < value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_the_samples_does_not_matter(name):
+    loss = build(name)
+    arguments = inputs(loss)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(loss(*(a[order] for a in arguments)), loss(*arguments))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_loses_no_more_than_its_digits(name, dtype):
+    loss = build(name)
+    arguments = inputs(loss, rows=64, dtype=dtype)
+    value = loss(*arguments)
+    exact = loss(*(a.detach().double() if a.is_floating_point() else a for a in arguments))
+    torch.testing.assert_close(value.double(), exact, rtol=1e-3, atol=1e-3)
+    for argument, gradient in zip(arguments, gradients(value, arguments), strict=False):
+        assert gradient.dtype == argument.dtype
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", [0, 1])
+def test_empty_batch_and_single_sample(name, rows):
+    loss = build(name)
+    arguments = inputs(loss, rows=rows)
+    value = loss(*arguments)
+    assert value.isfinite()
+    assert rows or value == 0
+    assert all(g.isfinite().all() for g in gradients(value, arguments))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("magnitude", [0.0, 1e4])
+def test_zero_and_large_values(name, magnitude):
+    loss = build(name)
+    arguments = tuple(
+        (a.detach().float() * magnitude).requires_grad_() if a.is_floating_point() else a for a in inputs(loss)
+    )
+    value = loss(*arguments)
+    assert value.isfinite()
+    assert all(g.isfinite().all() for g in gradients(value, arguments))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["logits"])
+def test_logits_reductions(name):
+    arguments = inputs(build(name))
+    each = build(name, reduction="none")(*arguments)
+    assert each.shape == (N,)
+    torch.testing.assert_close(build(name, reduction="sum")(*arguments), each.sum())
+    torch.testing.assert_close(build(name, reduction="mean")(*arguments), each.mean())
+    with pytest.raises(ShapeError, match="reduction must be"):
+        registry.get("losses", name).factory(reduction="median")
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["logits"])
+def test_logits_of_a_single_class(name):
+    logits = torch.randn(3, 1, requires_grad=True)
+    value = build(name)(logits, torch.zeros(3, dtype=torch.int64))
+    assert value.isfinite()
+    assert gradients(value, (logits,))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["logits"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_targets_of_any_integer_dtype(name, dtype):
+    loss = build(name)
+    logits, targets = inputs(loss)
+    torch.testing.assert_close(loss(logits, targets.to(dtype)), loss(logits, targets))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["logits"])
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        (torch.zeros(3), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(3, 1, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(3)),
+        (torch.zeros(3, 2), torch.zeros(3, 3)),
+        (torch.zeros(3, 2), torch.full((3,), 2)),
+    ],
+)
+def test_logits_that_do_not_fit(name, logits, targets):
+    with pytest.raises(ShapeError):
+        build(name)(logits, targets)
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_names_of_the_labels_do_not_matter(name):
+    loss = build(name)
+    embeddings, labels = inputs(loss)
+    names = torch.tensor([-1, 2**40, -(2**50), 0])
+    torch.testing.assert_close(loss(embeddings, names[labels]), loss(embeddings, labels))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_one_class(name):
+    embeddings, labels = inputs(build(name))
+    value = build(name)(embeddings, torch.zeros_like(labels))
+    assert value.isfinite()
+    assert gradients(value, (embeddings,))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_no_positives_is_zero_without_gradient(name):
+    loss = build(name)
+    embeddings, _ = inputs(loss)
+    value = loss(embeddings, torch.arange(N))
+    assert value == 0
+    assert not gradients(value, (embeddings,))[0].any()
+    value = loss(embeddings, torch.zeros(N, dtype=torch.int64), embeddings.detach(), torch.ones(N, dtype=torch.int64))
+    assert value == 0
+    assert not gradients(value, (embeddings,))[0].any()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_an_anchor_without_positives_adds_no_term(name):
+    loss = build(name)
+    (embeddings, labels), (others, _) = inputs(loss), inputs(loss, seed=1)
+    alone = torch.cat([labels, torch.tensor([99])])
+    with_it = loss(torch.cat([embeddings, others[:1]]), alone, others, labels)
+    torch.testing.assert_close(with_it, loss(embeddings, labels, others, labels))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_a_reference_set_takes_part(name):
+    loss = build(name)
+    (embeddings, labels), (others, _) = inputs(loss), inputs(loss, rows=N - 2, seed=1)
+    value = loss(embeddings, labels, others, labels[: N - 2])
+    assert value.shape == ()
+    for gradient in gradients(value, (embeddings, others)):
+        assert gradient.isfinite().all()
+        assert gradient.any()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (torch.zeros(3), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(3)),
+        (torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2)),
+        (torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64)),
+    ],
+)
+def test_embeddings_that_do_not_fit(name, arguments):
+    with pytest.raises(ShapeError):
+        build(name)(*arguments)
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_wants_two_views_or_more(name):
+    assert build(name).views >= 2
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+@pytest.mark.parametrize(
+    "views",
+    [
+        (),
+        (torch.zeros(3, 2),),
+        (torch.zeros(3, 2), torch.zeros(4, 2)),
+        (torch.zeros(3, 2), torch.zeros(3, 1)),
+        (torch.zeros(3), torch.zeros(3)),
+        (torch.zeros(3, 2), torch.zeros(3, 2, dtype=torch.float64)),
+        (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64)),
+    ],
+)
+def test_views_that_do_not_fit(name, views):
+    with pytest.raises(ShapeError):
+        build(name)(*views)

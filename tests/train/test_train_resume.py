@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repertoire import train
+from repertoire.errors import CheckpointError, Interrupted, RunError
+from repertoire.rules import Backprop
+from repertoire.train import _checkpoint
+
+
+def weights(run: train.Run) -> dict[str, torch.Tensor]:
+    """Everything of the final checkpoint: weights, statistics, moving average, momentum."""
+    path = _checkpoint.checkpoints(run.directory.checkpoints)[0]
+    return {"step": torch.tensor(int(path.stem.split("-")[1])), **_checkpoint.load(path).tensors}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+class Stop(Exception):
+    """Stands for a crash."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original, calls = Backprop.step, []
+
+    def patched(self: Backprop, method: object, batch: object) -> object:
+        calls.append(1)
+        if len(calls) > step:
+            raise Stop
+        return original(self, method, batch)
+
+    monkeypatch.setattr(Backprop, "step", patched)
+
+
+@pytest.fixture(scope="module")
+def full(options: dict) -> dict[str, object]:
+    return {**options, "ema": 0.9, "save_every": 4, "augment": "shift", "optimizer": "adamw", "lr": 0.003}
+
+
+@pytest.fixture(scope="module")
+def whole(full: dict, tmp_path_factory: pytest.TempPathFactory) -> train.Run:
+    return train.fit(out=tmp_path_factory.mktemp("whole") / "a", **full)
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 6, 9, 17])
+def test_a_crash_at_any_step_changes_nothing(
+    full: dict, whole: train.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+):
+    with monkeypatch.context() as patch:
+        crash_at(patch, step)
+        with pytest.raises(Stop):
+            train.fit(out=tmp_path / "a", **full)
+    assert train.load(tmp_path / "a").info["status"] == "failed"
+    run = train.resume(tmp_path / "a")
+    assert_equal(weights(run), weights(whole))
+    timing = ("seconds", "images_per_second")
+    strip = [[{k: v for k, v in row.items() if k not in timing} for row in r.history] for r in (run, whole)]
+    assert strip[0] == strip[1]
+    assert run.metrics == whole.metrics
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    full: dict, whole: train.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        crash_at(patch, 13)
+        with pytest.raises(Stop):
+            train.fit(out=tmp_path / "a", **full)
+    newest, older = _checkpoint.checkpoints(tmp_path / "a" / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    assert older.exists()
+    assert_equal(weights(train.resume(tmp_path / "a")), weights(whole))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    full: dict, whole: train.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import signal
+
+    original, calls = Backprop.step, []
+
+    def patched(self: Backprop, method: object, batch: object) -> object:
+        calls.append(1)
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, method, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backprop, "step", patched)
+        with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'a'}"):
+            train.fit(out=tmp_path / "a", **full)
+    assert train.load(tmp_path / "a").info["status"] == "interrupted"
+    assert _checkpoint.checkpoints(tmp_path / "a" / "checkpoints")[0].name == "step-000000006.safetensors"
+    assert_equal(weights(train.resume(tmp_path / "a")), weights(whole))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_finished_run_is_given_back(whole: train.Run):
+    before = whole.directory.info_file.read_bytes()
+    assert train.resume(whole.path).metrics == whole.metrics
+    assert whole.directory.info_file.read_bytes() == before
+
+
+def test_changed_data_is_noticed(options: dict, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    copied = tmp_path / "data.npz"
+    copied.write_bytes(tiny.read_bytes())
+    with monkeypatch.context() as patch:
+        crash_at(patch, 8)
+        with pytest.raises(Stop):
+            train.fit(out=tmp_path / "a", **{**options, "data": str(copied)})
+    with np.load(tiny, allow_pickle=False) as arrays:
+        changed = dict(arrays)
+    changed["images"][0] ^= 1
+    np.savez(copied, **changed)
+    with pytest.raises(RunError, match="changed since"):
+        train.resume(tmp_path / "a")
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        crash_at(patch, 8)
+        with pytest.raises(Stop):
+            train.fit(out=tmp_path / "a", **options)
+    config = tmp_path / "a" / "config.yaml"
+    config.write_text(config.read_text().replace("width=8", "width=16"))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        train.resume(tmp_path / "a")
+
+
+def test_two_runs_do_not_write_to_one_directory(options: dict, tmp_path: Path):
+    from repertoire.files import lock_directory
+
+    with lock_directory(tmp_path / "a"), pytest.raises(RunError, match="another process"):
+        train.fit(out=tmp_path / "a", **options)
+
+
+def _child(path: str, options: dict) -> None:
+    torch.set_num_threads(1)
+    directory = Path(path)
+    if (directory / "run.json").exists():
+        train.resume(directory)
+    else:
+        train.fit(out=directory, overwrite=True, **options)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_instants(options: dict, tmp_path: Path):
+    """SIGKILL, which no handler sees, at twenty random instants; then the weights of a run that nobody touched."""
+    chosen = {**options, "epochs": 12, "save_every": 3, "ema": 0.9}
+    whole = train.fit(out=tmp_path / "whole", **chosen)
+    context = multiprocessing.get_context("forkserver")
+    # Modules are imported once, in the server: a child is at work at once, and a kill hits training, not imports.
+    context.set_forkserver_preload(["repertoire.train._fit", "repertoire.losses", "repertoire.rules", "repertoire.heads"])
+    generator = random.Random(0)
+    path, kills = tmp_path / "killed", 0
+    while True:
+        process = context.Process(target=_child, args=(str(path), chosen))
+        process.start()
+        if kills < 20:
+            time.sleep(generator.uniform(0.05, 0.6))
+            kills += process.is_alive()
+            process.kill()
+            process.join()
+            if (path / "run.json").exists() and train.load(path).info["status"] == "finished":
+                # It was quicker than twenty kills: begin again, so that every kill hits a run at work.
+                train.load(path).directory.clear()
+            continue
+        process.join(120)
+        assert process.exitcode == 0
+        break
+    assert_equal(weights(train.load(path)), weights(whole))
