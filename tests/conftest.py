@@ -1,9 +1,11 @@
-"""What all tests share: one thread, a cache of their own, no network."""
+"""What all tests share: one thread, a cache of their own, no network, and a data set that is learnt in a second."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,3 +23,31 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 grey images of 8 pixels in three classes: a bright band at the top, in the middle, or at the bottom."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(240) % 3
+    images = generator.integers(0, 160, (240, 8, 8, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[1 + 2 * label : 3 + 2 * label] += 90
+    path = tmp_path_factory.mktemp("tiny") / "tiny.npz"
+    np.savez(path, images=images, labels=labels, classes=np.array(["top", "middle", "bottom"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def options(tiny: Path) -> dict[str, object]:
+    """Options of a run that takes a second."""
+    return {
+        "data": str(tiny),
+        "backbone": "convnet:width=8,depth=2",
+        "augment": "shift",
+        "epochs": 3,
+        "batch_size": 32,
+        "lr": 0.05,
+        "seed": 3,
+        "device": "cpu",
+    }

@@ -1,6 +1,14 @@
 import pytest
 
-from repertoire.errors import MissingExtra, RepertoireError, UnknownName, Unreadable, UnreadableImages, ascii_path, nearest
+from repertoire.errors import (
+    MissingExtra,
+    RepertoireError,
+    UnknownName,
+    Unreadable,
+    UnreadableImages,
+    ascii_path,
+    nearest,
+)
 
 
 def test_nearest_forgives_case_and_separators():

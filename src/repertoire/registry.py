@@ -272,7 +272,9 @@ def _convert(kind: str, key: str, value: Any, annotation: Any) -> Any:
         if any(typing.get_origin(a) in (tuple, list) for a in (annotation, *typing.get_args(annotation))):
             value = [item.strip() for item in value.split(",")]
     try:
-        return pydantic.TypeAdapter(annotation).validate_python(value)
+        # Tensors and modules pass as they are: there is nothing to convert them from.
+        config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+        return pydantic.TypeAdapter(annotation, config=config).validate_python(value)
     except pydantic.ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise ConfigError(f"{kind}: option {key!r} is {value!r}; {reason[0].lower()}{reason[1:]}") from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from repertoire.claims import Budget, Measured, claim
+from repertoire.errors import UnknownName
 
 OPTIONS = {"metric": "value", "method": "ours", "baseline": "theirs", "data": "none", "threshold": 0.0}
 
@@ -13,7 +16,9 @@ def better(budget: Budget, seed: int) -> Measured:
 
     noise = 0.1 * torch.rand(()).item()
     threads = float(torch.get_num_threads())
-    return Measured(2.0 + noise, 1.0, {"noise": noise, "threads": threads, "work": budget.pick(smoke=1.0, small=2.0, full=3.0)})
+    return Measured(
+        2.0 + noise, 1.0, {"noise": noise, "threads": threads, "work": budget.pick(smoke=1.0, small=2.0, full=3.0)}
+    )
 
 
 @claim("toy-smaller", statement="Ours is less.", higher_is_better=False, seeds={"small": 3}, **OPTIONS)
@@ -31,3 +36,13 @@ def failing(budget: Budget, seed: int) -> Measured:
 @claim("toy-nan", statement="Ours is a number.", **OPTIONS)
 def not_a_number(budget: Budget, seed: int) -> Measured:
     return Measured(float("nan"), 0.0)
+
+
+@claim("toy-killed", statement="Ours survives.", **OPTIONS)
+def killed(budget: Budget, seed: int) -> Measured:
+    os._exit(1)
+
+
+@claim("toy-unknown", statement="Ours is known.", **OPTIONS)
+def unknown(budget: Budget, seed: int) -> Measured:
+    raise UnknownName("thing", "thingy", ["thing"])

@@ -14,7 +14,7 @@ from repertoire import claims
 from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _evidence, _harness
 from repertoire.errors import ConfigError, DataError, RunError, UnknownName
 
-TOYS = (toys.better, toys.smaller, toys.failing, toys.not_a_number)
+TOYS = (toys.better, toys.smaller, toys.failing, toys.not_a_number, toys.killed, toys.unknown)
 for toy in TOYS:  # other tests in this process must not find them
     _claim._REGISTRY.pop(toy.slug, None)
 
@@ -63,8 +63,18 @@ def test_processes_change_nothing() -> None:
     alone = claims.run("toy-better", "small", store=False)
     together = claims.run("toy-better", "small", store=False, workers=2)
     assert alone.method_values == together.method_values
-    outcomes = list(claims.run_all([toys.failing, toys.smaller], "small", store=False, workers=2))
-    assert {type(outcome) for outcome in outcomes} == {ClaimError, claims.Evidence}
+
+
+def test_failures_come_back_from_workers(tmp_path: Path) -> None:
+    outcomes = list(claims.run_all([toys.failing, toys.smaller, toys.unknown], "small", workers=2))
+    reasons = sorted(str(outcome) for outcome in outcomes if isinstance(outcome, ClaimError))
+    assert len(outcomes) == 3
+    assert "ZeroDivisionError: nothing to divide by" in reasons[0]
+    assert "did you mean 'thing'" in reasons[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["toy-smaller.small.json"]
+    (outcome,) = claims.run_all([toys.killed], "small", workers=2)
+    assert isinstance(outcome, ClaimError)
+    assert "toy-killed" in str(outcome)
 
 
 def test_smaller_can_be_better(tmp_path: Path) -> None:

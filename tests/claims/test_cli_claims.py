@@ -13,7 +13,7 @@ from repertoire import claims
 from repertoire.claims import __main__, _claim, _evidence, _harness
 from repertoire.cli.claims import app
 
-for toy in (toys.better, toys.smaller, toys.failing, toys.not_a_number):
+for toy in (toys.better, toys.smaller, toys.failing, toys.not_a_number, toys.killed, toys.unknown):
     _claim._REGISTRY.pop(toy.slug, None)
 
 
@@ -62,7 +62,9 @@ def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[st
     assert "up to date" in capsys.readouterr().out
 
 
-def test_smoke_fails_when_a_claim_cannot_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_smoke_fails_when_a_claim_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert __main__.main(["--smoke"]) == 0
     monkeypatch.setattr(__main__, "entries", lambda: [toys.not_a_number, toys.better])
     assert __main__.main(["--smoke"]) == 1

@@ -172,6 +172,7 @@ def test_unreadable_images_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImages) as caught:
         hf(SourceRequest(), str(tmp_path / "set"))
     assert [failure.path for failure in caught.value.failures] == ["train/3", "train/30"]
+    assert "damaged" in caught.value.failures[0].reason or "truncated" in caught.value.failures[0].reason
     splits = hf(SourceRequest(skip_unreadable=True), str(tmp_path / "set"))
     assert len(splits.train) + len(splits.val) + len(splits.test) == 34
     assert len(splits.skipped) == 2

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from repertoire import backbones, heads, losses
+from repertoire import backbones, losses
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Classifier, Embedding, Normalize, Supervised
 
 
-def classifier(classes: int = 3, head: str = "linear") -> Classifier:
+def classifier(classes: int = 4, head: str = "linear") -> Classifier:
     from repertoire import registry
 
     net = backbones.ConvNet(in_channels=1, image_size=8, width=8, depth=2)
@@ -67,6 +67,14 @@ def test_unlabelled_samples_leave_the_read_out_alone():
     method.step(batch_of(2, [-1, -1, -1, -1])).loss.backward()
     assert all(p.grad is None or not p.grad.any() for p in method.model.head.parameters())
     assert any(p.grad is not None and p.grad.any() for p in method.model.backbone.parameters())
+
+
+def test_each_unlabelled_sample_is_a_class_of_its_own():
+    method = Embedding(classifier(), losses.SupCon())
+    method.eval()
+    alone = method.step(batch_of(2, [-1, -1, -1, -1])).logs["loss"]
+    distinct = method.step(batch_of(2, [0, 1, 2, 3])).logs["loss"]
+    torch.testing.assert_close(alone, distinct)
 
 
 def test_views_losses_get_one_tensor_a_view():

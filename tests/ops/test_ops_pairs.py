@@ -124,6 +124,14 @@ def test_gradcheck_learnable_scale():
     assert torch.autograd.gradcheck(lambda x, s: pair_logsumexp(x, scale=s, bound=2.1, tile=2), (x, scale))
 
 
+@pytest.mark.parametrize("bound", [3.0, None])
+def test_a_scale_that_is_a_tensor_is_the_same_scale(bound):
+    x, y = rows(0, 5, 3), rows(1, 4, 3)
+    scale = torch.tensor(3.0)
+    torch.testing.assert_close(pair_logsumexp(x, scale=scale, bound=bound), pair_logsumexp(x, scale=3.0))
+    torch.testing.assert_close(pair_logsumexp(x, y, scale=scale, bound=bound), pair_logsumexp(x, y, scale=3.0))
+
+
 def test_no_gradient_for_a_fixed_memory():
     x, y = rows(0, 5, 3).requires_grad_(), rows(1, 4, 3)
     pair_logsumexp(x, y, bound=1.0).sum().backward()

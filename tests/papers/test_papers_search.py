@@ -1,4 +1,4 @@
-"""Search finds the right papers for needs put in plain language. The queries were written before the ranking was tuned."""
+"""Search finds the right papers for plain-language needs. The queries were written before the ranking was tuned."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ def test_a_name_finds_its_paper_first(slug: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("noisy labels", "noisy labelling"), ("colour constancy", "color constancy"), ("regularisation", "regularization")],
+    [
+        ("noisy labels", "noisy labelling"),
+        ("colour constancy", "color constancy"),
+        ("regularisation", "regularization"),
+    ],
 )
 def test_spelling_and_endings_do_not_matter(one: str, other: str) -> None:
     assert [card.slug for card in papers.search(one)] == [card.slug for card in papers.search(other)]

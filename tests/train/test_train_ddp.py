@@ -24,7 +24,16 @@ def test_two_ranks_give_the_weights_of_one(options: dict, tmp_path: Path):
         "device": "cpu",
     }
     flags = [item for name, value in arguments.items() for item in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "repertoire"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "repertoire",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "train", str(options["data"]), *flags, "--out", str(tmp_path / "two"), "--no-report"],

@@ -201,7 +201,7 @@ def test_a_full_disk_loses_nothing(options: dict, tmp_path: Path, monkeypatch: p
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises((RunError, OSError), match="(?i)no space left"):
+    with pytest.raises((RunError, OSError), match=r"(?i)no space left"):
         train.fit(out=tmp_path / "a", **options)
     monkeypatch.undo()
     resumed = train.resume(tmp_path / "a")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -30,7 +32,7 @@ def test_warm_up_then_a_half_cosine_to_zero():
     assert shares[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
     assert shares[20] == 1
     assert shares[60] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(shares[20:], shares[21:], strict=False))
+    assert all(a > b for a, b in pairwise(shares[20:]))
     assert 0 < shares[-1] < 0.001
 
 

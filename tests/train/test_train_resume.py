@@ -127,9 +127,7 @@ def test_changed_data_is_noticed(options: dict, tiny: Path, tmp_path: Path, monk
         train.resume(tmp_path / "a")
 
 
-def test_a_checkpoint_of_another_model_is_refused(
-    options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_checkpoint_of_another_model_is_refused(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
         crash_at(patch, 8)
         with pytest.raises(Stop):
@@ -163,7 +161,9 @@ def test_twenty_kills_at_random_instants(options: dict, tmp_path: Path):
     whole = train.fit(out=tmp_path / "whole", **chosen)
     context = multiprocessing.get_context("forkserver")
     # Modules are imported once, in the server: a child is at work at once, and a kill hits training, not imports.
-    context.set_forkserver_preload(["repertoire.train._fit", "repertoire.losses", "repertoire.rules", "repertoire.heads"])
+    context.set_forkserver_preload(
+        ["repertoire.train._fit", "repertoire.losses", "repertoire.rules", "repertoire.heads"]
+    )
     generator = random.Random(0)
     path, kills = tmp_path / "killed", 0
     while True:

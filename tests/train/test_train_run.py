@@ -67,7 +67,7 @@ def test_without_the_best_weights_the_newest_are_used(copied: Path, finished: Pa
 
 def test_without_any_weights_the_error_names_the_file(copied: Path):
     shutil.rmtree(copied / "checkpoints")
-    with pytest.raises(CheckpointError, match="best.safetensors"):
+    with pytest.raises(CheckpointError, match=r"best\.safetensors"):
         _ = train.load(copied).model
 
 

@@ -4,6 +4,7 @@ from repertoire.backbones._base import Backbone
 from repertoire.backbones._convnet import ConvNet
 from repertoire.backbones._mlp import MLP
 from repertoire.backbones._resnet import ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
+from repertoire.backbones._timm import Timm
 from repertoire.backbones._vit import ViT
 from repertoire.backbones._weights import load_weights
 
@@ -12,6 +13,7 @@ __all__ = [
     "Backbone",
     "ConvNet",
     "ResNet",
+    "Timm",
     "ViT",
     "load_weights",
     "resnet20",

@@ -155,7 +155,7 @@ class ResNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def public_names(self) -> dict[str, str]:
-        """Name of each tensor in the layout that published weights have (`layer1.0.conv1.weight`), to ours."""
+        """Our name of each tensor to the one that it is published under, such as `layer1.0.conv1.weight`."""
         per_stage = self.stage_ends[0]
         names = {}
         for ours in self.state_dict():
@@ -168,7 +168,7 @@ class ResNet(Backbone):
                 prefix = f"layer{stage + 1}.{index}.{part}"
             else:
                 prefix = f"{part}1"
-            names[".".join([prefix, *rest])] = ours
+            names[ours] = ".".join([prefix, *rest])
         return names
 
 

@@ -90,7 +90,7 @@ def _match(backbone: Backbone, target: dict[str, Tensor], stored: set[str], show
     layouts = [{ours: ours for ours in target}]
     public = getattr(backbone, "public_names", None)
     if public is not None:
-        layouts.append({ours: theirs for theirs, ours in public().items()})
+        layouts.append(public())
     candidates = [
         {ours: prefix + theirs for ours, theirs in layout.items()} for layout in layouts for prefix in _PREFIXES
     ]
@@ -101,7 +101,7 @@ def _match(backbone: Backbone, target: dict[str, Tensor], stored: set[str], show
         kind = type(backbone).__name__
         raise CheckpointError(f"{shown} is not of this {kind}: {len(missing)} tensors missing: {_few(missing)}")
     # `layer1.3` in the file of a network that should end at `layer1.2`: a deeper network, not a head.
-    trunks = {_trunk(theirs) for theirs in present.values()}
+    trunks = {_trunk(theirs) for ours, theirs in present.items() if ours.startswith("blocks.")}
     foreign = sorted(name for name in stored.difference(present.values()) if _trunk(name) in trunks)
     if foreign:
         kind = type(backbone).__name__

@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from repertoire.claims import BUDGETS, ClaimError, entries, get, missing_or_stale, run_all
+from repertoire.claims import BUDGETS, BudgetName, ClaimError, entries, get, missing_or_stale, run_all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs claims; the exit status is 1 if one of them could not be measured. A claim that does not hold is no failure."""
+    """Runs claims; the exit status is 1 if one could not be measured. A claim that does not hold is no failure."""
     parser = argparse.ArgumentParser(prog="python -m repertoire.claims", description="Measure the claims of papers.")
     parser.add_argument("slugs", nargs="*", metavar="SLUG", help="which claims; all if none is named")
     parser.add_argument("--budget", choices=BUDGETS, default="small")
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="run every claim's smoke budget in this process")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     options = parser.parse_args(arguments)
-    budget = "smoke" if options.smoke else options.budget
+    budget: BudgetName = "smoke" if options.smoke else options.budget
     chosen = [get(slug) for slug in options.slugs] or entries()
     if options.missing_or_stale:
         wanted = {claim.slug for claim in missing_or_stale(budget)}
@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {outcome}", file=sys.stderr, flush=True)
         elif outcome.interval is not None:
             low, high = outcome.interval
-            print(f"{outcome.slug}: {outcome.verdict} ({outcome.mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})", flush=True)
+            print(
+                f"{outcome.slug}: {outcome.verdict} ({outcome.mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})",
+                flush=True,
+            )
     print(f"{len(chosen) - failures} of {len(chosen)} claims measured in {time.perf_counter() - started:.0f} s")
     return 1 if failures else 0
 

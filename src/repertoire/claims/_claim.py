@@ -14,7 +14,18 @@ from typing import Literal, TypeVar, get_args
 
 from repertoire.errors import ConfigError, RepertoireError, UnknownName
 
-__all__ = ["BUDGETS", "Budget", "BudgetName", "Claim", "ClaimError", "Measured", "claim", "entries", "get", "registered"]
+__all__ = [
+    "BUDGETS",
+    "Budget",
+    "BudgetName",
+    "Claim",
+    "ClaimError",
+    "Measured",
+    "claim",
+    "entries",
+    "get",
+    "registered",
+]
 
 T = TypeVar("T")
 BudgetName = Literal["smoke", "small", "full"]
@@ -30,8 +41,8 @@ class Budget:
     """How much a measurement may cost.
 
     Attributes:
-        name: "smoke" (three seconds, one seed, only shows that the claim runs), "small" (three minutes on two cores, all
-            seeds and the baseline included) or "full" (a GPU).
+        name: "smoke" (three seconds, one seed, only shows that the claim runs), "small" (three minutes on two cores,
+            all seeds and the baseline included) or "full" (a GPU).
         device: where to compute.
     """
 
@@ -141,7 +152,7 @@ class Claim:
 
 
 def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str]:
-    """The source of a function and, name by name, of the helpers and constants of the claims' modules that it refers to."""
+    """The source of a function, and of the helpers and constants of the claims' modules that it refers to."""
     if function in seen:
         return
     seen.add(function)
@@ -197,7 +208,7 @@ def claim(
         >>> from repertoire.claims import Budget, Claim, Measured
         >>> def larger(budget: Budget, seed: int) -> Measured:
         ...     return Measured(method=2.0 + seed, baseline=1.0)
-        >>> check = Claim("two", "Two is more than one.", "value", "two", "one", "none", 0.0, True, {"small": 3}, larger)
+        >>> check = Claim("two", "Two exceeds one.", "value", "two", "one", "none", 0.0, True, {"small": 3}, larger)
         >>> check.difference(check(Budget("small"), 0))
         1.0
     """

@@ -112,7 +112,9 @@ def summarise(claim: Claim, budget: Budget, measured: list[Measured], seconds: f
         seconds=round(seconds, 1),
         versions={name: circumstances[name] for name in ("python", "torch", "numpy", "repertoire")},
         commit=circumstances["commit"],
-        machine=f"{circumstances['machine']}; one thread a seed" if budget.device == "cpu" else circumstances["machine"],
+        machine=f"{circumstances['machine']}; one thread a seed"
+        if budget.device == "cpu"
+        else circumstances["machine"],
         measured=circumstances["created"],
         fingerprint=claim.fingerprint,
     )
@@ -136,7 +138,9 @@ def evidence(slug: str, budget: BudgetName | None = None, *, folder: Path | None
         except FileNotFoundError:
             continue
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is not evidence ({error}); remove it and run: repertoire claims run {slug}") from None
+            raise DataError(
+                f"{path} is not evidence ({error}); remove it and run: repertoire claims run {slug}"
+            ) from None
     return None
 
 
@@ -154,7 +158,9 @@ def stored(folder: Path | None = None) -> list[Evidence]:
 def _read(path: Path) -> Evidence:
     fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if fields.pop("format") != FORMAT:
-        raise DataError(f"{path} was written by another version of Repertoire; run: repertoire claims run {fields['slug']}")
+        raise DataError(
+            f"{path} was written by another version of Repertoire; run: repertoire claims run {fields['slug']}"
+        )
     if fields["interval"] is not None:
         fields["interval"] = tuple(fields["interval"])
     return Evidence(**fields)

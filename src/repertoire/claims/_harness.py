@@ -7,7 +7,7 @@ import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from repertoire.claims._claim import Budget, BudgetName, Claim, ClaimError, Measured, entries, get, registered
@@ -86,58 +86,75 @@ def missing_or_stale(budget: BudgetName = "small", *, folder: Path | None = None
 def _outcomes(
     claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress
 ) -> Iterator[tuple[Claim, list[_Timed] | ClaimError]]:
-    if workers <= 1:
-        for claim in claims:
-            yield claim, _in_turn(claim, budget, progress)
+    if workers > 1:
+        yield from _shared_out(claims, budget, workers, progress)
         return
-    # spawn: a forked child of a process that has used torch's threads can hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: dict[str, dict[Future[_Timed], int]] = {}
-        owner: dict[Future[_Timed], Claim] = {}
-        for claim in claims:
-            module = claim.function.__module__
-            waiting[claim.slug] = {
-                pool.submit(_measure_by_name, module, claim.slug, budget, seed): seed
-                for seed in range(claim.seeds[budget.name])
-            }
-            owner |= dict.fromkeys(waiting[claim.slug], claim)
-        done: dict[str, dict[int, _Timed]] = {claim.slug: {} for claim in claims}
-        try:
-            for future in as_completed(owner):
-                claim = owner[future]
-                if future.cancelled() or claim.slug not in done:
-                    continue
-                seed = waiting[claim.slug][future]
-                try:
-                    done[claim.slug][seed] = future.result()
-                except Exception as error:
-                    del done[claim.slug]
-                    for other in waiting[claim.slug]:
-                        other.cancel()
-                    yield claim, _failure(claim, seed, error)
-                    continue
-                progress(_line(claim, budget, seed, *done[claim.slug][seed]))
-                if len(done[claim.slug]) == len(waiting[claim.slug]):
-                    yield claim, [timed for _, timed in sorted(done[claim.slug].items())]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for claim in claims:
+        yield claim, _in_turn(claim, budget, progress)
 
 
 def _in_turn(claim: Claim, budget: Budget, progress: Progress) -> list[_Timed] | ClaimError:
     results = []
     for seed in range(claim.seeds[budget.name]):
-        try:
-            results.append(_measure(claim, budget, seed))
-        except Exception as error:
-            return _failure(claim, seed, error)
-        progress(_line(claim, budget, seed, *results[-1]))
+        outcome = _attempt(claim, budget, seed)
+        if isinstance(outcome, ClaimError):
+            return outcome
+        progress(_line(claim, budget, seed, *outcome))
+        results.append(outcome)
     return results
 
 
-def _measure_by_name(module: str, slug: str, budget: Budget, seed: int) -> _Timed:
+def _shared_out(
+    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress
+) -> Iterator[tuple[Claim, list[_Timed] | ClaimError]]:
+    # spawn: a forked child of a process that has used torch's threads can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {
+            pool.submit(_attempt_by_name, claim.function.__module__, claim.slug, budget, seed): (claim, seed)
+            for claim in claims
+            for seed in range(claim.seeds[budget.name])
+        }
+        done: dict[str, dict[int, _Timed]] = {claim.slug: {} for claim in claims}
+        try:
+            for job in as_completed(jobs):
+                claim, seed = jobs[job]
+                if claim.slug not in done:  # another seed of it has failed
+                    continue
+                outcome = _result(job, claim, seed)
+                if isinstance(outcome, ClaimError):
+                    del done[claim.slug]
+                    for other, (owner, _) in jobs.items():
+                        if owner is claim:
+                            other.cancel()
+                    yield claim, outcome
+                    continue
+                progress(_line(claim, budget, seed, *outcome))
+                done[claim.slug][seed] = outcome
+                if len(done[claim.slug]) == claim.seeds[budget.name]:
+                    yield claim, [timed for _, timed in sorted(done[claim.slug].items())]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _result(job: Future[_Timed | ClaimError], claim: Claim, seed: int) -> _Timed | ClaimError:
+    try:
+        return job.result()
+    except BrokenExecutor as error:  # the worker was killed, by the system when memory ran out for one
+        return _failure(claim, seed, error)
+
+
+def _attempt_by_name(module: str, slug: str, budget: Budget, seed: int) -> _Timed | ClaimError:
     """Runs in a worker, which finds the claim by importing its module."""
     importlib.import_module(module)
-    return _measure(registered()[slug], budget, seed)
+    return _attempt(registered()[slug], budget, seed)
+
+
+def _attempt(claim: Claim, budget: Budget, seed: int) -> _Timed | ClaimError:
+    """Failures come back as values: not every exception survives the way from a worker to its parent."""
+    try:
+        return _measure(claim, budget, seed)
+    except Exception as error:
+        return _failure(claim, seed, error)
 
 
 def _measure(claim: Claim, budget: Budget, seed: int) -> _Timed:
@@ -149,7 +166,7 @@ def _measure(claim: Claim, budget: Budget, seed: int) -> _Timed:
     torch.manual_seed(seed)
     threads = torch.get_num_threads()
     if budget.device == "cpu":
-        # The order of summation depends on the number of threads; with one, the figures do not depend on the machine's cores.
+        # The order of summation depends on the number of threads; with one, figures do not depend on the cores.
         torch.set_num_threads(1)
     started = time.perf_counter()
     try:

@@ -38,7 +38,7 @@ def new_method(splits: Splits, config: TrainConfig) -> Method:
         std=std,
     )
     method = build_method(config, model, build_loss(config, splits.train.counts()))
-    return method.to(device=config.device, memory_format=torch.channels_last)
+    return method.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def optimise(method: Method, images: ImageSet, config: TrainConfig) -> Method:

@@ -31,8 +31,8 @@ def _centre_prior(images: Tensor) -> Tensor:
 @claim(
     "grad-cam",
     statement=(
-        "Grad-CAM of the true class puts a larger share of its energy on the object than the gradient of the input or a "
-        "prior for the centre, whichever of the two is better."
+        "Grad-CAM of the true class puts a larger share of its energy on the object than the gradient of the input or "
+        "a prior for the centre, whichever of the two is better."
     ),
     metric="share of energy inside the object's mask",
     method="Grad-CAM",
@@ -53,7 +53,7 @@ def grad_cam(budget: Budget, seed: int) -> Measured:
         device=budget.device,
     )
     model = method.model
-    explain = GradCAM()
+    explain = GradCAM(normalize=False)
     inside: dict[str, list[Tensor]] = {"Grad-CAM": [], "input gradient": [], "centre prior": []}
     for start in range(0, len(splits.test), 256):
         rows = range(start, min(start + 256, len(splits.test)))

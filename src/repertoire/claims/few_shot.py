@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ BASE = 7  # of the 12 shapes; the other five are never trained on
 class PrototypicalNetwork(Method):
     """The usual meta-learned baseline (Snell, Swersky and Zemel, *Prototypical Networks for Few-shot Learning*, 2017).
 
-    Each batch is an episode: the first half is the support set, whose class means are the prototypes, and the second half
-    is classified by squared distance to them.
+    Each batch is an episode: the first half is the support set, whose class means are the prototypes, and the second
+    half is classified by squared distance to them.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -52,8 +53,8 @@ def _only(images: ImageSet, classes: range) -> ImageSet:
 @claim(
     "rfs",
     statement=(
-        "On classes never seen, logistic regression on an embedding trained by ordinary classification and frozen is more "
-        "accurate than a prototypical network trained episode by episode."
+        "On classes never seen, logistic regression on an embedding trained by ordinary classification and frozen is "
+        "more accurate than a prototypical network trained episode by episode."
     ),
     metric="5-way 5-shot accuracy",
     method="frozen embedding, logistic regression",
@@ -66,9 +67,10 @@ def rfs(budget: Budget, seed: int) -> Measured:
     self-distillation. Both networks see equally many images."""
     count = budget.pick(smoke=500, small=4000, full=50_000)
     splits = load(f"shapes:count={count},classes=12", size=32, seed=seed)
-    base = replace(splits, **{part: _only(getattr(splits, part), range(BASE)) for part in ("train", "val", "test")})
+    train_part, val_part, test_part = (_only(part, range(BASE)) for part in (splits.train, splits.val, splits.test))
+    base = replace(splits, train=train_part, val=val_part, test=test_part)
     novel = _only(splits.train, range(BASE, 12))
-    options = {
+    options: dict[str, Any] = {
         "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=16", full="resnet32"),
         "augment": "crop-flip",
         "epochs": budget.pick(smoke=1, small=15, full=60),
@@ -91,10 +93,10 @@ def rfs(budget: Budget, seed: int) -> Measured:
 
     return Measured(
         method=few_shot(classified, FrozenEmbeddingClassifier(), 5),
-        baseline=few_shot(meta_learned, NearestCentroid(), 5),
+        baseline=few_shot(meta_learned, NearestCentroid(normalize=False), 5),
         extra={
             "1 shot: frozen embedding": few_shot(classified, FrozenEmbeddingClassifier(), 1),
-            "1 shot: prototypical network": few_shot(meta_learned, NearestCentroid(), 1),
+            "1 shot: prototypical network": few_shot(meta_learned, NearestCentroid(normalize=False), 1),
             "5 shots: nearest centroid in the frozen embedding": few_shot(classified, NearestCentroid(), 5),
         },
     )

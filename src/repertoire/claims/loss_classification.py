@@ -28,8 +28,8 @@ def _nearest_neighbour(method: Method, splits: Splits, width: int) -> float:
 @claim(
     "mrl",
     statement=(
-        "The first eighth of the coordinates of an embedding trained with nested heads finds the right nearest neighbour "
-        "more often than the first eighth of one trained with a single head."
+        "The first eighth of the coordinates of an embedding trained with nested heads finds the right nearest "
+        "neighbour more often than the first eighth of one trained with a single head."
     ),
     metric="1-nearest-neighbour test accuracy at one eighth of the width",
     method="Matryoshka heads",
@@ -78,7 +78,7 @@ def mrl(budget: Budget, seed: int) -> Measured:
     seeds={"small": 10, "full": 10},
 )
 def squentropy(budget: Budget, seed: int) -> Measured:
-    """Hui, Belkin and Wright, *Cut your Losses with Squentropy* (2023); calibration, of which it claims the same, is in `extra`."""
+    """Hui, Belkin and Wright, *Cut your Losses with Squentropy* (2023); it also claims better calibration: `extra`."""
     splits = load("digits", seed=seed)
     quarter = replace(splits, train=splits.train.subset(np.arange(0, len(splits.train), 4)))
     options = {

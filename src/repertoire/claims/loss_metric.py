@@ -10,8 +10,8 @@ from repertoire.data import load
 @claim(
     "supcon",
     statement=(
-        "A linear read-out of features trained with the supervised contrastive loss is more accurate than the same network "
-        "trained with cross-entropy on equally many augmented images."
+        "A linear read-out of features trained with the supervised contrastive loss is more accurate than the same "
+        "network trained with cross-entropy on equally many augmented images."
     ),
     metric="test accuracy",
     method="supervised contrastive loss, linear read-out",
@@ -24,9 +24,9 @@ def supcon(budget: Budget, seed: int) -> Measured:
 
     The contrastive loss sees two views of each image, so cross-entropy trains for twice the epochs.
     """
-    count = budget.pick(smoke=300, small=2500, full=50_000)
+    count = budget.pick(smoke=300, small=2000, full=50_000)
     splits = load(f"shapes:count={count},classes=8", size=32, seed=seed)
-    epochs = budget.pick(smoke=1, small=12, full=100)
+    epochs = budget.pick(smoke=1, small=10, full=100)
     options = {
         "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=16", full="resnet32"),
         "augment": "simclr",

@@ -20,8 +20,8 @@ AUGMENTATIONS = ("crop-flip", "resized-crop")
 @claim(
     "model-soups",
     statement=(
-        "Of networks fine-tuned from one start with different hyper-parameters, the greedy soup of their weights is more "
-        "accurate on held-out data than the network that validates best."
+        "Of networks fine-tuned from one start with different hyper-parameters, the greedy soup of their weights is "
+        "more accurate on held-out data than the network that validates best."
     ),
     metric="test accuracy",
     method="greedy soup of six networks",
@@ -30,9 +30,9 @@ AUGMENTATIONS = ("crop-flip", "resized-crop")
     threshold=0.0,
 )
 def model_soups(budget: Budget, seed: int) -> Measured:
-    """Wortsman et al., *Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
-    inference time* (2022). The mean of weights has not the mean of their activations, so the statistics of batch
-    normalisation are computed anew, for soups and single networks alike."""
+    """Wortsman et al., *Model soups: averaging weights of multiple fine-tuned models improves accuracy without
+    increasing inference time* (2022). The mean of weights does not give the mean of activations, so the statistics of
+    batch normalisation are computed anew, for soups and single networks alike."""
     options = {
         "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=16", full="resnet32"),
         "device": budget.device,
@@ -44,7 +44,9 @@ def model_soups(budget: Budget, seed: int) -> Measured:
     target = load(f"shapes:count={count},classes=12", size=32, seed=seed, val=0.3, test=0.3)
     pretrained = train(source, epochs=budget.pick(smoke=1, small=8, full=60), augment="crop-flip", seed=seed, **options)
 
-    config = resolved(target, epochs=budget.pick(smoke=1, small=2, full=5), lr=0.03, augment="crop-flip", seed=seed, **options)
+    config = resolved(
+        target, epochs=budget.pick(smoke=1, small=2, full=5), lr=0.03, augment="crop-flip", seed=seed, **options
+    )
     start = new_method(target, config)
     start.model.backbone.load_state_dict(pretrained.model.backbone.state_dict())
     optimise(start, target.train, config)  # a head that all the networks share
@@ -57,8 +59,7 @@ def model_soups(budget: Budget, seed: int) -> Measured:
 
     def score(state: Mapping[str, Tensor], images: ImageSet) -> float:
         start.model.load_state_dict(dict(state))
-        batches = Loader(target.train, 256, shuffle=False, device=budget.device).epoch(0)
-        refresh_batchnorm(start.model, (batch.images for batch in batches))
+        refresh_batchnorm(start.model, Loader(target.train, 256, shuffle=False, device=budget.device).epoch(0))
         return accuracy(start, images)
 
     best = max(states, key=lambda state: score(state, target.val))

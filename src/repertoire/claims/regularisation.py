@@ -10,8 +10,8 @@ from repertoire.data import load
 @claim(
     "sam",
     statement=(
-        "With two in five training labels wrong, sharpness-aware minimisation gives a more accurate classifier than SGD with "
-        "the same number of steps."
+        "With two in five training labels wrong, sharpness-aware minimisation gives a more accurate classifier than "
+        "SGD with the same number of steps."
     ),
     metric="test accuracy",
     method="SAM, radius 0.1",
@@ -21,10 +21,11 @@ from repertoire.data import load
 )
 def sam(budget: Budget, seed: int) -> Measured:
     """Foret et al., *Sharpness-Aware Minimization for Efficiently Improving Generalization* (2020): label noise,
-    where the paper uses the radius 0.1 for 40 % noise. A step of SAM costs two of SGD; twice the steps are in `extra`."""
-    count = budget.pick(smoke=300, small=2500, full=50_000)
+    where the paper uses the radius 0.1 for 40 % noise. A step of SAM costs two of SGD; SGD with twice the
+    steps is in `extra`."""
+    count = budget.pick(smoke=300, small=2000, full=50_000)
     splits = load(f"shapes:count={count},classes=6,noise=0.4", size=32, seed=seed)
-    epochs = budget.pick(smoke=1, small=15, full=100)
+    epochs = budget.pick(smoke=1, small=12, full=100)
     options = {
         "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=16", full="resnet32"),
         "augment": "crop-flip",

@@ -63,7 +63,9 @@ def run(
 
 @app.command()
 def show(
-    slug: Annotated[str | None, typer.Argument(help="The paper's slug; all papers with evidence if none is given.")] = None,
+    slug: Annotated[
+        str | None, typer.Argument(help="The paper's slug; all papers with evidence if none is given.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Show the stored evidence."""

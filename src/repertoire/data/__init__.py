@@ -1,7 +1,16 @@
 """Images with labels: where they come from, how they are split, cached, augmented and batched."""
 
-from repertoire.data._augment import plain
+from repertoire.data._augment import (
+    CropFlip,
+    NoAugmentation,
+    ResizedCrop,
+    Shift,
+    SimCLRAugmentation,
+    StrongAugmentation,
+    plain,
+)
 from repertoire.data._digits import digits
+from repertoire.data._hf import hf
 from repertoire.data._load import load
 from repertoire.data._loader import Loader, step_seed
 from repertoire.data._npz import npz
@@ -10,4 +19,24 @@ from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import Batch, ImageSet, Splits
 
-__all__ = ["Batch", "ImageSet", "Loader", "SourceRequest", "Splits", "digits", "load", "make_splits", "npz", "plain", "shapes", "step_seed"]
+__all__ = [
+    "Batch",
+    "CropFlip",
+    "ImageSet",
+    "Loader",
+    "NoAugmentation",
+    "ResizedCrop",
+    "Shift",
+    "SimCLRAugmentation",
+    "SourceRequest",
+    "Splits",
+    "StrongAugmentation",
+    "digits",
+    "hf",
+    "load",
+    "make_splits",
+    "npz",
+    "plain",
+    "shapes",
+    "step_seed",
+]

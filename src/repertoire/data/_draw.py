@@ -16,7 +16,7 @@ Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Texture = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "violet", "pink")
-BACKGROUNDS = ("red", "orange", "yellow", "green", "cyan", "blue", "violet", "pink")
+BACKGROUNDS = COLOURS
 
 _HUES = np.array(
     [
@@ -45,7 +45,7 @@ def draw(
 
     Args:
         shape, colour, texture, background: int64 `[N]`, indices into `SHAPES`, `COLOURS`, `TEXTURES`, `BACKGROUNDS`.
-        random: uniform numbers in [0, 1), `[N, 14]` or more columns: everything else about an image.
+        random: uniform numbers in [0, 1), `[N, 13]` or more columns: everything else about an image.
         size: side in pixels.
 
     Returns:

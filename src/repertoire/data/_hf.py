@@ -8,13 +8,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repertoire.data._decode import decode
+from repertoire.data._decode import decode, dimensions, plain_reason, read_file
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
@@ -230,21 +229,19 @@ def _bytes(cell: Any) -> bytes:
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, str):
-        return Path(cell).read_bytes()
+        return read_file(cell)[0]
     if not isinstance(cell, bytes):
-        raise OSError("holds no image" if cell is None else f"holds {type(cell).__name__}, not an encoded image")
+        raise ValueError("holds no image" if cell is None else f"holds {type(cell).__name__}, not an encoded image")
     return cell
 
 
 def _natural_size(table: Dataset) -> int:
     """The side of the first image where it is small and square; what suits photographs otherwise."""
-    from PIL import Image
-
     try:
-        with Image.open(BytesIO(_bytes(next(iter(table[0].values()))))) as image:
-            return image.width if image.width == image.height <= 64 else 128
-    except (OSError, IndexError, ValueError, Image.DecompressionBombError):
+        width, height = dimensions(_bytes(next(iter(table[0].values()))))
+    except (OSError, IndexError, ValueError):
         return 128  # an image that does not open is reported when all are decoded
+    return width if width == height <= 64 else 128
 
 
 def _decoded(
@@ -261,7 +258,7 @@ def _decoded(
             keys[row] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
             pixels[row] = decode(data, size, request.fit)
         except (OSError, ValueError) as error:
-            failed[row] = Unreadable(f"{part}/{row}", str(error))
+            failed[row] = Unreadable(f"{part}/{row}", plain_reason(error))
 
     with ThreadPoolExecutor(request.workers or os.cpu_count()) as pool:
         for start, cells in _chunks(table, column):

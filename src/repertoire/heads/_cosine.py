@@ -19,7 +19,7 @@ __all__ = ["Cosine"]
 class Cosine(Head):
     r"""Cosine classifier: the angle between features and class vectors, on a scale that is learned.
 
-    Gidaris and Komodakis, *Dynamic Few-Shot Visual Learning without Forgetting* (2018), section 3.2:
+    Gidaris and Komodakis, *Dynamic Few-Shot Visual Learning without Forgetting* (2018):
 
     .. math::
         s \, \frac{z \cdot w_k}{\lVert z \rVert \, \lVert w_k \rVert}

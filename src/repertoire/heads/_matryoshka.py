@@ -108,7 +108,7 @@ class Matryoshka(Head):
 
     def outputs(self, features: Tensor, targets: Tensor | None = None) -> Sequence[tuple[float, Tensor]]:
         """The c_m and the logits `[N, C]` of every size, the largest size first."""
-        self._check(features)
+        self._check(features, self.sizes[-1])
         if self.tied:
             logits = self._tied_logits(features)
         else:
@@ -146,16 +146,16 @@ class Matryoshka(Head):
 
     def _tied_logits(self, features: Tensor) -> list[Tensor]:
         """Logits of every size, each from the one before it."""
-        weight, logits = self.classifier.weight, []
+        weight = self.classifier.weight
+        logits: list[Tensor] = []
         for start, end in itertools.pairwise((0, *self.sizes)):
             part = F.linear(features[:, start:end], weight[:, start:end])
             logits.append(logits[-1] + part if logits else part)
         bias = self.classifier.bias
         return logits if bias is None else [each + bias for each in logits]
 
-    def _check(self, features: Tensor, width: int | None = None) -> None:
-        least = self.in_features if width is None else width
-        if features.ndim != 2 or features.shape[1] < least:
+    def _check(self, features: Tensor, least: int) -> None:
+        if features.ndim != 2 or not least <= features.shape[1] <= self.in_features:
             raise ShapeError(f"features must be [N, {self.in_features}], found {list(features.shape)}")
 
 

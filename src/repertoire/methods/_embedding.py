@@ -70,7 +70,9 @@ class Embedding(Method):
         count = len(batch.views)
         labels = batch.targets.repeat(count)
         if isinstance(self.loss, EmbeddingLoss):
-            loss = self.loss(projected, labels)
+            # An unlabelled sample is a class of its own: its views are its only positives.
+            own = -1 - torch.arange(len(batch), device=labels.device).repeat(count)
+            loss = self.loss(projected, torch.where(labels < 0, own, labels))
         else:
             loss = self.loss(*projected.chunk(count))
         logits = self.model.head(features.detach(), labels)

@@ -71,9 +71,8 @@ class _Plan:
         if self.groups is not None and self.y_groups is not None:
             equal = self.groups[rows, None] == self.y_groups[columns]
             tile.masked_fill_(equal if self.pairs == "different" else ~equal, -torch.inf)
-        offset = rows.start - columns.start
-        if self.exclude_self and -len(left) < offset < len(right):
-            tile.diagonal(offset).fill_(-torch.inf)
+        if self.exclude_self and rows == columns:
+            tile.fill_diagonal_(-torch.inf)
         return tile
 
     def slices(self, count: int, start: int = 0) -> Iterator[slice]:

@@ -1,10 +1,10 @@
 """The catalogue of papers: a card for each, and search over them in plain language.
 
-    >>> from repertoire import papers
-    >>> papers.get("supcon").family
-    'loss-metric'
-    >>> [card.slug for card in papers.search("sharpness-aware minimisation", limit=1)]
-    ['sam']
+>>> from repertoire import papers
+>>> papers.get("supcon").family
+'loss-metric'
+>>> [card.slug for card in papers.search("sharpness-aware minimisation", limit=1)]
+['sam']
 """
 
 from repertoire.papers._cards import Card, get, load

@@ -89,8 +89,8 @@ def read(path: Path) -> list[Card]:
 def _parse(text: str) -> list[dict[str, Any]]:
     """The tables of a file of cards.
 
-    A card's lines are `key = value` with values that JSON writes the same way, and the JSON parser, being written in C, is
-    ten times as fast as `tomllib` on the catalogue. Whatever JSON does not understand is left to `tomllib`.
+    A card's lines are `key = value` with values that JSON writes the same way, and the JSON parser, being written in C,
+    is several times as fast as `tomllib` on the catalogue. Whatever JSON does not understand is left to `tomllib`.
     """
     body = re.sub(r"^(\w+) *= *(.*)$", r'"\1": \2,', text, flags=re.MULTILINE)
     tables = [table.strip().removesuffix(",") for table in body.split("[[paper]]")]

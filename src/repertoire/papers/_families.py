@@ -28,8 +28,9 @@ _FAMILIES = (
     Family(
         "local-learning",
         "Local learning",
-        "Training a deep network part by part, each part with a loss of its own, so that no backward pass runs through the "
-        "whole network: less GPU memory, deeper networks on small devices, layers that learn independently.",
+        "Training a deep network part by part, each part with a loss of its own, so that no backward pass runs "
+        "through the whole network: less GPU memory, deeper networks on small devices, layers that learn "
+        "independently.",
     ),
     Family(
         "explanation",
@@ -40,8 +41,8 @@ _FAMILIES = (
     Family(
         "loss-classification",
         "Losses for classification",
-        "Alternatives to cross-entropy when training a classifier: better accuracy or calibrated probabilities, several "
-        "labels per image, shorter features that can be cut to size, the choice to abstain.",
+        "Alternatives to cross-entropy when training a classifier: better accuracy or calibrated probabilities, "
+        "several labels per image, shorter features that can be cut to size, the choice to abstain.",
     ),
     Family(
         "loss-metric",
@@ -52,20 +53,20 @@ _FAMILIES = (
     Family(
         "ssl",
         "Self-supervised learning",
-        "Learning useful features from images without any labels, by comparing augmented views, predicting hidden parts or "
-        "matching pictures to text; pre-training before a task for which few labels exist.",
+        "Learning useful features from images without any labels, by comparing augmented views, predicting hidden "
+        "parts or matching pictures to text; pre-training before a task for which few labels exist.",
     ),
     Family(
         "semi-supervised",
         "Semi-supervised learning",
-        "Training with few labelled and many unlabelled examples: pseudo-labels, consistency between augmentations, and "
-        "unlabelled data that may be off-topic or unbalanced.",
+        "Training with few labelled and many unlabelled examples: pseudo-labels, consistency between augmentations, "
+        "and unlabelled data that may be off-topic or unbalanced.",
     ),
     Family(
         "weak-supervision",
         "Weak and noisy supervision",
-        "Training when labels are wrong, incomplete or indirect: noisy labels, disagreeing annotators, labelling rules, "
-        "labels only for a whole bag or slide, only positive examples.",
+        "Training when labels are wrong, incomplete or indirect: noisy labels, disagreeing annotators, labelling "
+        "rules, labels only for a whole bag or slide, only positive examples.",
     ),
     Family(
         "long-tail",
@@ -76,8 +77,8 @@ _FAMILIES = (
     Family(
         "few-shot",
         "Few-shot learning",
-        "Recognising new classes from one or a handful of examples each, by meta-learning across many small tasks or by "
-        "a good frozen embedding with a simple classifier on top.",
+        "Recognising new classes from one or a handful of examples each, by meta-learning across many small tasks or "
+        "by a good frozen embedding with a simple classifier on top.",
     ),
     Family(
         "novel-class",
@@ -88,12 +89,14 @@ _FAMILIES = (
     Family(
         "continual",
         "Continual learning",
-        "Learning new tasks or classes one after another without forgetting the old ones, with or without keeping old data.",
+        "Learning new tasks or classes one after another without forgetting the old ones, with or without keeping old "
+        "data.",
     ),
     Family(
         "active-learning",
         "Active learning",
-        "Choosing which images or examples to label next, or which data to keep, so that a small labelling budget is spent well.",
+        "Choosing which images or examples to label next, or which data to keep, so that a small labelling budget is "
+        "spent well.",
     ),
     Family(
         "federated",
@@ -109,8 +112,8 @@ _FAMILIES = (
     Family(
         "merging",
         "Merging and combining models",
-        "Combining trained models into one by averaging or adding their weights, without training again; stitching parts "
-        "of networks, comparing models and making their features compatible.",
+        "Combining trained models into one by averaging or adding their weights, without training again; stitching "
+        "parts of networks, comparing models and making their features compatible.",
     ),
     Family(
         "compression",
@@ -127,14 +130,14 @@ _FAMILIES = (
     Family(
         "retrieval",
         "Retrieval",
-        "Searching a large collection by meaning: embeddings of text and images, hashing to short codes, hard negatives, "
-        "ranking, fast nearest neighbours.",
+        "Searching a large collection by meaning: embeddings of text and images, hashing to short codes, hard "
+        "negatives, ranking, fast nearest neighbours.",
     ),
     Family(
         "regularisation",
         "Regularisation",
-        "Making a network generalise better than its training data alone would: mixing samples, flat minima, extra tasks, "
-        "less overfitting.",
+        "Making a network generalise better than its training data alone would: mixing samples, flat minima, extra "
+        "tasks, less overfitting.",
     ),
     Family(
         "architecture",
@@ -163,8 +166,8 @@ _FAMILIES = (
     Family(
         "dense",
         "Dense prediction and vision tasks",
-        "Predictions for every pixel, box, frame or point: segmentation, detection, depth, pose, video, three-dimensional "
-        "scenes, image restoration.",
+        "Predictions for every pixel, box, frame or point: segmentation, detection, depth, pose, video, three- "
+        "dimensional scenes, image restoration.",
     ),
     Family(
         "graph",

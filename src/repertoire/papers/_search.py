@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from repertoire.papers._cards import Card, load
 from repertoire.papers._families import families
@@ -29,12 +30,14 @@ _SYNONYM = 0.4  # weight of a word that only means the same
 _BREAK = re.compile(r"[,.;:!?()]+\s|[()]")
 _WITHOUT = re.compile(r"\b(?:without|no|lacking|missing)(?: any| the| using| human)* (?:labels?|annotations?)\b")
 
-_STOP = frozenset(
-    "a about all am an and any are as at be been but by can could do does each else for from get give gets had has have "
-    "how i if in into is it its just like may me more most much my no not of on one only or other our out over own so "
-    "some such than that the their them then there these they this those to too up use used uses using very want was "
-    "we were what when which while who why will with without would yet you your hundred thousand million nobody nothing".split()
-)
+_STOP_WORDS = """
+    a about all am an and any are as at be been but by can could do does each else for from get give gets had has
+    have how i if in into is it its just like may me more most much my no not of on one only or other our out over
+    own so some such than that the their them then there these they this those to too up use used uses using very
+    want was we were what when which while who why will with without would yet you your hundred thousand million
+    nobody nothing
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 _SYNONYMS = (
     "image photo picture photograph",
@@ -103,8 +106,8 @@ Index = dict[str, dict[str, float]]
 """term -> document -> what the term adds to the document's score."""
 
 
-def _score(terms: Mapping[str, float], index: Index) -> Counter[str]:
-    scores: Counter[str] = Counter()
+def _score(terms: Mapping[str, float], index: Index) -> defaultdict[str, float]:
+    scores: defaultdict[str, float] = defaultdict(float)
     for term, weight in terms.items():
         for document, impact in index.get(term, {}).items():
             scores[document] += weight * impact
@@ -138,7 +141,7 @@ def _build(documents: Mapping[str, Sequence[tuple[float, str]]]) -> Index:
     postings: Index = defaultdict(dict)
     lengths = {}
     for name, fields in documents.items():
-        counts: Counter[str] = Counter()
+        counts: defaultdict[str, float] = defaultdict(float)
         for weight, text in fields:
             for term in _terms(text):
                 counts[term] += weight
@@ -160,7 +163,7 @@ def _terms(text: str) -> list[str]:
     for phrase in _BREAK.split(_WITHOUT.sub("unlabelled", text.lower())):
         stems = [_stem(word) for word in re.findall(r"[a-z0-9]+", phrase.replace("'s", "")) if word not in _STOP]
         terms += stems
-        terms += [f"{first} {second}" for first, second in zip(stems, stems[1:], strict=False)]
+        terms += [f"{first} {second}" for first, second in pairwise(stems)]
     return terms
 
 
@@ -193,7 +196,8 @@ def _groups() -> dict[str, set[str]]:
     return dict(groups)
 
 
-_SUFFIXES = ("isations", "isation", "ations", "ation", "ities", "ingly", "edly", "ings", "ness", "ity", "ing", "ies", "ed", "es", "er", "ly", "s", "e", "y")
+_ENDINGS = "isations isation ations ation ities ingly edly ings ness ity ing ies ed es er ly s e y"
+_SUFFIXES = tuple(_ENDINGS.split())
 
 
 @functools.cache

@@ -31,7 +31,9 @@ def stored_verdict(slug: str) -> Status | None:
         except FileNotFoundError:
             continue
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not evidence ({error!r}); remove it and run: repertoire claims run {slug}") from None
+            raise DataError(
+                f"{path} is not evidence ({error!r}); remove it and run: repertoire claims run {slug}"
+            ) from None
         if verdict not in ("holds", "does not hold", "inconclusive"):
             raise DataError(f"{path}: the verdict is {verdict!r}, expected holds, does not hold or inconclusive")
         return verdict

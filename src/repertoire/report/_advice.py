@@ -119,10 +119,10 @@ def _miscalibrated(metrics: Mapping[str, Any]) -> Advice | None:
         return None
     bins = metrics.get("reliability", ())
     excess = sum(b["count"] * (b["confidence"] - b["accuracy"]) for b in bins)
-    too = "sure of itself than it should be"
+    surer = "more sure" if excess > 0 else "less sure"
     return Advice(
         "The stated probabilities are off",
-        f"The expected calibration error is {metrics['ece']:.3f}; the model is {'more' if excess > 0 else 'less'} {too}.",
+        f"The expected calibration error is {metrics['ece']:.3f}; the model is {surer} than it should be.",
         "Try --loss cross-entropy:label_smoothing=0.1 and fewer epochs."
         if excess > 0
         else "Train longer, or with less label smoothing and weaker augmentation.",

@@ -28,9 +28,10 @@ def summary(run: Run) -> str:
     )
     size = f"{run.size} × {run.size} pixels, {'RGB' if info['channels'] == 3 else 'grey'}"
     parameters = f" ({count(info['parameters'])} parameters)" if "parameters" in info else ""
+    trained = f"method {config.method}, loss {config.loss}, rule {config.rule}"
     return (
-        f"A {config.backbone}{parameters} with a {config.head} head, trained on {images} ({size}): method "
-        f"{config.method}, loss {config.loss}, rule {config.rule}, {plural(config.epochs, 'epoch')}, seed {config.seed}."
+        f"A {config.backbone}{parameters} with a {config.head} head, trained on {images} ({size}): {trained}, "
+        f"{plural(config.epochs, 'epoch')}, seed {config.seed}."
     )
 
 
@@ -70,25 +71,31 @@ def score_tiles(run: Run, metrics: dict[str, Any]) -> list[tuple[str, str, str]]
 
 def circumstances(run: Run) -> list[tuple[str, str]]:
     """Time, speed, memory, machine and versions; what is unknown is left out."""
-    info, history = run.info, run.history
-    speeds = [row["images_per_second"] for row in history if row.get("images_per_second")]
-    on_gpu = str(info.get("device", "cpu")).startswith("cuda")
-    memory = info.get("peak_memory")
-    rows = [
-        ("Training time", duration(info["seconds"]) if "seconds" in info else None),
-        ("Epochs", f"{info['epochs']} of {run.config.epochs}, {plural(info['steps'], 'step')}" if "steps" in info else None),
-        ("Throughput", f"{statistics.median(speeds):,.0f} images/s (median of the epochs)" if speeds else None),
-        ("Peak memory", f"{data_size(memory)}, {'on the GPU' if on_gpu else 'of the process'}" if memory else None),
-        ("Machine", info.get("machine")),
-        ("Device", f"{info['device']}, {plural(info.get('ranks', 1), 'process', 'processes')}" if "device" in info else None),
-        ("Started", info.get("created")),
-        ("Repertoire", info.get("repertoire")),
-        ("Commit", info.get("commit")),
-        ("Python", info.get("python")),
-        ("PyTorch", info.get("torch")),
-        ("NumPy", info.get("numpy")),
-        ("Data digest", info.get("data_digest")),
-    ]  # fmt: skip
+    info = run.info
+    rows: list[tuple[str, object]] = []
+    if "seconds" in info:
+        rows.append(("Training time", duration(info["seconds"])))
+    if "steps" in info:
+        rows.append(("Epochs", f"{info['epochs']} of {run.config.epochs}, {plural(info['steps'], 'step')}"))
+    speeds = [row["images_per_second"] for row in run.history if row.get("images_per_second")]
+    if speeds:
+        rows.append(("Throughput", f"{statistics.median(speeds):,.0f} images/s (median of the epochs)"))
+    device = str(info.get("device", "cpu"))
+    if info.get("peak_memory"):
+        whose = "on the GPU" if device.startswith("cuda") else "of the process"
+        rows.append(("Peak memory", f"{data_size(info['peak_memory'])}, {whose}"))
+    rows.append(("Device", f"{device}, {plural(info.get('ranks', 1), 'process', 'processes')}"))
+    named = {
+        "Machine": "machine",
+        "Started": "created",
+        "Repertoire": "repertoire",
+        "Commit": "commit",
+        "Python": "python",
+        "PyTorch": "torch",
+        "NumPy": "numpy",
+        "Data digest": "data_digest",
+    }
+    rows += [(name, info.get(key)) for name, key in named.items()]
     return [(name, label(value)) for name, value in rows if value is not None]
 
 

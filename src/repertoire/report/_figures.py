@@ -16,6 +16,9 @@ from repertoire.report._text import count, number, percent, shorten
 __all__ = ["Interval", "Scale", "Series", "element", "interval_chart", "line_chart", "reliability_chart", "ticks"]
 
 WIDTH = 380
+NARROW = 310
+"""Curves stand three in a row."""
+LONGEST_NAME = 15
 LABEL_GAP = 14
 """Least distance between the labels at the ends of two curves."""
 
@@ -111,7 +114,7 @@ def line_chart(
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return None
-    height, left, right, top, bottom = 236, 46, 46, 18, 36
+    height, left, right, top, bottom = 220, 46, 44, 20, 40
     xs = [x for curve in curves for x, _ in curve.points]
     ys = [y for curve in curves for _, y in curve.points]
     grid = ticks(min(0.0, *ys) if zero else min(ys), max(ys))
@@ -119,15 +122,15 @@ def line_chart(
         grid = [y for y in grid if y <= highest + 1e-9]
     first, last = min(xs), max(xs)
     margin = 0.5 if first == last else 0.0
-    across = Scale(first - margin, last + margin, left, WIDTH - right)
+    across = Scale(first - margin, last + margin, left, NARROW - right)
     up = Scale(grid[0], max(grid[-1], max(ys)), height - bottom, top)
-    drawn = [_horizontal(up(y), left, WIDTH - right, write(y)) for y in grid]
+    drawn = [_horizontal(up(y), left, NARROW - right, write(y)) for y in grid]
     drawn += [_text(across(x), height - bottom + 16, str(x), "tick middle") for x in ticks(first, last, whole=True)]
-    drawn.append(_text((left + WIDTH - right) / 2, height - 4, "epoch", "name middle"))
+    drawn.append(_text((left + NARROW - right) / 2, height - 4, "epoch", "name middle"))
     if mark is not None and first <= mark[0] <= last:
         x = across(mark[0])
         drawn.append(element("line", class_="mark", x1=x, x2=x, y1=float(top), y2=float(height - bottom)))
-        side = "end" if x > WIDTH / 2 else "start"
+        side = "end" if x > NARROW / 2 else "start"
         drawn.append(_text(x + (-4 if side == "end" else 4), top - 6, mark[1], f"tick {side}"))
     for curve in curves:
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve.points)
@@ -139,10 +142,10 @@ def line_chart(
     if len(curves) > 1:
         heights = spread([up(curve.points[-1][1]) for curve in curves], LABEL_GAP)
         drawn += [
-            _text(WIDTH - right + 7, y + 4, curve.name, f"name {curve.style}")
+            _text(NARROW - right + 7, y + 4, curve.name, f"name {curve.style}")
             for curve, y in zip(curves, heights, strict=True)
         ]
-    return _svg(WIDTH, height, description, drawn)
+    return _svg(NARROW, height, description, drawn)
 
 
 @dataclass(frozen=True)
@@ -164,14 +167,14 @@ def interval_chart(rows: Sequence[Interval], *, description: str, reference: flo
         description: what a reader who does not see the figure is told.
         reference: a share to mark with a vertical line.
     """
-    left, right, top, pitch = 104, 74, 24, 22
-    lows = [row.low for row in rows if row.value is not None]
-    start = math.floor(min(lows, default=0.0) * 4 - 1e-9) / 4
-    start = min(max(start, 0.0), 0.75)
+    longest = max((min(len(row.name), LONGEST_NAME) for row in rows), default=0)
+    left, right, top, pitch = 22 + 6.6 * longest, 84, 24, 22
+    shares = ticks(min((row.low for row in rows if row.value is not None), default=0.0), 1.0, 4)
+    start = shares[0]
     across = Scale(start, 1.0, left, WIDTH - right)
     bottom = top + pitch * len(rows)
     drawn = []
-    for share in (start + (1 - start) * k / 4 for k in range(5)):
+    for share in shares:
         x = across(share)
         drawn.append(element("line", class_="grid", x1=x, x2=x, y1=float(top - 6), y2=float(bottom)))
         drawn.append(_text(x, top - 11, percent(share, 0), "tick middle"))
@@ -184,9 +187,9 @@ def interval_chart(rows: Sequence[Interval], *, description: str, reference: flo
             element(
                 "text",
                 element("title", row.name),
-                shorten(row.name, 15),
+                shorten(row.name, LONGEST_NAME),
                 class_="name end",
-                x=float(left - 8),
+                x=left - 10,
                 y=y + 4,
             )
         )
@@ -228,9 +231,7 @@ def reliability_chart(bins: Sequence[dict[str, float]], *, description: str) -> 
         radius = 2.5 + 5.0 * math.sqrt(b["count"] / largest)
         drawn.append(element("circle", element("title", hint), class_="dot main", cx=x, cy=y, r=radius))
         tall = max(1.0, strip * b["count"] / largest)
-        drawn.append(
-            element("rect", class_="bar", x=left + i * width + 1, y=base - tall, width=width - 2, height=tall)
-        )
+        drawn.append(element("rect", class_="bar", x=left + i * width + 1, y=base - tall, width=width - 2, height=tall))
     drawn.append(element("line", class_="axis", x1=float(left), x2=float(WIDTH - right), y1=base + 0.5, y2=base + 0.5))
     drawn.append(_text(left - 7, base - strip / 2 + 4, "images", "tick end"))
     drawn += [_text(across(k / 4), base + 16, percent(k / 4, 0), "tick middle") for k in range(5)]

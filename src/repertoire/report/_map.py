@@ -12,7 +12,7 @@ from markupsafe import Markup
 from repertoire.report._figures import Scale, element, spread
 from repertoire.report._text import shorten
 
-__all__ = ["COLOURS", "SHAPES", "Layout", "Point", "arrange", "marker", "scatter"]
+__all__ = ["COLOURS", "SHAPES", "Layout", "Point", "arrange", "marker", "scatter", "short_names"]
 
 MOST = 2000
 """Points on the map; more would hide one another, and t-SNE would take minutes."""
@@ -20,8 +20,11 @@ MOST = 2000
 LEAST = 30
 """Points for which t-SNE has neighbourhoods to speak of; fewer are projected linearly."""
 
-COLOURS = 8
-"""Number of colours in the style sheet; with the shapes they tell 40 classes apart."""
+COLOURS = 10
+"""Number of colours in the style sheet; with the ten shapes they tell 100 classes apart."""
+
+MOST_NAMES = 20
+"""Classes whose names fit on the map; more are marked there by the numbers that the legend gives them."""
 
 WIDTH, HEIGHT, MARGIN = 640, 520, 18
 
@@ -88,7 +91,7 @@ class Point:
 
 
 def scatter(positions: np.ndarray, points: Sequence[Point], classes: Sequence[str], *, description: str) -> Markup:
-    """The map: a marker an image, a ring around those the model is wrong about, a name at each class's middle.
+    """The map: a marker an image, a ring around those the model is wrong about, and where each class's middle is.
 
     Args:
         positions: `[n, 2]`, on any scale; one unit is as long across as up.
@@ -108,26 +111,42 @@ def scatter(positions: np.ndarray, points: Sequence[Point], classes: Sequence[st
     drawn = [element("defs", *(element("path", id=f"shape-{k}", d=path) for k, path in enumerate(SHAPES)))]
     for label, rows in sorted(members.items()):
         uses = (_point(points[i], *places[i]) for i in rows)
-        drawn.append(element("g", *uses, class_=f"k{label % COLOURS}", data_class=label))
-    drawn.append(_names({label: [places[i] for i in rows] for label, rows in members.items()}, classes))
+        drawn.append(element("g", *uses, class_=_colour(label), data_class=label))
+    drawn.append(_names({label: [places[i] for i in rows] for label, rows in members.items()}, short_names(classes)))
     box = f"0 0 {WIDTH} {HEIGHT}"
     return element("svg", *drawn, class_="map", viewBox=box, role="img", aria_label=description)
 
 
 def marker(label: int) -> Markup:
     """The marker of a class on its own, for a legend."""
-    shape = element("path", d=SHAPES[label % len(SHAPES)])
-    return element("svg", shape, class_=f"marker k{label % COLOURS}", viewBox="-7 -7 14 14", aria_hidden="true")
+    shape = element("path", d=SHAPES[_shape(label)])
+    return element("svg", shape, class_=f"marker {_colour(label)}", viewBox="-7 -7 14 14", aria_hidden="true")
+
+
+def _colour(label: int) -> str:
+    return f"k{label % COLOURS}"
+
+
+def _shape(label: int) -> int:
+    """One on with every round of the colours, so that no two of the first hundred classes share both."""
+    return (label + label // COLOURS) % len(SHAPES)
 
 
 def _point(point: Point, x: float, y: float) -> Markup:
     ring = Markup("") if point.right else element("circle", class_="wrong", r=7.5)
-    shape = element("use", href=f"#shape-{point.label % len(SHAPES)}")
+    shape = element("use", href=f"#shape-{_shape(point.label)}")
     place = f"translate({x:.1f} {y:.1f})"
     return element("g", element("title", point.hint), shape, ring, class_="point", transform=place)
 
 
-def _names(places: dict[int, list[tuple[float, float]]], classes: Sequence[str]) -> Markup:
+def short_names(classes: Sequence[str]) -> list[str]:
+    """What the classes are called on the map: their names, or their numbers where there are too many."""
+    if len(classes) > MOST_NAMES:
+        return [str(number) for number in range(1, len(classes) + 1)]
+    return [shorten(name, 14) for name in classes]
+
+
+def _names(places: dict[int, list[tuple[float, float]]], names: Sequence[str]) -> Markup:
     """Class names at the medians of their points, moved apart up and down within columns of the map."""
     columns: dict[int, list[tuple[int, float, float]]] = {}
     for label, spots in sorted(places.items()):
@@ -138,7 +157,7 @@ def _names(places: dict[int, list[tuple[float, float]]], classes: Sequence[str])
         heights = spread([y for _, _, y in column], 15)
         for (label, x, _), y in zip(column, heights, strict=True):
             inside = min(max(y, 12.0), HEIGHT - 6.0)
-            drawn.append(element("text", shorten(classes[label], 14), class_="place", x=x, y=inside, data_class=label))
+            drawn.append(element("text", names[label], class_="place", x=x, y=inside, data_class=label))
     return element("g", *drawn, class_="places", aria_hidden="true")
 
 
@@ -160,8 +179,8 @@ def _cross(turn: float) -> str:
     return f"M{'L'.join(f'{x:.2f},{y:.2f}' for x, y in turned)}Z"
 
 
-def _circle(radius: float, sweep: int = 1) -> str:
-    return f"M{-radius},0a{radius},{radius} 0 1,{sweep} {2 * radius},0a{radius},{radius} 0 1,{sweep} {-2 * radius},0Z"
+def _circle(radius: float) -> str:
+    return f"M{-radius},0a{radius},{radius} 0 1,1 {2 * radius},0a{radius},{radius} 0 1,1 {-2 * radius},0Z"
 
 
 SHAPES = (
@@ -173,8 +192,9 @@ SHAPES = (
     _polygon(3, [5.2], math.pi),
     _cross(math.pi / 4),
     _polygon(10, [5.8, 2.3], 0.0),
-    _circle(4.6) + _circle(2.5, 0),
-    _polygon(4, [5.6], math.pi / 4) + _polygon(4, [-2.8], -math.pi / 4),
+    _circle(4.8) + _circle(2.6),
+    _polygon(4, [6.2], math.pi / 4) + _polygon(4, [3.2], math.pi / 4),
 )
-"""Outlines of the markers, centred on the origin; the last two are hollow. Ten, so that colour is never needed to tell
-up to ten classes apart."""
+"""Outlines of the markers, centred on the origin; the last two are hollow (even-odd filling).
+
+Ten, so that up to ten classes are told apart without colour."""

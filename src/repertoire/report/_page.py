@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy as np
 from markupsafe import Markup
 
 from repertoire import registry
-from repertoire.errors import RepertoireError, RunError
+from repertoire.errors import RunError
 from repertoire.files import write_text
-from repertoire.report import _advice, _facts, _figures, _map, _samples, _tables, _text
-from repertoire.train import Outputs, Run
+from repertoire.report import _advice, _facts, _figures, _tables, _tested, _text
+from repertoire.train import Run
 
 __all__ = ["write_report"]
 
@@ -99,7 +98,7 @@ def _content(run: Run) -> dict[str, Any]:
     content: dict[str, Any] = {
         "source": _text.shorten(_text.label(run.info.get("source", run.config.data)), 60, keep="end"),
         "path": str(run.directory),
-        "run": run,
+        "backbone": _text.label(run.config.backbone),
         "classes": classes,
         "summary": _text.label(_facts.summary(run)),
         "state": _facts.state(run),
@@ -119,16 +118,18 @@ def _content(run: Run) -> dict[str, Any]:
         missing = [key for key in _NEEDED if key not in metrics]
         if missing:
             raise RunError(f"{run.directory}/metrics.json is incomplete: it lacks {', '.join(missing)}")
+        if len(metrics["per_class"]) != len(classes) or np.shape(metrics["confusion"]) != (len(classes), len(classes)):
+            raise RunError(f"{run.directory}/metrics.json is not about the {len(classes)} classes of the run")
         content["tiles"] = _facts.score_tiles(run, metrics)
         content |= _scores(metrics, classes)
-        content |= _images(run, _predictions(run), classes)
+        content |= _tested.tested(run, classes)
     return content
 
 
 def _scores(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Everything that the metrics alone say."""
     by_class = [
-        _figures.Interval(name, row["accuracy"], *row["interval"], row["images"])
+        _figures.Interval(name, row["accuracy"], row["interval"][0], row["interval"][1], row["images"])
         for name, row in zip(classes, metrics["per_class"], strict=True)
     ]
     lowest = sorted(by_class, key=lambda row: (row.value is None, row.value))[:LONGEST_CHART]
@@ -137,7 +138,7 @@ def _scores(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     return {
         "class_chart": _figures.interval_chart(
             lowest,
-            description=f"Accuracy of {len(lowest)} classes with 95% intervals, lowest first; the table has the numbers.",
+            description=f"Accuracy of {len(lowest)} classes with 95% intervals. The table has the numbers.",
             reference=metrics["accuracy"],
         ),
         "class_rows": list(zip(by_class, (row["precision"] for row in metrics["per_class"]), strict=True)),
@@ -165,22 +166,23 @@ def _curves(run: Run, history: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     loss = registry.parse(run.config.loss).name
     single = registry.parse(run.config.head).name in ("linear", "cosine")
     comparable = "train_readout_loss" if rows and "train_readout_loss" in rows[0] else "train_loss"
-    same = comparable == "train_readout_loss" or (loss == "cross-entropy" and single)
-    train = [curve(comparable, "train", "aside")] if same else []
-    charts = [
+    alike = comparable == "train_readout_loss" or (loss == "cross-entropy" and single)
+    train = [curve(comparable, "train", "aside")] if alike else []
+    charts: list[tuple[str, list[_figures.Series], dict[str, Any]]] = [
         ("Negative log-likelihood", [*train, curve("val_nll", "val")], {"zero": True, "mark": mark}),
         (
             "Accuracy",
             [curve("train_accuracy", "train", "aside"), curve("val_accuracy", "val")],
-            {"write": lambda v: f"{100 * v:g}%", "highest": 1.0, "mark": mark},
+            {"write": lambda share: f"{100 * share:g}%", "highest": 1.0, "mark": mark},
         ),
         ("Learning rate", [curve("lr", "")], {"zero": True}),
     ]
-    if not same or comparable != "train_loss":
+    if not train or comparable != "train_loss":
         charts.insert(1, (f"Training loss: {loss}", [curve("train_loss", "", "aside")], {}))
     figures = []
     for title, series, options in charts:
-        figure = _figures.line_chart(series, description=f"{title} over the epochs; the table has the numbers.", **options)
+        description = f"{title} over the epochs. The table has the numbers."
+        figure = _figures.line_chart(series, description=description, **options)
         if figure is not None:
             figures.append({"title": title, "figure": figure})
     return figures
@@ -193,106 +195,3 @@ def thin(rows: Sequence[Mapping[str, Any]], most: int = MOST_ROWS) -> list[Mappi
     kept = {round(i) for i in np.linspace(0, len(rows) - 1, most)}
     best = [i for i, row in enumerate(rows) if row.get("best")]
     return [rows[i] for i in sorted(kept | set(best[-1:]))]
-
-
-def _predictions(run: Run) -> Outputs:
-    file = run.directory.predictions_file
-    if not file.exists():
-        raise RunError(f"{run.directory} is incomplete: it has no predictions.npz; put it back, or train again")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            result = Outputs(arrays["logits"], arrays["embeddings"], arrays["labels"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{file} is damaged: {error}; put it back, or train again") from None
-    rows, classes = len(result.labels), len(run.classes)
-    if result.logits.shape != (rows, classes) or result.embeddings.shape[:1] != (rows,) or result.embeddings.ndim != 2:
-        raise RunError(
-            f"{file} does not fit the run: logits {list(result.logits.shape)} and embeddings "
-            f"{list(result.embeddings.shape)} for {rows} labels of {classes} classes"
-        )
-    return result
-
-
-def _images(run: Run, result: Outputs, classes: Sequence[str]) -> dict[str, Any]:
-    """The telling images and the map."""
-    probabilities = result.probabilities
-    predicted = probabilities.argmax(1)
-    images, why_no_images = _test_images(run, result.labels)
-    model, why_no_maps = None, None
-    if images is not None:
-        try:
-            model = run.model
-        except RepertoireError as error:
-            why_no_maps = str(error)
-
-    def name(i: int) -> str:
-        return f"image {i}" if images is None else _text.label(images.names[i])
-
-    mistakes, hits = _samples.choose(probabilities, result.labels)
-    chosen = np.concatenate([mistakes, hits])
-    pictures: list[_samples.Picture] = []
-    if images is not None:
-        pictures, reason = _samples.pictures(images, chosen, model)
-        why_no_maps = why_no_maps or reason
-    samples = [
-        {
-            "name": name(i),
-            "true": classes[result.labels[i]],
-            "predicted": classes[predicted[i]],
-            "confidence": probabilities[i, predicted[i]],
-            "truth": probabilities[i, result.labels[i]],
-            "picture": pictures[n] if pictures else None,
-        }
-        for n, i in enumerate(chosen.tolist())
-    ]
-    return {
-        "mistakes": samples[: len(mistakes)],
-        "hits": samples[len(mistakes) :],
-        "wrong": int(((predicted != result.labels) & (result.labels >= 0)).sum()),
-        "why_no_images": why_no_images,
-        "why_no_maps": why_no_maps,
-        "map": _embedding_map(result, predicted, probabilities, classes, name),
-    }
-
-
-def _test_images(run: Run, labels: np.ndarray) -> tuple[Any, str | None]:
-    """The test images, or None and why they cannot be shown."""
-    try:
-        images = run.splits.test
-    except RepertoireError as error:
-        return None, f"The data cannot be read any more: {error}"
-    if len(images) != len(labels) or not np.array_equal(images.labels, labels):
-        return None, "The data is no longer what it was when the run was trained."
-    return images, None
-
-
-def _embedding_map(
-    result: Outputs, predicted: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], name: Any
-) -> dict[str, Any]:
-    labelled = np.flatnonzero(result.labels >= 0)
-    layout = _map.arrange(result.embeddings[labelled])
-    shown = labelled[layout.index]
-    labels = result.labels[shown]
-    points = []
-    for i in shown.tolist():
-        true, guess = classes[result.labels[i]], classes[predicted[i]]
-        verdict = f"{true}, predicted {guess}" if true != guess else f"{true}, predicted so"
-        hint = f"{_text.shorten(name(i), 60, keep='end')}\n{verdict} ({percent_of(probabilities[i, predicted[i]])})"
-        points.append(_map.Point(int(result.labels[i]), bool(predicted[i] == result.labels[i]), hint))
-    return {
-        "figure": _map.scatter(
-            layout.positions,
-            points,
-            classes,
-            description=f"Map of {len(points)} test images by their embeddings ({layout.method}).",
-        ),
-        "method": layout.method,
-        "shown": len(points),
-        "total": len(labelled),
-        "agreement": float((labels[layout.neighbours] == labels).mean()) if len(layout.neighbours) else None,
-        "legend": [(k, _map.marker(k), classes[k]) for k in np.unique(labels).tolist()],
-    }
-
-
-def percent_of(value: float) -> str:
-    return _text.percent(value)

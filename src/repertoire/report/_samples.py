@@ -30,7 +30,7 @@ LOSSLESS = 64
 
 @dataclass(frozen=True)
 class Picture:
-    """An image and the same image with its heat map, as `data:` addresses; no heat map where there is no explanation."""
+    """An image, and the same image under its heat map where there is one, as `data:` addresses."""
 
     image: str
     overlay: str | None

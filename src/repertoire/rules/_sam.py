@@ -35,7 +35,8 @@ class SAM(Rule):
     Args:
         rho: radius of the ball, > 0. The paper uses 0.05 for CIFAR-10 and most of its experiments.
         adaptive: measures the ball relative to each weight's size,
-            :math:`\hat\epsilon = \rho\,w^2 g / \lVert w g\rVert` (Kwon et al., *ASAM*, 2021, whose radii are about ten times as large).
+            :math:`\hat\epsilon = \rho\,w^2 g / \lVert w g\rVert` (Kwon et al., *ASAM*, 2021, whose radii
+            are about ten times as large).
 
     Raises:
         ConfigError: `rho` is not positive; or training is in float16, where a scaled gradient can overflow between the

@@ -19,8 +19,8 @@ __all__ = ["TrainConfig", "make_config", "read_config", "write_config"]
 class TrainConfig(pydantic.BaseModel):
     """All that decides what a run computes. Two runs of equal configuration on one machine give equal weights.
 
-    Components are specs, `name` or `name:key=value,...`; "auto" and None are resolved from the data before training, and
-    the configuration in the run's directory holds what they became.
+    Components are specs, `name` or `name:key=value,...`; "auto" and None are resolved from the data before training,
+    and the configuration in the run's directory holds what they became.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)

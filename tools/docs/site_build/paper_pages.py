@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 from repertoire import papers
 from repertoire.claims import Claim, Evidence
 from site_build.catalogue import Catalogue
@@ -22,13 +24,12 @@ _STATUS = {
 
 def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
     """The Markdown of a paper's page."""
-    family = papers.family(card.family)
     described = plain(card.summary).replace('"', "'")
     parts = [
         f"---\ntitle: {_quote(plain(card.title))}\ndescription: {_quote(described)}\n---",
         f"# {markdown(card.title)}",
         f"{status_badge(card.status)} paper {card.id} · {card.year} · {card.kind} · "
-        f"[{markdown(family.title)}](index.md#family={card.family})\n{{ .paper-facts }}",
+        f"{family_link(card.family)}\n{{ .paper-facts }}",
         markdown(card.summary),
         f"## What it claims\n\n> {markdown(card.claim)}\n\n{_STATUS[card.status]}",
     ]
@@ -43,6 +44,11 @@ def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
     facts.append(f"- **In the catalogue:** `repertoire papers show {card.slug}`")
     parts.append("## More\n\n" + "\n".join(facts))
     return "\n\n".join(parts) + "\n"
+
+
+def family_link(slug: str) -> str:
+    """The table of papers, filtered. In HTML, because the anchor is one that only the script of that page knows."""
+    return f'<a href="index.html#family={slug}">{html.escape(papers.family(slug).title)}</a>'
 
 
 def _quote(text: str) -> str:
@@ -90,7 +96,7 @@ def _try(card: papers.Card, catalogue: Catalogue) -> str:
     if not card.components:
         return (
             "## Try it\n\nNo component performs this paper yet. Adding one is described in [Contributing](../contributing.md); "
-            f"what is near it: [its family](index.md#family={card.family})."
+            f"what is near it: {family_link(card.family)}."
         )
     lines = [try_it(dotted, catalogue.entries.get(dotted)) for dotted in card.components]
     commands = [command for _, command in lines if command]

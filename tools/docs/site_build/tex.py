@@ -173,7 +173,7 @@ class _Parser:
         if token.isalpha():
             return f"<mi>{token}</mi>", False
         symbol = {"-": "−", "*": "∗"}.get(token, html.escape(token))
-        stretch = ' stretchy="false"' if token in _DELIMITERS else ""
+        stretch = ' stretchy="false"' if token in "()[]|" else ""
         return f"<mo{stretch}>{symbol}</mo>", False
 
     def command(self, token: str) -> tuple[str, bool]:

@@ -1,0 +1,135 @@
+"""Finding the images in a folder: by what they are not called, since what a file holds decides only when it is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repertoire.data._decode import plain_reason
+from repertoire.errors import DataError, Unreadable, ascii_path
+
+__all__ = ["Tree", "find_images", "walk"]
+
+_NO_IMAGE = re.compile(
+    r"""\.(
+        txt | csv | tsv | json | jsonl | ndjson | md | rst | xml | yaml | yml | toml | ini | cfg | log | html |
+        htm | css | js | py | ipynb | sh | bat | c | h | cpp | pdf | doc | docx | xls | xlsx | ppt | pptx | odt |
+        zip | tar | gz | tgz | bz2 | xz | 7z | rar | npz | npy | mat | pkl | pickle | pt | pth | ckpt |
+        safetensors | onnx | parquet | arrow | feather | h5 | hdf5 | db | sqlite | lock | mp4 | avi | mov | mkv |
+        webm | mp3 | wav | flac | ogg | aac | exe | dll | so
+    )$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Extensions of files that nobody takes for an image; all others are opened, whatever they are called."""
+
+_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclass
+class Tree:
+    """What lies below a folder.
+
+    Attributes:
+        files: paths relative to the folder, with "/" between the parts, sorted by code point.
+        bytes: length of all of them together.
+        ignored: how many files were passed over, by extension.
+        failures: directories and links that cannot be followed.
+    """
+
+    files: list[str] = field(default_factory=list)
+    bytes: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    failures: list[Unreadable] = field(default_factory=list)
+    signatures: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Length, time of the last change, and inode of each file whose state could be asked."""
+
+    def note(self) -> str | None:
+        """A sentence about what was passed over, or None."""
+        if not self.ignored:
+            return None
+        kinds = ", ".join(f"{count} {ascii_path(kind)}" for kind, count in sorted(self.ignored.items()))
+        total = self.ignored.total()
+        return f"{total} {'file' if total == 1 else 'files'} not taken for images: {kinds}."
+
+
+def walk(root: str | os.PathLike[str]) -> Tree:
+    """All files below a folder that may be images. Links are followed, those that lead round in a circle once.
+
+    Raises:
+        DataError: the folder does not exist or cannot be listed.
+    """
+    tree = Tree()
+    root = os.fspath(root)
+    try:
+        status = os.stat(root)
+        if not stat.S_ISDIR(status.st_mode):
+            raise DataError(f"{ascii_path(root)} is not a folder")
+        os.listdir(root)
+    except OSError as error:
+        raise DataError(f"the folder {ascii_path(root)} {plain_reason(error)}") from None
+    _visit(tree, root, "", frozenset({(status.st_dev, status.st_ino)}))
+    tree.files.sort()
+    return tree
+
+
+def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+    try:
+        with os.scandir(directory) as scan:
+            entries = list(scan)
+    except OSError as error:
+        tree.failures.append(Unreadable(directory, plain_reason(error)))
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in _LEFT_BY_SYSTEMS:
+            tree.ignored["hidden or left by a system"] += 1
+            continue
+        name = prefix + entry.name
+        try:
+            status = entry.stat()
+        except OSError:
+            # A link to nothing or to itself: found out, and reported with its reason, when it is read.
+            if not _is_ignored(tree, entry.name):
+                tree.files.append(name)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
+            if identity not in above:
+                _visit(tree, entry.path, name + "/", above | {identity})
+        elif not _is_ignored(tree, entry.name):
+            tree.files.append(name)
+            tree.bytes += status.st_size
+            tree.signatures[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _is_ignored(tree: Tree, name: str) -> bool:
+    match = _NO_IMAGE.search(name)
+    if match is None:
+        return False
+    tree.ignored[match.group().lower()] += 1
+    return True
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files anywhere below a folder that may be images, sorted. Hidden files and those that clearly are something
+    else (.txt, .csv, ...) are left out.
+
+    Raises:
+        DataError: the folder, or one below it, cannot be listed.
+
+    Example:
+        >>> find_images("photos/")  # doctest: +SKIP
+        [PosixPath('photos/cat/1.jpg'), ...]
+    """
+    tree = walk(folder)
+    if tree.failures:
+        raise DataError(_unlisted(tree.failures))
+    return [Path(folder, name) for name in tree.files]
+
+
+def _unlisted(failures: Iterable[Unreadable]) -> str:
+    return "folders that cannot be listed: " + "; ".join(f"{ascii_path(f.path)} {f.reason}" for f in failures)

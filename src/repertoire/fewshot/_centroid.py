@@ -1,0 +1,77 @@
+"""The nearest class mean."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.preprocessing import normalize
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from repertoire.registry import register
+
+__all__ = ["NearestCentroid"]
+
+
+@register("feature-estimators", "nearest-centroid")
+class NearestCentroid(ClassifierMixin, BaseEstimator):
+    r"""Nearest class mean: what prototypical networks do with a support set.
+
+    Snell, Swersky and Zemel, *Prototypical Networks for Few-shot Learning* (2017). With :math:`c_k` the mean of the
+    features of class k:
+
+    .. math::
+        p(y = k \mid z) \propto \exp(-\lVert z - c_k \rVert_2^2)
+
+    Args:
+        normalize: scale each feature vector to unit length first; a zero vector stays zero. The paper does not; frozen
+            features of a classifier usually gain by it.
+
+    Attributes:
+        classes_: the labels, sorted, `[K]`.
+        centroids_: the class means, `[K, d]`.
+        n_features_in_: d.
+
+    Raises:
+        ValueError: when fitted: values that are not finite, labels that are no classes.
+
+    Example:
+        >>> import numpy as np
+        >>> from repertoire.fewshot import NearestCentroid
+        >>> NearestCentroid(normalize=False).fit([[0.0], [2.0], [9.0]], [0, 0, 1]).predict([[4.0], [6.0]])
+        array([0, 1])
+    """
+
+    def __init__(self, normalize: bool = True) -> None:
+        self.normalize = normalize
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fits to features float `[N, d]` with labels `[N]` of any kind."""
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        check_classification_targets(y)
+        self.classes_, index, counts = np.unique(y, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(self.classes_), X.shape[1]))
+        np.add.at(sums, index, self._scaled(X))
+        self.centroids_ = sums / counts[:, None]
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities `[N, K]`, classes in the order of `classes_`."""
+        return softmax(-self._distances(X), axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label of the nearest class mean of each row, `[N]`."""
+        return self.classes_[self._distances(X).argmin(1)]
+
+    def _distances(self, X: Any) -> np.ndarray:
+        """Squared distances to the class means, `[N, K]`."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        return euclidean_distances(self._scaled(X), self.centroids_, squared=True)
+
+    def _scaled(self, X: np.ndarray) -> np.ndarray:
+        return normalize(X) if self.normalize else X

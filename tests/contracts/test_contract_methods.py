@@ -1,0 +1,71 @@
+"""What holds for every method: a scalar loss, detached logs, all state in buffers, views as declared."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from repertoire import backbones, heads, losses, registry
+from repertoire.data import Batch
+from repertoire.methods import Classifier, Method, Normalize
+
+LOSSES = {"supervised": losses.CrossEntropy, "embedding": losses.SupCon}
+
+
+@pytest.fixture(params=registry.names("methods"))
+def method(request: pytest.FixtureRequest) -> Method:
+    assert request.param in LOSSES, f"say here which loss method {request.param!r} is tested with"
+    torch.manual_seed(0)
+    net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
+    model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 3))
+    return registry.build("methods", request.param, model=model, loss=LOSSES[request.param]())
+
+
+def batch_for(method: Method, count: int = 6) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    views = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(method.views))
+    return Batch(views, torch.arange(count) % 3, torch.arange(count))
+
+
+def test_a_step_gives_a_finite_scalar_and_detached_logs(method: Method):
+    step = method.step(batch_for(method))
+    assert step.loss.shape == ()
+    assert step.loss.isfinite()
+    assert step.loss.requires_grad
+    assert {"loss", "accuracy"} <= step.logs.keys()
+    assert not any(value.requires_grad for value in step.logs.values())
+
+
+def test_every_parameter_gets_a_gradient(method: Method):
+    method.step(batch_for(method)).loss.backward()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_the_state_is_complete(method: Method):
+    copied = copy.deepcopy(method)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.add_(1)
+    copied.load_state_dict(method.state_dict())
+    torch.manual_seed(0)
+    first = method.step(batch_for(method)).loss
+    torch.manual_seed(0)
+    assert torch.equal(first, copied.step(batch_for(method)).loss)
+
+
+def test_embed_and_predict_have_their_shapes_and_agree_with_the_model(method: Method):
+    images = batch_for(method).images
+    method.eval()
+    with torch.no_grad():
+        assert method.embed(images).shape == (6, method.model.backbone.out_features)
+        assert torch.equal(method.predict(images), method.model(images))
+        assert method.predict(images).shape == (6, 3)
+
+
+def test_forward_is_step(method: Method):
+    method.eval()
+    batch = batch_for(method)
+    assert torch.equal(method(batch).loss, method.step(batch).loss)

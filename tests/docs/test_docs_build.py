@@ -1,0 +1,240 @@
+"""What the build makes: formulas, examples, figures, tables, the feed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import markdown
+import pytest
+from pages import ROOT
+from site_build.catalogue import Catalogue
+from site_build.docstrings import DocstringExtension
+from site_build.feed import feed
+from site_build.figure import differences_figure, ticks
+from site_build.grouped import ungroup
+from site_build.numbers import numbers
+from site_build.paper_pages import paper_page
+from site_build.tables import evidence_page, papers_page
+from site_build.tex import TexError, to_mathml
+from site_build.text import markdown as shown
+from site_build.text import plain
+
+from repertoire import papers
+from repertoire.claims import Evidence
+
+ATOM = "{http://www.w3.org/2005/Atom}"
+
+
+def evidence(slug="supcon", **changes):
+    fields = {
+        "slug": slug, "budget": "small", "verdict": "holds", "statement": "It is better.", "metric": "test accuracy",
+        "method": "SupCon", "baseline": "cross-entropy", "data": "digits", "threshold": 0.0, "higher_is_better": True,
+        "seeds": [0, 1, 2], "method_values": [0.9, 0.92, 0.91], "baseline_values": [0.88, 0.89, 0.9],
+        "differences": [0.02, 0.03, 0.01], "mean": 0.02, "interval": (-0.0048, 0.0448), "extra": {"a <b>": [1.0, 2.0, 3.0]},
+        "seconds": 12.0, "versions": {"torch": "2.6"}, "commit": "0123456789abcdef", "machine": "a <machine>",
+        "measured": "2026-03-01T12:00:00+02:00", "fingerprint": "0",
+    }  # fmt: skip
+    return Evidence(**(fields | changes))
+
+
+def catalogue(*found):
+    return Catalogue(papers.load(), {item.slug: item for item in found}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("tex", "expected"),
+    [
+        (r"x^2", "<msup><mi>x</mi><mn>2</mn></msup>"),
+        (r"x_i^2", "<msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup>"),
+        (r"\frac12", "<mfrac><mn>1</mn><mn>2</mn></mfrac>"),
+        (r"a < b", "<mo>&lt;</mo>"),
+        (r"\mathbb{E}", "<mi>𝔼</mi>"),
+        (r"\mathcal{L}", "<mi>ℒ</mi>"),
+        (r"\mathrm{softmax}(f)", '<mi mathvariant="normal">softmax</mi>'),
+        (r"\sqrt n", "<msqrt><mi>n</mi></msqrt>"),
+        (r"x'", "<msup><mi>x</mi><mo>′</mo></msup>"),
+    ],
+)
+def test_formula(tex, expected):
+    assert expected in to_mathml(tex)
+    ElementTree.fromstring(to_mathml(tex))
+
+
+def test_limits_stand_below_only_in_display():
+    assert "<munder>" in to_mathml(r"\sum_i x_i", display=True)
+    assert "<munder>" not in to_mathml(r"\sum_i x_i")
+
+
+@pytest.mark.parametrize("tex", [r"\unknowncommand x", r"{x", r"x}", r"\left( x", r"\frac{1}", r"\begin{nothing}x\end{nothing}"])
+def test_a_formula_that_cannot_be_set_is_an_error(tex):
+    with pytest.raises(TexError, match="formula"):
+        to_mathml(tex)
+
+
+def test_every_formula_of_the_package_can_be_set():
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found += re.findall(r":math:`([^`]+)`", text)
+        for indent, first, rest in re.findall(r"^( *)\.\. math::[ \t]*(.*)\n((?:\1 +.*\n)*)", text, re.MULTILINE):
+            del indent
+            found.append(f"{first} {rest}")
+    assert len(found) > 15
+    for tex in found:
+        ElementTree.fromstring(to_mathml(tex, display=True))
+
+
+def render(text):
+    return markdown.markdown(text, extensions=["fenced_code", "tables", DocstringExtension()])
+
+
+def test_docstring_idioms():
+    page = render(
+        "Loss:\n\n.. math::\n    a = b +\n    c\n\nwith :math:`x_i` by :func:`repertoire.ops.knn` and :func:`torch.exp`.\n\n"
+        ">>> 1 + 1  # doctest: +SKIP\n2\n\nend"
+    )
+    assert '<div class="formula"><math display="block" alttext="a = b + c">' in page
+    assert page.count("<math") == 2
+    assert "<code>torch.exp</code>" in page
+    assert "[<code>knn</code>][repertoire.ops.knn]" in page
+    assert "<blockquote>" not in page
+    assert "doctest" not in page
+    assert "<p>end</p>" in page
+
+
+def test_a_formula_in_fenced_code_stays():
+    assert "<math" not in render("```\n:math:`x`\n.. math:: y\n```")
+
+
+def test_unknown_command_is_a_warning(caplog):
+    assert "<code>\\nonsense</code>" in render(r":math:`\nonsense`")
+    assert "nonsense" in caplog.text
+
+
+def test_grouped_names():
+    text = "X.\n\n    Args:\n        a, b: both of\n            them.\n        c: one.\n\n    Raises:\n        A, B: kept.\n"
+    assert "        a: both of\n            them.\n        b: both of\n            them.\n        c: one." in ungroup(text)
+    assert "A, B: kept." in ungroup(text)
+
+
+def test_text_is_inert():
+    assert shown("<b>*x*</b> `y` [z]") == r"&lt;b&gt;\*x\*&lt;/b&gt; \`y\` \[z\]"
+    assert shown(r"$\mathcal{B}$-Coder") == r":math:`\mathcal{B}`-Coder"
+    assert plain(r"$\mathcal{B}$-Coder") == "B-Coder"
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(-0.5, 2.2) == [-0.5, 0.0, 0.5, 1.0, 1.5, 2.0]
+    assert ticks(0.0101, 0.0109) == pytest.approx([0.0102, 0.0104, 0.0106, 0.0108])
+
+
+def test_figure_places_what_was_measured():
+    figure = ElementTree.fromstring(differences_figure(evidence()))
+    centres = [float(circle.get("cx")) for circle in figure.iter("circle")]
+    assert centres[2] < centres[0] < centres[1]
+    assert centres[0] - centres[2] == pytest.approx(centres[1] - centres[0], abs=0.2)
+    threshold = next(line for line in figure.iter("line") if line.get("class") == "threshold")
+    whole = next(line for line in figure.iter("line") if line.get("class") == "interval")
+    assert float(whole.get("x1")) < float(threshold.get("x1")) < centres[2] < float(whole.get("x2"))
+    assert "3 paired differences" in figure.get("aria-label")
+
+
+@pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0], [0.1, 0.1, 0.1], [-5.0, 3.0, 1e-6], [1e-9, 2e-9, 3e-9]])
+def test_figure_of_corners_stays_inside(differences):
+    low, high = min(differences), max(differences)
+    measured = evidence(differences=differences, mean=sum(differences) / 3, interval=(low, high))
+    figure = ElementTree.fromstring(differences_figure(measured))
+    for element in figure.iter():
+        for key in ("x", "x1", "x2", "cx"):
+            assert 0 <= float(element.get(key, 0)) <= 640
+
+
+def test_paper_page_of_an_open_paper():
+    card = next(card for card in papers.load() if card.status == "open")
+    page = paper_page(card, catalogue())
+    assert page.startswith("---\ntitle: ")
+    assert "No component performs this paper yet" in page
+
+
+def test_paper_page_with_evidence():
+    page = paper_page(papers.get("supcon"), catalogue(evidence()))
+    assert "<svg" in page
+    assert "| 1 | 0.9200 | 0.8900 | +0.0300 |" in page
+    assert "a &lt;b&gt;" in page
+    assert "<machine>" not in page
+
+
+def test_paper_page_names_the_components():
+    card = replace(papers.get("supcon"), components=("repertoire.losses.SupCon",))
+    page = paper_page(card, catalogue())
+    assert "[`SupCon`][repertoire.losses.SupCon]" in page
+    assert "from repertoire.losses import SupCon" in page
+
+
+class Counter(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+        self.options = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append(dict(attributes))
+        if tag == "option":
+            self.options.append(dict(attributes)["value"])
+
+
+def test_table_holds_every_paper_without_a_script():
+    page = papers_page(catalogue())
+    table = Counter()
+    table.feed(page)
+    rows = [row for row in table.rows if "data-family" in row]
+    assert len(rows) == len(papers.load())
+    assert {row["data-family"] for row in rows} | {row["data-status"] for row in rows} <= set(table.options)
+    assert not any("hidden" in row for row in rows)
+    script = (ROOT / "docs" / "assets" / "papers.js").read_text()
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", script), "a page opened from the disk may load nothing more"
+
+
+def test_evidence_table():
+    page = evidence_page(catalogue(evidence(verdict="does not hold")))
+    assert "does not hold" in page
+    assert "-0.0048 to +0.0448" in page
+    assert "a &lt;machine&gt;" in page
+
+
+def test_feed_is_valid_atom_and_deterministic(monkeypatch):
+    monkeypatch.setattr(papers.Card, "status", property(lambda card: "holds" if card.slug in ("supcon", "sam") else "open"))
+    known = catalogue(evidence(), evidence("sam", measured="2026-02-01T00:00:00+00:00"))
+    text = feed(known, {})
+    assert text == feed(known, {})
+    root = ElementTree.fromstring(text)
+    for element in (root, *root.iter(f"{ATOM}entry")):
+        for child in ("id", "title", "updated"):
+            assert element.findtext(f"{ATOM}{child}")
+        assert element.findtext(f"{ATOM}id").startswith("tag:repertoire-learn,2026:")
+        assert element.find(f"{ATOM}link[@rel='alternate']") is not None
+    assert root.find(f"{ATOM}author/{ATOM}name") is not None
+    stamps = [entry.findtext(f"{ATOM}updated") for entry in root.iter(f"{ATOM}entry")]
+    assert stamps == ["2026-03-01T10:00:00+00:00", "2026-02-01T00:00:00+00:00"]
+    assert root.findtext(f"{ATOM}updated") == stamps[0]
+
+
+def test_feed_dates_what_is_built_by_its_commit(monkeypatch):
+    monkeypatch.setattr(papers.Card, "status", property(lambda card: "built" if card.slug in ("supcon", "sam") else "open"))
+    root = ElementTree.fromstring(feed(catalogue(), {"sam": "2026-05-01T00:00:00+00:00"}))
+    assert [entry.findtext(f"{ATOM}id")[-10:] for entry in root.iter(f"{ATOM}entry")] == ["papers/sam"]
+
+
+def test_numbers_are_what_the_benchmark_printed(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "docs" / "numbers").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError):
+        numbers("speed", tmp_path)
+    (tmp_path / "benchmarks" / "speed.py").touch()
+    assert "Not measured yet" in numbers("speed", tmp_path)
+    (tmp_path / "docs" / "numbers" / "speed.md").write_text("| a |\n")
+    assert numbers("speed", tmp_path) == "| a |"

@@ -1,0 +1,87 @@
+"""Commands on the pages exist, with the options that they are shown with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import typer
+from pages import PAGES, ROOT, blocks, name
+
+from repertoire import registry
+from repertoire.cli import build_app
+from repertoire.errors import RepertoireError
+
+_CODE = re.compile(r"`(repertoire [^`\n]+)`")
+
+
+def commands(page):
+    text = page.read_text(encoding="utf-8")
+    found = _CODE.findall(text)
+    for block in blocks(page, "sh"):
+        found += re.findall(r"(?:^|[|;] )(?:torchrun .*? -m )?(repertoire [^#|\n]+)", block.code, re.MULTILINE)
+    return [command.strip() for command in found]
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return typer.main.get_command(build_app(["train"]))
+
+
+def test_the_pages_show_commands():
+    assert sum(len(commands(page)) for page in PAGES) > 50
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name)
+def test_commands_exist(page, tree):
+    for command in commands(page):
+        words = shlex.split(command)[1:]
+        node = tree
+        while words and hasattr(node, "commands") and not words[0].startswith("-"):
+            assert words[0] in node.commands, f"{command!r}: {words[0]!r} is no command"
+            node = node.commands[words.pop(0)]
+        known = {option for parameter in node.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for word in words:
+            if word.startswith("-") and word not in ("--help", "--debug"):
+                assert word.partition("=")[0] in known, f"{command!r}: {word!r} is no option"
+
+
+_ROOMS = {
+    "--loss": "losses", "--head": "heads", "--backbone": "backbones", "--rule": "rules", "--method": "methods",
+    "--augment": "augmentations", "--explainer": "explainers",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name)
+def test_components_in_commands_exist(page):
+    for command in commands(page):
+        words = shlex.split(command)
+        for option, value in zip(words, words[1:], strict=False):
+            known = value.partition(":")[0] in (*registry.names(_ROOMS[option]), "modest", "encouraging", "NAME") if option in _ROOMS else True
+            assert known, f"{command!r}: {value!r} is not registered"
+
+
+def test_slugs_in_commands_exist():
+    from repertoire import claims, papers
+
+    for page in PAGES:
+        for command in commands(page):
+            if match := re.match(r"repertoire (papers show|claims run|claims show) ([a-z][\w-]*)", command):
+                room, slug = match.groups()
+                if slug == "encouraging-loss":
+                    continue
+                (papers.get if room.startswith("papers") else claims.get)(slug)
+
+
+def test_options_of_components_on_the_choice_page_parse():
+    text = (ROOT / "docs" / "guide" / "choose.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\|[^|]*\| `([^`]+)`", text, re.MULTILINE))
+    rooms = ("losses", "heads", "rules", "backbones")
+    for spec in named - {f"timm:{rest}" for rest in ("resnet18", "resnet50,pretrained=true")}:
+        assert any(registry.parse(spec).name in registry.names(room) for room in rooms), spec
+    for loss in registry.names("losses"):
+        if registry.get("losses", loss).factory.__module__.startswith("repertoire."):
+            assert any(registry.parse(spec).name == loss for spec in named), f"no situation is given for the loss {loss}"
+    with pytest.raises(RepertoireError):
+        registry.build("losses", "cross-entropy:smoothing=0.1")
