@@ -59,19 +59,21 @@ def test_runs_repeat_bit_for_bit_on_one_thread() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_processes_change_nothing() -> None:
+def test_processes_change_nothing_and_failures_come_back_from_them(tmp_path: Path) -> None:
     alone = claims.run("toy-better", "small", store=False)
-    together = claims.run("toy-better", "small", store=False, workers=2)
-    assert alone.method_values == together.method_values
-
-
-def test_failures_come_back_from_workers(tmp_path: Path) -> None:
-    outcomes = list(claims.run_all([toys.failing, toys.smaller, toys.unknown], "small", workers=2))
+    chosen = [toys.failing, toys.better, toys.smaller, toys.unknown]
+    outcomes = list(claims.run_all(chosen, "small", workers=2))
     reasons = sorted(str(outcome) for outcome in outcomes if isinstance(outcome, ClaimError))
-    assert len(outcomes) == 3
+    assert len(outcomes) == 4
     assert "ZeroDivisionError: nothing to divide by" in reasons[0]
     assert "did you mean 'thing'" in reasons[1]
-    assert [path.name for path in tmp_path.iterdir()] == ["toy-smaller.small.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-better.small.json", "toy-smaller.small.json"]
+    together = claims.evidence("toy-better")
+    assert together is not None
+    assert together.method_values == alone.method_values
+
+
+def test_a_worker_that_is_killed() -> None:
     (outcome,) = claims.run_all([toys.killed], "small", workers=2)
     assert isinstance(outcome, ClaimError)
     assert "toy-killed" in str(outcome)

@@ -1,36 +1,18 @@
-"""Runs to report on: small ones that were really trained, changed by hand where a test needs another state."""
+"""Runs to report on, and copies of them that a test may damage."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from report_runs import HOSTILE, train
 
 from repertoire.report import write_report
-from repertoire.train import Run, fit
-
-HOSTILE = ("<script>alert(1)</script>", "a \"quoted\" & 'long' name, which goes on and on and on", "Ünïcode\n猫")
-
-
-def write_data(path: Path, classes: Sequence[str], per_class: int, *, size: int = 8, channels: int = 1) -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(len(classes)), per_class)
-    prototypes = rng.integers(0, 256, (len(classes), size, size, channels))
-    noise = rng.normal(0, 60, (len(labels), size, size, channels))
-    images = (prototypes[labels] + noise).clip(0, 255).astype(np.uint8)
-    np.savez(path, images=images, labels=labels, classes=np.array(classes))
-
-
-def train(root: Path, classes: Sequence[str], per_class: int = 10, *, epochs: int = 1, **data: int) -> Run:
-    path = root / "data.npz"
-    write_data(path, classes, per_class, **data)
-    return fit(path, out=root / "run", epochs=epochs, backbone="convnet", batch_size=64)
-
+from repertoire.train import Run
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:

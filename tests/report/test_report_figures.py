@@ -6,7 +6,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -45,6 +45,8 @@ def test_element_escapes_text_and_attributes_but_not_elements() -> None:
 
 
 @given(finite, finite, st.integers(2, 8))
+@example(0.0, 1e-275, 2)
+@example(1e6, 1e6 + 1e-9, 5)
 @settings(max_examples=25, deadline=None)
 def test_ticks_enclose_the_interval_evenly(a: float, b: float, most: int) -> None:
     low, high = min(a, b), max(a, b)

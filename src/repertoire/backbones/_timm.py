@@ -31,8 +31,8 @@ class Timm(Backbone):
     cannot be cut, or does not agree to 1e-4, is refused. Modules that would work in place no longer do, so that what a
     block gave out stays as it was.
 
-    A network that reads the size of the image outside its modules, as most transformers do, takes images of `image_size`
-    only. Stages are those of timm's `feature_info`; the stem alone is none.
+    A network that reads the size of the image outside its modules, as most transformers do, takes no other than
+    `image_size`. Stages are those of timm's `feature_info`; the stem alone is none.
 
     Args:
         name: as `timm.list_models()` has it, with or without the tag of its weights: "resnet50", "resnet50.a1_in1k".

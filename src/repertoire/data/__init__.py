@@ -9,7 +9,10 @@ from repertoire.data._augment import (
     StrongAugmentation,
     plain,
 )
+from repertoire.data._cache import cache_directory
 from repertoire.data._digits import digits
+from repertoire.data._files import decode_files, read_images
+from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._hf import hf
 from repertoire.data._load import load
 from repertoire.data._loader import Loader, step_seed
@@ -18,6 +21,7 @@ from repertoire.data._shapes import shapes
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import Batch, ImageSet, Splits
+from repertoire.data._walk import find_images
 
 __all__ = [
     "Batch",
@@ -31,12 +35,18 @@ __all__ = [
     "SourceRequest",
     "Splits",
     "StrongAugmentation",
+    "cache_directory",
+    "decode_files",
     "digits",
+    "find_images",
+    "folder",
     "hf",
     "load",
+    "load_folder_set",
     "make_splits",
     "npz",
     "plain",
+    "read_images",
     "shapes",
     "step_seed",
 ]

@@ -22,8 +22,7 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import numpy as np
 
 from repertoire.data._decode import open_file, plain_reason
 from repertoire.data._pool import decode_into
+from repertoire.data._seen import Seen, Signature, looks
 from repertoire.data._source import Fit
 from repertoire.errors import DataError
 
@@ -41,10 +41,6 @@ _FORMAT = 1
 """Part of every name; a new number for a change in how images are decoded, or in the files of the cache."""
 
 _COPY_BYTES = 1 << 24
-
-Signature = tuple[int, int, int]
-_Known = tuple[Signature, int | None]
-"""What a file looked like, and its key if it could be read."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def cache_directory(chosen: str | os.PathLike[str] | None = None) -> Path:
 def decode_once(
     root: str | os.PathLike[str],
     names: Sequence[str],
-    signatures: dict[str, Signature],
+    signatures: Mapping[str, Signature],
     *,
     size: int,
     fit: Fit = "crop",
@@ -94,7 +90,7 @@ def decode_once(
     """
     base = cache_directory(cache_dir) / "decoded"
     folder = _hash(os.fsencode(os.path.realpath(root)), f"{size} {fit} {_FORMAT}".encode())
-    cache = _Cache(base, folder, os.fspath(root), list(names), signatures, size, fit)
+    cache = _Cache(base, folder, os.fspath(root), list(names), looks(names, signatures), size, fit)
     try:
         found = cache.look_up()
         if found is None:
@@ -117,15 +113,14 @@ class _Entry:
     """Decoded images on disk."""
 
     images: np.ndarray
-    keys: list[int]
+    keys: np.ndarray
     failures: dict[int, str]
     """By key."""
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
         """The row of each key; every key must be there."""
-        have = np.array(self.keys, dtype=np.uint64)
-        order = np.argsort(have, kind="stable")
-        return order[np.searchsorted(have, keys, sorter=order)]
+        order = np.argsort(self.keys, kind="stable")
+        return order[np.searchsorted(self.keys, keys, sorter=order)]
 
 
 @dataclass(frozen=True)
@@ -134,47 +129,68 @@ class _Cache:
     folder: str
     root: str
     names: list[str]
-    signatures: dict[str, Signature]
+    looks: np.ndarray
     size: int
     fit: Fit
 
     @property
     def bytes(self) -> int:
         """What an entry for all files takes on disk, nearly."""
-        return len(self.names) * (self.size * self.size * 3 + 32) + 4096
+        return len(self.names) * (self._row_bytes + 32) + 4096
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.size * self.size * 3
+
+    @property
+    def _memory(self) -> Path:
+        return self.base / f"{self.folder}.npz"
 
     def look_up(self) -> Decoded | None:
         """The images, if the files are as they were and all of them are in the cache."""
-        memory = self._recall()
-        if list(memory) != self.names or not all(self._is_same(name, *known) for name, known in memory.items()):
+        seen = Seen.load(self._memory)
+        if seen.names != self.names or not ((seen.looks == self.looks).all(axis=1) | ~seen.read).all():
             return None
-        entry = self._open(self._name([key for _, key in memory.values()]))
-        return None if entry is None else self._decoded(entry, [key for _, key in memory.values()])
+        reasons = {}
+        for number in np.flatnonzero(~seen.read).tolist():
+            # Permissions change without the file changing, so what could not be read is tried again.
+            reason = _obstacle(os.path.join(self.root, self.names[number]))
+            if reason is None:
+                return None
+            reasons[number] = reason
+        entry = self._open(self._name(seen))
+        if entry is None:
+            return None
+        if entry.failures:
+            bad = np.isin(seen.keys, np.array(list(entry.failures), dtype=np.uint64)) & seen.read
+            reasons |= {int(number): entry.failures[int(seen.keys[number])] for number in np.flatnonzero(bad)}
+        return self._decoded(entry, seen, reasons)
 
     def build(self, workers: int | None) -> Decoded:
         """Reads and decodes the files that are new or changed, in a directory that becomes an entry when complete."""
         self._sweep()
         if shutil.disk_usage(self.base).free < self.bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        memory = self._recall()
-        former = self._name([key for _, key in memory.values()])
+        before = Seen.load(self._memory)
         building = self.base / f"building-{self.folder}"
         building.mkdir()
         try:
-            outcomes = self._fill(building, memory, self._open(former), workers)
-            keys = [outcome.get("key") for outcome in outcomes]
-            name = self._name(keys)
-            entry = self._publish(building, name)
-            self._remember(outcomes)
+            outcomes = self._fill(building, before, workers)
+            seen = Seen.of(self.names, outcomes)
+            entry = self._publish(building, self._name(seen))
+            building.mkdir(exist_ok=True)
+            seen.save(building / "seen.npz")
+            _sync(building / "seen.npz")
+            _rename(building / "seen.npz", self._memory)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        if former != name:  # who has it mapped keeps it; a copy of the folder as it was would decode it again
-            shutil.rmtree(self.base / former, ignore_errors=True)
-        return self._decoded(entry, keys, {n: o["reason"] for n, o in enumerate(outcomes) if "reason" in o})
+        if before.names and self._name(before) != self._name(seen):
+            # Who has it mapped keeps it; and a copy of the folder as it was would be decoded again.
+            shutil.rmtree(self.base / self._name(before), ignore_errors=True)
+        reasons = {number: outcome["reason"] for number, outcome in enumerate(outcomes) if "reason" in outcome}
+        return self._decoded(entry, seen, reasons)
 
-    def _fill(
-        self, building: Path, memory: dict[str, _Known], former: _Entry | None, workers: int | None
-    ) -> list[dict[str, Any]]:
+    def _fill(self, building: Path, before: Seen, workers: int | None) -> list[dict[str, Any]]:
         """Writes the pixels and the index, and says what became of each file; see `_decode.decode_rows`."""
         file = building / "images.npy"
         shape = (len(self.names), self.size, self.size, 3)
@@ -184,11 +200,11 @@ class _Cache:
             )
             offset = handle.tell()
             # Rows of files that fail are never written, and the file must be whole all the same.
-            handle.truncate(offset + int(np.prod(shape)))
+            handle.truncate(offset + len(self.names) * self._row_bytes)
+        former = self._open(self._name(before))
+        known = {} if former is None else before.unchanged(self.names, self.looks)
+        pending = [number for number in range(len(self.names)) if number not in known]
         outcomes: list[dict[str, Any]] = [{} for _ in self.names]
-        known = self._reusable(memory, former)
-        pending = [number for number, name in enumerate(self.names) if name not in known]
-        total = sum(self.signatures.get(self.names[number], (0,))[0] for number in pending)
         for position, outcome in decode_into(
             file,
             offset,
@@ -197,31 +213,19 @@ class _Cache:
             self.size,
             self.fit,
             workers=workers,
-            total_bytes=total,
+            total_bytes=int(self.looks[pending, 0].clip(0).sum()),
         ):
             outcomes[pending[position]] = outcome
-        kept = [number for number, name in enumerate(self.names) if name in known]
-        for number in kept:
-            outcomes[number] = known[self.names[number]]
-        if former is not None and kept:
-            keys = np.array([outcomes[number]["key"] for number in kept], dtype=np.uint64)
-            _copy_rows(former.images, former.rows(keys), file, offset + len(pending) * int(np.prod(shape[1:])))
-        _sync(file)
-        self._write_index(building, [outcomes[number] for number in pending + kept])
-        return outcomes
-
-    def _reusable(self, memory: dict[str, _Known], former: _Entry | None) -> dict[str, dict[str, Any]]:
-        """Outcomes of the files that are as they were and whose pixels are in the former entry, by name."""
-        if former is None:
-            return {}
-        known = {}
-        for name in self.names:
-            signature, key = memory.get(name, (None, None))
-            if key is not None and self.signatures.get(name) == signature:
-                known[name] = {"signature": signature, "key": key}
+        if former is not None:
+            rows = former.rows(np.array(list(known.values()), dtype=np.uint64))
+            _copy_rows(former.images, rows, file, offset + len(pending) * self._row_bytes)
+            for number, key in known.items():
+                outcomes[number] = {"signature": self.looks[number].tolist(), "key": key}
                 if key in former.failures:
-                    known[name]["reason"] = former.failures[key]
-        return known
+                    outcomes[number]["reason"] = former.failures[key]
+        _sync(file)
+        self._write_index(building, [outcomes[number] for number in (*pending, *known)])
+        return outcomes
 
     def _write_index(self, building: Path, outcomes: list[dict[str, Any]]) -> None:
         """The index of outcomes in the order of the rows."""
@@ -258,63 +262,21 @@ class _Cache:
             images = np.load(file, mmap_mode="r", allow_pickle=False)
             if images.dtype != np.uint8 or images.shape != (len(index["keys"]), self.size, self.size, 3):
                 return None
-            return _Entry(images, index["keys"], {int(key): reason for key, reason in index["failures"].items()})
+            keys = np.array(index["keys"], dtype=np.uint64)
+            return _Entry(images, keys, {int(key): reason for key, reason in index["failures"].items()})
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _decoded(self, entry: _Entry, keys: Sequence[int | None], reasons: dict[int, str] | None = None) -> Decoded:
-        found = np.array([key or 0 for key in keys], dtype=np.uint64)
-        read = np.array([key is not None for key in keys], dtype=bool)
-        rows = np.full(len(keys), -1, dtype=np.int64)
-        rows[read] = entry.rows(found[read])
-        if reasons is None:
-            reasons = {
-                n: entry.failures[key] for n, key in enumerate(keys) if key is not None and key in entry.failures
-            }
-            for number in np.flatnonzero(~read).tolist():
-                reasons[number] = _obstacle(os.path.join(self.root, self.names[number])) or "cannot be read"
+    def _decoded(self, entry: _Entry, seen: Seen, reasons: dict[int, str]) -> Decoded:
+        rows = np.full(len(seen.keys), -1, dtype=np.int64)
+        rows[seen.read] = entry.rows(seen.keys[seen.read])
         rows[list(reasons)] = -1
-        return Decoded(entry.images, rows, found, dict(sorted(reasons.items())))
+        return Decoded(entry.images, rows, seen.keys, dict(sorted(reasons.items())))
 
-    def _name(self, keys: Sequence[int | None]) -> str:
-        """Of the entry for files with these keys, None standing for one that cannot be read."""
-        read = np.array([key for key in keys if key is not None], dtype="<u8")
-        return _hash(np.sort(read).tobytes(), f"{self.size} {self.fit} {_FORMAT}".encode())
-
-    @property
-    def _memory(self) -> Path:
-        return self.base / f"{self.folder}.npz"
-
-    def _recall(self) -> dict[str, _Known]:
-        """What each file looked like when the folder was last decoded, and its key."""
-        try:
-            with np.load(self._memory, allow_pickle=False) as memory:
-                names = os.fsdecode(memory["names"].tobytes()).split("\0")
-                looks, keys, read = memory["signatures"].tolist(), memory["keys"].tolist(), memory["read"].tolist()
-            return {
-                name: (tuple(look), key if was_read else None)
-                for name, look, key, was_read in zip(names, looks, keys, read, strict=True)
-            }
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            return {}
-
-    def _is_same(self, name: str, signature: Signature, key: int | None) -> bool:
-        if key is None:  # permissions change without the file changing, so what could not be read is tried again
-            return _obstacle(os.path.join(self.root, name)) is not None
-        return self.signatures.get(name) == signature
-
-    def _remember(self, outcomes: list[dict[str, Any]]) -> None:
-        temporary = self.base / f"building-{self.folder}" / "memory.npz"
-        temporary.parent.mkdir(exist_ok=True)
-        np.savez(
-            temporary,
-            names=np.frombuffer(os.fsencode("\0".join(self.names)), dtype=np.uint8),
-            signatures=np.array([o.get("signature", (0, 0, 0)) for o in outcomes], dtype=np.int64),
-            keys=np.array([o.get("key", 0) for o in outcomes], dtype=np.uint64),
-            read=np.array(["key" in outcome for outcome in outcomes], dtype=bool),
-        )
-        _sync(temporary)
-        _rename(temporary, self._memory)
+    def _name(self, seen: Seen) -> str:
+        """Of the entry for these files."""
+        keys = np.sort(seen.keys[seen.read]).astype("<u8")
+        return _hash(keys.tobytes(), f"{self.size} {self.fit} {_FORMAT}".encode())
 
     def _sweep(self) -> None:
         """Removes what killed processes left, of this folder and of others that nobody is decoding."""

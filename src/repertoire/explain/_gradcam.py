@@ -97,10 +97,11 @@ class GradCAM:
             if len(inputs) == 0:
                 return torch.zeros_like(inputs[:, 0], dtype=torch.promote_types(inputs.dtype, torch.float32))
             for layer in choose_layers(model, self.layer, inputs):
-                activation, gradient = self._differentiate(model, layer, inputs, targets)
-                if gradient.any():
+                maps, slopes = _spatial(layer, *self._differentiate(model, layer, inputs, targets))
+                if slopes.any():
                     break
-            heat = _weighted_maps(layer, activation, gradient)
+            with torch.autocast(device.type, enabled=False):
+                heat = torch.einsum("nk,nkhw->nhw", slopes.mean((2, 3)), maps).relu_()
             heat = F.interpolate(heat[:, None], inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
             return _to_unit_range(heat) if self.normalize else heat
 
@@ -183,16 +184,15 @@ def _indices(targets: Tensor | int | None, scores: Tensor) -> Tensor:
     return targets.to(scores.device, torch.int64)
 
 
-def _weighted_maps(layer: Layer, activation: Tensor, gradient: Tensor) -> Tensor:
-    """L in the size of the layer `[N, h, w]`, in single precision at least."""
+def _spatial(layer: Layer, activation: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as maps `[N, K, h, w]`, in single precision at least."""
     maps, slopes = layer.to_maps(activation), layer.to_maps(gradient)
     if maps.ndim != 4 or maps.shape[2:].numel() < 2:
         raise ConfigError(
             f"layer {layer.name!r} gives {list(maps.shape)}; Grad-CAM needs maps [N, K, h, w] of more than one pixel"
         )
-    if maps.dtype != torch.float64:
-        maps, slopes = maps.float(), slopes.float()
-    return torch.einsum("nk,nkhw->nhw", slopes.mean((2, 3)), maps).relu_()
+    wide = torch.promote_types(maps.dtype, torch.float32)
+    return maps.to(wide), slopes.to(wide)
 
 
 def _to_unit_range(heat: Tensor) -> Tensor:

@@ -69,14 +69,15 @@ def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> lis
     >>> ticks(1, 30, whole=True)
     [10, 20, 30]
     """
-    span = high - low or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-9 * largest else largest or 1.0
     rough = max(span / most, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * (1 - 1e-9))
     if whole:
         return [int(k * step) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
+    return [float(f"{k * step:.12g}") for k in range(first, max(last, first + 1) + 1)]
 
 
 @dataclass(frozen=True)
@@ -240,11 +241,17 @@ def reliability_chart(bins: Sequence[dict[str, float]], *, description: str) -> 
     return _svg(WIDTH, base + 38, description, drawn)
 
 
-def spread(positions: Sequence[float], gap: float) -> list[float]:
+def spread(
+    positions: Sequence[float], gap: float, low: float = -math.inf, high: float = math.inf
+) -> list[float]:
     """The positions, moved as little as a sweep allows so that neighbours are at least `gap` apart; order is kept.
+
+    They stay between `low` and `high` where there is room for all of them.
 
     >>> spread([10.0, 12.0, 50.0], 6)
     [8.0, 14.0, 50.0]
+    >>> spread([10.0, 12.0, 50.0], 6, low=10, high=48)
+    [10.0, 16.0, 48.0]
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     groups: list[list[float]] = []  # each: the centre and the number of labels that stand together
@@ -257,8 +264,9 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
             before[1] += size
     placed = [centre + gap * (k - (size - 1) / 2) for centre, size in groups for k in range(int(size))]
     result = [0.0] * len(positions)
-    for i, value in zip(order, placed, strict=True):
-        result[i] = value
+    for rank, (i, value) in enumerate(zip(order, placed, strict=True)):
+        after = len(order) - 1 - rank
+        result[i] = max(min(value, high - gap * after), low + gap * rank)
     return result
 
 

@@ -154,10 +154,9 @@ def _names(places: dict[int, list[tuple[float, float]]], names: Sequence[str]) -
         columns.setdefault(int(x // 90), []).append((label, x, y))
     drawn = []
     for column in columns.values():
-        heights = spread([y for _, _, y in column], 15)
+        heights = spread([y for _, _, y in column], 15, 12, HEIGHT - 6)
         for (label, x, _), y in zip(column, heights, strict=True):
-            inside = min(max(y, 12.0), HEIGHT - 6.0)
-            drawn.append(element("text", names[label], class_="place", x=x, y=inside, data_class=label))
+            drawn.append(element("text", names[label], class_="place", x=x, y=y, data_class=label))
     return element("g", *drawn, class_="places", aria_hidden="true")
 
 

@@ -1,0 +1,144 @@
+"""The bridge to timm: what is cut computes what timm computes, and what cannot be cut is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from repertoire import registry
+from repertoire.backbones import Timm, load_weights
+from repertoire.backbones._cut import Uncuttable, cut
+from repertoire.errors import ConfigError, MissingExtra, UnknownName
+
+try:
+    Timm("test_resnet")
+except MissingExtra:
+    pytest.skip("timm is not installed", allow_module_level=True)
+
+import timm
+
+# name, blocks, width of the features
+NETWORKS = [
+    ("resnet18", 9, 512),
+    ("resnet50", 17, 2048),
+    ("vit_small_patch16_224", 13, 384),
+    ("convnext_atto", 16, 320),
+    ("efficientnet_b0", 18, 1280),
+    ("mobilenetv3_small_050", 13, 1024),
+    ("regnetx_002", 14, 368),
+    ("densenet121", 8, 1024),
+    ("deit_tiny_patch16_224", 13, 192),
+    ("swin_tiny_patch4_window7_224", 16, 768),
+    pytest.param("vgg11", 8, 4096, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "blocks", "width"), NETWORKS)
+def test_it_is_timms_network(name: str, blocks: int, width: int, tmp_path: Path) -> None:
+    """Timm's own model, built apart and given the same weights, has the same features."""
+    from safetensors.torch import save_file
+
+    net = registry.build("backbones", f"timm:{name}", in_channels=3, image_size=64).eval()
+    assert (len(net.blocks), net.out_features) == (blocks, width)
+    try:
+        model = timm.create_model(name, img_size=64, num_classes=7).eval()
+    except TypeError:
+        model = timm.create_model(name, num_classes=7).eval()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    rest = load_weights(net, tmp_path / "w.safetensors")
+    assert {tensor.shape[0] for tensor in rest.values()} == {7}, "only the classifier is left over"
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.forward_head(model.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(net(x), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "shapes"),
+    [
+        ("resnet18", [2, 4, 6, 8], [(64, 16), (128, 8), (256, 4), (512, 2)]),
+        ("swin_tiny_patch4_window7_224", [2, 5, 12, 15], [(96, 16), (192, 8), (384, 4), (768, 2)]),
+        ("deit_tiny_patch16_224", list(range(1, 13)), [(192, 4)] * 12),
+    ],
+)
+def test_stages_are_timms(name: str, ends: list[int], shapes: list[tuple[int, int]]) -> None:
+    net = Timm(name, image_size=64).eval()
+    assert net.stage_ends == ends
+    x, found = torch.randn(1, 3, 64, 64), []
+    with torch.no_grad():
+        for index, block in enumerate(net.blocks):
+            x = block(x)
+            if index in ends:
+                found.append((net.grid(x).shape[1], net.grid(x).shape[2]))
+    assert found == shapes
+
+
+def test_out_indices_cut_the_network_short() -> None:
+    whole = registry.build("backbones", "timm:resnet18", in_channels=3, image_size=64)
+    net = registry.build("backbones", "timm:resnet18,out_indices=(0,2)", in_channels=3, image_size=64)
+    assert net.stage_ends == [2, 6]
+    assert len(net.blocks) == 7
+    assert net.out_features == 256
+    assert net(torch.randn(2, 3, 64, 64)).shape == (2, 256)
+    with pytest.raises(ConfigError, match="out_indices has 4.*stages 0 to 3"):
+        Timm("resnet18", image_size=64, out_indices=[4])
+    assert len(whole.blocks) == 9
+
+
+def test_nothing_works_in_place() -> None:
+    assert not any(getattr(module, "inplace", False) for module in Timm("resnet18").modules())
+
+
+def test_other_sizes_pass_where_the_network_allows() -> None:
+    net = Timm("resnet18", image_size=32).eval()
+    assert net(torch.randn(2, 3, 48, 80)).shape == (2, 512)
+
+
+def test_unknown_model_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="resnet50"):
+        registry.build("backbones", "timm:resnet_50", in_channels=3, image_size=32)
+
+
+def test_a_network_that_cannot_be_cut_is_named() -> None:
+    with pytest.raises(ConfigError, match="'crossvit_tiny_240' cannot be cut"):
+        Timm("crossvit_tiny_240", image_size=240)
+
+
+def test_images_that_are_too_small() -> None:
+    with pytest.raises(ConfigError, match="8x8"):
+        Timm("vit_small_patch16_224", image_size=8)
+
+
+class _Toy(nn.Module):
+    """Two layers joined by what the test says."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        if self.kind == "skip":
+            return self.second(y) + x
+        if self.kind == "value" and y.sum() > 0:
+            return self.second(y)
+        if self.kind == "shape":
+            return self.second(y.reshape(x.shape[0], y.shape[1])) * x.shape[1]
+        return self.second(y.relu())
+
+
+def test_cutting() -> None:
+    x = torch.randn(2, 4)
+    for kind in ("plain", "shape"):
+        toy = _Toy(kind)
+        first, second = cut(toy, x)
+        other = torch.randn(5, 4)  # another batch size than was traced
+        torch.testing.assert_close(second(first(other)), toy.forward_features(other))
+    with pytest.raises(Uncuttable, match="single tensor"):
+        cut(_Toy("skip"), x)
+    with pytest.raises(Uncuttable, match="traced"):
+        cut(_Toy("value"), x)

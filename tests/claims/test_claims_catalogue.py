@@ -1,0 +1,78 @@
+"""What must be true of every claim; that each runs is shown by `python -m repertoire.claims --smoke`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import repertoire
+from repertoire import claims, papers
+from repertoire.claims import Claim
+from repertoire.claims._training import embeddings, probe, train
+from repertoire.data import load
+
+ENTRIES = claims.entries()
+
+
+def test_the_first_papers_have_claims() -> None:
+    first = {"supcon", "mrl", "grad-cam", "sam", "model-soups", "align-uniform", "rfs"}
+    assert first <= {claim.slug for claim in ENTRIES}
+
+
+@pytest.mark.parametrize("claim", ENTRIES, ids=lambda claim: claim.slug)
+def test_a_claim_belongs_to_a_paper_and_says_what_it_checks(claim: Claim) -> None:
+    card = papers.get(claim.slug)
+    family = claim.function.__module__.rpartition(".")[2]
+    assert family == card.family.replace("-", "_")
+    assert card.components, "a claim is about something that can be performed"
+    assert claim.statement.endswith(".")
+    assert all((claim.metric, claim.method, claim.baseline, claim.data, claim.function.__doc__))
+    assert claim.fingerprint == claim.fingerprint
+
+
+@pytest.mark.parametrize("claim", ENTRIES, ids=lambda claim: claim.slug)
+def test_stored_evidence_follows_from_its_own_figures(claim: Claim) -> None:
+    for budget in ("small", "full"):
+        found = claims.evidence(claim.slug, budget)
+        if found is None:
+            continue
+        sign = 1 if found.higher_is_better else -1
+        gains = [sign * (m - b) for m, b in zip(found.method_values, found.baseline_values, strict=True)]
+        assert found.differences == pytest.approx(gains)
+        assert found.interval == pytest.approx(claims.interval(gains))
+        assert found.verdict == claims.verdict(found.differences, found.threshold)
+        assert found.is_stale(claim) or found.threshold == claim.threshold
+
+
+def test_all_evidence_belongs_to_a_claim() -> None:
+    assert {found.slug for found in claims.stored()} <= {claim.slug for claim in ENTRIES}
+
+
+def test_training_in_memory_is_what_fit_does(tmp_path: Path) -> None:
+    options = {"epochs": 1, "backbone": "convnet:width=4,depth=2", "seed": 3, "device": "cpu"}
+    method = train(load("digits", seed=3), **options)
+    run = repertoire.train.fit("digits", out=tmp_path / "run", **options)
+    ours, theirs = method.model.state_dict(), run.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_probe_reads_out_what_is_there() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 300)
+    informative = np.eye(3)[labels] + 0.1 * random.normal(size=(300, 3))
+    assert probe(informative[:200], labels[:200], informative[200:], labels[200:]) > 0.98
+    noise = random.normal(size=(300, 3))
+    assert probe(noise[:200], labels[:200], noise[200:], labels[200:]) < 0.6
+
+
+def test_embeddings_are_in_the_order_of_the_images() -> None:
+    splits = load("digits", seed=0)
+    method = train(splits, epochs=1, backbone="convnet:width=4,depth=2", seed=0)
+    once = embeddings(method, splits.val)
+    order = np.random.default_rng(0).permutation(len(splits.val))
+    np.testing.assert_allclose(embeddings(method, splits.val.subset(order)), once[order], rtol=1e-4, atol=1e-5)
