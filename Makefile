@@ -26,7 +26,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base ## train on handwritten digits and write runs/demo/report.html
-	$(BIN)/repertoire train digits --epochs 30 --seed 1 --out runs/demo --overwrite
+	$(BIN)/repertoire train digits --epochs 20 --seed 1 --out runs/demo --overwrite
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/python -m pytest -n auto

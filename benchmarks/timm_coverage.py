@@ -21,8 +21,9 @@ import torch
 from repertoire.backbones import Timm
 from repertoire.errors import ConfigError
 
-#: Parameters above which a family's smallest network is left out, unless --all.
-LARGEST = 150_000_000
+#: Parameters and pixels a side above which a family's smallest network is left out, unless --all.
+LARGEST = 60_000_000
+WIDEST = 384
 
 
 def families() -> Iterator[tuple[str, str]]:
@@ -37,7 +38,7 @@ def families() -> Iterator[tuple[str, str]]:
                 sizes[name] = sum(p.numel() for p in timm.create_model(name, num_classes=0).parameters())
         if sizes:
             name = min(sizes, key=lambda n: sizes[n])
-            if sizes[name] <= LARGEST:
+            if sizes[name] <= LARGEST and image_size(name) <= WIDEST:
                 yield module, name
 
 

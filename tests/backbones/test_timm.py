@@ -83,7 +83,7 @@ def test_out_indices_cut_the_network_short() -> None:
     assert len(net.blocks) == 7
     assert net.out_features == 256
     assert net(torch.randn(2, 3, 64, 64)).shape == (2, 256)
-    with pytest.raises(ConfigError, match="out_indices has 4.*stages 0 to 3"):
+    with pytest.raises(ConfigError, match=r"out_indices has 4.*stages 0 to 3"):
         Timm("resnet18", image_size=64, out_indices=[4])
     assert len(whole.blocks) == 9
 

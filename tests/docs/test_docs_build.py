@@ -68,7 +68,9 @@ def test_limits_stand_below_only_in_display():
     assert "<munder>" not in to_mathml(r"\sum_i x_i")
 
 
-@pytest.mark.parametrize("tex", [r"\unknowncommand x", r"{x", r"x}", r"\left( x", r"\frac{1}", r"\begin{nothing}x\end{nothing}"])
+@pytest.mark.parametrize(
+    "tex", [r"\unknowncommand x", r"{x", r"x}", r"\left( x", r"\frac{1}", r"\begin{nothing}x\end{nothing}"]
+)
 def test_a_formula_that_cannot_be_set_is_an_error(tex):
     with pytest.raises(TexError, match="formula"):
         to_mathml(tex)
@@ -116,7 +118,9 @@ def test_unknown_command_is_a_warning(caplog):
 
 def test_grouped_names():
     text = "X.\n\n    Args:\n        a, b: both of\n            them.\n        c: one.\n\n    Raises:\n        A, B: kept.\n"
-    assert "        a: both of\n            them.\n        b: both of\n            them.\n        c: one." in ungroup(text)
+    assert "        a: both of\n            them.\n        b: both of\n            them.\n        c: one." in ungroup(
+        text
+    )
     assert "A, B: kept." in ungroup(text)
 
 
@@ -196,7 +200,9 @@ def test_table_holds_every_paper_without_a_script():
     assert {row["data-family"] for row in rows} | {row["data-status"] for row in rows} <= set(table.options)
     assert not any("hidden" in row for row in rows)
     script = (ROOT / "docs" / "assets" / "papers.js").read_text()
-    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", script), "a page opened from the disk may load nothing more"
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", script), (
+        "a page opened from the disk may load nothing more"
+    )
 
 
 def test_evidence_table():
@@ -207,7 +213,9 @@ def test_evidence_table():
 
 
 def test_feed_is_valid_atom_and_deterministic(monkeypatch):
-    monkeypatch.setattr(papers.Card, "status", property(lambda card: "holds" if card.slug in ("supcon", "sam") else "open"))
+    monkeypatch.setattr(
+        papers.Card, "status", property(lambda card: "holds" if card.slug in ("supcon", "sam") else "open")
+    )
     known = catalogue(evidence(), evidence("sam", measured="2026-02-01T00:00:00+00:00"))
     text = feed(known, {})
     assert text == feed(known, {})
@@ -224,7 +232,9 @@ def test_feed_is_valid_atom_and_deterministic(monkeypatch):
 
 
 def test_feed_dates_what_is_built_by_its_commit(monkeypatch):
-    monkeypatch.setattr(papers.Card, "status", property(lambda card: "built" if card.slug in ("supcon", "sam") else "open"))
+    monkeypatch.setattr(
+        papers.Card, "status", property(lambda card: "built" if card.slug in ("supcon", "sam") else "open")
+    )
     root = ElementTree.fromstring(feed(catalogue(), {"sam": "2026-05-01T00:00:00+00:00"}))
     assert [entry.findtext(f"{ATOM}id")[-10:] for entry in root.iter(f"{ATOM}entry")] == ["papers/sam"]
 

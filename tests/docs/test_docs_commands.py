@@ -58,7 +58,11 @@ def test_components_in_commands_exist(page):
     for command in commands(page):
         words = shlex.split(command)
         for option, value in zip(words, words[1:], strict=False):
-            known = value.partition(":")[0] in (*registry.names(_ROOMS[option]), "modest", "encouraging", "NAME") if option in _ROOMS else True
+            known = (
+                value.partition(":")[0] in (*registry.names(_ROOMS[option]), "modest", "encouraging", "NAME")
+                if option in _ROOMS
+                else True
+            )
             assert known, f"{command!r}: {value!r} is not registered"
 
 
@@ -82,6 +86,8 @@ def test_options_of_components_on_the_choice_page_parse():
         assert any(registry.parse(spec).name in registry.names(room) for room in rooms), spec
     for loss in registry.names("losses"):
         if registry.get("losses", loss).factory.__module__.startswith("repertoire."):
-            assert any(registry.parse(spec).name == loss for spec in named), f"no situation is given for the loss {loss}"
+            assert any(registry.parse(spec).name == loss for spec in named), (
+                f"no situation is given for the loss {loss}"
+            )
     with pytest.raises(RepertoireError):
         registry.build("losses", "cross-entropy:smoothing=0.1")

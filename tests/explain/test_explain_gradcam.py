@@ -50,7 +50,9 @@ def cam_net(classes: int = 5) -> nn.Sequential:
     )  # fmt: skip
 
 
-def images(count: int = 3, size: tuple[int, int] = (11, 9), seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def images(
+    count: int = 3, size: tuple[int, int] = (11, 9), seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
     return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
@@ -117,12 +119,15 @@ def test_agrees_with_pytorch_grad_cam():
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         pytest.skip(f"pytorch-grad-cam cannot be imported: {error}")
     model, x = cnn().eval(), images(4, (24, 20))
+    model.relu2.inplace = False  # the peer takes the layer's output after it was overwritten
     for target in range(4):
         ours = GradCAM(model.last)(model, x, target)
         with Peer(model, [model.last]) as peer:
             theirs = torch.from_numpy(peer(x.clone(), [ClassifierOutputTarget(target)] * 4))
         low = ours.amin((1, 2), keepdim=True)  # the peer shifts each map to start at zero, before it enlarges it
-        torch.testing.assert_close((ours - low) / (ours.amax((1, 2), keepdim=True) - low + 1e-7), theirs, rtol=0, atol=0.02)
+        torch.testing.assert_close(
+            (ours - low) / (ours.amax((1, 2), keepdim=True) - low + 1e-7), theirs, rtol=0, atol=1e-5
+        )
 
 
 def test_targets():

@@ -14,6 +14,7 @@ from report_runs import HOSTILE, train
 from repertoire.report import write_report
 from repertoire.train import Run
 
+
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of three classes with names that are markup, long, or of more than one line."""

@@ -22,7 +22,7 @@ def write_data(path: Path, classes: Sequence[str], per_class: int, *, size: int 
     np.savez(path, images=images, labels=labels, classes=np.array(classes))
 
 
-def train(root: Path, classes: Sequence[str], per_class: int = 10, *, **fields: Any) -> Run:
+def train(root: Path, classes: Sequence[str], per_class: int = 10, **fields: Any) -> Run:
     path = root / "data.npz"
     write_data(path, classes, per_class)
     return fit(path, out=root / "run", **{"epochs": 1, "backbone": "convnet", "batch_size": 64, **fields})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ElementTree
 
@@ -55,7 +56,7 @@ def test_ticks_enclose_the_interval_evenly(a: float, b: float, most: int) -> Non
     assert grid[0] <= low + 1e-6 * step
     assert grid[-1] >= high - 1e-6 * step
     assert 2 <= len(grid) <= most + 3
-    assert all(math.isclose(y - x, step, rel_tol=1e-5) for x, y in zip(grid, grid[1:], strict=False))
+    assert all(math.isclose(y - x, step, rel_tol=1e-5) for x, y in itertools.pairwise(grid))
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10_000))
@@ -72,9 +73,9 @@ def test_spread_keeps_order_and_distance(positions: list[float], gap: float) -> 
     moved = spread(positions, gap)
     order = sorted(range(len(positions)), key=positions.__getitem__)
     placed = [moved[i] for i in order]
-    assert all(y - x >= gap - 1e-6 for x, y in zip(placed, placed[1:], strict=False))
+    assert all(y - x >= gap - 1e-6 for x, y in itertools.pairwise(placed))
     apart = [positions[i] for i in order]
-    if all(y - x >= gap for x, y in zip(apart, apart[1:], strict=False)):
+    if all(y - x >= gap for x, y in itertools.pairwise(apart)):
         assert moved == positions
 
 
@@ -110,7 +111,11 @@ def test_line_chart_ends_at_the_highest_value_and_keeps_labels_apart() -> None:
 
 
 def test_interval_chart_places_dot_and_whisker() -> None:
-    rows = [Interval("half", 0.5, 0.25, 0.75, 4), Interval("none", None, 0.0, 1.0, 0), Interval("all", 1.0, 0.0, 1.0, 1)]
+    rows = [
+        Interval("half", 0.5, 0.25, 0.75, 4),
+        Interval("none", None, 0.0, 1.0, 0),
+        Interval("all", 1.0, 0.0, 1.0, 1),
+    ]
     figure = interval_chart(rows, description="", reference=0.5)
     dots, whiskers, marks = of_class(figure, "dot"), of_class(figure, "whisker"), of_class(figure, "mark")
     assert len(dots) == len(whiskers) == 2

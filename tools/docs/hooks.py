@@ -12,7 +12,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
-from repertoire import papers
 from site_build.catalogue import Catalogue, gather
 from site_build.components import component_table
 from site_build.docstrings import DocstringExtension
@@ -20,6 +19,8 @@ from site_build.feed import component_dates, feed
 from site_build.numbers import numbers
 from site_build.paper_pages import paper_page
 from site_build.tables import evidence_page, papers_page
+
+from repertoire import papers
 
 _log = logging.getLogger("mkdocs.site_build")
 

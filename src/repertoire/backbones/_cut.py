@@ -122,7 +122,7 @@ def _cut(model: nn.Module, graph: fx.Graph) -> list[fx.GraphModule]:
     chain = [n for n in nodes if n.meta["moving"] and n.op not in ("placeholder", "output") and "batch" not in n.meta]
     if result not in chain:
         raise Uncuttable("its features do not depend on the images")
-    places = _places(chain, result)
+    places = _places(source, chain, result)
     working = [i for i, node in enumerate(chain) if node.op == "call_module" and _works(model, str(node.target))]
     boundaries = []
     for before, after in itertools.pairwise(working):
@@ -138,15 +138,18 @@ def _cut(model: nn.Module, graph: fx.Graph) -> list[fx.GraphModule]:
     ]
 
 
-def _places(chain: list[fx.Node], result: fx.Node) -> list[int]:
+def _places(source: fx.Node, chain: list[fx.Node], result: fx.Node) -> list[int]:
     """Positions after which the value just computed is a tensor, and the only one that is still needed."""
     position = {node: i for i, node in enumerate(chain)}
-    places, needed_until = [], -1
+
+    def last_use(node: fx.Node) -> int:
+        return max((position.get(user, -1) for user in node.users), default=-1)
+
+    places, needed_until = [], last_use(source)
     for i, node in enumerate(chain[: position[result]]):
-        last_use = max((position.get(user, -1) for user in node.users), default=-1)
-        if needed_until <= i < last_use and isinstance(node.meta["value"], Tensor):
+        if needed_until <= i < last_use(node) and isinstance(node.meta["value"], Tensor):
             places.append(i)
-        needed_until = max(needed_until, last_use)
+        needed_until = max(needed_until, last_use(node))
     return places
 
 

@@ -21,7 +21,7 @@ def _splits(budget: Budget, seed: int) -> Splits:
 
 def _options(budget: Budget, seed: int) -> dict[str, Any]:
     return {
-        "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=16", full="resnet32"),
+        "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=8", full="resnet32"),
         "augment": "simclr",
         "seed": seed,
         "device": budget.device,
@@ -43,7 +43,7 @@ def _options(budget: Budget, seed: int) -> dict[str, Any]:
 def simclr(budget: Budget, seed: int) -> Measured:
     """Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations* (2020)."""
     splits = _splits(budget, seed)
-    options = {"loss": "nt-xent", "epochs": budget.pick(smoke=1, small=20, full=200), **_options(budget, seed)}
+    options = {"loss": "nt-xent", "epochs": budget.pick(smoke=1, small=30, full=200), **_options(budget, seed)}
     untrained = new_method(splits, resolved(splits, **options)).eval()
     random = probe_accuracy(untrained, splits)
     pixels = [part.pixels(slice(None)).reshape(len(part), -1) / 255 for part in (splits.train, splits.test)]
@@ -68,7 +68,7 @@ def align_uniform(budget: Budget, seed: int) -> Measured:
     """Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere* (2020): the two losses summed against the contrastive loss."""
     splits = _splits(budget, seed)
-    epochs = budget.pick(smoke=1, small=10, full=200)
+    epochs = budget.pick(smoke=1, small=25, full=200)
     measured, extra = {}, {}
     for loss in ("align-uniform", "nt-xent"):
         method = train(splits, loss=loss, epochs=epochs, **_options(budget, seed))

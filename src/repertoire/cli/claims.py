@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repertoire.cli.papers import Format, FormatOption, _table
+from repertoire.cli._listing import Format, FormatOption, print_table
 
 if TYPE_CHECKING:
     from repertoire.claims import Evidence
@@ -42,7 +42,7 @@ def list_(format: FormatOption = Format.table) -> None:
     if format is Format.json:
         typer.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, ensure_ascii=False))
     else:
-        _table(header, rows)
+        print_table(header, rows)
 
 
 @app.command()

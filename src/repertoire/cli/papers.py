@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from repertoire.cli._listing import Format, FormatOption, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Find the paper, and the component, for a need.", no_args_is_help=True)
-
-
-class Format(StrEnum):
-    """How a listing is printed."""
-
-    table = "table"
-    json = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="Table for people, JSON for programs.")]
 
 
 @app.command()
@@ -71,7 +62,7 @@ def families() -> None:
 
     cards = papers.load()
     rows = [(f.slug, str(sum(card.family == f.slug for card in cards)), f.description) for f in papers.families()]
-    _table(("family", "papers", "what it is for"), rows)
+    print_table(("family", "papers", "what it is for"), rows)
 
 
 @app.command()
@@ -111,27 +102,7 @@ def _print(cards: Sequence[Card], format: Format) -> None:
     if format is Format.json:
         typer.echo(json.dumps([_record(card) for card in cards], indent=2, ensure_ascii=False))
         return
-    _table(
+    print_table(
         ("id", "paper", "year", "family", "status", "title"),
         [(str(c.id), c.slug, str(c.year), c.family, c.status, c.title) for c in cards],
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table that fits the terminal; tab-separated lines, which other programs can read, where there is none."""
-    import sys
-
-    if not sys.stdout.isatty():
-        typer.echo("\n".join("\t".join(row) for row in (header, *rows)))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for position, name in enumerate(header):
-        last = position == len(header) - 1
-        table.add_column(name, overflow="fold" if last else "ellipsis", no_wrap=not last)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)

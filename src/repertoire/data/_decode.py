@@ -92,8 +92,9 @@ def decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"] = "crop
         with _open(data) as image:
             # JPEG can be decoded at an eighth, a quarter or half the size; twice the target leaves enough to resample.
             image.draft(None, (2 * size, 2 * size))
-            turn = _UPRIGHT.get(_orientation(image))
             image.load()
+            # Asked after loading: Pillow turns TIFF itself, and says afterwards that nothing remains to be done.
+            turn = _UPRIGHT.get(_orientation(image))
             # A square turned after it was made small costs next to nothing, and is the same square.
             square = _square(_rgb(image), size, fit)
             return np.asarray(square if turn is None else square.transpose(turn))

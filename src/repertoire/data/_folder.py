@@ -52,12 +52,11 @@ def folder(request: SourceRequest, path: Path) -> Splits:
     _check(request.size)
     tree = walk(root)
     notes = [note] if (note := tree.note()) else []
-    divided = _is_divided(tree.files)
-    placed = _place(tree.files, divided)
+    placed = _place(tree.files)
     if unused := [name for name in tree.files if name not in placed]:
         notes.append(f"Images outside the directories of classes were not used: {len(unused)} ({_some(unused)}).")
     classes = request.classes or tuple(sorted({label for part, label in placed.values() if part == "train"}))
-    _check_found(root, tree, placed, classes, divided)
+    _check_found(root, tree, placed, classes)
     for part in ("train", "val", "test"):
         _check_classes(root, part, {label for where, label in placed.values() if where == part}, classes)
     labels = {name: classes.index(label) for name, (_, label) in placed.items()}
@@ -133,9 +132,10 @@ def _is_divided(files: Iterable[str]) -> bool:
     return any(name.startswith("train/") and name.count("/") > 1 for name in files)
 
 
-def _place(files: Sequence[str], divided: bool) -> dict[str, tuple[str, str]]:
+def _place(files: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The part and class of each file that is in one."""
     placed = {}
+    divided = _is_divided(files)
     for name in files:
         head, *rest = name.split("/")
         if divided and head in _PARTS and len(rest) > 1:
@@ -145,18 +145,13 @@ def _place(files: Sequence[str], divided: bool) -> dict[str, tuple[str, str]]:
     return placed
 
 
-def _check_found(
-    root: Path, tree: Tree, placed: Mapping[str, tuple[str, str]], classes: Sequence[str], divided: bool
-) -> None:
+def _check_found(root: Path, tree: Tree, placed: Mapping[str, tuple[str, str]], classes: Sequence[str]) -> None:
     where = ascii_path(str(root))
     if not tree.files:
-        note = tree.note()
-        raise DataError(
-            f"{where} has no images; expected a directory for each class in it.{' ' + note if note else ''}"
-        )
+        note = tree.note() or ""
+        raise DataError(f"{where} has no images; expected a directory for each class in it. {note}".rstrip())
     if not placed:
-        place = f"{where}/train" if divided else where
-        raise DataError(f"{place} has images, but no directories; expected one for each class, with its images in it")
+        raise DataError(f"{where} has images, but no directories; expected one for each class, with its images in it")
     if len(classes) < 2:
         only = ascii_path(classes[0]) if classes else "none"
         raise DataError(f"{where} has one class, {only}; a classifier needs at least two, a directory for each")
@@ -166,10 +161,8 @@ def _check_classes(root: Path, part: str, found: set[str], known: Sequence[str])
     unknown = sorted(found - set(known))
     if not unknown:
         return
-    hints = [
-        f"{ascii_path(name)}{f' (near {ascii_path(near)})' if (near := nearest(name, known)) else ''}"
-        for name in unknown
-    ]
+    guesses = ((name, nearest(name, known)) for name in unknown)
+    hints = [ascii_path(name) + (f" (did you mean {ascii_path(guess)}?)" if guess else "") for name, guess in guesses]
     raise DataError(
         f"the {part} images in {ascii_path(str(root))} have {len(unknown)} unknown "
         f"{'class' if len(unknown) == 1 else 'classes'}: {', '.join(hints)}; {_lists(known)}"

@@ -25,6 +25,7 @@ from repertoire.data._source import Fit
 
 __all__ = ["decode_into"]
 
+_PROGRAM = _decode.__file__
 _CHUNK_BYTES = 1 << 20
 _CHUNK_FILES = 128
 _FEW_FILES, _FEW_BYTES = 400, 1 << 22
@@ -152,7 +153,7 @@ class _Children:
             # Not of our process group: Ctrl-C is for this process, which then closes the pipe. Without -P the directory
             # of the script would be searched for modules.
             process = subprocess.Popen(
-                [sys.executable, "-P", _decode.__file__],
+                [sys.executable, "-P", _PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -1,5 +1,7 @@
-"""What the files of a folder looked like when they were last read, as git's index keeps it: so that a folder that has not
-changed need not be read to know what is in it."""
+"""What the files of a folder looked like when they were last read, as the index of git keeps it.
+
+A folder that has not changed need not be read to know what is in it.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def choose_layers(model: nn.Module, layer: str | nn.Module | None, inputs: Tenso
     """
     backbone = _backbone(model)
     names = {module: name for name, module in model.named_modules()}
-    grids = {block: backbone.grid for block in backbone.blocks} if backbone is not None else {}
+    grids = dict.fromkeys(backbone.blocks, backbone.grid) if backbone is not None else {}
 
     def found(module: nn.Module) -> Layer:
         return Layer(module, names[module], grids.get(module, _identity))

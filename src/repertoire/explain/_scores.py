@@ -14,8 +14,8 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     """Whether each map is largest inside the object.
 
     Zhang et al., *Top-down Neural Attention by Excitation Backprop* (2016), without a tolerance around the object.
-    Where several pixels share the maximum it is the fraction of them inside, so that a constant map scores what pointing
-    at random does.
+    Where several pixels share the maximum it is the fraction of them inside, so that a constant map scores what
+    pointing at random does.
 
     Args:
         maps: float `[N, H, W]`.

@@ -65,7 +65,8 @@ class NearestCentroid(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The label of the nearest class mean of each row, `[N]`."""
-        return self.classes_[self._distances(X).argmin(1)]
+        nearest = self._distances(X).argmin(1)
+        return self.classes_[nearest]
 
     def _distances(self, X: Any) -> np.ndarray:
         """Squared distances to the class means, `[N, K]`."""

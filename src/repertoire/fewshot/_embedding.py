@@ -66,15 +66,18 @@ class FrozenEmbeddingClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits `[N, K]`, or `[N]` for two classes."""
-        return self._regression.decision_function(self._checked(X))
+        X = self._checked(X)
+        return self._regression.decision_function(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities `[N, K]`, classes in the order of `classes_`."""
-        return self._regression.predict_proba(self._checked(X))
+        X = self._checked(X)
+        return self._regression.predict_proba(X)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each row, `[N]`."""
-        return self._regression.predict(self._checked(X))
+        X = self._checked(X)
+        return self._regression.predict(X)
 
     def _checked(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

@@ -103,7 +103,7 @@ def _overfit(history: Sequence[Mapping[str, Any]]) -> Advice | None:
     if row is None or row.get("train_accuracy") is None or row.get("val_accuracy") is None:
         return None
     gap = row["train_accuracy"] - row["val_accuracy"]
-    if gap <= OVERFIT:
+    if gap <= OVERFIT + 1e-9:
         return None
     return Advice(
         "The model remembers more than it understands",

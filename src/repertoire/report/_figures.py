@@ -170,7 +170,7 @@ def interval_chart(rows: Sequence[Interval], *, description: str, reference: flo
     """
     longest = max((min(len(row.name), LONGEST_NAME) for row in rows), default=0)
     left, right, top, pitch = 22 + 6.6 * longest, 84, 24, 22
-    shares = ticks(min((row.low for row in rows if row.value is not None), default=0.0), 1.0, 4)
+    shares = ticks(min((row.low for row in rows if row.value is not None), default=0.0), 1.0)
     start = shares[0]
     across = Scale(start, 1.0, left, WIDTH - right)
     bottom = top + pitch * len(rows)
@@ -241,9 +241,7 @@ def reliability_chart(bins: Sequence[dict[str, float]], *, description: str) -> 
     return _svg(WIDTH, base + 38, description, drawn)
 
 
-def spread(
-    positions: Sequence[float], gap: float, low: float = -math.inf, high: float = math.inf
-) -> list[float]:
+def spread(positions: Sequence[float], gap: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
     """The positions, moved as little as a sweep allows so that neighbours are at least `gap` apart; order is kept.
 
     They stay between `low` and `high` where there is room for all of them.

@@ -108,7 +108,11 @@ def scatter(positions: np.ndarray, points: Sequence[Point], classes: Sequence[st
     members: dict[int, list[int]] = {}
     for i, point in enumerate(points):
         members.setdefault(point.label, []).append(i)
-    drawn = [element("defs", *(element("path", id=f"shape-{k}", d=path) for k, path in enumerate(SHAPES)))]
+    drawn = [
+        element(
+            "defs", *(element("path", id=f"shape-{k}", d=path, fill_rule="evenodd") for k, path in enumerate(SHAPES))
+        )
+    ]
     for label, rows in sorted(members.items()):
         uses = (_point(points[i], *places[i]) for i in rows)
         drawn.append(element("g", *uses, class_=_colour(label), data_class=label))
@@ -119,7 +123,7 @@ def scatter(positions: np.ndarray, points: Sequence[Point], classes: Sequence[st
 
 def marker(label: int) -> Markup:
     """The marker of a class on its own, for a legend."""
-    shape = element("path", d=SHAPES[_shape(label)])
+    shape = element("path", d=SHAPES[_shape(label)], fill_rule="evenodd")
     return element("svg", shape, class_=f"marker {_colour(label)}", viewBox="-7 -7 14 14", aria_hidden="true")
 
 
@@ -133,7 +137,7 @@ def _shape(label: int) -> int:
 
 
 def _point(point: Point, x: float, y: float) -> Markup:
-    ring = Markup("") if point.right else element("circle", class_="wrong", r=7.5)
+    ring = Markup("") if point.right else element("circle", class_="wrong", r=7.2)
     shape = element("use", href=f"#shape-{_shape(point.label)}")
     place = f"translate({x:.1f} {y:.1f})"
     return element("g", element("title", point.hint), shape, ring, class_="point", transform=place)

@@ -92,7 +92,7 @@ def _render(content: Mapping[str, Any]) -> str:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    metrics = run.metrics if run.info["status"] == "finished" else {}
+    metrics = _metrics(run)
     history = run.history
     classes = [_text.label(name) for name in run.classes]
     content: dict[str, Any] = {
@@ -112,18 +112,26 @@ def _content(run: Run) -> dict[str, Any]:
         "command": _facts.command(run.config),
         "next_steps": _facts.next_steps(run),
         "metrics": metrics,
-        "scored": bool(metrics.get("images")),
+        "scored": bool(metrics),
     }
-    if content["scored"]:
-        missing = [key for key in _NEEDED if key not in metrics]
-        if missing:
-            raise RunError(f"{run.directory}/metrics.json is incomplete: it lacks {', '.join(missing)}")
-        if len(metrics["per_class"]) != len(classes) or np.shape(metrics["confusion"]) != (len(classes), len(classes)):
-            raise RunError(f"{run.directory}/metrics.json is not about the {len(classes)} classes of the run")
+    if metrics:
         content["tiles"] = _facts.score_tiles(run, metrics)
         content |= _scores(metrics, classes)
         content |= _tested.tested(run, classes)
     return content
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    """The test metrics, complete or not there at all."""
+    if run.info["status"] != "finished" or not run.metrics.get("images"):
+        return {}
+    metrics, classes = run.metrics, len(run.classes)
+    missing = [key for key in _NEEDED if key not in metrics]
+    if missing:
+        raise RunError(f"{run.directory}/metrics.json is incomplete: it lacks {', '.join(missing)}")
+    if len(metrics["per_class"]) != classes or np.shape(metrics["confusion"]) != (classes, classes):
+        raise RunError(f"{run.directory}/metrics.json is not about the {classes} classes of the run")
+    return metrics
 
 
 def _scores(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -19,11 +19,6 @@ class Cell:
     tint: float
     right: bool
 
-    @property
-    def strong(self) -> bool:
-        """Whether the tint is so strong that the text on it must be of the other lightness."""
-        return self.tint > 0.6
-
 
 @dataclass(frozen=True)
 class Confusion:

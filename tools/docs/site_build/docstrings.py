@@ -1,9 +1,9 @@
 """A Markdown extension for the idioms of docstrings: formulas, references to other objects, and examples.
 
-    .. math:: E = m c^2         a formula of its own, also with the formula on the indented lines that follow
-    :math:`E = m c^2`           one in the text
-    :func:`repertoire.ops.knn`  a link to what is documented under that name (also class, meth, mod, ...)
-    >>> 1 + 1                   an example, up to the next blank line
+.. math:: E = m c^2         a formula of its own, also with the formula on the indented lines that follow
+:math:`E = m c^2`           one in the text
+:func:`repertoire.ops.knn`  a link to what is documented under that name (also class, meth, mod, ...)
+>>> 1 + 1                   an example, up to the next blank line
 """
 
 from __future__ import annotations

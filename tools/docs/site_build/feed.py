@@ -28,7 +28,7 @@ def component_dates(folder: Path) -> dict[str, str]:
     """
     dates: dict[str, str] = {}
     for path in sorted(folder.glob("*.toml")):
-        if "\ncomponents = [\"" not in path.read_text(encoding="utf-8"):
+        if '\ncomponents = ["' not in path.read_text(encoding="utf-8"):
             continue
         command = ["git", "blame", "--line-porcelain", "--", path.name]
         try:
@@ -43,7 +43,7 @@ def component_dates(folder: Path) -> dict[str, str]:
                 moment = line.split()[1]
             elif match := re.match(r'\tslug = "([^"]+)"', line):
                 slug = match[1]
-            elif line.startswith("\tcomponents = [\"") and set(commit) != {"0"}:
+            elif line.startswith('\tcomponents = ["') and set(commit) != {"0"}:
                 dates[slug] = datetime.datetime.fromtimestamp(int(moment), datetime.UTC).isoformat()
     return dates
 

@@ -13,7 +13,7 @@ __all__ = ["differences_figure", "ticks"]
 
 WIDTH, HEIGHT = 640, 170
 LEFT, RIGHT = 24, 24
-SEEDS_Y, MEAN_Y, AXIS_Y = 52, 92, 122
+SEEDS_Y, MEAN_Y, AXIS_Y = 50, 92, 122
 
 
 def ticks(low: float, high: float, most: int = 7) -> list[float]:
@@ -54,23 +54,30 @@ def differences_figure(evidence: Evidence) -> str:
     parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{AXIS_Y}" y2="{AXIS_Y}"/>']
     for mark in marks:
         parts.append(f'<line class="axis" x1="{x(mark)}" x2="{x(mark)}" y1="{AXIS_Y}" y2="{AXIS_Y + 5}"/>')
-        parts.append(f'<text x="{x(mark)}" y="{AXIS_Y + 19}" text-anchor="middle">{mark:+.{digits}f}</text>')
+        text = f"{mark:+.{digits}f}" if mark else "0"
+        parts.append(f'<text x="{x(mark)}" y="{AXIS_Y + 19}" text-anchor="middle">{text}</text>')
     if evidence.threshold != 0:
         parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="26" y2="{AXIS_Y}"/>')
     threshold = evidence.threshold
     parts.append(f'<line class="threshold" x1="{x(threshold)}" x2="{x(threshold)}" y1="26" y2="{AXIS_Y}"/>')
-    parts.append(label(threshold, f"threshold {threshold:+g}", "threshold-label", 18))
+    parts.append(label(threshold, f"threshold {threshold:+g}" if threshold else "threshold 0", "threshold-label", 18))
     for seed, difference in zip(evidence.seeds, evidence.differences, strict=True):
         hint = f"seed {seed}: {difference:+.4f}"
-        parts.append(f'<circle class="seed" cx="{x(difference)}" cy="{SEEDS_Y}" r="6"><title>{hint}</title></circle>')
+        row = SEEDS_Y + 9 * (seed % 3 - 1)  # so that equal differences stay apart
+        parts.append(f'<circle class="seed" cx="{x(difference)}" cy="{row}" r="5"><title>{hint}</title></circle>')
     start, end = (x(bound) for bound in interval)
     parts.append(f'<line class="interval" x1="{start}" x2="{end}" y1="{MEAN_Y}" y2="{MEAN_Y}"/>')
-    parts += [f'<line class="interval" x1="{bound}" x2="{bound}" y1="{MEAN_Y - 6}" y2="{MEAN_Y + 6}"/>' for bound in (start, end)]
+    parts += [
+        f'<line class="interval" x1="{bound}" x2="{bound}" y1="{MEAN_Y - 6}" y2="{MEAN_Y + 6}"/>'
+        for bound in (start, end)
+    ]
     centre = x(evidence.mean)
     diamond = f"{centre - 7},{MEAN_Y} {centre},{MEAN_Y - 7} {centre + 7},{MEAN_Y} {centre},{MEAN_Y + 7}"
     parts.append(f'<polygon class="mean" points="{diamond}"><title>mean: {evidence.mean:+.4f}</title></polygon>')
     metric = html.escape(evidence.metric)
-    parts.append(f'<text class="title" x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">difference of {metric} in favour of the method</text>')
+    parts.append(
+        f'<text class="title" x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">difference of {metric} in favour of the method</text>'
+    )
     described = (
         f"{len(evidence.seeds)} paired differences, mean {evidence.mean:+.4f}, 95 % interval {interval[0]:+.4f} to "
         f"{interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"

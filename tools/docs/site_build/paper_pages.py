@@ -16,9 +16,9 @@ __all__ = ["paper_page"]
 _STATUS = {
     "open": "Nothing in Repertoire performs it yet.",
     "built": "It can be performed; no evidence for its claim is stored yet.",
-    "holds": "It can be performed, and what was measured agrees with its claim.",
-    "does not hold": "It can be performed, and what was measured contradicts its claim.",
-    "inconclusive": "It can be performed; what was measured decides nothing.",
+    "holds": "It can be performed, and the check below came out in its favour.",
+    "does not hold": "It can be performed, and the check below came out against it.",
+    "inconclusive": "It can be performed; the check below decides nothing.",
 }
 
 
@@ -65,15 +65,26 @@ def _check(claim: Claim) -> str:
 
 
 def _evidence(evidence: Evidence, claim: Claim | None) -> str:
-    interval = "" if evidence.interval is None else f" (95 % interval {evidence.interval[0]:+.4f} to {evidence.interval[1]:+.4f})"
-    rows = [f"| seed | {markdown(evidence.method)} | {markdown(evidence.baseline)} | difference |", "| ---: | ---: | ---: | ---: |"]
+    interval = (
+        ""
+        if evidence.interval is None
+        else f" (95 % interval {evidence.interval[0]:+.4f} to {evidence.interval[1]:+.4f})"
+    )
+    rows = [
+        f"| seed | {markdown(evidence.method)} | {markdown(evidence.baseline)} | difference |",
+        "| ---: | ---: | ---: | ---: |",
+    ]
     values = zip(evidence.seeds, evidence.method_values, evidence.baseline_values, evidence.differences, strict=True)
-    rows += [f"| {seed} | {method:.4f} | {baseline:.4f} | {difference:+.4f} |" for seed, method, baseline, difference in values]
+    rows += [
+        f"| {seed} | {method:.4f} | {baseline:.4f} | {difference:+.4f} |"
+        for seed, method, baseline, difference in values
+    ]
     stale = ""
     if claim is not None and evidence.is_stale(claim):
         stale = '\n\n!!! warning "Stale"\n    The check has changed since this was measured.'
     extra = "".join(
-        f"\n- {markdown(name)}: {', '.join(f'{value:.4f}' for value in numbers)}" for name, numbers in evidence.extra.items()
+        f"\n- {markdown(name)}: {', '.join(f'{value:.4f}' for value in numbers)}"
+        for name, numbers in evidence.extra.items()
     )
     return "\n\n".join(
         [

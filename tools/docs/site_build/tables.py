@@ -46,9 +46,14 @@ def papers_page(catalogue: Catalogue) -> str:
     cards = catalogue.cards
     families = [family for family in papers.families() if any(card.family == family.slug for card in cards)]
     choices = "".join(
-        f'<option value="{f.slug}">{html.escape(f.title)} ({sum(card.family == f.slug for card in cards)})</option>' for f in families
+        f'<option value="{f.slug}">{html.escape(f.title)} ({sum(card.family == f.slug for card in cards)})</option>'
+        for f in families
     )
-    statuses = "".join(f'<option value="{status}">{status}</option>' for status in papers.STATUSES if any(c.status == status for c in cards))
+    statuses = "".join(
+        f'<option value="{status}">{status}</option>'
+        for status in papers.STATUSES
+        if any(c.status == status for c in cards)
+    )
     titles = {family.slug: family.title for family in families}
     rows = "\n".join(_paper_row(card, titles[card.family]) for card in cards)
     built = sum(card.status != "open" for card in cards)
@@ -83,12 +88,25 @@ def evidence_page(catalogue: Catalogue) -> str:
     slugs = sorted({*catalogue.claims, *catalogue.evidence})
     if not slugs:
         return _EVIDENCE + "No claim is written yet.\n"
-    head = ("Paper", "Verdict", "Difference", "95 % interval", "Threshold", "Seeds", "Budget", "Measured", "Commit", "Machine")
+    head = (
+        "Paper",
+        "Verdict",
+        "Difference",
+        "95 % interval",
+        "Threshold",
+        "Seeds",
+        "Budget",
+        "Measured",
+        "Commit",
+        "Machine",
+    )
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
-    rows = "\n".join(_evidence_row(slug, plain(cards[slug].title) if slug in cards else slug, catalogue) for slug in slugs)
+    rows = "\n".join(
+        _evidence_row(slug, plain(cards[slug].title) if slug in cards else slug, catalogue) for slug in slugs
+    )
     return (
         _EVIDENCE
-        + f'<div class="wide-table"><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n\n'
+        + f'<div class="wide-table evidence-table"><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n\n'
         + "Measure on your own machine with `repertoire claims run SLUG`, or all that is missing or stale with `make evidence`.\n"
     )
 

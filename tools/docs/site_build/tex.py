@@ -42,15 +42,55 @@ _OPENING = {"\\lVert", "\\lvert", "\\langle", "\\lfloor", "\\lceil", "\\{", "\\l
 _FUNCTIONS = {
     "log", "ln", "exp", "sin", "cos", "tan", "tanh", "cosh", "sinh", "arctan", "arccos", "det", "dim", "ker", "deg", "rank", "arg",
 }  # fmt: skip
-_LIMITED = {"max": "max", "min": "min", "sup": "sup", "inf": "inf", "lim": "lim", "argmax": "arg max", "argmin": "arg min", "Pr": "Pr"}
-_ACCENTS = {"hat": "^", "widehat": "^", "bar": "¯", "overline": "¯", "tilde": "~", "widetilde": "~", "vec": "→", "dot": "˙", "ddot": "¨"}
+_LIMITED = {
+    "max": "max",
+    "min": "min",
+    "sup": "sup",
+    "inf": "inf",
+    "lim": "lim",
+    "argmax": "arg max",
+    "argmin": "arg min",
+    "Pr": "Pr",
+}
+_ACCENTS = {
+    "hat": "^",
+    "widehat": "^",
+    "bar": "¯",
+    "overline": "¯",
+    "tilde": "~",
+    "widetilde": "~",
+    "vec": "→",
+    "dot": "˙",
+    "ddot": "¨",
+}
 _SPACES = {",": "0.17em", ":": "0.22em", ";": "0.28em", "!": "-0.17em", " ": "0.33em", "quad": "1em", "qquad": "2em"}
 _STYLES = {"mathrm": "", "operatorname": "", "text": "", "textrm": "", "mathbf": "bold", "boldsymbol": "bold", "mathbb": "double", "mathcal": "script"}  # fmt: skip
-_SIZES = {"big": 1.2, "bigl": 1.2, "bigr": 1.2, "Big": 1.6, "Bigl": 1.6, "Bigr": 1.6, "bigg": 2.1, "biggl": 2.1, "biggr": 2.1}
-_TABLES = {"cases": ("{", ""), "aligned": ("", ""), "align": ("", ""), "matrix": ("", ""), "pmatrix": ("(", ")"), "bmatrix": ("[", "]")}
+_SIZES = {
+    "big": 1.2,
+    "bigl": 1.2,
+    "bigr": 1.2,
+    "Big": 1.6,
+    "Bigl": 1.6,
+    "Bigr": 1.6,
+    "bigg": 2.1,
+    "biggl": 2.1,
+    "biggr": 2.1,
+}
+_TABLES = {
+    "cases": ("{", ""),
+    "aligned": ("", ""),
+    "align": ("", ""),
+    "matrix": ("", ""),
+    "pmatrix": ("(", ")"),
+    "bmatrix": ("[", "]"),
+}
 
 # First capital, first small letter and first digit of an alphabet of Unicode; 0 where it has none.
-_ALPHABETS = {"bold": (0x1D400, 0x1D41A, 0x1D7CE), "double": (0x1D538, 0x1D552, 0x1D7D8), "script": (0x1D49C, 0x1D4B6, 0)}
+_ALPHABETS = {
+    "bold": (0x1D400, 0x1D41A, 0x1D7CE),
+    "double": (0x1D538, 0x1D552, 0x1D7D8),
+    "script": (0x1D49C, 0x1D4B6, 0),
+}
 _IRREGULAR = {
     "double": dict(zip("CHNPQRZ", "ℂℍℕℙℚℝℤ", strict=True)),
     "script": dict(zip("BEFHILMRego", "ℬℰℱℋℐℒℳℛℯℊℴ", strict=True)),

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from repertoire.data import SourceRequest, Splits
+from repertoire.data._folder import folder, load_folder_set
+from repertoire.data._walk import find_images, walk
+from repertoire.errors import ConfigError, DataError, UnreadableImages
+from repertoire.registry import build
+
+COLOURS = {"cat": (250, 0, 0), "dog": (0, 250, 0), "eel": (0, 0, 250)}
+
+
+def photograph(path: Path, label: str, seed: int, size: tuple[int, int] = (8, 8)) -> None:
+    """An image that has the colour of its class on average, and differs from all others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 6, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise + np.array(COLOURS[label], dtype=np.uint8)).save(path, "PNG")
+
+
+def photographs(root: Path, labels: tuple[str, ...] = ("cat", "dog"), each: int = 10, seed: int = 0) -> Path:
+    for position, label in enumerate(labels):
+        for number in range(each):
+            photograph(root / label / f"{number}.png", label, seed + 1000 * position + number)
+    return root
+
+
+def opened(root: Path, **request: Any) -> Splits:
+    return folder(SourceRequest(**request), root)
+
+
+def check_labels(splits: Splits) -> None:
+    """Every image has the colour of its class."""
+    for part in (splits.train, splits.val, splits.test):
+        expected = np.array([COLOURS[name] for name in part.classes])[part.labels]
+        means = part.pixels(np.arange(len(part))).reshape(len(part), -1, 3).mean(axis=1)
+        assert abs(means - expected).max() < 6
+
+
+def test_a_directory_for_each_class(tmp_path: Path):
+    splits = opened(photographs(tmp_path / "photos"))
+    assert splits.classes == ("cat", "dog")
+    assert splits.source == "photos"
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [14, 2, 4]
+    assert splits.train.size == (8, 8)
+    assert {name.split("/")[0] for name in splits.val.names} == {"cat", "dog"}
+    check_labels(splits)
+
+
+def test_directories_in_a_class_belong_to_it(tmp_path: Path):
+    root = photographs(tmp_path)
+    photograph(root / "cat" / "2024" / "may" / "1.png", "cat", 77)
+    splits = opened(root)
+    assert sum(part.counts()[0] for part in (splits.train, splits.val, splits.test)) == 11
+    check_labels(splits)
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", None])
+def test_parts_of_the_folder_are_used(tmp_path: Path, val: str | None):
+    photographs(tmp_path / "train", each=10)
+    photographs(tmp_path / "test", each=3, seed=5000)
+    if val is not None:
+        photographs(tmp_path / val, each=2, seed=9000)
+    splits = opened(tmp_path)
+    assert all(name.startswith("test/") for name in splits.test.names)
+    assert [len(splits.val), len(splits.test)] == [4 if val else 2, 6]
+    check_labels(splits)
+
+
+def test_the_splits_do_not_depend_on_names_or_place(tmp_path: Path):
+    root = photographs(tmp_path / "a")
+    other = tmp_path / "b"
+    for label in ("cat", "dog"):
+        (other / label).mkdir(parents=True)
+        for number, name in enumerate(sorted(os.listdir(root / label), reverse=True)):
+            shutil.copy(root / label / name, other / label / f"renamed {number}")
+    for part in ("train", "val", "test"):
+        first, second = (getattr(opened(path), part) for path in (root, other))
+        assert set(first.keys.tolist()) == set(second.keys.tolist())
+
+
+def test_train_may_be_a_class(tmp_path: Path):
+    photographs(tmp_path, ("cat", "dog"))
+    (tmp_path / "dog").rename(tmp_path / "train")
+    assert opened(tmp_path).classes == ("cat", "train")
+
+
+def test_the_natural_size(tmp_path: Path):
+    root = photographs(tmp_path)
+    assert opened(root).train.size == (8, 8)
+    photograph(root / "cat" / "large.png", "cat", 9, (300, 200))
+    assert opened(root).train.size == (128, 128)
+    assert opened(root, size=20).train.size == (20, 20)
+    oblong = tmp_path / "oblong"
+    for label in ("cat", "dog"):
+        for number in range(4):
+            photograph(oblong / label / f"{number}.png", label, number, (40, 30))
+    assert opened(oblong).train.size == (30, 30)
+    with pytest.raises(ConfigError, match="size"):
+        opened(root, size=0)
+
+
+def test_what_is_no_image_is_ignored_and_noted(tmp_path: Path):
+    root = photographs(tmp_path)
+    for name in ("labels.csv", "cat/Thumbs.db", "cat/.DS_Store", "dog/notes.TXT", ".git/config", "dog/.hidden.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("x")
+    photograph(root / "loose.png", "cat", 12345)
+    (root / "empty").mkdir()
+    splits = opened(root)
+    notes = " ".join(splits.notes)
+    assert "6 files not taken for images: 1 .csv, 1 .txt, 4 hidden or left by a system." in notes
+    assert "Images outside the directories of classes were not used: 1 (loose.png)." in notes
+    assert splits.classes == ("cat", "dog")
+
+
+def test_all_unusable_images_are_named_at_once(tmp_path: Path):
+    root = photographs(tmp_path)
+    (root / "cat" / "truncated.png").write_bytes((root / "cat" / "0.png").read_bytes()[:60])
+    (root / "cat" / "zero.jpg").touch()
+    (root / "dog" / "text.jpg").write_text("no image")
+    (root / "dog" / "new\nline").symlink_to("nowhere")
+    with pytest.raises(UnreadableImages) as caught:
+        opened(root)
+    assert caught.value.total == 24
+    assert {os.path.relpath(f.path, root): f.reason for f in caught.value.failures} == {
+        "cat/truncated.png": "is truncated",
+        "cat/zero.jpg": "is empty (0 bytes)",
+        "dog/text.jpg": "is not an image, or of a format that is not supported",
+        "dog/new\nline": "does not exist, or is a link to something that does not",
+    }
+    splits = opened(root, skip_unreadable=True)
+    assert splits.skipped == caught.value.failures
+    assert sum(map(len, (splits.train, splits.val, splits.test))) == 20
+    check_labels(splits)
+
+
+def test_a_png_named_jpg_is_an_image(tmp_path: Path):
+    root = photographs(tmp_path)
+    (root / "cat" / "0.png").rename(root / "cat" / "0.jpg")
+    assert "cat/0.jpg" in {name for part in ("train", "val", "test") for name in getattr(opened(root), part).names}
+
+
+def test_images_of_all_kinds(tmp_path: Path):
+    root = photographs(tmp_path, each=6)
+    image = Image.open(root / "cat" / "0.png").convert("RGB")
+    image.convert("CMYK").save(root / "cat" / "cmyk.jpg", quality=95)
+    image.convert("P").save(root / "cat" / "palette.gif")
+    image.convert("RGBA").save(root / "cat" / "alpha.webp", lossless=True)
+    splits = opened(root)
+    assert sum(part.counts()[0] for part in (splits.train, splits.val, splits.test)) == 9
+    assert splits.train.channels == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", 'it\'s "quoted"', "new\nline", "<script>alert(1)", "図形 ü", "\udcff\udcfe", "-rf", "%s{}"]
+)
+def test_names_are_only_names(tmp_path: Path, name: str):
+    root = photographs(tmp_path / "root")
+    (root / "cat").rename(root / name)
+    (root / name / "0.png").rename(root / name / f"{name}.png")
+    splits = opened(root)
+    assert set(splits.classes) == {name, "dog"}
+
+
+def test_links_are_followed_and_circles_end(tmp_path: Path):
+    root = photographs(tmp_path / "root")
+    elsewhere = photographs(tmp_path / "elsewhere", ("eel",))
+    (root / "eel").symlink_to(elsewhere / "eel")
+    (root / "cat" / "up").symlink_to(root)
+    (root / "cat" / "self").symlink_to(root / "cat")
+    (root / "dog" / "turn.png").symlink_to("turn.png")
+    with pytest.raises(UnreadableImages, match=r"turn\.png: is a link that leads back to itself") as caught:
+        opened(root)
+    assert len(caught.value.failures) == 1
+    splits = opened(root, skip_unreadable=True)
+    assert splits.classes == ("cat", "dog", "eel")
+    assert sum(map(len, (splits.train, splits.val, splits.test))) == 30
+
+
+def test_a_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = photographs(tmp_path)
+    (root / "cat" / "locked").mkdir()
+    original = os.scandir
+
+    def refuse(path: str | int) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UnreadableImages, match=r"locked: may not be read \(permission denied\)"):
+        opened(root)
+    with pytest.raises(DataError, match="locked may not be read"):
+        find_images(root)
+
+
+def test_an_empty_folder(tmp_path: Path):
+    with pytest.raises(DataError, match="has no images; expected a directory for each class"):
+        opened(tmp_path)
+    (tmp_path / "readme.txt").write_text("x")
+    with pytest.raises(DataError, match=r"1 file not taken for images: 1 \.txt"):
+        opened(tmp_path)
+
+
+def test_no_folder(tmp_path: Path):
+    with pytest.raises(DataError, match="does not exist"):
+        opened(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="is not a folder"):
+        opened(tmp_path / "file")
+
+
+def test_images_without_directories(tmp_path: Path):
+    photograph(tmp_path / "1.png", "cat", 0)
+    with pytest.raises(DataError, match="has images, but no directories; expected one for each class"):
+        opened(tmp_path)
+
+
+def test_one_class(tmp_path: Path):
+    with pytest.raises(DataError, match="has one class, cat; a classifier needs at least two"):
+        opened(photographs(tmp_path, ("cat",)))
+
+
+def test_a_class_with_one_image(tmp_path: Path):
+    root = photographs(tmp_path)
+    photograph(root / "eel" / "1.png", "eel", 0)
+    with pytest.raises(DataError, match=r"too few different images.*eel \(1\)"):
+        opened(root)
+
+
+def test_a_test_set_with_an_unknown_class(tmp_path: Path):
+    photographs(tmp_path / "train")
+    photographs(tmp_path / "test", ("cat", "eel"), each=2, seed=50)
+    (tmp_path / "test" / "eel").rename(tmp_path / "test" / "dogs")
+    with pytest.raises(DataError, match=r"test images .* unknown class: dogs \(did you mean dog\?\); the classes"):
+        opened(tmp_path)
+
+
+def test_a_class_that_the_test_set_lacks_and_copies_are_noted(tmp_path: Path):
+    photographs(tmp_path / "train")
+    photographs(tmp_path / "test", ("cat",), each=3)
+    notes = " ".join(opened(tmp_path).notes)
+    assert "The test part has no image of dog." in notes
+    assert "3 of 3 test images are copies of training images." in notes
+
+
+def test_classes_from_outside(tmp_path: Path):
+    root = photographs(tmp_path)
+    splits = opened(root, classes=("dog", "cat"))
+    assert splits.classes == ("dog", "cat")
+    check_labels(splits)
+    with pytest.raises(DataError, match="unknown class: dog"):
+        opened(root, classes=("cat", "eel"))
+
+
+def test_it_is_registered(tmp_path: Path):
+    root = photographs(tmp_path / "root")
+    splits = build("data", f"folder:{root}", request=SourceRequest(cache_dir=tmp_path / "cache"))
+    assert splits.classes == ("cat", "dog")
+    assert (tmp_path / "cache" / "decoded").is_dir()
+
+
+def test_one_set_with_the_classes_of_a_model(tmp_path: Path):
+    root = photographs(tmp_path, ("eel", "cat"), each=3)
+    images = load_folder_set(root, classes=("eel", "dog", "cat"), size=6)
+    assert images.classes == ("eel", "dog", "cat")
+    assert images.counts().tolist() == [3, 0, 3]
+    assert images.images.shape[1:] == (6, 6, 3)
+    means = images.pixels(np.arange(6)).mean(axis=(1, 2))
+    assert (means.argmax(axis=1) == np.array([2, 1, 0])[images.labels]).all()
+    grey = load_folder_set(root, classes=("eel", "dog", "cat"), size=6, channels=1)
+    assert grey.images.shape == (6, 6, 6, 1)
+    luma = images.pixels(slice(None)) @ np.array([0.299, 0.587, 0.114])
+    assert abs(grey.pixels(slice(None))[..., 0] - luma).max() <= 0.51
+
+
+def test_errors_of_one_set(tmp_path: Path):
+    root = photographs(tmp_path, ("cat", "dog"), each=2)
+    with pytest.raises(DataError, match="unknown class: dog; the classes are cat, eel"):
+        load_folder_set(root, classes=("cat", "eel"), size=8)
+    with pytest.raises(DataError, match="no images in directories"):
+        load_folder_set(root / "cat", classes=("cat", "dog"), size=8)
+    with pytest.raises(ConfigError, match="channels"):
+        load_folder_set(root, classes=("cat", "dog"), size=8, channels=2)
+    (root / "dog" / "bad.png").touch()
+    with pytest.raises(UnreadableImages):
+        load_folder_set(root, classes=("cat", "dog"), size=8)
+    assert len(load_folder_set(root, classes=("cat", "dog"), size=8, skip_unreadable=True)) == 4
+
+
+def test_find_images(tmp_path: Path):
+    root = photographs(tmp_path, each=1)
+    (root / "b.txt").touch()
+    photograph(root / "z.png", "cat", 3)
+    assert find_images(root) == [root / "cat/0.png", root / "dog/0.png", root / "z.png"]
+    assert walk(root).signatures["z.png"][0] == (root / "z.png").stat().st_size
