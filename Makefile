@@ -39,7 +39,7 @@ types: $(VENV)/.dev ## check types
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 smoke: $(VENV)/.dev ## run every claim on its smallest budget
 	$(BIN)/python -m repertoire.claims --smoke

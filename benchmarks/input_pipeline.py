@@ -3,11 +3,11 @@
     python benchmarks/input_pipeline.py cifar/train         # a folder with a directory for each class
     python benchmarks/input_pipeline.py                     # 20,000 small JPEG files, made for the occasion
 
-Both sides shuffle, pad by an eighth, crop at random, flip, and give float batches. `DataLoader` has two worker processes
-that live through its epochs; its first epoch includes starting them. Repertoire's first epoch includes decoding the
-folder into an empty cache, with two processes. The files are read once beforehand, so that both find them in memory.
-The ways take turns, and the median over the rounds is printed. `read` is the bound for a first epoch that keeps nothing:
-opening and reading the files, without decoding them.
+Both sides shuffle, pad by an eighth, crop at random, flip, and give float batches. `DataLoader` has two worker
+processes that live through its epochs; its first epoch includes starting them. Repertoire's first epoch includes
+decoding the folder into an empty cache, with two processes. The files are read once beforehand, so that both find
+them in memory. The ways take turns, and the median over the rounds is printed. Reading the files without decoding them
+is the bound for a first epoch.
 """
 
 from __future__ import annotations

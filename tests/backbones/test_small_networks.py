@@ -38,7 +38,7 @@ def test_convnet_learns_digits() -> None:
     train, test = order[:1400], order[1400:]
     net, head = ConvNet(1, 8, width=16), torch.nn.Linear(128, 10)
     optimizer = torch.optim.AdamW([*net.parameters(), *head.parameters()], 3e-3)
-    for _ in range(3):
+    for _ in range(4):
         for index in train[torch.randperm(len(train))].split(64):
             optimizer.zero_grad()
             F.cross_entropy(head(net(images[index])), labels[index]).backward()

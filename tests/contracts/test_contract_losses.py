@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repertoire import losses, registry
 from repertoire.errors import ShapeError
-from repertoire.losses import EmbeddingLoss, LogitsLoss, Loss, ViewsLoss
+from repertoire.losses import EmbeddingLoss, HLGauss, LogitsLoss, Loss, MultiLabelLoss, ViewsLoss
 
 NAMES = registry.names("losses")
 BY_CONTRACT = {
@@ -19,12 +19,25 @@ BY_CONTRACT = {
 }
 N, CLASSES, WIDTH = 9, 4, 6
 
+
+def kind_of_targets(name: str) -> str:
+    """What a loss on logits is taught with: class indices `[N]`, labels `[N, C]`, or numbers `[N]`."""
+    factory = registry.get("losses", name).factory
+    return "labels" if issubclass(factory, MultiLabelLoss) else "numbers" if factory is HLGauss else "classes"
+
+
+BY_TARGETS = {
+    kind: [name for name in BY_CONTRACT["logits"] if kind_of_targets(name) == kind]
+    for kind in ("classes", "labels", "numbers")
+}
+
 pytestmark = pytest.mark.filterwarnings("ignore::repertoire.errors.RepertoireWarning")
 
 
-def build(name: str, **options: object) -> Loss:
+def build(name: str, classes: int = CLASSES, **options: object) -> Loss:
     spec = name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")
-    return registry.build("losses", spec, num_classes=CLASSES, in_features=WIDTH)
+    counts = torch.arange(classes, 0, -1) ** 2
+    return registry.build("losses", spec, num_classes=classes, in_features=WIDTH, counts=counts)
 
 
 def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
@@ -35,6 +48,9 @@ def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.
         return torch.randn(rows, width, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
 
     labels = torch.arange(rows) % CLASSES
+    if isinstance(loss, MultiLabelLoss):  # one or two labels a sample
+        eye = torch.eye(CLASSES, dtype=torch.int64)
+        return rand(CLASSES), eye[labels] | eye[torch.arange(rows) // 2 % CLASSES]
     if loss.contract == "logits":
         return rand(CLASSES), labels
     if loss.contract == "embeddings":
@@ -143,14 +159,17 @@ def test_logits_reductions(name):
     assert each.shape == (N,)
     torch.testing.assert_close(build(name, reduction="sum")(*arguments), each.sum())
     torch.testing.assert_close(build(name, reduction="mean")(*arguments), each.mean())
+    factory = registry.get("losses", name).factory
+    required = {"counts": torch.ones(CLASSES)} if "counts" in registry.options(factory) else {}
     with pytest.raises(ShapeError, match="reduction must be"):
-        registry.get("losses", name).factory(reduction="median")
+        factory(**required, reduction="median")
 
 
 @pytest.mark.parametrize("name", BY_CONTRACT["logits"])
 def test_logits_of_a_single_class(name):
     logits = torch.randn(3, 1, requires_grad=True)
-    value = build(name)(logits, torch.zeros(3, dtype=torch.int64))
+    targets = torch.zeros((3, 1) if name in BY_TARGETS["labels"] else 3, dtype=torch.int64)
+    value = build(name, classes=1)(logits, targets)
     assert value.isfinite()
     assert gradients(value, (logits,))[0].isfinite().all()
 
@@ -163,7 +182,7 @@ def test_targets_of_any_integer_dtype(name, dtype):
     torch.testing.assert_close(loss(logits, targets.to(dtype)), loss(logits, targets))
 
 
-@pytest.mark.parametrize("name", BY_CONTRACT["logits"])
+@pytest.mark.parametrize("name", BY_TARGETS["classes"])
 @pytest.mark.parametrize(
     ("logits", "targets"),
     [
@@ -177,6 +196,47 @@ def test_targets_of_any_integer_dtype(name, dtype):
     ],
 )
 def test_logits_that_do_not_fit(name, logits, targets):
+    with pytest.raises(ShapeError):
+        build(name, classes=2)(logits, targets)
+
+
+@pytest.mark.parametrize("name", BY_TARGETS["labels"])
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        (torch.zeros(3), torch.zeros(3)),
+        (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2)),
+        (torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(2, 2)),
+        (torch.zeros(3, 2), torch.zeros(3, 3)),
+        (torch.zeros(3, 2), torch.full((3, 2), 2)),
+        (torch.zeros(3, 2), torch.full((3, 2), torch.nan)),
+    ],
+)
+def test_logits_of_several_labels_that_do_not_fit(name, logits, targets):
+    with pytest.raises(ShapeError):
+        build(name)(logits, targets)
+
+
+@pytest.mark.parametrize("name", BY_TARGETS["labels"])
+def test_labels_of_any_dtype(name):
+    logits, targets = inputs(build(name))
+    expected = build(name)(logits, targets)
+    for dtype in (torch.bool, torch.float16, torch.float32):
+        torch.testing.assert_close(build(name)(logits, targets.to(dtype)), expected)
+
+
+@pytest.mark.parametrize("name", BY_TARGETS["numbers"])
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        (torch.zeros(3), torch.zeros(3)),
+        (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3)),
+        (torch.zeros(3, 2), torch.zeros(3, 1)),
+        (torch.zeros(3, 2), torch.zeros(4)),
+    ],
+)
+def test_logits_of_bins_that_do_not_fit(name, logits, targets):
     with pytest.raises(ShapeError):
         build(name)(logits, targets)
 

@@ -187,6 +187,12 @@ def test_a_decoder_that_crashes_costs_its_file_only(tmp_path: Path, monkeypatch:
     assert (result.images[result.rows[good]] == pixels(folder)[good]).all()
 
 
+def test_a_decoding_process_starts_light():
+    code = "import runpy, sys; runpy.run_path(sys.argv[1]); assert not {'numpy', 'torch'} & {*sys.modules}"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-S", "-P", "-c", code, _decode.__file__], check=True, env=environment)
+
+
 @pytest.mark.parametrize("program", ["missing", "broken"])
 def test_without_processes_it_is_done_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str):
     folder = fill(tmp_path / "a", 10)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from repertoire.data import _files
-from repertoire.data._decode import decode, grey
-from repertoire.data._files import decode_files, read_images
+from repertoire.data._decode import decode
+from repertoire.data._files import decode_files, grey, read_images
 from repertoire.errors import ConfigError, UnreadableImages
 
 
@@ -87,3 +89,10 @@ def test_read_images_names_all_failures(paths: list[Path]):
 def test_options_out_of_range(option: dict[str, int]):
     with pytest.raises(ConfigError, match=next(iter(option))):
         decode_files([], **({"size": 8} | option))
+
+
+@given(st.lists(st.integers(0, 255), min_size=3, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_grey_is_luma(colour: list[int]):
+    (luma,) = grey(np.array(colour, dtype=np.uint8))
+    assert abs(int(luma) - np.dot(colour, [0.299, 0.587, 0.114])) <= 0.5 + 1e-9

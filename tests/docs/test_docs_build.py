@@ -33,7 +33,8 @@ def evidence(slug="supcon", **changes):
         "slug": slug, "budget": "small", "verdict": "holds", "statement": "It is better.", "metric": "test accuracy",
         "method": "SupCon", "baseline": "cross-entropy", "data": "digits", "threshold": 0.0, "higher_is_better": True,
         "seeds": [0, 1, 2], "method_values": [0.9, 0.92, 0.91], "baseline_values": [0.88, 0.89, 0.9],
-        "differences": [0.02, 0.03, 0.01], "mean": 0.02, "interval": (-0.0048, 0.0448), "extra": {"a <b>": [1.0, 2.0, 3.0]},
+        "differences": [0.02, 0.03, 0.01], "mean": 0.02, "interval": (-0.0048, 0.0448),
+        "extra": {"a <b>": [1.0, 2.0, 3.0]},
         "seconds": 12.0, "versions": {"torch": "2.6"}, "commit": "0123456789abcdef", "machine": "a <machine>",
         "measured": "2026-03-01T12:00:00+02:00", "fingerprint": "0",
     }  # fmt: skip
@@ -95,7 +96,8 @@ def render(text):
 
 def test_docstring_idioms():
     page = render(
-        "Loss:\n\n.. math::\n    a = b +\n    c\n\nwith :math:`x_i` by :func:`repertoire.ops.knn` and :func:`torch.exp`.\n\n"
+        "Loss:\n\n.. math::\n    a = b +\n    c\n\nwith :math:`x_i` by :func:`repertoire.ops.knn` "
+        "and :func:`torch.exp`.\n\n"
         ">>> 1 + 1  # doctest: +SKIP\n2\n\nend"
     )
     assert '<div class="formula"><math display="block" alttext="a = b + c">' in page
@@ -117,7 +119,9 @@ def test_unknown_command_is_a_warning(caplog):
 
 
 def test_grouped_names():
-    text = "X.\n\n    Args:\n        a, b: both of\n            them.\n        c: one.\n\n    Raises:\n        A, B: kept.\n"
+    text = (
+        "X.\n\n    Args:\n        a, b: both of\n            them.\n        c: one.\n\n    Raises:\n        A, B: kept."
+    )
     assert "        a: both of\n            them.\n        b: both of\n            them.\n        c: one." in ungroup(
         text
     )
@@ -200,9 +204,7 @@ def test_table_holds_every_paper_without_a_script():
     assert {row["data-family"] for row in rows} | {row["data-status"] for row in rows} <= set(table.options)
     assert not any("hidden" in row for row in rows)
     script = (ROOT / "docs" / "assets" / "papers.js").read_text()
-    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", script), (
-        "a page opened from the disk may load nothing more"
-    )
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", script), "it has to work from the disk"
 
 
 def test_evidence_table():
@@ -212,10 +214,14 @@ def test_evidence_table():
     assert "a &lt;machine&gt;" in page
 
 
+def set_statuses(monkeypatch, status):
+    """Of two papers; all others are open."""
+    statuses = dict.fromkeys(("supcon", "sam"), status)
+    monkeypatch.setattr(papers.Card, "status", property(lambda card: statuses.get(card.slug, "open")))
+
+
 def test_feed_is_valid_atom_and_deterministic(monkeypatch):
-    monkeypatch.setattr(
-        papers.Card, "status", property(lambda card: "holds" if card.slug in ("supcon", "sam") else "open")
-    )
+    set_statuses(monkeypatch, "holds")
     known = catalogue(evidence(), evidence("sam", measured="2026-02-01T00:00:00+00:00"))
     text = feed(known, {})
     assert text == feed(known, {})
@@ -232,9 +238,7 @@ def test_feed_is_valid_atom_and_deterministic(monkeypatch):
 
 
 def test_feed_dates_what_is_built_by_its_commit(monkeypatch):
-    monkeypatch.setattr(
-        papers.Card, "status", property(lambda card: "built" if card.slug in ("supcon", "sam") else "open")
-    )
+    set_statuses(monkeypatch, "built")
     root = ElementTree.fromstring(feed(catalogue(), {"sam": "2026-05-01T00:00:00+00:00"}))
     assert [entry.findtext(f"{ATOM}id")[-10:] for entry in root.iter(f"{ATOM}entry")] == ["papers/sam"]
 

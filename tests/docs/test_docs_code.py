@@ -20,14 +20,8 @@ def outcome(tmp_path_factory):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "REPERTOIRE_CACHE": str(folder / "cache"),
     }  # fmt: skip
-    script = ROOT / "tests" / "docs" / "session.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(result)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, str(ROOT / "tests" / "docs" / "session.py"), str(folder), str(result)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(result.read_text())
 

@@ -25,9 +25,7 @@ def test_every_registered_component_appears(room):
     public = _public(ROOT / "src" / (module.replace(".", "/") + "/__init__.py"))
     for entry in registry.entries(room):
         if entry.factory.__module__.startswith("repertoire."):
-            assert entry.dotted.rpartition(".")[2] in public, (
-                f"{entry.dotted} is not exported, so the reference lacks it"
-            )
+            assert entry.dotted.rpartition(".")[2] in public, f"{entry.dotted} is not exported"
 
 
 def _public(path):

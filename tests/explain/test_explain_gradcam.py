@@ -235,7 +235,7 @@ class Odd(nn.Module):
 def test_scores_are_found_in_what_a_model_returns(mode):
     expected = GradCAM("conv")(Odd("plain"), images())
     torch.testing.assert_close(GradCAM("conv")(Odd(mode), images()), expected)
-    found = GradCAM("conv", output=lambda result: result["scores"])(Odd("mapping"), images())
+    found = GradCAM("conv", output=lambda result: 2 * result["scores"] + 1)(Odd("mapping"), images())
     torch.testing.assert_close(found, expected)
 
 

@@ -46,6 +46,8 @@ def test_element_escapes_text_and_attributes_but_not_elements() -> None:
 
 
 @given(finite, finite, st.integers(2, 8))
+@example(0.0, 0.0, 5)
+@example(0.0, 5e-324, 2)
 @example(0.0, 1e-275, 2)
 @example(1e6, 1e6 + 1e-9, 5)
 @settings(max_examples=25, deadline=None)

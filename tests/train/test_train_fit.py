@@ -225,6 +225,14 @@ def test_predict_takes_files_and_arrays(run: train.Run, tmp_path: Path):
     assert run.embed(pixels).shape == (3, run.model.backbone.out_features)
 
 
+def test_a_model_that_predicted_can_still_be_differentiated(run: train.Run):
+    opened = train.load(run.path)
+    images = torch.rand(2, 1, 8, 8)
+    opened.predict(images)
+    opened.model(images).sum().backward()
+    assert all(p.grad is not None for p in opened.model.parameters())
+
+
 @pytest.mark.parametrize("shape", [(2, 9, 9, 1), (2, 8, 8, 3), (8, 8, 1)])
 def test_arrays_of_another_shape_are_refused(run: train.Run, shape: tuple[int, ...]):
     with pytest.raises(ShapeError, match="images must"):

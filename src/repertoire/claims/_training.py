@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
 
 from repertoire import registry
 from repertoire.data import ImageSet, Loader, Splits
@@ -17,7 +19,20 @@ from repertoire.train import TrainConfig, make_config, outputs
 from repertoire.train._build import build_classifier, build_loss, build_method, channel_statistics, resolve
 from repertoire.train._optim import learning_rate, make_optimizer, schedule
 
-__all__ = ["accuracy", "embeddings", "new_method", "optimise", "probe", "probe_accuracy", "resolved", "train"]
+__all__ = [
+    "accuracy",
+    "embeddings",
+    "fit_tensors",
+    "new_method",
+    "optimise",
+    "perceptron",
+    "pixels",
+    "probe",
+    "probe_accuracy",
+    "resolved",
+    "several_digits",
+    "train",
+]
 
 
 def resolved(splits: Splits, *, device: str = "cpu", **fields: Any) -> TrainConfig:
@@ -98,3 +113,58 @@ def probe_accuracy(method: Method, splits: Splits) -> float:
 
 def _device(method: Method) -> torch.device:
     return next(method.parameters()).device
+
+
+def pixels(images: ImageSet) -> tuple[Tensor, Tensor]:
+    """Images as float rows in [0, 1] `[N, pixels]`, and their labels."""
+    values = images.pixels(np.arange(len(images))).reshape(len(images), -1)
+    return torch.from_numpy(values.astype(np.float32) / 255), torch.from_numpy(np.asarray(images.labels)).long()
+
+
+def perceptron(inputs: int, outputs: int, width: int = 128) -> nn.Module:
+    """A network with two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)
+    )
+
+
+def fit_tensors(
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+) -> nn.Module:
+    """Trains a network on tensors that fit into memory, with Adam; the order is a function of torch's random state."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    network.train()
+    for _ in range(epochs):
+        for index in torch.randperm(len(inputs), device=inputs.device).split(batch_size):
+            optimizer.zero_grad()
+            loss(network(inputs[index]), targets[index]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+def several_digits(images: ImageSet, count: int, seed: int, most: int = 4) -> tuple[Tensor, Tensor]:
+    """Scenes of one to `most` digits of different classes, overlaid: float `[count, pixels]`, and labels `[count, 10]`.
+
+    `most` is the number of quarters of a scene; each holds one digit or none.
+    """
+    rows, labels = pixels(images)
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.zeros(count, 10)
+    scenes = torch.zeros(count, most, rows.shape[1])
+    shown = torch.randint(1, most + 1, (count,), generator=generator)
+    for scene in range(count):
+        classes = torch.randperm(10, generator=generator)[: int(shown[scene])]
+        places = torch.randperm(most, generator=generator)[: len(classes)]
+        for place, label in zip(places.tolist(), classes.tolist(), strict=True):
+            members = (labels == label).nonzero().squeeze(1)
+            pick = int(torch.randint(len(members), (), generator=generator))
+            scenes[scene, place] = rows[members[pick]]
+        present[scene, classes] = 1.0
+    return scenes.flatten(1), present

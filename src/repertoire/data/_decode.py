@@ -1,7 +1,7 @@
 """From the bytes of an image file to a square RGB image, whatever kind of image file it is.
 
-This file imports nothing of Repertoire, and of other packages NumPy and Pillow only: it is also run by its path, as
-the program of the processes that decode (`_pool`), which so start in a fraction of the time that importing torch takes.
+This file is also run by its path, as the program of the processes that decode (`_pool`). So that they start in no time,
+it imports nothing of Repertoire, and NumPy only where it is needed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,14 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "decode",
-    "decode_rows",
-    "dimensions",
-    "grey",
-    "open_file",
-    "plain_reason",
-    "read_file",
-]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["decode", "decode_rows", "dimensions", "open_file", "plain_reason", "read_file"]
 
 MAX_PIXELS = 178_956_970
 """More are taken for a decompression bomb: a small file that unpacks to fill the memory. Pillow's own limit."""
@@ -88,18 +80,9 @@ def decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"] = "crop
         >>> decode(file.getvalue(), 8).shape
         (8, 8, 3)
     """
-    try:
-        with _open(data) as image:
-            # JPEG can be decoded at an eighth, a quarter or half the size; twice the target leaves enough to resample.
-            image.draft(None, (2 * size, 2 * size))
-            image.load()
-            # Asked after loading: Pillow turns TIFF itself, and says afterwards that nothing remains to be done.
-            turn = _UPRIGHT.get(_orientation(image))
-            # A square turned after it was made small costs next to nothing, and is the same square.
-            square = _square(_rgb(image), size, fit)
-            return np.asarray(square if turn is None else square.transpose(turn))
-    except Exception as error:  # a decoder that is fed a damaged file may raise anything at all
-        raise ValueError(plain_reason(error, data)) from error
+    import numpy as np
+
+    return np.asarray(_decode(data, size, fit))
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
@@ -113,12 +96,6 @@ def dimensions(data: bytes) -> tuple[int, int]:
             return image.size
     except Exception as error:
         raise ValueError(plain_reason(error, data)) from error
-
-
-def grey(pixels: np.ndarray) -> np.ndarray:
-    """Luma after ITU-R BT.601, uint8 `[..., 3]` to uint8 `[..., 1]`: (299 R + 587 G + 114 B) / 1000, rounded."""
-    luma = pixels @ np.array([299, 587, 114], dtype=np.uint32)
-    return ((luma + 500) // 1000).astype(np.uint8)[..., None]
 
 
 def open_file(path: str) -> tuple[io.FileIO, os.stat_result]:
@@ -158,25 +135,27 @@ def read_file(path: str) -> tuple[bytes, tuple[int, int, int]]:
 
 def decode_rows(
     paths: Sequence[str], size: int, fit: Literal["crop", "squash", "pad"]
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
+) -> tuple[bytes, list[dict[str, Any]]]:
     """Reads, hashes and decodes files, each read once.
 
     Returns:
-        uint8 `[n, size, size, 3]`, zero where a file failed; and for each file a dictionary that can be written as
-        JSON, with `signature` and `key` (the hash of its bytes) if it could be read, and `reason` if it cannot be used.
+        The bytes of uint8 `[n, size, size, 3]`, zero where a file failed; and for each file a dictionary that can be
+        written as JSON, with `signature` and `key` (the hash of its bytes) if it could be read, and `reason` if it
+        cannot be used.
     """
-    pixels = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
+    rows: list[bytes] = []
     outcomes: list[dict[str, Any]] = []
-    for row, path in zip(pixels, paths, strict=True):
+    for path in paths:
         outcome: dict[str, Any] = {}
         try:
             data, outcome["signature"] = read_file(path)
             outcome["key"] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-            row[:] = decode(data, size, fit)
+            rows.append(_decode(data, size, fit).tobytes())
         except (OSError, ValueError) as error:
+            rows.append(bytes(size * size * 3))
             outcome["reason"] = plain_reason(error)
         outcomes.append(outcome)
-    return pixels, outcomes
+    return b"".join(rows), outcomes
 
 
 def plain_reason(error: BaseException, data: bytes | None = None) -> str:
@@ -211,6 +190,22 @@ def plain_reason(error: BaseException, data: bytes | None = None) -> str:
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return "is truncated"
     return f"is damaged ({text or type(error).__name__})"
+
+
+def _decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"]) -> Image.Image:
+    """`decode`, before it is an array."""
+    try:
+        with _open(data) as image:
+            # JPEG can be decoded at an eighth, a quarter or half the size; twice the target leaves enough to resample.
+            image.draft(None, (2 * size, 2 * size))
+            image.load()
+            # Asked after loading: Pillow turns TIFF itself, and says afterwards that nothing remains to be done.
+            turn = _UPRIGHT.get(_orientation(image))
+            # A square turned after it was made small costs next to nothing, and is the same square.
+            square = _square(_rgb(image), size, fit)
+            return square if turn is None else square.transpose(turn)
+    except Exception as error:  # a decoder that is fed a damaged file may raise anything at all
+        raise ValueError(plain_reason(error, data)) from error
 
 
 class _TooLarge(Exception):
@@ -252,6 +247,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A grey image of 16 or 32 bits, or of floats, scaled to 8 bits."""
+    import numpy as np
+
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite numbers")
@@ -308,7 +305,7 @@ def _serve() -> None:
         pixels, outcomes = decode_rows(job["paths"], size, fit)
         answer: dict[str, Any] = {"outcomes": outcomes}
         try:
-            os.pwrite(descriptor, pixels.data, setting["offset"] + job["row"] * size * size * 3)
+            os.pwrite(descriptor, pixels, setting["offset"] + job["row"] * size * size * 3)
         except OSError as error:
             answer = {"errno": error.errno}
         print(json.dumps(answer), flush=True)

@@ -10,11 +10,11 @@ from itertools import islice
 
 import numpy as np
 
-from repertoire.data._decode import decode, grey, plain_reason, read_file
+from repertoire.data._decode import decode, plain_reason, read_file
 from repertoire.data._source import Fit
 from repertoire.errors import ConfigError, Unreadable, UnreadableImages
 
-__all__ = ["decode_files", "read_images"]
+__all__ = ["decode_files", "grey", "read_images"]
 
 
 def decode_files(
@@ -110,3 +110,9 @@ def read_images(
     if failures:
         raise UnreadableImages(failures, len(images) + len(failures))
     return images
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """Luma after ITU-R BT.601, uint8 `[..., 3]` to uint8 `[..., 1]`: (299 R + 587 G + 114 B) / 1000, rounded."""
+    luma = pixels @ np.array([299, 587, 114], dtype=np.uint32)
+    return ((luma + 500) // 1000).astype(np.uint8)[..., None]

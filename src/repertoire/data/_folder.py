@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from repertoire.data._cache import decode_once
-from repertoire.data._decode import dimensions, grey, read_file
+from repertoire.data._decode import dimensions, read_file
+from repertoire.data._files import grey
 from repertoire.data._source import Fit, SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits

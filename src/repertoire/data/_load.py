@@ -57,8 +57,12 @@ def load(
     if path.is_file():
         if path.suffix == ".npz":
             return registry.build("data", registry.Spec("npz", (text,)), request=request)
-        unpack = "; unpack it and give the folder" if path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
-        raise DataError(f"{ascii_path(text)} is a file, not a folder with a directory per class or an .npz file{unpack}")
+        unpack = (
+            "; unpack it and give the folder" if path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
+        )
+        raise DataError(
+            f"{ascii_path(text)} is a file, not a folder with a directory per class or an .npz file{unpack}"
+        )
     try:
         name = registry.parse(text).name
         registry.get("data", name)

@@ -87,7 +87,7 @@ def _here(setting: dict[str, Any], root: str, start: int, names: Sequence[str]) 
     pixels, outcomes = _decode.decode_rows([os.path.join(root, name) for name in names], size, setting["fit"])
     descriptor = os.open(setting["file"], os.O_WRONLY)
     try:
-        os.pwrite(descriptor, pixels.data, setting["offset"] + start * size * size * 3)
+        os.pwrite(descriptor, pixels, setting["offset"] + start * size * size * 3)
     finally:
         os.close(descriptor)
     return list(enumerate(outcomes, start))
@@ -150,10 +150,10 @@ class _Children:
     def _start(self) -> subprocess.Popen[str] | None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
         try:
-            # Not of our process group: Ctrl-C is for this process, which then closes the pipe. Without -P the directory
-            # of the script would be searched for modules.
+            # Modules are found where this process finds them (-S), and not beside the program (-P). Not of our process
+            # group: Ctrl-C is for this process, which then closes the pipe.
             process = subprocess.Popen(
-                [sys.executable, "-P", _PROGRAM],
+                [sys.executable, "-S", "-P", _PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ class GradCAM:
         L = \mathrm{ReLU}\Big( \sum_k \alpha_k A^k \Big)
 
     L is enlarged bilinearly to the size of the images. For a network that ends with a global average and a linear
-    classifier, it is the class activation map (CAM) up to a factor of 1/Z.
+    classifier, it is the positive part of the class activation map (CAM), divided by Z.
 
     The network runs once and as cheaply as it can: without a graph up to the layer, with one from there to the scores,
     and backward over that part only. It runs in evaluation mode, so that neither its statistics nor its weights change;
@@ -132,7 +132,8 @@ class GradCAM:
             torch.set_grad_enabled(False)
         if not outputs:
             raise ConfigError(f"layer {layer.name!r} does not run in the forward pass of the {type(model).__name__}")
-        scores = self._scores(model, result, len(inputs))
+        with torch.enable_grad():  # `output` may compute
+            scores = self._scores(model, result, len(inputs))
         # A matrix of ones and zeros rather than indexing: it needs nothing kept of targets made in inference mode.
         chosen = torch.zeros_like(scores).scatter_(1, _indices(targets, scores)[:, None], 1.0)
         gradient = None

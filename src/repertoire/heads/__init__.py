@@ -2,7 +2,8 @@
 
 from repertoire.heads._base import Head
 from repertoire.heads._cosine import Cosine
+from repertoire.heads._harmonic import Harmonic
 from repertoire.heads._linear import Linear
 from repertoire.heads._matryoshka import Matryoshka, nested_sizes
 
-__all__ = ["Cosine", "Head", "Linear", "Matryoshka", "nested_sizes"]
+__all__ = ["Cosine", "Harmonic", "Head", "Linear", "Matryoshka", "nested_sizes"]

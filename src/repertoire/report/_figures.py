@@ -69,8 +69,9 @@ def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> lis
     >>> ticks(1, 30, whole=True)
     [10, 20, 30]
     """
-    largest = max(abs(low), abs(high))
-    span = high - low if high - low > 1e-9 * largest else largest or 1.0
+    # An interval too short to be told from a point, or from zero, is given a width.
+    tiny, largest = 1e-300, max(abs(low), abs(high))
+    span = high - low if high - low > max(1e-9 * largest, tiny) else largest if largest > tiny else 1.0
     rough = max(span / most, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * (1 - 1e-9))
@@ -248,7 +249,7 @@ def spread(positions: Sequence[float], gap: float, low: float = -math.inf, high:
 
     >>> spread([10.0, 12.0, 50.0], 6)
     [8.0, 14.0, 50.0]
-    >>> spread([10.0, 12.0, 50.0], 6, low=10, high=48)
+    >>> spread([10.0, 12.0, 50.0], 6, low=10.0, high=48.0)
     [10.0, 16.0, 48.0]
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])

@@ -105,7 +105,7 @@ class RunDirectory:
         if not self.history_file.exists():
             return []
         rows = []
-        for line in self.history_file.read_text(encoding="utf-8").splitlines():
+        for line in self.history_file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:

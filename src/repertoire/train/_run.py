@@ -82,9 +82,12 @@ class Run:
                 raise RunError(f"{self.directory} is incomplete: it has no metrics.json")
             return {}
         try:
-            return json.loads(self.directory.metrics_file.read_text(encoding="utf-8"))
+            metrics = json.loads(self.directory.metrics_file.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{self.directory}/metrics.json is damaged: {error}") from None
+        if not isinstance(metrics, dict):
+            raise RunError(f"{self.directory}/metrics.json is damaged: it does not hold metrics")
+        return metrics
 
     @functools.cached_property
     def model(self) -> Classifier:
@@ -129,6 +132,7 @@ class Run:
     def splits(self) -> Splits:
         """The data the run was trained on, split as it was then."""
         c = self.config
+        import_plugins(c)
         return load_data(
             c.data,
             size=c.size,
@@ -187,6 +191,8 @@ class Run:
             images = self.read(images)
         tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         channels = int(self.info["channels"])
+        # Built outside inference mode: its weights must take gradients afterwards, for explainers and fine-tuning.
+        model = self.model
         logits, embeddings = [], []
         if tensor.ndim != 4:
             raise ShapeError(f"images must have four dimensions, found {list(tensor.shape)}")
@@ -200,9 +206,9 @@ class Run:
                         f"images must be uint8 [N, {self.size}, {self.size}, {channels}] or float "
                         f"[N, {channels}, {self.size}, {self.size}], found {tensor.dtype} {list(tensor.shape)}"
                     )
-                features = self.model.embed(chunk)
+                features = model.embed(chunk)
                 embeddings.append(features.float())
-                logits.append(self.model.head(features).float())
+                logits.append(model.head(features).float())
         width = self.model.backbone.out_features
         return Outputs(
             torch.cat(logits).numpy() if logits else np.zeros((0, len(self.classes)), np.float32),

@@ -1,1 +1,1 @@
-"""What the documentation build adds to the pages that people wrote: formulas, paper pages, tables, figures and the feed."""
+"""What the documentation build adds to pages that people wrote: formulas, paper pages, tables, figures, the feed."""

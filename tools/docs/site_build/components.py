@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 
 from repertoire import papers, registry
-from site_build.text import markdown
 
 __all__ = ["component_table", "try_it"]
 
@@ -24,8 +23,9 @@ def component_table(room: str) -> str:
     rows = ["| name | what it is | options | paper |", "| --- | --- | --- | --- |"]
     for entry in registry.entries(room):
         options = "<br>".join(f"`{option}`" for option in registry.user_options(entry)) or "none"
+        summary = entry.summary.replace("|", "\\|")  # a docstring is Markdown already
         paper = f"[{papers.get(entry.paper).year}](../papers/{entry.paper}.md)" if entry.paper else ""
-        rows.append(f"| [`{entry.name}`][{entry.dotted}] | {markdown(entry.summary)} | {options} | {paper} |")
+        rows.append(f"| [`{entry.name}`][{entry.dotted}] | {summary} | {options} | {paper} |")
     return "\n".join(rows)
 
 

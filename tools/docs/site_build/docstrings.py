@@ -34,7 +34,7 @@ class DocstringExtension(Extension):
     """See the module."""
 
     def extendMarkdown(self, md: Markdown) -> None:
-        # Fenced code is taken out of the text at priority 25: examples become such before, formulas are looked for after.
+        # Fenced code is taken out at priority 25: examples become such before, formulas are looked for after.
         md.preprocessors.register(_Examples(md), "docstring-examples", 27)
         md.preprocessors.register(_Formulas(md), "docstring-formulas", 22)
 
@@ -42,7 +42,7 @@ class DocstringExtension(Extension):
 class _Examples(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
         found: list[str] = []
-        fence = ""
+        fence = indent = ""
         inside = False
         for line in lines:
             if inside and not line.strip():

@@ -74,10 +74,8 @@ def differences_figure(evidence: Evidence) -> str:
     centre = x(evidence.mean)
     diamond = f"{centre - 7},{MEAN_Y} {centre},{MEAN_Y - 7} {centre + 7},{MEAN_Y} {centre},{MEAN_Y + 7}"
     parts.append(f'<polygon class="mean" points="{diamond}"><title>mean: {evidence.mean:+.4f}</title></polygon>')
-    metric = html.escape(evidence.metric)
-    parts.append(
-        f'<text class="title" x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">difference of {metric} in favour of the method</text>'
-    )
+    caption = f"difference of {html.escape(evidence.metric)} in favour of the method"
+    parts.append(f'<text class="title" x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{caption}</text>')
     described = (
         f"{len(evidence.seeds)} paired differences, mean {evidence.mean:+.4f}, 95 % interval {interval[0]:+.4f} to "
         f"{interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"

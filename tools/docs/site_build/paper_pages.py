@@ -59,8 +59,8 @@ def _quote(text: str) -> str:
 def _check(claim: Claim) -> str:
     return (
         f"> {markdown(claim.statement)}\n\n"
-        f"{markdown(claim.metric)} of {markdown(claim.method)} against {markdown(claim.baseline)}, on {markdown(claim.data)}; "
-        f"threshold {claim.threshold:+g}."
+        f"{markdown(claim.metric)} of {markdown(claim.method)} against {markdown(claim.baseline)}, "
+        f"on {markdown(claim.data)}; threshold {claim.threshold:+g}."
     )
 
 
@@ -70,14 +70,15 @@ def _evidence(evidence: Evidence, claim: Claim | None) -> str:
         if evidence.interval is None
         else f" (95 % interval {evidence.interval[0]:+.4f} to {evidence.interval[1]:+.4f})"
     )
+    method, baseline = markdown(evidence.method), markdown(evidence.baseline)
     rows = [
-        f"| seed | {markdown(evidence.method)} | {markdown(evidence.baseline)} | difference |",
+        f"| seed | {method} | {baseline} | difference |",
         "| ---: | ---: | ---: | ---: |",
     ]
     values = zip(evidence.seeds, evidence.method_values, evidence.baseline_values, evidence.differences, strict=True)
     rows += [
-        f"| {seed} | {method:.4f} | {baseline:.4f} | {difference:+.4f} |"
-        for seed, method, baseline, difference in values
+        f"| {seed} | {value:.4f} | {reference:.4f} | {difference:+.4f} |"
+        for seed, value, reference, difference in values
     ]
     stale = ""
     if claim is not None and evidence.is_stale(claim):
@@ -90,14 +91,16 @@ def _evidence(evidence: Evidence, claim: Claim | None) -> str:
         [
             "## What was measured",
             f"> {markdown(evidence.statement)}",
-            f"**{evidence.verdict.capitalize()}**: {markdown(evidence.metric)} differs by {evidence.mean:+.4f}{interval} in favour of "
-            f"{markdown(evidence.method)} over {markdown(evidence.baseline)}, on {markdown(evidence.data)}.{stale}",
+            f"**{evidence.verdict.capitalize()}**: {markdown(evidence.metric)} differs by "
+            f"{evidence.mean:+.4f}{interval} in favour of {method} over {baseline}, on "
+            f"{markdown(evidence.data)}.{stale}",
             differences_figure(evidence),
             '<details markdown="1"><summary>The numbers</summary>',
             "\n".join(rows),
             *([f"Measured beside it, seed by seed:\n{extra}"] if extra else []),
             f"Budget {evidence.budget}, {evidence.seconds:.0f} s in all, {evidence.measured[:10]}, commit "
-            f"{markdown((evidence.commit or 'unknown')[:12])}, torch {markdown(evidence.versions['torch'])}, {markdown(evidence.machine)}.",
+            f"{markdown((evidence.commit or 'unknown')[:12])}, torch {markdown(evidence.versions['torch'])}, "
+            f"{markdown(evidence.machine)}.",
             "</details>",
         ]
     )
@@ -106,8 +109,8 @@ def _evidence(evidence: Evidence, claim: Claim | None) -> str:
 def _try(card: papers.Card, catalogue: Catalogue) -> str:
     if not card.components:
         return (
-            "## Try it\n\nNo component performs this paper yet. Adding one is described in [Contributing](../contributing.md); "
-            f"what is near it: {family_link(card.family)}."
+            "## Try it\n\nNo component performs this paper yet. [Contributing](../contributing.md) says how to add "
+            f"one; what is near it: {family_link(card.family)}."
         )
     lines = [try_it(dotted, catalogue.entries.get(dotted)) for dotted in card.components]
     commands = [command for _, command in lines if command]

@@ -20,8 +20,8 @@ hide: [toc]
 # Papers
 
 Repertoire grows out of {total} papers. {built} of them can be performed today. Each has a page: what it says, what
-performs it, whether its claim held when it was measured here. A status is computed from the code and the stored evidence.
-What becomes performable is announced in an [Atom feed](../feed.xml).
+performs it, whether its claim held when it was measured here. A status is computed from the code and the stored
+evidence. What becomes performable is announced in an [Atom feed](../feed.xml).
 
 """
 
@@ -33,10 +33,11 @@ hide: [toc]
 
 # Evidence
 
-A claim runs a paper's method and the obvious baseline on the same data and the same seeds. It **holds** if the whole 95 %
-interval of the paired differences lies above a threshold that was written down before the first measurement; it **does
-not hold** if the whole interval lies below; otherwise it is **inconclusive**. A claim that does not hold is reported as
-just that. The budgets are small: a verdict speaks of the data and the sizes that the table names, not of the paper's own.
+A claim runs a paper's method and the obvious baseline on the same data and the same seeds. It **holds** if the whole
+95 % interval of the paired differences lies above a threshold that was written down before the first measurement; it
+**does not hold** if the whole interval lies below; otherwise it is **inconclusive**. A claim that does not hold is
+reported as just that. The budgets are small: a verdict speaks of the data and the sizes that the table names, not of
+the paper's own.
 
 """
 
@@ -60,7 +61,8 @@ def papers_page(catalogue: Catalogue) -> str:
     return (
         _PAPERS.format(total=len(cards), built=built)
         + '<form id="paper-filters" class="paper-filters" hidden>\n'
-        + '<label>Search<input type="search" name="text" placeholder="few labels, noisy labels, SupCon ..." autocomplete="off"></label>\n'
+        + '<label>Search<input type="search" name="text" autocomplete="off" '
+        + 'placeholder="few labels, noisy labels, SupCon ..."></label>\n'
         + f'<label>Family<select name="family"><option value="">all</option>{choices}</select></label>\n'
         + f'<label>Status<select name="status"><option value="">all</option>{statuses}</select></label>\n'
         + '<button type="reset">Clear</button>\n</form>\n'
@@ -106,8 +108,9 @@ def evidence_page(catalogue: Catalogue) -> str:
     )
     return (
         _EVIDENCE
-        + f'<div class="wide-table evidence-table"><table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n\n'
-        + "Measure on your own machine with `repertoire claims run SLUG`, or all that is missing or stale with `make evidence`.\n"
+        + f'<div class="wide-table evidence-table"><table>\n<thead><tr>{cells}</tr></thead>\n'
+        + f"<tbody>\n{rows}\n</tbody></table></div>\n\n"
+        + "Measure on your own machine with `repertoire claims run SLUG`, or all claims with `make evidence`.\n"
     )
 
 

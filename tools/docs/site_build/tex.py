@@ -10,91 +10,11 @@ import html
 import re
 from collections.abc import Callable
 
+from site_build import symbols
+
 __all__ = ["TexError", "to_mathml"]
 
 _TOKEN = re.compile(r"\\[a-zA-Z]+\*?|\\.|\d+(?:\.\d+)?|\s+|.", re.DOTALL)
-
-_IDENTIFIERS = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ϵ", "varepsilon": "ε", "zeta": "ζ", "eta": "η",
-    "theta": "θ", "vartheta": "ϑ", "iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π",
-    "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "ϕ", "varphi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω", "upsilon": "υ",
-    "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Xi": "Ξ", "Pi": "Π", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ",
-    "Omega": "Ω", "ell": "ℓ", "infty": "∞", "partial": "∂", "nabla": "∇", "emptyset": "∅", "top": "⊤", "bot": "⊥",
-    "Re": "ℜ", "Im": "ℑ", "hbar": "ℏ", "dots": "…", "ldots": "…", "cdots": "⋯", "vdots": "⋮", "ddots": "⋱", "star": "⋆",
-    "prime": "′", "dagger": "†",
-}  # fmt: skip
-_OPERATORS = {
-    "cdot": "⋅", "times": "×", "div": "÷", "pm": "±", "mp": "∓", "circ": "∘", "odot": "⊙", "otimes": "⊗", "oplus": "⊕",
-    "ast": "∗", "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "ne": "≠", "neq": "≠", "approx": "≈", "sim": "∼",
-    "equiv": "≡", "propto": "∝", "ll": "≪", "gg": "≫", "in": "∈", "notin": "∉", "ni": "∋", "subset": "⊂",
-    "subseteq": "⊆", "cup": "∪", "cap": "∩", "setminus": "∖", "mid": "∣", "parallel": "∥", "perp": "⟂", "forall": "∀",
-    "exists": "∃", "neg": "¬", "land": "∧", "lor": "∨", "wedge": "∧", "vee": "∨", "to": "→", "rightarrow": "→",
-    "leftarrow": "←", "gets": "←", "mapsto": "↦", "Rightarrow": "⇒", "Leftarrow": "⇐", "leftrightarrow": "↔", "iff": "⇔",
-    "colon": ":", "triangleq": "≜", "backslash": "∖", "%": "%", "#": "#", "_": "_", "&": "&", "$": "$",
-}  # fmt: skip
-_LARGE = {"sum": "∑", "prod": "∏", "int": "∫", "bigcup": "⋃", "bigcap": "⋂", "bigoplus": "⨁", "coprod": "∐"}
-_DELIMITERS = {
-    "(": "(", ")": ")", "[": "[", "]": "]", "|": "|", "/": "/", ".": "", "\\{": "{", "\\}": "}", "\\|": "‖", "\\Vert": "‖",
-    "\\lVert": "‖", "\\rVert": "‖", "\\vert": "|", "\\lvert": "|", "\\rvert": "|", "\\langle": "⟨", "\\rangle": "⟩",
-    "\\lfloor": "⌊", "\\rfloor": "⌋", "\\lceil": "⌈", "\\rceil": "⌉", "\\lbrace": "{", "\\rbrace": "}", "<": "⟨", ">": "⟩",
-}  # fmt: skip
-_OPENING = {"\\lVert", "\\lvert", "\\langle", "\\lfloor", "\\lceil", "\\{", "\\lbrace"}
-_FUNCTIONS = {
-    "log", "ln", "exp", "sin", "cos", "tan", "tanh", "cosh", "sinh", "arctan", "arccos", "det", "dim", "ker", "deg", "rank", "arg",
-}  # fmt: skip
-_LIMITED = {
-    "max": "max",
-    "min": "min",
-    "sup": "sup",
-    "inf": "inf",
-    "lim": "lim",
-    "argmax": "arg max",
-    "argmin": "arg min",
-    "Pr": "Pr",
-}
-_ACCENTS = {
-    "hat": "^",
-    "widehat": "^",
-    "bar": "¯",
-    "overline": "¯",
-    "tilde": "~",
-    "widetilde": "~",
-    "vec": "→",
-    "dot": "˙",
-    "ddot": "¨",
-}
-_SPACES = {",": "0.17em", ":": "0.22em", ";": "0.28em", "!": "-0.17em", " ": "0.33em", "quad": "1em", "qquad": "2em"}
-_STYLES = {"mathrm": "", "operatorname": "", "text": "", "textrm": "", "mathbf": "bold", "boldsymbol": "bold", "mathbb": "double", "mathcal": "script"}  # fmt: skip
-_SIZES = {
-    "big": 1.2,
-    "bigl": 1.2,
-    "bigr": 1.2,
-    "Big": 1.6,
-    "Bigl": 1.6,
-    "Bigr": 1.6,
-    "bigg": 2.1,
-    "biggl": 2.1,
-    "biggr": 2.1,
-}
-_TABLES = {
-    "cases": ("{", ""),
-    "aligned": ("", ""),
-    "align": ("", ""),
-    "matrix": ("", ""),
-    "pmatrix": ("(", ")"),
-    "bmatrix": ("[", "]"),
-}
-
-# First capital, first small letter and first digit of an alphabet of Unicode; 0 where it has none.
-_ALPHABETS = {
-    "bold": (0x1D400, 0x1D41A, 0x1D7CE),
-    "double": (0x1D538, 0x1D552, 0x1D7D8),
-    "script": (0x1D49C, 0x1D4B6, 0),
-}
-_IRREGULAR = {
-    "double": dict(zip("CHNPQRZ", "ℂℍℕℙℚℝℤ", strict=True)),
-    "script": dict(zip("BEFHILMRego", "ℬℰℱℋℐℒℳℛℯℊℴ", strict=True)),
-}
 
 
 class TexError(ValueError):
@@ -218,42 +138,48 @@ class _Parser:
 
     def command(self, token: str) -> tuple[str, bool]:
         name = token[1:]
-        if name in _IDENTIFIERS:
-            return f"<mi>{_IDENTIFIERS[name]}</mi>", False
-        if name in _LARGE:
-            return f"<mo>{_LARGE[name]}</mo>", name != "int"
-        if token in _DELIMITERS:
-            form = ' form="prefix"' if token in _OPENING else ' form="postfix"' if token.startswith("\\r") else ""
-            return f'<mo stretchy="false"{form}>{_DELIMITERS[token]}</mo>', False
-        if name in _OPERATORS:
-            return f"<mo>{html.escape(_OPERATORS[name])}</mo>", False
-        if name in _FUNCTIONS:
+        if name in symbols.IDENTIFIERS:
+            return f"<mi>{symbols.IDENTIFIERS[name]}</mi>", False
+        if name in symbols.LARGE:
+            return f"<mo>{symbols.LARGE[name]}</mo>", name != "int"
+        if token in symbols.DELIMITERS:
+            form = (
+                ' form="prefix"' if token in symbols.OPENING else ' form="postfix"' if token.startswith("\\r") else ""
+            )
+            return f'<mo stretchy="false"{form}>{symbols.DELIMITERS[token]}</mo>', False
+        if name in symbols.OPERATORS:
+            return f"<mo>{html.escape(symbols.OPERATORS[name])}</mo>", False
+        if name in symbols.FUNCTIONS:
             return f"<mi>{name}</mi><mo>\u2061</mo>" if self.peek() not in ("_", "^") else f"<mi>{name}</mi>", False
-        if name in _LIMITED:
-            return f"<mi>{_LIMITED[name]}</mi>", True
-        if name in _SPACES:
-            return f'<mspace width="{_SPACES[name]}"/>', False
-        if name in _STYLES:
+        if name in symbols.LIMITED:
+            return f"<mi>{symbols.LIMITED[name]}</mi>", True
+        if name in symbols.SPACES:
+            return f'<mspace width="{symbols.SPACES[name]}"/>', False
+        if name in symbols.STYLES:
             return self.styled(name), False
-        if name in _ACCENTS:
-            return f'<mover accent="true">{self.argument()}<mo>{_ACCENTS[name]}</mo></mover>', False
-        if name in _SIZES:
-            size = f"{_SIZES[name]}em"
+        if name in symbols.ACCENTS:
+            return f'<mover accent="true">{self.argument()}<mo>{symbols.ACCENTS[name]}</mo></mover>', False
+        if name in symbols.SIZES:
+            size = f"{symbols.SIZES[name]}em"
             return f'<mo stretchy="true" minsize="{size}" maxsize="{size}">{self.delimiter()}</mo>', False
         structure: dict[str, Callable[[], tuple[str, bool]]] = {
-            "frac": self.fraction, "tfrac": self.fraction, "dfrac": self.fraction, "sqrt": self.root, "left": self.fenced,
-            "begin": self.table, "underset": self.underset, "overset": self.overset, "underbrace": self.underbrace,
+            "begin": self.table,
             "binom": self.binomial,
-        }  # fmt: skip
+            "left": self.fenced,
+            "overset": self.overset,
+            "sqrt": self.root,
+            "underbrace": self.underbrace,
+            "underset": self.underset,
+        } | dict.fromkeys(("frac", "tfrac", "dfrac"), self.fraction)
         if name in structure:
             return structure[name]()
         raise self.error(f"the command {token} is not known (see tools/docs/site_build/tex.py)")
 
     def delimiter(self) -> str:
         token = self.take()
-        if token not in _DELIMITERS:
+        if token not in symbols.DELIMITERS:
             raise self.error(f"{token!r} is no delimiter")
-        return html.escape(_DELIMITERS[token])
+        return html.escape(symbols.DELIMITERS[token])
 
     def fraction(self) -> tuple[str, bool]:
         return f"<mfrac>{self.argument()}{self.argument()}</mfrac>", False
@@ -292,7 +218,7 @@ class _Parser:
         text = self.raw().strip() if name != "text" else self.raw()
         if name == "text":
             return f"<mtext>{html.escape(text)}</mtext>"
-        alphabet = _STYLES[name]
+        alphabet = symbols.STYLES[name]
         if not alphabet:
             return f'<mi mathvariant="normal">{html.escape(text)}</mi>'
         if text.startswith("\\"):
@@ -301,9 +227,9 @@ class _Parser:
 
     def table(self) -> tuple[str, bool]:
         name = self.raw().removesuffix("*")
-        if name not in _TABLES:
+        if name not in symbols.TABLES:
             raise self.error(f"the environment {name!r} is not known")
-        opening, closing = _TABLES[name]
+        opening, closing = symbols.TABLES[name]
         rows: list[str] = []
         cells: list[str] = []
         while True:
@@ -325,9 +251,9 @@ class _Parser:
 
 def _letter(character: str, alphabet: str) -> str:
     """The letter in another alphabet of Unicode; itself where that has none."""
-    if character in _IRREGULAR.get(alphabet, {}):
-        return _IRREGULAR[alphabet][character]
-    capital, small, digit = _ALPHABETS[alphabet]
+    if character in symbols.IRREGULAR.get(alphabet, {}):
+        return symbols.IRREGULAR[alphabet][character]
+    capital, small, digit = symbols.ALPHABETS[alphabet]
     for first, base in (("A", capital), ("a", small), ("0", digit)):
         span = 10 if first == "0" else 26
         if base and 0 <= ord(character) - ord(first) < span:

@@ -1,0 +1,67 @@
+"""The harmonic classifier: distances to class centres, in powers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from repertoire.heads._base import Head
+from repertoire.registry import register
+
+__all__ = ["Harmonic"]
+
+
+@register("heads", "harmonic", paper="harmonic-loss")
+class Harmonic(Head):
+    r"""Harmonic classifier: a class is as likely as a negative power of the distance to its centre.
+
+    Baek et al., *Harmonic Loss Trains Interpretable AI Models* (2025):
+
+    .. math::
+        f_k = -n \log \lVert z - w_k \rVert, \qquad
+        \mathrm{softmax}(f)_k = \frac{\lVert z - w_k \rVert^{-n}}{\sum_j \lVert z - w_j \rVert^{-n}}
+
+    Cross-entropy on these logits is the harmonic loss. It is zero at finite weights, where each class vector is the
+    point that its features have moved to; the scale of features and class vectors together changes nothing.
+
+    A distance of zero would be an infinite logit, so `eps` is added to the squared distances.
+
+    Args:
+        in_features: d, width of the features `[N, d]`.
+        num_classes: C, width of the logits `[N, C]`.
+        exponent: n, positive; the square root of d by default, as the paper recommends.
+        eps: added to the squared distances, positive; it bounds the gradient near a centre.
+
+    Shapes:
+        features float `[N, d]` to logits `[N, C]`; float32 for half-precision features.
+
+    Raises:
+        ValueError: the exponent or eps is not a positive number.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.heads import Harmonic
+        >>> head = Harmonic(8, 3)
+        >>> z = head.weight[1:2].detach() + 0.01
+        >>> head(z).argmax(1)
+        tensor([1])
+    """
+
+    def __init__(self, in_features: int, num_classes: int, exponent: float | None = None, eps: float = 1e-4) -> None:
+        super().__init__(in_features, num_classes)
+        exponent = math.sqrt(in_features) if exponent is None else exponent
+        for name, value in (("exponent", exponent), ("eps", eps)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, found {value}")
+        self.exponent = exponent
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
+        half = features.dtype in (torch.float16, torch.bfloat16)
+        z, w = (features.float(), self.weight.float()) if half else (features, self.weight)
+        return -self.exponent / 2 * torch.log(torch.cdist(z, w).square() + self.eps)
