@@ -26,7 +26,7 @@ def test_the_file_agrees_with_the_model_for_any_batch(run: train.Run, tmp_path: 
     images = torch.rand(7, 1, 8, 8)
     found = _export._read_and_run(_with_suffix(target, format), images, format)
     np.testing.assert_allclose(found, run.predict(images), atol=1e-5)
-    facts = json.loads((tmp_path / "model.json").read_text())
+    facts = json.loads((tmp_path / "model.bin.json").read_text())
     assert facts == {"classes": ["top", "middle", "bottom"], "size": 8, "channels": 1, "input": "float32 in [0, 1]"}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
 import math
 import pkgutil
+import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -141,7 +143,7 @@ class Claim:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the source of the claim, of a helper of this package that it calls, or a constant does.
+        """Changes whenever the code of the claim, of a helper of this package that it calls, or a constant does.
 
         Evidence with another fingerprint is stale: it was measured by another program.
         """
@@ -156,7 +158,7 @@ def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str
     if function in seen:
         return
     seen.add(function)
-    yield inspect.getsource(function)
+    yield _code(inspect.getsource(function))
     if not isinstance(function, types.FunctionType):
         return
     for name in sorted(_names(function.__code__)):
@@ -166,6 +168,15 @@ def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str
                 yield from _sources(value, seen)
         elif name.isupper() and name in function.__globals__:
             yield f"{name}={value!r}"
+
+
+def _code(source: str) -> str:
+    """A function's code without what says nothing of what it does: comments, docstrings, layout."""
+    tree = ast.parse(textwrap.dedent(source))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def _names(code: types.CodeType) -> set[str]:

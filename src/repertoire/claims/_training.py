@@ -137,9 +137,13 @@ def fit_tensors(
     epochs: int,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
-    """Trains a network on tensors that fit into memory, with Adam; the order is a function of torch's random state."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    """Trains a network on tensors that fit into memory; the order is a function of torch's random state.
+
+    The optimizer is Adam, unless one is given that goes on from an earlier call.
+    """
+    optimizer = optimizer or torch.optim.Adam(network.parameters(), lr=learning_rate)
     network.train()
     for _ in range(epochs):
         for index in torch.randperm(len(inputs), device=inputs.device).split(batch_size):

@@ -124,7 +124,7 @@ def harmonic(budget: Budget, seed: int) -> Measured:
     tenth = replace(splits, train=splits.train.subset(np.arange(0, len(splits.train), 10)))
     options = {
         "backbone": "convnet:width=16,depth=3",
-        "epochs": budget.pick(smoke=3, small=60, full=100),
+        "epochs": budget.pick(smoke=1, small=60, full=100),
         "seed": seed,
         "device": budget.device,
     }

@@ -22,9 +22,9 @@ from repertoire.data import load
 def supcon(budget: Budget, seed: int) -> Measured:
     """Khosla et al., *Supervised Contrastive Learning* (2020): cross-entropy against L_out.
 
-    The contrastive loss sees two views of each image, so cross-entropy trains for twice the epochs. Two drafts of the small
-    budget were dropped before any evidence was kept, on a seed that is not among its seeds: ten epochs, after which
-    neither had learned, and the crops of SimCLR, which at 32 pixels often cut the shape away altogether.
+    The contrastive loss sees two views of each image, so cross-entropy trains for twice the epochs. Two drafts of the
+    small budget were dropped before any evidence was kept, on a seed that is not among its seeds: ten epochs, after
+    which neither had learned, and the crops of SimCLR, which at 32 pixels often cut the shape away altogether.
     """
     count = budget.pick(smoke=300, small=2000, full=50_000)
     splits = load(f"shapes:count={count},classes=8", size=32, seed=seed)

@@ -42,4 +42,5 @@ def dexml(budget: Budget, seed: int) -> Measured:
         with torch.no_grad():
             scores = network(test_inputs).numpy()
         found.append(float(label_ranking_average_precision_score(test_targets.numpy(), scores)))
-    return Measured(*found)
+    decoupled, shared = found
+    return Measured(decoupled, shared)

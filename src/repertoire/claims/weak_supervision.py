@@ -21,8 +21,8 @@ def _one_of(targets: Tensor, seed: int) -> Tensor:
 @claim(
     "em-apl",
     statement=(
-        "Where one label of each image is known, entropy maximisation with asymmetric pseudo-labels ranks images better "
-        "than taking all other labels to be absent."
+        "Where one label of each image is known, entropy maximisation with asymmetric pseudo-labels ranks images "
+        "better than taking all other labels to be absent."
     ),
     metric="mean average precision over labels",
     method="entropy maximisation and pseudo-labels",
@@ -50,11 +50,12 @@ def em_apl(budget: Budget, seed: int) -> Measured:
             return float(average_precision_score(test_targets.numpy(), network(test_inputs).numpy(), average="macro"))
 
     network, targets, loss = fresh(), known, losses.SinglePositive()
-    fit_tensors(network, inputs, targets, loss, epochs=warm_up)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    fit_tensors(network, inputs, targets, loss, epochs=warm_up, optimizer=optimizer)
     for _ in range(epochs - warm_up):
         with torch.no_grad():
             targets = losses.asymmetric_pseudo_labels(network(inputs), targets, share=0.9 / (epochs - warm_up))
-        fit_tensors(network, inputs, targets, loss, epochs=1)
+        fit_tensors(network, inputs, targets, loss, epochs=1, optimizer=optimizer)
     binary = nn.BCEWithLogitsLoss()
     absent = precision(fit_tensors(fresh(), inputs, known, binary, epochs=epochs))
     full = precision(fit_tensors(fresh(), inputs, every, binary, epochs=epochs))

@@ -5,13 +5,14 @@ Each command is a file of this folder, and imports what it needs when it runs, s
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 import typer
 
-from repertoire.errors import Interrupted, RepertoireError, RepertoireWarning
+from repertoire.errors import Interrupted, RepertoireError, RepertoireWarning, ascii_path
 
 __all__ = ["build_app", "main"]
 
@@ -66,10 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"repertoire: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
-    except BrokenPipeError:
-        # `repertoire predict ... | head` closes our output: not an error of ours.
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{ascii_path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"repertoire: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _show_warning(

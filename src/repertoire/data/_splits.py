@@ -34,7 +34,8 @@ def make_splits(
 
     Args:
         images: the training images, or all of them.
-        val_set, test_set: the parts that the source has.
+        val_set, test_set: the parts that the source has; without their unlabelled images, and drawn like the others if
+            nothing is left.
         seed: another seed, another draw.
         val, test: shares of each class to draw, of the images that `images` holds.
         source, augmentation, skipped, notes: passed on.
@@ -48,6 +49,9 @@ def make_splits(
             f"{source} has {len(images.classes)} class{'es' if not images.classes else ''}"
             f"{': ' + ascii_path(images.classes[0]) if images.classes else ''}; a classifier needs at least two"
         )
+    test_set, unlabelled_test = _labelled_only(test_set, "test")
+    val_set, unlabelled_val = _labelled_only(val_set, "validation")
+    notes = notes + unlabelled_test + unlabelled_val
     shares = {"test": test if test_set is None else 0.0, "val": val if val_set is None else 0.0}
     if sum(shares.values()) >= 1:
         raise DataError(f"val {val:g} and test {test:g} leave nothing to train on; together they must be less than 1")
@@ -66,6 +70,15 @@ def make_splits(
         skipped=skipped,
         notes=notes,
     )
+
+
+def _labelled_only(images: ImageSet | None, part: str) -> tuple[ImageSet | None, tuple[str, ...]]:
+    """A part without its unlabelled images, which can measure nothing; None if no image is left."""
+    if images is None or (images.labels >= 0).all():
+        return images, ()
+    keep = np.flatnonzero(images.labels >= 0)
+    note = f"{len(images) - len(keep)} {part} images have no label and were left out."
+    return (images.subset(keep) if len(keep) else None), (note,)
 
 
 def _assign(images: ImageSet, shares: dict[str, float], seed: int, source: str) -> np.ndarray:

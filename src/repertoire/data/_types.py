@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from repertoire.errors import DataError, Unreadable
@@ -147,7 +147,10 @@ class Batch:
         return len(self.targets)
 
     def split(self, parts: int) -> Iterator[Batch]:
-        """`parts` consecutive pieces of nearly equal size; fewer if the batch is smaller than that."""
-        for rows in torch.arange(len(self), device=self.targets.device).tensor_split(min(parts, len(self))):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        """`parts` consecutive pieces of nearly equal size; fewer where a piece would be a single image, which batch
+        normalisation cannot use."""
+        parts = max(1, min(parts, len(self) // 2))
+        bounds = [len(self) * i // parts for i in range(parts + 1)]
+        for start, stop in pairwise(bounds):
+            part = slice(start, stop)
             yield Batch(tuple(view[part] for view in self.views), self.targets[part], self.index[part])

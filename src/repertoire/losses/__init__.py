@@ -24,7 +24,7 @@ from repertoire.losses._logit_adjustment import (
     balanced_softmax_loss,
     logit_adjusted_loss,
 )
-from repertoire.losses._multilabel import MultiLabelLoss
+from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses._nonfinite import explain_nonfinite
 from repertoire.losses._nt_xent import NTXent, nt_xent_loss
 from repertoire.losses._reject import Reject, reject_loss
@@ -63,6 +63,7 @@ __all__ = [
     "balanced_softmax_loss",
     "check_embeddings",
     "check_logits",
+    "check_multilabel",
     "check_views",
     "cross_entropy",
     "decoupled_softmax_loss",

@@ -30,11 +30,16 @@ class Method(nn.Module):
         model: the classifier inside: what is left when training is over.
         views: how many augmented views of each sample `step` wants.
         augmentation: the augmentation it was designed for, or None for whatever suits the data.
+        needs_labels: whether images without a label are of no use to it.
+        separable: whether the loss of a batch is the mean of the losses of its samples, so that a batch may be
+            processed in pieces. Not so where samples are compared with each other.
     """
 
     model: Classifier
     views: int = 1
     augmentation: str | None = None
+    needs_labels: bool = False
+    separable: bool = True
 
     def step(self, batch: Batch) -> Step:
         """The loss of one batch."""

@@ -48,6 +48,7 @@ class Embedding(Method):
     """
 
     augmentation = "simclr"
+    separable = False
 
     def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
         super().__init__()
@@ -75,9 +76,12 @@ class Embedding(Method):
             loss = self.loss(projected, torch.where(labels < 0, own, labels))
         else:
             loss = self.loss(*projected.chunk(count))
-        logits = self.model.head(features.detach(), labels)
+        outputs = self.model.head.outputs(features.detach(), labels)
         # Unlabelled samples (-1) train the encoder and leave the read-out alone.
-        readout = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp_min(1)
-        accuracy = (logits.detach().argmax(1) == labels).float().mean()
+        total = sum(
+            weight * F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") for weight, logits in outputs
+        )
+        readout = total / (labels >= 0).sum().clamp_min(1)
+        accuracy = (outputs[0][1].detach().argmax(1) == labels).float().mean()
         logs = {"loss": loss.detach(), "readout_loss": readout.detach(), "accuracy": accuracy}
         return Step(loss + readout, logs)

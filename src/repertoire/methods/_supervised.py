@@ -24,7 +24,7 @@ class Supervised(Method):
         loss: a loss on logits.
 
     Raises:
-        ConfigError: the loss is not one on logits.
+        ConfigError: the loss is not one on logits, or does not reduce to a scalar.
 
     Example:
         >>> from repertoire import backbones, heads, losses
@@ -39,12 +39,16 @@ class Supervised(Method):
         torch.Size([])
     """
 
+    needs_labels = True
+
     def __init__(self, model: Classifier, loss: Loss) -> None:
         super().__init__()
         if not isinstance(loss, LogitsLoss):
             raise ConfigError(
                 f"method 'supervised' needs a loss on logits, not one on {loss.contract}; use method 'embedding'"
             )
+        if loss.reduction == "none":
+            raise ConfigError("method 'supervised' minimises one number: reduction must be 'mean' or 'sum', not 'none'")
         self.model = model
         self.loss = loss
 

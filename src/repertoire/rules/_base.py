@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
+from repertoire.errors import ConfigError
 from repertoire.methods import Method
 
 if TYPE_CHECKING:
@@ -51,7 +52,15 @@ class Rule:
             clip: largest norm of the gradient; no clipping if None.
             accumulate: pieces that a batch is processed in, for batches too large for the memory. Batch
                 normalisation sees one piece at a time.
+
+        Raises:
+            ConfigError: the batch cannot be processed in pieces, because the loss compares its samples.
         """
+        if accumulate > 1 and not method.separable:
+            raise ConfigError(
+                "accumulate splits a batch into pieces, and this loss compares the samples of a batch with each other: "
+                "each piece would be contrasted only with itself. Use a smaller batch_size"
+            )
         if fabric is None:
             from lightning_fabric import Fabric
 
@@ -82,6 +91,12 @@ class Rule:
         """Restores what `state_dict` gave."""
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for parameter, held in optimizer.state.items():
+                for name, value in held.items():
+                    # In the memory layout of its parameter (channels last), as it was before it was stored: mixed
+                    # layouts are slow on a GPU.
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
@@ -91,7 +106,7 @@ class Rule:
             with self.fabric.no_backward_sync(self.module, enabled=not last):
                 step = self.module(piece)
                 self.fabric.backward(step.loss * share if share != 1 else step.loss)
-            for name, value in step.logs.items():
+            for name, value in {"loss": step.loss.detach(), **step.logs}.items():
                 logs[name] = logs.get(name, 0) + value * share
         return logs
 

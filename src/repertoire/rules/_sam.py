@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Method
 from repertoire.registry import register
-from repertoire.rules._base import Rule
+from repertoire.rules._base import MakeOptimizer, Rule
 
 __all__ = ["SAM"]
 
@@ -49,14 +51,18 @@ class SAM(Rule):
     """
 
     def __init__(self, rho: float = 0.05, adaptive: bool = False) -> None:
-        if not rho > 0:
-            raise ConfigError(f"rho must be positive, found {rho}")
+        if not 0 < rho < math.inf:
+            raise ConfigError(f"rho must be a positive number, found {rho}")
         self.rho = rho
         self.adaptive = adaptive
 
-    def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
+    def setup(self, method: Method, make_optimizer: MakeOptimizer, **options: Any) -> None:
+        """See `Rule.setup`."""
+        super().setup(method, make_optimizer, **options)
         if self.fabric.strategy.precision.precision == "16-mixed":
             raise ConfigError("rule 'sam' does not work in float16: use --precision bf16")
+
+    def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         device = batch.targets.device
         random = torch.random.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
         with self.fabric.no_backward_sync(self.module):

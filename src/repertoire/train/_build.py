@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 
 from repertoire import registry
 from repertoire.data import Splits
-from repertoire.errors import ConfigError, RunError
+from repertoire.errors import ConfigError
 from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Normalize
@@ -25,11 +28,19 @@ def import_plugins(config: TrainConfig) -> None:
     Raises:
         ConfigError: one of them cannot be imported.
     """
-    for name in config.plugins:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"plugins: cannot import {name!r}: {error}") from error
+    if not config.plugins:
+        return
+    here = str(Path.cwd())
+    # The command's own directory is on the path of modules, the user's is not.
+    sys.path.insert(0, here)
+    try:
+        for name in config.plugins:
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                raise ConfigError(f"plugins: cannot import {name!r}: {error}") from error
+    finally:
+        sys.path.remove(here)
 
 
 def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
@@ -52,26 +63,41 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
 
 def channel_statistics(splits: Splits, most: int = 10_000) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over at most `most` evenly spaced training images, in [0, 1]."""
-    count = len(splits.train)
+    images = splits.train
+    count = len(images)
     index = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-    total = np.zeros(splits.train.channels)
-    squares = np.zeros(splits.train.channels)
-    pixels = 0
-    for start in range(0, len(index), 1024):
-        chunk = splits.train.pixels(index[start : start + 1024]).reshape(-1, splits.train.channels) / 255.0
-        total += chunk.sum(0)
-        squares += (chunk**2).sum(0)
-        pixels += len(chunk)
-    mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    # Counts of the 256 values are exact, and need no floating-point copy of the images.
+    histogram = np.zeros((images.channels, 256))
+    step = max(1, 2**24 // images.images[0].nbytes)
+    for start in range(0, len(index), step):
+        chunk = images.pixels(index[start : start + step])
+        for channel in range(images.channels):
+            histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    values = np.arange(256) / 255.0
+    share = histogram / histogram.sum(1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     return mean.tolist(), std.tolist()
 
 
 def build_classifier(
-    config: TrainConfig, *, num_classes: int, channels: int, size: int, mean: list[float], std: list[float]
+    config: TrainConfig,
+    *,
+    num_classes: int,
+    channels: int,
+    size: int,
+    mean: list[float],
+    std: list[float],
+    pretrained: bool = True,
 ) -> Classifier:
-    """The network, with fresh weights from torch's random state."""
-    backbone = registry.build("backbones", config.backbone, in_channels=channels, image_size=size)
+    """The network, with fresh weights from torch's random state.
+
+    `pretrained=False` is for a network whose weights are about to be loaded: it fetches none, whatever the spec says.
+    """
+    spec = registry.parse(config.backbone)
+    if not pretrained:
+        spec = replace(spec, kwargs={key: value for key, value in spec.kwargs.items() if key != "pretrained"})
+    backbone = registry.build("backbones", spec, in_channels=channels, image_size=size)
     head: Head = registry.build("heads", config.head, in_features=backbone.out_features, num_classes=num_classes)
     return Classifier(Normalize(mean, std), backbone, head)
 
@@ -94,10 +120,3 @@ def build_loss(config: TrainConfig, counts: np.ndarray) -> Loss:
 def build_method(config: TrainConfig, model: Classifier, loss: Loss) -> Method:
     """The method around a classifier and a loss."""
     return registry.build("methods", config.method, model=model, loss=loss)
-
-
-def check_info(info: dict[str, Any], path: object) -> None:
-    """Raises `RunError` unless `run.json` has what rebuilding the network needs."""
-    missing = [key for key in ("classes", "channels", "size", "mean", "std") if key not in info]
-    if missing:
-        raise RunError(f"{path} is incomplete: {', '.join(missing)} missing from run.json")

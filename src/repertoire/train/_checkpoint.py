@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from repertoire.errors import CheckpointError, ascii_path
-from repertoire.files import atomic_path
+from repertoire.files import write_bytes
 
-__all__ = ["Checkpoint", "checkpoints", "flatten", "latest", "load", "save", "step_path", "unflatten"]
+__all__ = ["Checkpoint", "checkpoints", "flatten", "latest", "load", "prune", "save", "step_path", "sweep", "unflatten"]
 
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{9})\.safetensors")
@@ -76,12 +76,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -
     Raises:
         RunError: the disk is full; what was there before still is.
     """
-    # safetensors refuses tensors that share memory, and tied weights do.
-    stored = {name: value.detach().to("cpu").contiguous().clone() for name, value in tensors.items()}
+    stored = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
     text = json.dumps(values)
     metadata = {"format": str(FORMAT), "values": text, "digest": _digest(stored, text)}
-    with atomic_path(path) as temporary:
-        save_file(stored, temporary, metadata)
+    # Written by us and not by safetensors, which reports a full disk as an error of its own.
+    write_bytes(path, serialise(stored, metadata))
 
 
 def load(path: Path) -> Checkpoint:
@@ -139,6 +138,12 @@ def latest(directory: Path) -> tuple[Path, Checkpoint, list[str]]:
 def prune(directory: Path, keep: int) -> None:
     """Deletes all step checkpoints but the newest `keep`."""
     for path in checkpoints(directory)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def sweep(directory: Path) -> None:
+    """Deletes what a process that was killed while writing left half-written."""
+    for path in directory.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 

@@ -52,12 +52,16 @@ class RunDirectory:
         return self.info_file.exists() or self.checkpoints.exists()
 
     def clear(self) -> None:
-        """Deletes what a run wrote here, and nothing else."""
-        for file in (self.info_file, self.config_file, self.history_file, self.metrics_file, self.predictions_file):
+        """Deletes what a run and the commands on it write here, and nothing else."""
+        files = [self.info_file, self.config_file, self.history_file, self.metrics_file, self.predictions_file]
+        files += [self.report_file, self.path / "mlflow_run_id"]
+        files += [path for name in ("onnx", "ts", "pt2") for path in self.path.glob(f"model.{name}*")]
+        for file in files:
             file.unlink(missing_ok=True)
-        self.report_file.unlink(missing_ok=True)
-        if self.checkpoints.exists():
-            shutil.rmtree(self.checkpoints)
+        folders = [self.checkpoints, self.path / "tensorboard", self.path / "explanations"]
+        for folder in [*folders, *self.path.glob("evaluation-*")]:
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
     def read_info(self) -> dict[str, Any]:
         """Contents of `run.json`.
@@ -73,7 +77,7 @@ class RunDirectory:
             info = json.loads(self.info_file.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{self}/run.json is damaged: {error}") from None
-        if not isinstance(info, dict) or "format" not in info:
+        if not isinstance(info, dict) or not isinstance(info.get("format"), int):
             raise RunError(f"{self}/run.json is damaged: it is not the record of a run")
         if info["format"] > FORMAT:
             raise RunError(

@@ -68,9 +68,10 @@ class Display:
             self._progress.update(self._task, advance=1, loss="-" if loss is None else f"{loss:.3f}")
 
     def epoch_ends(self, row: dict[str, Any]) -> None:
+        train = f"train {row['train_accuracy']:.1%}  " if "train_accuracy" in row else ""
         best = "  best so far" if row.get("best") else ""
         self.note(
-            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.1%}  "
+            f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.4f}  {train}"
             f"validation {row['val_accuracy']:.1%}  {row['images_per_second']:.0f} images/s{best}"
         )
 

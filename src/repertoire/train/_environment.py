@@ -44,6 +44,11 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if parsed.type == "cpu" and config.precision == "16":
         raise ConfigError("precision 16 needs a GPU; on a CPU use bf16 or 32")
     ranks = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if config.batch_size < 2 * ranks * config.accumulate:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}; in {config.accumulate} pieces on {ranks} ranks it must be at least "
+            f"{2 * ranks * config.accumulate}, two images each"
+        )
     if config.batch_size % ranks:
         raise ConfigError(f"batch_size is {config.batch_size}, which {ranks} ranks cannot share evenly")
     if ranks > 1:
@@ -57,7 +62,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     else:
         fabric = Fabric(
             accelerator=parsed.type,
-            devices=1 if parsed.index is None else [parsed.index],
+            devices=[parsed.index] if parsed.type == "cuda" and parsed.index is not None else 1,
             precision=_PRECISION[config.precision],
         )
     fabric.launch()

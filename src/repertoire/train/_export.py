@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, MissingExtra, RunError
-from repertoire.files import atomic_path
+from repertoire.files import atomic_path, write_json
 from repertoire.train._run import Run
 
 __all__ = ["Format", "export"]
@@ -40,7 +39,7 @@ def export(run: Run, format: Format = "onnx", out: str | Path | None = None) -> 
     """Writes a run's model, reads it back, and checks that both say the same.
 
     The file takes float images `[N, C, size, size]` in [0, 1], for any N, and gives probabilities `[N, K]`; resizing is
-    the caller's. `NAME.json` beside it holds the classes and the image size.
+    the caller's. A file of the same name with `.json` after it holds the classes and the image size.
 
     Args:
         run: the run.
@@ -79,7 +78,7 @@ def export(run: Run, format: Format = "onnx", out: str | Path | None = None) -> 
         "channels": int(run.info["channels"]),
         "input": "float32 in [0, 1]",
     }
-    target.with_suffix(".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(target.with_name(target.name + ".json"), facts)
     return target
 
 

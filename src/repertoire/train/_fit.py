@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from repertoire.backbones import load_weights
 from repertoire.data import Splits
 from repertoire.data import load as load_data
 from repertoire.errors import ConfigError, Interrupted, RepertoireError, RunError
@@ -28,8 +31,9 @@ from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._display import Display
 from repertoire.train._environment import describe, make_fabric, peak_memory
 from repertoire.train._loop import Loop
-from repertoire.train._metrics import outputs, score
+from repertoire.train._metrics import score
 from repertoire.train._run import Run
+from repertoire.train._track import check_trackers
 
 __all__ = ["fit", "resume"]
 
@@ -78,7 +82,7 @@ def fit(
             f"{directory} already holds a run; go on with it: --resume {directory}, replace it: --overwrite, "
             "or choose another --out"
         )
-    return _session(directory, config, quiet=quiet, fresh=True)
+    return _session(directory, _pinned(config), quiet=quiet, fresh=True)
 
 
 def resume(path: str | Path, *, quiet: bool = True) -> Run:
@@ -98,15 +102,33 @@ def resume(path: str | Path, *, quiet: bool = True) -> Run:
 
 def _session(directory: RunDirectory, config: TrainConfig, *, quiet: bool, fresh: bool) -> Run:
     import_plugins(config)
+    check_trackers(config)
     fabric = make_fabric(config)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        if fabric.is_global_zero:
-            with lock_directory(directory.path):
-                _train(directory, config, fabric, quiet=quiet, fresh=fresh)
-        else:
-            _train(directory, config, fabric, quiet=True, fresh=fresh)
+    existed = directory.path.exists()
+    try:
+        with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            if fabric.is_global_zero:
+                with lock_directory(directory.path):
+                    _train(directory, config, fabric, quiet=quiet, fresh=fresh)
+            else:
+                _train(directory, config, fabric, quiet=True, fresh=fresh)
+    except BaseException:
+        if not existed and not directory.occupied:
+            # Refused before it began: leave no empty directory, whose number the next run would skip.
+            shutil.rmtree(directory.path, ignore_errors=True)
+        raise
     return Run(directory.path)
+
+
+def _pinned(config: TrainConfig) -> TrainConfig:
+    """With the paths that exist made absolute, so that the run can be opened from anywhere."""
+    changes = {
+        name: str(Path(value).resolve())
+        for name, value in (("data", config.data), ("weights", config.weights))
+        if value is not None and Path(value).exists()
+    }
+    return config.model_copy(update=changes)
 
 
 def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quiet: bool, fresh: bool) -> None:
@@ -126,8 +148,14 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
         info = _new_info(config, splits, fabric)
     else:
         info = directory.read_info()
+        if info.get("ranks") != fabric.world_size:
+            raise RunError(
+                f"{directory} was trained by {info.get('ranks')} ranks and cannot go on with {fabric.world_size}: the "
+                "batches would be others"
+            )
         if info["data_digest"] != _digest(splits):
             raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
+    saved = not fresh and bool(_checkpoint.checkpoints(directory.checkpoints))
     # The same first weights on every rank, whatever random numbers were drawn before.
     torch.manual_seed(config.seed)
     model = build_classifier(
@@ -137,34 +165,44 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
         size=info["size"],
         mean=info["mean"],
         std=info["std"],
+        pretrained=not saved,
     )
-    if config.weights is not None:
-        from repertoire.backbones import load_weights
-
+    if config.weights is not None and not saved:
         load_weights(model.backbone, config.weights)
     method = build_method(config, model, build_loss(config, splits.train.counts()))
+    if method.needs_labels and (splits.train.labels < 0).any():
+        splits, note = _labelled(splits)
+        info["notes"] = [*info["notes"], note] if fresh else info["notes"]
     info["parameters"] = sum(p.numel() for p in model.parameters())
     display = Display(config.epochs, 0, quiet=quiet)
     loop = Loop(config, directory, splits, method, fabric, display)
     display.steps = loop.loader.steps_per_epoch
-    if fresh and main:
-        # Everything that can be refused has been: only now does an older run give way.
-        directory.clear()
-        directory.write_config(config)
-        directory.write_info(info)
-    if not fresh and _checkpoint.checkpoints(directory.checkpoints):
-        loop.restore()
+    if fresh:
+        loop.rehearse()
     fabric.barrier()
+    if main:
+        if fresh:
+            # What can be refused has been: only now does an older run give way.
+            directory.clear()
+            directory.write_config(config)
+        elif not saved:
+            directory.truncate_history(0)
+        info = {key: value for key, value in info.items() if key not in ("format", "reason")}
+        directory.write_info({**info, "status": "running"})
+        _checkpoint.sweep(directory.checkpoints)
+    fabric.barrier()
+    if saved:
+        loop.restore()
     try:
         loop.run()
+        if main:
+            _finish(directory, splits, loop, info)
     except BaseException as error:
         if main:
             status = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
             reason = str(error) if isinstance(error, RepertoireError) else type(error).__name__
             directory.write_info({**info, "status": status, "reason": reason})
         raise
-    if main:
-        _finish(directory, config, splits, loop, info)
     fabric.barrier()
 
 
@@ -188,12 +226,12 @@ def _new_info(config: TrainConfig, splits: Splits, fabric: Fabric) -> dict[str, 
     }
 
 
-def _finish(directory: RunDirectory, config: TrainConfig, splits: Splits, loop: Loop, info: dict[str, Any]) -> None:
+def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str, Any]) -> None:
     """Evaluates the best weights on the test images, and closes the books."""
     model = loop.evaluated.model
     best = _checkpoint.load(directory.best_file)
     model.load_state_dict(best.part("model"))
-    result = outputs(model, splits.test, device=loop.fabric.device)
+    result = loop.evaluate("test")
     metrics = score(result, splits.classes)
     metrics["best_epoch"] = best.values["epoch"]
     metrics["val_accuracy"] = best.values["val_accuracy"]
@@ -211,6 +249,13 @@ def _finish(directory: RunDirectory, config: TrainConfig, splits: Splits, loop: 
             "peak_memory": peak_memory(loop.fabric.device),
         }
     )
+
+
+def _labelled(splits: Splits) -> tuple[Splits, str]:
+    """The splits without the training images that have no label, and a note that says so."""
+    keep = np.flatnonzero(splits.train.labels >= 0)
+    note = f"{len(splits.train) - len(keep)} training images have no label, and this method has no use for them."
+    return replace(splits, train=splits.train.subset(keep)), note
 
 
 def _digest(splits: Splits) -> str:

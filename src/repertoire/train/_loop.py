@@ -2,7 +2,8 @@
 
 One run is a chain of pure steps: what step t does depends on the configuration, the state after step t - 1, and t.
 Order and augmentation are functions of (seed, epoch, step), the learning rate is one of the step, and all else is in
-the checkpoint. That is why a run that is killed at any instant and resumed ends in the same weights, bit for bit.
+the checkpoint. That is why a run that is killed at any instant and resumed ends in the same weights: bit for bit on a
+CPU, and on a GPU as far as its kernels are deterministic.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -29,7 +30,7 @@ from repertoire.train import _checkpoint
 from repertoire.train._config import TrainConfig
 from repertoire.train._directory import RunDirectory
 from repertoire.train._display import Display
-from repertoire.train._metrics import outputs, score
+from repertoire.train._metrics import Outputs, outputs, score
 from repertoire.train._optim import WeightAverage, make_optimizer, schedule
 from repertoire.train._track import make_trackers
 
@@ -125,7 +126,8 @@ class Loop:
             Interrupted: the user pressed Ctrl-C; the run was saved.
             NonFiniteLoss: the loss became infinite or NaN; the last good checkpoint was kept.
         """
-        trackers = make_trackers(self.config, self.directory.path) if self.main else []
+        step = self.progress.total_steps
+        trackers = make_trackers(self.config, self.directory.path, step) if self.main else []
         try:
             with self._interruptible(), self.display:
                 while self.progress.epoch < self.config.epochs and not self._out_of_patience():
@@ -170,13 +172,12 @@ class Loop:
         row["images_per_second"] = images * self.fabric.world_size / seconds
         better = False
         if self.main:
-            result = score(
-                outputs(self.evaluated.model, self.splits.val, device=self.fabric.device), self.splits.classes
-            )
+            result = score(self.evaluate("val"), self.splits.classes)
             row["val_accuracy"], row["val_nll"] = result["accuracy"], result["nll"]
             better = (row["val_accuracy"], -row["val_nll"]) > (progress.best_accuracy, -progress.best_nll)
         # Every rank must stop at the same epoch, so all learn what the first one measured.
         row, better = self.fabric.broadcast((row, better))
+        self._check_weights()
         progress.epoch, progress.step, progress.sums, self.sums = progress.epoch + 1, 0, {}, {}
         if better:
             row["best"] = True
@@ -191,6 +192,25 @@ class Loop:
             self.display.epoch_ends(row)
             self._write_checkpoint()
         self.fabric.barrier()
+
+    def evaluate(self, part: Literal["val", "test"]) -> Outputs:
+        """What the evaluated weights say about the validation or test images, in batches no larger than those of
+        training."""
+        images = getattr(self.splits, part)
+        batch_size = min(256, self.config.batch_size)
+        return outputs(self.evaluated.model, images, batch_size=batch_size, device=self.fabric.device)
+
+    def rehearse(self) -> None:
+        """Takes the first batch through augmentation and loss, and forgets it.
+
+        Raises:
+            RepertoireError: whatever the first step would have been refused for.
+        """
+        batch = next(self.loader.epoch(0))
+        self.method.eval()
+        with torch.no_grad(), self.fabric.autocast():
+            self.method.step(batch)
+        self.method.train()
 
     def _accumulate(self, logs: dict[str, Tensor], count: int) -> None:
         if not self.sums:
@@ -216,15 +236,21 @@ class Loop:
         loss = float(logs["loss"])
         if math.isfinite(loss):
             return
+        self._refuse(f"the loss became {loss}")
+
+    def _check_weights(self) -> None:
+        """Raises `NonFiniteLoss` before weights that are not finite are kept: the last step of all may have spoilt
+        them without a loss to show it."""
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.method.parameters()]))
+        if not bool(norms.isfinite().all()):
+            self._refuse("the weights are no longer finite")
+
+    def _refuse(self, what: str) -> NoReturn:
         saved = _checkpoint.checkpoints(self.directory.checkpoints)
-        kept = (
-            f"the last good checkpoint is {saved[0].name} in {self.directory}"
-            if saved
-            else "no checkpoint was written yet"
-        )
+        where = f"the last good checkpoint is {saved[0].name} in {self.directory}" if saved else "none was saved yet"
         raise NonFiniteLoss(
-            f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step} "
-            f"(step {self.progress.total_steps} of the run); {kept}. Try a lower --lr, or --clip 1."
+            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step} "
+            f"(step {self.progress.total_steps} of the run); {where}. Try a lower --lr, or --clip 1."
         )
 
     def _set_learning_rate(self, share: float) -> None:
@@ -240,6 +266,7 @@ class Loop:
     def _save(self) -> None:
         """A checkpoint in the middle of an epoch."""
         self._account()
+        self._check_weights()
         if self.main:
             self._write_checkpoint()
         self.fabric.barrier()

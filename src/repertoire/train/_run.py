@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from repertoire.data import ImageSet, Splits, plain
 from repertoire.data import load as load_data
-from repertoire.errors import CheckpointError, RunError, ShapeError
+from repertoire.errors import CheckpointError, RepertoireWarning, RunError, ShapeError
 from repertoire.methods import Classifier
 from repertoire.train import _checkpoint
 from repertoire.train._build import build_classifier, import_plugins
@@ -45,6 +46,7 @@ class Run:
         self.directory = RunDirectory(Path(path))
         self.info: dict[str, Any] = self.directory.read_info()
         self.config: TrainConfig = self.directory.read_config()
+        import_plugins(self.config)
 
     def __repr__(self) -> str:
         accuracy = self.metrics.get("accuracy") if self.directory.metrics_file.exists() else None
@@ -96,7 +98,6 @@ class Run:
         Raises:
             CheckpointError: the run has no whole checkpoint of its best weights, or it has another number of classes.
         """
-        import_plugins(self.config)
         with torch.random.fork_rng(devices=[]):
             model = build_classifier(
                 self.config,
@@ -105,6 +106,7 @@ class Run:
                 size=self.size,
                 mean=self.info["mean"],
                 std=self.info["std"],
+                pretrained=False,
             )
         state = self._best_state()
         try:
@@ -122,9 +124,10 @@ class Run:
             return _checkpoint.load(self.directory.best_file).part("model")
         except CheckpointError as error:
             try:
-                _, checkpoint, _ = _checkpoint.latest(self.directory.checkpoints)
+                path, checkpoint, _ = _checkpoint.latest(self.directory.checkpoints)
             except CheckpointError:
                 raise error from None
+            warnings.warn(f"{error}; using the last weights, {path.name}, instead", RepertoireWarning, stacklevel=3)
             prefix = "average" if self.config.ema else "method"
             return {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
 
@@ -132,7 +135,6 @@ class Run:
     def splits(self) -> Splits:
         """The data the run was trained on, split as it was then."""
         c = self.config
-        import_plugins(c)
         return load_data(
             c.data,
             size=c.size,
@@ -150,7 +152,8 @@ class Run:
         """Class probabilities, float64 `[N, K]`.
 
         Args:
-            images: paths of image files; or uint8 `[N, H, W, C]`; or float `[N, C, H, W]` in [0, 1], at the run's size.
+            images: a path of an image file, or several; or uint8 `[N, H, W, C]`; or float
+                `[N, C, H, W]` in [0, 1], at the run's size.
 
         Raises:
             UnreadableImages: some files cannot be used; all of them are named.
@@ -187,6 +190,8 @@ class Run:
         return {"size": self.size, "fit": self.config.fit, "channels": int(self.info["channels"])}
 
     def _apply(self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, batch_size: int) -> Outputs:
+        if isinstance(images, str | os.PathLike):
+            images = [images]
         if not isinstance(images, np.ndarray | Tensor):
             images = self.read(images)
         tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
@@ -206,7 +211,7 @@ class Run:
                         f"images must be uint8 [N, {self.size}, {self.size}, {channels}] or float "
                         f"[N, {channels}, {self.size}, {self.size}], found {tensor.dtype} {list(tensor.shape)}"
                     )
-                features = model.embed(chunk)
+                features = model.embed(chunk.float())
                 embeddings.append(features.float())
                 logits.append(model.head(features).float())
         width = self.model.backbone.out_features
