@@ -195,7 +195,7 @@ def options(factory: Callable[..., Any], given: Mapping[str, Any] | None = None)
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "data": ("request",),
     "backbones": ("in_channels", "image_size"),
-    "losses": ("weight",),
+    "losses": ("weight", "counts"),
     "heads": ("in_features", "num_classes"),
     "methods": ("model", "loss"),
 }

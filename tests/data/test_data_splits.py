@@ -92,6 +92,16 @@ def test_unlabelled_images_are_trained_on():
     assert (splits.train.labels == -1).sum() == 10
 
 
+def test_unlabelled_images_measure_nothing_and_are_left_out_of_the_other_parts():
+    whole = image_set(np.repeat(np.arange(2), 20))
+    half = image_set(np.array([0, 1, -1, -1]), classes=2)
+    none = image_set(np.array([-1, -1]), classes=2)
+    splits = make_splits(whole, val_set=half, test_set=none, source="s")
+    assert splits.val.labels.tolist() == [0, 1]
+    assert len(splits.test) > 0
+    assert any("2 test images have no label" in note for note in splits.notes)
+
+
 def test_classes_too_small_are_all_named():
     labels = np.array([0] * 10 + [1] + [2] * 2)
     with pytest.raises(DataError, match=r"class 1 \(1\), class 2 \(2\); each needs at least 3"):

@@ -76,6 +76,24 @@ def test_prune_keeps_the_newest(tmp_path: Path):
     ]  # fmt: skip
 
 
+def test_a_full_disk_is_said_in_words_and_leaves_the_old_checkpoint(saved: Path):
+    import resource
+    import signal
+
+    from repertoire.errors import RunError
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(RunError, match="no space left"):
+            _checkpoint.save(saved, {"w": torch.zeros(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert _checkpoint.load(saved).values == {"step": 7}
+
+
 def test_a_newer_format_and_a_foreign_file_are_told_apart(tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch):
     save_file({"w": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="not a checkpoint of Repertoire"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import yaml
 
 from repertoire import data, registry, train
 from repertoire.data import Loader
-from repertoire.errors import ConfigError, NonFiniteLoss, RunError, ShapeError, UnknownName
+from repertoire.errors import ConfigError, NonFiniteLoss, RepertoireError, RunError, ShapeError, UnknownName
 from repertoire.losses import CrossEntropy
 from repertoire.train import _checkpoint
 from repertoire.train._fit import _stem
@@ -165,11 +166,95 @@ def test_a_run_is_not_overwritten_by_accident(options: dict, tmp_path: Path):
     assert (first.path / "mine.txt").read_text() == "precious"
 
 
-def test_a_refused_run_does_not_replace_the_one_that_lies_there(options: dict, tmp_path: Path):
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"rule": "nonsense"},
+        {"loss": "cross-entropy:weight=(1,2)"},
+        {"loss": "cross-entropy:reduction=none"},
+        {"augment": "shift:pixels=99"},
+        {"track": ("mlflow",)},
+        {"loss": "supcon", "accumulate": 2},
+        {"accumulate": 17},
+    ],
+    ids=str,
+)
+def test_a_refused_run_does_not_replace_the_one_that_lies_there(
+    options: dict, tmp_path: Path, extra: dict, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     first = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
-    with pytest.raises(UnknownName):
-        train.fit(out=first.path, overwrite=True, **{**options, "rule": "nonsense"})
+    with pytest.raises(RepertoireError):
+        train.fit(out=first.path, overwrite=True, **{**options, **extra})
     assert train.load(first.path).metrics == first.metrics
+
+
+def test_a_run_that_is_refused_leaves_no_directory(options: dict, tmp_path: Path):
+    with pytest.raises(UnknownName):
+        train.fit(out=tmp_path / "a", **{**options, "loss": "supcom"})
+    assert not (tmp_path / "a").exists()
+
+
+def test_overwriting_removes_what_the_commands_wrote(options: dict, tmp_path: Path):
+    run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
+    train.export(run, "pt2")
+    assert (run.path / "model.pt2.json").exists()
+    train.fit(out=run.path, overwrite=True, **{**options, "epochs": 1})
+    assert not list(run.path.glob("model.*"))
+
+
+def test_weights_spoilt_by_the_very_last_step_are_never_kept(options: dict, tmp_path: Path):
+    with pytest.raises(NonFiniteLoss, match="none was saved"):
+        train.fit(out=tmp_path / "a", **{**options, "batch_size": 1000, "epochs": 1, "lr": 1e38, "warmup": 0})
+    assert not list((tmp_path / "a").glob("checkpoints/*"))
+    assert train.load(tmp_path / "a").info["status"] == "failed"
+
+
+def test_unlabelled_images_are_left_out_where_they_are_of_no_use(tiny: Path, options: dict, tmp_path: Path):
+    with np.load(tiny, allow_pickle=False) as arrays:
+        images, labels = arrays["images"], arrays["labels"].copy()
+    parts = {"train": slice(0, 160), "val": slice(160, 200), "test": slice(200, 240)}
+    labels[:40], labels[160:] = -1, -1
+    saved = {f"images_{name}": images[part] for name, part in parts.items()}
+    saved |= {f"labels_{name}": labels[part] for name, part in parts.items()}
+    np.savez(tmp_path / "some.npz", **saved, classes=np.array(["top", "middle", "bottom"]))
+    run = train.fit(out=tmp_path / "a", **{**options, "data": tmp_path / "some.npz"})
+    assert run.metrics["images"] > 0
+    assert any("have no label" in note for note in run.info["notes"])
+
+
+def test_a_method_may_log_nothing_but_its_loss(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from repertoire.methods import Step, Supervised
+
+    monkeypatch.setattr(Supervised, "step", lambda self, b: Step(self.loss(self.model(b.images), b.targets)))
+    run = train.fit(out=tmp_path / "a", quiet=False, **{**options, "epochs": 1})
+    assert run.history[0]["train_loss"] > 0
+
+
+def test_a_contrastive_run_trains_every_output_of_a_nested_head(options: dict, tmp_path: Path):
+    run = train.fit(
+        out=tmp_path / "a", **{**options, "loss": "supcon", "head": "matryoshka:sizes=(4,16)", "epochs": 25}
+    )
+    features = torch.from_numpy(run.embed(run.splits.test.pixels(slice(None))))
+    labels = torch.from_numpy(run.splits.test.labels)
+    assert (run.model.head.logits_at(features, 4).argmax(1) == labels).float().mean() > 0.6
+
+
+def test_a_plugin_in_the_working_directory_is_found(tmp_path: Path, options: dict, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my_own_loss.py").write_text(
+        "from repertoire.losses import CrossEntropy\nfrom repertoire.registry import register\n"
+        "@register('losses', 'mine')\nclass Mine(CrossEntropy):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1, "loss": "mine", "plugins": ("my_own_loss",)})
+    assert train.load(run.path).predict(run.splits.test.pixels(slice(0, 2))).shape == (2, 3)
+
+
+def test_a_run_can_be_opened_from_anywhere(tiny: Path, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tiny.parent)
+    run = train.fit(out=tmp_path / "a", **{**options, "data": "tiny.npz", "epochs": 1})
+    monkeypatch.chdir(tmp_path)
+    assert run.evaluate()["images"] == run.metrics["images"]
 
 
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_good_checkpoint(
@@ -180,7 +265,8 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_good_checkpoint(
     def forward(self: CrossEntropy, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         loss = original(self, logits, targets)
-        return loss * float("nan") if len(calls) == 9 else loss
+        # The first call is the rehearsal, before the first step.
+        return loss * float("nan") if len(calls) == 10 else loss
 
     monkeypatch.setattr(CrossEntropy, "forward", forward)
     with pytest.raises(NonFiniteLoss, match=r"nan in epoch 2, step 3 .*step 9 of the run.*step-000000006") as caught:
@@ -221,6 +307,8 @@ def test_predict_takes_files_and_arrays(run: train.Run, tmp_path: Path):
     floats = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     np.testing.assert_allclose(run.predict(floats), expected, atol=1e-6)
     np.testing.assert_allclose(expected.sum(1), 1)
+    np.testing.assert_allclose(run.predict(str(tmp_path / "0.png")), expected[:1], atol=1e-6)
+    np.testing.assert_allclose(run.predict(floats.double().numpy()), expected, atol=1e-6)
     assert run.predict(pixels[:0]).shape == (0, 3)
     assert run.embed(pixels).shape == (3, run.model.backbone.out_features)
 

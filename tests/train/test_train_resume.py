@@ -138,6 +138,51 @@ def test_a_checkpoint_of_another_model_is_refused(options: dict, tmp_path: Path,
         train.resume(tmp_path / "a")
 
 
+def test_another_number_of_ranks_is_refused(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import json
+
+    with monkeypatch.context() as patch:
+        crash_at(patch, 8)
+        with pytest.raises(Stop):
+            train.fit(out=tmp_path / "a", **options)
+    record = tmp_path / "a" / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "ranks": 2}))
+    with pytest.raises(RunError, match="2 ranks"):
+        train.resume(tmp_path / "a")
+
+
+def test_the_record_says_what_is_going_on(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        crash_at(patch, 8)
+        with pytest.raises(Stop):
+            train.fit(out=tmp_path / "a", **options)
+    left_over = tmp_path / "a" / "checkpoints" / ".step-000000099.safetensors.abc.tmp"
+    left_over.touch()
+    assert train.load(tmp_path / "a").info["reason"] == "Stop"
+    seen = []
+    original = Backprop.step
+
+    def look(self: Backprop, method: object, batch: object) -> object:
+        seen.append(train.load(tmp_path / "a").info["status"])
+        return original(self, method, batch)
+
+    monkeypatch.setattr(Backprop, "step", look)
+    finished = train.resume(tmp_path / "a")
+    assert set(seen) == {"running"}
+    assert finished.info["status"] == "finished"
+    assert "reason" not in finished.info
+    assert not left_over.exists()
+
+
+def test_a_crash_before_the_first_checkpoint_leaves_no_history_behind(options: dict, tmp_path: Path):
+    run = train.fit(out=tmp_path / "a", **{**options, "epochs": 2})
+    for path in run.directory.checkpoints.iterdir():
+        path.unlink()
+    run.directory.write_info({**run.info, "status": "failed"})
+    again = train.resume(run.path)
+    assert [row["epoch"] for row in again.history] == [1, 2]
+
+
 def test_two_runs_do_not_write_to_one_directory(options: dict, tmp_path: Path):
     from repertoire.files import lock_directory
 

@@ -79,7 +79,7 @@ class SAM(Rule):
             self._gradients(batch)
         # The saved copy, not a subtraction: w + e - e is not w in floating point.
         with torch.no_grad():
-            torch._foreach_copy_(parameters, original)
+            torch._foreach_copy_([p.detach() for p in parameters], original)
         self._update(method)
         return logs
 
@@ -88,14 +88,15 @@ class SAM(Rule):
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             return
+        weights: list[Tensor] = [p.detach() for p in parameters]
         direction: list[Tensor] = list(gradients)
         if self.adaptive:
-            direction = list(torch._foreach_mul(gradients, torch._foreach_abs(parameters)))
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(direction)))
+            direction = list(torch._foreach_mul(direction, list(torch._foreach_abs(weights))))
+        norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(direction))))
         if self.adaptive:
-            direction = list(torch._foreach_mul(direction, torch._foreach_abs(parameters)))
+            direction = list(torch._foreach_mul(direction, list(torch._foreach_abs(weights))))
         # A gradient of exactly zero has no direction: stay.
-        torch._foreach_add_(parameters, torch._foreach_mul(direction, self.rho / norm.clamp_min(1e-12)))
+        torch._foreach_add_(weights, list(torch._foreach_mul(direction, self.rho / norm.clamp_min(1e-12))))
 
 
 @contextlib.contextmanager

@@ -103,18 +103,21 @@ def build_classifier(
 
 
 def build_loss(config: TrainConfig, counts: np.ndarray) -> Loss:
-    """The loss; class weights, where asked for, are inverse to the class counts and of mean one over the images.
+    """The loss, told the class counts if it asks for them.
+
+    Class weights, where asked for, are inverse to the class counts and of mean one over the images.
 
     Raises:
         ConfigError: class weights are asked of a loss that takes none.
     """
+    context = {"counts": torch.tensor(np.maximum(counts, 1))}
     if not config.class_weights:
-        return registry.build("losses", config.loss)
+        return registry.build("losses", config.loss, **context)
     name = registry.parse(config.loss).name
     if "weight" not in registry.options(registry.get("losses", name).factory):
         raise ConfigError(f"loss {name!r} takes no class weights; use --balanced, which draws classes equally often")
     weight = counts.sum() / (len(counts) * np.maximum(counts, 1))
-    return registry.build("losses", config.loss, weight=torch.tensor(weight, dtype=torch.float32))
+    return registry.build("losses", config.loss, **context, weight=torch.tensor(weight, dtype=torch.float32))
 
 
 def build_method(config: TrainConfig, model: Classifier, loss: Loss) -> Method:

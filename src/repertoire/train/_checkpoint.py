@@ -76,7 +76,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -
     Raises:
         RunError: the disk is full; what was there before still is.
     """
-    stored = {name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}
+    # Copies, because safetensors refuses tensors that share memory, and tied weights do.
+    stored = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     text = json.dumps(values)
     metadata = {"format": str(FORMAT), "values": text, "digest": _digest(stored, text)}
     # Written by us and not by safetensors, which reports a full disk as an error of its own.
@@ -152,5 +153,5 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name}:{value.dtype}:{list(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -86,7 +86,7 @@ def _write(program: torch.export.ExportedProgram, images: Tensor, file: Path, fo
     if format == "pt2":
         torch.export.save(program, file)
     elif format == "torchscript":
-        torch.jit.save(torch.jit.trace(program.module(), images), file)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.trace(program.module(), images), file)
     else:
         try:
             import onnx  # noqa: F401
@@ -110,7 +110,7 @@ def _read_and_run(file: Path, images: Tensor, format: Format) -> np.ndarray:
     if format == "pt2":
         return torch.export.load(file).module()(images).numpy()
     if format == "torchscript":
-        return torch.jit.load(file)(images).numpy()  # type: ignore[no-untyped-call]
+        return torch.jit.load(file)(images).numpy()
     try:
         import onnxruntime
     except ImportError:

@@ -87,7 +87,7 @@ class Loop:
         self.splits = splits
         self.fabric = fabric
         self.main = fabric.is_global_zero
-        self.method = method.to(device=fabric.device, memory_format=torch.channels_last)
+        self.method = method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rule: Rule = registry.build("rules", config.rule)
         self.rule.setup(
             self.method,
@@ -160,6 +160,7 @@ class Loop:
             if self.config.save_every and progress.total_steps % self.config.save_every == 0 and progress.step < steps:
                 self._save()
         self._account()
+        self._check_weights()
         self._finish_epoch(time.perf_counter() - start, progress.sums["images"] - images_before, trackers)
 
     def _finish_epoch(self, seconds: float, images: float, trackers: list[Any]) -> None:
@@ -177,7 +178,6 @@ class Loop:
             better = (row["val_accuracy"], -row["val_nll"]) > (progress.best_accuracy, -progress.best_nll)
         # Every rank must stop at the same epoch, so all learn what the first one measured.
         row, better = self.fabric.broadcast((row, better))
-        self._check_weights()
         progress.epoch, progress.step, progress.sums, self.sums = progress.epoch + 1, 0, {}, {}
         if better:
             row["best"] = True

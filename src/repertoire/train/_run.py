@@ -116,7 +116,7 @@ class Run:
             raise CheckpointError(
                 f"the weights in {self.directory} do not fit its configuration ({len(self.classes)} classes): {reason}"
             ) from None
-        return model.eval().to(memory_format=torch.channels_last)
+        return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _best_state(self) -> dict[str, Tensor]:
         """The best weights; those of the newest whole checkpoint where the file of the best is missing or damaged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,5 +72,8 @@ def check_trackers(config: TrainConfig) -> None:
 
 def make_trackers(config: TrainConfig, directory: Path, step: int) -> list[Tracker]:
     """The trackers that the configuration names, going on after `step` steps."""
-    makers = {"tensorboard": lambda: _TensorBoard(directory, step), "mlflow": lambda: _MLflow(directory, config)}
+    makers: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: _TensorBoard(directory, step),
+        "mlflow": lambda: _MLflow(directory, config),
+    }
     return [makers[name]() for name in config.track]
