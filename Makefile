@@ -47,10 +47,13 @@ smoke: $(VENV)/.dev ## run every claim on its smallest budget
 evidence: $(VENV)/.dev ## run the claims whose evidence is missing or stale
 	$(BIN)/python -m repertoire.claims --missing-or-stale --budget small
 
+# CIFAR10=FOLDER (train/CLASS/*.jpg and test/CLASS/*.jpg) measures on those images, and runs cifar10.py too.
 bench: $(VENV)/.dev ## run the benchmarks and keep what they print under docs/numbers
 	$(PIP) -e '.[bench]'
 	mkdir -p docs/numbers
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script | tee docs/numbers/$$(basename $$script .py).md; done
+	set -e; for name in startup training_loop input_pipeline augmentations pair_losses gradcam timm_coverage $(if $(CIFAR10),cifar10); do \
+		case $$name in training_loop|input_pipeline|cifar10) data='$(CIFAR10)';; timm_coverage) data='--sample 40';; *) data=;; esac; \
+		$(BIN)/python benchmarks/$$name.py $$data | tee docs/numbers/$$name.md; done
 
 ci: ## what continuous integration runs
 	bash .ci/run

@@ -80,9 +80,9 @@ class Shift(nn.Module):
 class CropFlip(nn.Module):
     """Pads by reflection, crops at random to the original size, and flips left to right: usual for small images.
 
-    Padding, crop and flip are one gather of bytes, followed by one conversion. On one core, for a batch of 256 RGB
-    images of 32 x 32, that was measured at 150,000 to 180,000 images a second, against 27,000 for kornia's
-    `RandomCrop` and `RandomHorizontalFlip`, which move floats and visit the images one after another.
+    Padding, crop and flip are one gather of bytes, followed by one conversion. kornia's `RandomCrop` and
+    `RandomHorizontalFlip` move floats and visit the images one after another, which is several times slower
+    (`benchmarks/augmentations.py`).
 
     Args:
         pixels: width of the padding; by default an eighth of the side, and at least one.
@@ -113,8 +113,8 @@ class ResizedCrop(nn.Module):
     logarithm); a side that would exceed the image is shortened to it. Its position is continuous, and it is sampled
     bilinearly: since a box is never larger than the result, there is nothing to antialias.
 
-    Sampling all boxes in one `grid_sample` was measured at 25,000 to 32,000 images of 32 x 32 a second on one core, and
-    kornia's `RandomResizedCrop` at 15,000 to 18,000.
+    All boxes are sampled in one `grid_sample`, which is quicker than kornia's `RandomResizedCrop`
+    (`benchmarks/augmentations.py`).
 
     Args:
         scale: smallest and largest share of the image's area, in (0, 1].
