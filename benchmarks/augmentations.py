@@ -51,9 +51,8 @@ def main() -> None:
             augment(pixels)
             if number:  # the first call imports and builds
                 times[way].append(time.perf_counter() - start)
-    print(
-        f"{options.size} x {options.size} RGB, batches of {options.batch_size}, {options.threads} thread(s), images/s:"
-    )
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    print(f"{options.size} x {options.size} RGB, batches of {options.batch_size}, {threads}, images/s:")
     print()
     print("| augmentation | Repertoire | the same through kornia | ratio |")
     print("|---|--:|--:|--:|")

@@ -2,9 +2,9 @@
 
     python benchmarks/cifar10.py FOLDER [--images 10000] [--epochs 10] [--seed 0]
 
-FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. `--images` of the training images are used (0: all of them), as many
-of each class; 100 more of each class are for validation, and all test images for the test. Prints the curve and the
-result as Markdown tables. For the setting of a GPU: `--images 0 --epochs 30`.
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. `--images` of the training images are used (0: all of them), as
+many of each class; 100 more of each class are for validation, and all test images for the test. Prints the curve and
+the result as Markdown tables. For the setting of a GPU: `--images 0 --epochs 30`.
 """
 
 from __future__ import annotations

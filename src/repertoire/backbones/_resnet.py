@@ -178,7 +178,13 @@ def resnet20(
 ) -> ResNet:
     """Residual network of 20 layers for small images: 0.27 M parameters at the paper's width.
 
-    The network and its options are those of :class:`repertoire.backbones.ResNet`.
+    See :class:`repertoire.backbones.ResNet` for the paper and the network.
+
+    Args:
+        in_channels, image_size: of the images.
+        width: channels of the first stage; the paper's is 16.
+        stem: "small", "large", or "auto" by the image size.
+        shortcut: "A" (the paper's, without parameters) or "B" (1x1 convolutions).
 
     Example:
         >>> from repertoire.backbones import resnet20
@@ -194,7 +200,13 @@ def resnet32(
 ) -> ResNet:
     """Residual network of 32 layers for small images: 0.46 M parameters at the paper's width.
 
-    The network and its options are those of :class:`repertoire.backbones.ResNet`.
+    See :class:`repertoire.backbones.ResNet` for the paper and the network.
+
+    Args:
+        in_channels, image_size: of the images.
+        width: channels of the first stage; the paper's is 16.
+        stem: "small", "large", or "auto" by the image size.
+        shortcut: "A" (the paper's, without parameters) or "B" (1x1 convolutions).
 
     Example:
         >>> from repertoire.backbones import resnet32
@@ -210,7 +222,13 @@ def resnet44(
 ) -> ResNet:
     """Residual network of 44 layers for small images: 0.66 M parameters at the paper's width.
 
-    The network and its options are those of :class:`repertoire.backbones.ResNet`.
+    See :class:`repertoire.backbones.ResNet` for the paper and the network.
+
+    Args:
+        in_channels, image_size: of the images.
+        width: channels of the first stage; the paper's is 16.
+        stem: "small", "large", or "auto" by the image size.
+        shortcut: "A" (the paper's, without parameters) or "B" (1x1 convolutions).
 
     Example:
         >>> from repertoire.backbones import resnet44
@@ -226,7 +244,13 @@ def resnet56(
 ) -> ResNet:
     """Residual network of 56 layers for small images: 0.85 M parameters at the paper's width.
 
-    The network and its options are those of :class:`repertoire.backbones.ResNet`.
+    See :class:`repertoire.backbones.ResNet` for the paper and the network.
+
+    Args:
+        in_channels, image_size: of the images.
+        width: channels of the first stage; the paper's is 16.
+        stem: "small", "large", or "auto" by the image size.
+        shortcut: "A" (the paper's, without parameters) or "B" (1x1 convolutions).
 
     Example:
         >>> from repertoire.backbones import resnet56
@@ -242,7 +266,13 @@ def resnet110(
 ) -> ResNet:
     """Residual network of 110 layers for small images: 1.7 M parameters at the paper's width.
 
-    The network and its options are those of :class:`repertoire.backbones.ResNet`.
+    See :class:`repertoire.backbones.ResNet` for the paper and the network.
+
+    Args:
+        in_channels, image_size: of the images.
+        width: channels of the first stage; the paper's is 16.
+        stem: "small", "large", or "auto" by the image size.
+        shortcut: "A" (the paper's, without parameters) or "B" (1x1 convolutions).
 
     Example:
         >>> from repertoire.backbones import resnet110
