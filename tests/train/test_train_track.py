@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from repertoire.errors import MissingExtra
+from repertoire.train import make_config
+from repertoire.train._track import check_trackers, make_trackers
+
+ROWS = [{"epoch": 1, "step": 6, "train_loss": 0.5, "best": True}, {"epoch": 2, "step": 12, "train_loss": 0.25}]
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """Stands for the library: remembers what it is told, under the names that it has."""
+    told = types.SimpleNamespace(calls=[])
+    module = types.ModuleType("mlflow")
+
+    def start_run(**named: object) -> types.SimpleNamespace:
+        told.calls.append(("start", named))
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id="abc123"))
+
+    module.start_run = start_run
+    module.log_params = lambda params: told.calls.append(("params", params))
+    module.log_metrics = lambda metrics, step: told.calls.append(("metrics", metrics, step))
+    module.end_run = lambda: told.calls.append(("end",))
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    return told
+
+
+def test_mlflow_is_told_once_and_goes_on_after_a_crash(mlflow: types.SimpleNamespace, tmp_path: Path):
+    config = make_config(data="digits", track=("mlflow",))
+    for session, row in enumerate(ROWS):
+        (tracker,) = make_trackers(config, tmp_path, session * 6)
+        tracker.log(row)
+        tracker.close()
+    kinds = [call[0] for call in mlflow.calls]
+    assert kinds == ["start", "params", "metrics", "end", "start", "metrics", "end"]
+    assert mlflow.calls[0][1] == {"run_name": tmp_path.name}
+    assert mlflow.calls[4][1] == {"run_id": "abc123"}
+    assert mlflow.calls[2][1:] == ({"epoch": 1.0, "train_loss": 0.5, "best": 1.0}, 6)
+
+
+def test_tensorboard_has_a_point_for_each_epoch(tmp_path: Path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = make_config(data="digits", track=("tensorboard",))
+    (tracker,) = make_trackers(config, tmp_path, 0)
+    for row in ROWS:
+        tracker.log(row)
+    tracker.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(6, 0.5), (12, 0.25)]
+
+
+def test_what_is_not_installed_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(MissingExtra, match=r"repertoire-learn\[track\]"):
+        check_trackers(make_config(data="digits", track=("mlflow",)))
