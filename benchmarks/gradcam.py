@@ -19,14 +19,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from repertoire.backbones._timm import _import
+from repertoire.errors import MissingExtra
 from repertoire.explain import GradCAM
 
 
 def network() -> tuple[str, nn.Module, nn.Module]:
     """A ResNet-18 with random weights and its last stage: timm's, or one of this file where timm cannot be imported."""
     try:
-        import timm
-    except (ImportError, RuntimeError):  # RuntimeError: a torchvision that does not fit torch
+        # The bridge also mends a torchvision whose compiled part is missing, which the peer imports too.
+        timm = _import("resnet18")
+    except MissingExtra:
         model = resnet18()
         return "ResNet-18", model, model[-4]
     model = timm.create_model("resnet18", num_classes=1000)

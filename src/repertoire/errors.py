@@ -83,7 +83,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """
     options = list(known)
     lowered = {option.lower().replace("_", "-"): option for option in options}
-    match = difflib.get_close_matches(name.lower().replace("_", "-"), lowered, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name.lower().replace("_", "-"), lowered, n=1, cutoff=0.6)
     return lowered[match[0]] if match else None
 
 
@@ -98,9 +98,9 @@ class UnknownName(ConfigError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
         guess = nearest(name, known)
-        hint = f"did you mean {guess!r}? " if guess else ""
+        hint = f"; did you mean {guess!r}?" if guess else ""
         listing = ", ".join(sorted(known)) if known else "none"
-        self.message = f"no {kind} is named {name!r}; {hint}(known: {listing})"
+        self.message = f"no {kind} is named {name!r}{hint} (known: {listing})"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would print the repr of the message

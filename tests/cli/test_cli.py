@@ -208,7 +208,7 @@ def test_list_names_components_with_their_options(capsys):
         (["train", "digits", "--backbone", "resnt20"], "did you mean 'resnet20'"),
         (["train", "digit"], "did you mean 'digits'"),
         (["train"], "say what to train on"),
-        (["train", "no/such/folder"], "neither a folder"),
+        (["train", "no/such/folder"], "there is no folder"),
         (["train", "--resume", "no-run"], "there is no run directory"),
         (["train", "-c", "none.yaml"], "no configuration file"),
         (["train", "digits", "--resume", "x"], "no other options"),
@@ -233,6 +233,29 @@ def test_an_unknown_file_is_named(run: train.Run, tmp_path: Path, capsys):
     assert status == 2
     assert "none.jpg" in err
     assert "nor this.jpg" in err
+
+
+def test_a_file_that_is_gone_does_not_stop_the_others(run: train.Run, photos: Path, tmp_path: Path, capsys):
+    good = next((photos / "ünï").glob("*.png"))
+    status, out, err = run_cli(capsys, "predict", run.path, tmp_path / "gone.jpg", good, "--skip-unreadable")
+    assert status == 0
+    assert len(out.strip().splitlines()) == 1
+    assert "1 of 2 images were skipped" in err
+
+
+def test_evaluations_do_not_replace_each_other(run: train.Run, photos: Path, capsys):
+    for _ in range(2):
+        status, _, err = run_cli(capsys, "evaluate", run.path, photos)
+        assert status == 0, err
+    assert (run.path / "evaluation-my photos" / "metrics.json").exists()
+    assert (run.path / "evaluation-my photos-2" / "metrics.json").exists()
+
+
+def test_options_of_the_command_are_no_configuration(tmp_path: Path, capsys):
+    (tmp_path / "c.yaml").write_text("data: digits\nout: runs/x\n")
+    status, _, err = run_cli(capsys, "train", "-c", tmp_path / "c.yaml")
+    assert status == 2
+    assert "out can be given on the command line only" in err
 
 
 def test_debug_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -302,3 +302,13 @@ def test_find_images(tmp_path: Path):
     photograph(root / "z.png", "cat", 3)
     assert find_images(root) == [root / "cat/0.png", root / "dog/0.png", root / "z.png"]
     assert walk(root).signatures["z.png"][0] == (root / "z.png").stat().st_size
+
+
+def test_a_link_to_what_the_folder_lies_in_is_named_and_not_followed(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "outer" / "photos")
+    (root / "round").symlink_to(tmp_path / "outer", target_is_directory=True)
+    (root / "empty").mkdir()
+    splits = opened(root)
+    assert set(splits.classes) == {"cat", "dog"}
+    assert any("links that lead round in a circle" in note for note in splits.notes)
+    assert any("Empty folders: empty" in note for note in splits.notes)

@@ -75,7 +75,7 @@ def test_another_file(tmp_path: Path):
 @pytest.mark.parametrize("name", ["digit", "no/such/folder", "photos", "/nowhere", "Digits:a=1"])
 def test_what_is_neither_a_path_nor_a_source(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"neither a folder or \.npz file that exists nor a data source") as caught:
+    with pytest.raises(DataError, match=r"there is no folder or file .* and no data source of that name") as caught:
         load(name)
     assert ("did you mean 'digits'?" in str(caught.value)) == name.lower().startswith("digit")
 

@@ -84,6 +84,11 @@ def test_views_losses_get_one_tensor_a_view():
     torch.testing.assert_close(method.step(batch).logs["loss"], losses.NTXent()(*views).detach())
 
 
+def test_losses_for_several_labels_an_image_are_refused():
+    with pytest.raises(ConfigError, match="several labels"):
+        Supervised(classifier(), losses.Asymmetric())
+
+
 def test_each_method_refuses_the_other_kind_of_loss():
     with pytest.raises(ConfigError, match="embedding"):
         Supervised(classifier(), losses.SupCon())

@@ -39,6 +39,7 @@ def test_the_directory_is_complete(run: train.Run):
         assert run.info[key], key
     config = yaml.safe_load(run.directory.config_file.read_text())
     assert config["method"] == "supervised"
+    assert config["weight_decay"] == 5e-4
     assert config["size"] == 8
 
 

@@ -112,6 +112,13 @@ def test_a_finished_run_is_given_back(whole: train.Run):
     assert whole.directory.info_file.read_bytes() == before
 
 
+def test_a_finished_run_without_its_weights_is_no_success(options: dict, tmp_path: Path):
+    run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
+    run.directory.best_file.unlink()
+    with pytest.raises(CheckpointError, match="best"):
+        train.resume(run.path)
+
+
 def test_changed_data_is_noticed(options: dict, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     copied = tmp_path / "data.npz"
     copied.write_bytes(tiny.read_bytes())

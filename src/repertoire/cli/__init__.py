@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RepertoireError as error:
         if debug:
             raise
-        print(f"repertoire: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun, one rank speaks for all
+            print(f"repertoire: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
     except OSError as error:
         if debug:

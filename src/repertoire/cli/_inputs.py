@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from repertoire.errors import DataError, ascii_path
+from repertoire.errors import DataError
 
 __all__ = ["image_paths"]
 
@@ -20,8 +20,10 @@ def image_paths(arguments: Sequence[str], *, null: bool = False) -> list[Path]:
             stands for a list of files on standard input, one a line.
         null: the list is separated by NUL bytes, as `find -print0` writes it, for names with newlines.
 
+    A path that does not exist is kept, and reported with the files that cannot be read.
+
     Raises:
-        DataError: a path does not exist (all such are named), or there is no image at all.
+        DataError: there is no image at all.
     """
     from repertoire.data import find_images
 
@@ -31,17 +33,12 @@ def image_paths(arguments: Sequence[str], *, null: bool = False) -> list[Path]:
             raise DataError("no images given: name files or directories, or pipe a list of files in")
         named = [os.fsdecode(name) for name in sys.stdin.buffer.read().split(b"\0" if null else b"\n") if name.strip()]
     paths: list[Path] = []
-    missing: list[str] = []
     for name in named:
         path = Path(name)
         if path.is_dir():
             paths.extend(find_images(path))
-        elif path.exists() or path.is_symlink():
-            paths.append(path)
         else:
-            missing.append(name)
-    if missing:
-        raise DataError("there is no such file or directory: " + ", ".join(ascii_path(name) for name in missing))
+            paths.append(path)
     if not paths:
         raise DataError("found no images there")
     return paths

@@ -95,7 +95,7 @@ def _describe(result: Evidence) -> str:
     else:
         low, high = result.interval
         lines.append(
-            f"{result.verdict.upper()}: {result.metric} differs by {result.mean:+.4f} in favour of the method "
+            f"{result.verdict.upper()}: {result.metric} of the method less that of the baseline: {result.mean:+.4f} "
             f"(95 % interval {low:+.4f} to {high:+.4f}, threshold {result.threshold:+.4f}, {len(result.seeds)} seeds)"
         )
     lines.append(f"  {result.method}: " + " ".join(f"{value:.4f}" for value in result.method_values))

@@ -29,6 +29,7 @@ def evaluate(
 ) -> None:
     """Print accuracy, calibration and a row per class, and write metrics.json."""
     from repertoire.data import load_folder_set
+    from repertoire.errors import DataError, ascii_path
     from repertoire.files import write_json
     from repertoire.train import load
 
@@ -36,13 +37,26 @@ def evaluate(
     if data is None:
         images, name = opened.splits.test, "test"
     else:
+        if not Path(data).is_dir():
+            raise DataError(
+                f"{ascii_path(data)} is not a folder; name one with a directory per class, or leave it out for the "
+                "run's own test images"
+            )
         images = load_folder_set(data, classes=opened.classes, skip_unreadable=skip_unreadable, **opened.reading)
         name = Path(data).resolve().name or "data"
     metrics = opened.evaluate(images)
-    target = out or opened.path / f"evaluation-{name}" / "metrics.json"
+    target = out or _free(opened.path, f"evaluation-{name}") / "metrics.json"
     write_json(target, metrics)
     _print(metrics)
     typer.echo(f"metrics: {target}")
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """`folder/stem`, or with the first number after it that is free: an evaluation replaces no other."""
+    path, number = folder / stem, 2
+    while path.exists():
+        path, number = folder / f"{stem}-{number}", number + 1
+    return path
 
 
 def _print(metrics: dict[str, Any]) -> None:

@@ -110,8 +110,8 @@ def _print_table(rows: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
     from repertoire.errors import ascii_path
 
     for name, best in rows:
-        classes = "   ".join(f"{ascii_path(label)} {probability:.1%}" for label, probability in best)
-        typer.echo(f"{ascii_path(name)}   {classes}")
+        classes = "  ".join(f"{probability:6.1%} {ascii_path(label)}" for label, probability in best)
+        typer.echo(f"{classes}  {ascii_path(name)}")
 
 
 def _print_csv(rows: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:

@@ -99,7 +99,7 @@ def _option_type(annotation: Any) -> Any:
 
 def _train(given: dict[str, Any]) -> None:
     from repertoire.errors import ConfigError
-    from repertoire.train import fit, make_config, read_config, resume
+    from repertoire.train import fit, make_config, resume
 
     run_options = {name: given.pop(name) for name in ("config", "out", "resume", "overwrite", "report", "quiet")}
     chosen = {name: value for name, value in given.items() if value is not None and value != []}
@@ -108,12 +108,23 @@ def _train(given: dict[str, Any]) -> None:
             raise ConfigError("--resume goes on with a run as it was configured and takes no other options")
         run = resume(run_options["resume"], quiet=run_options["quiet"])
     else:
-        fields = {**(read_config(run_options["config"]) if run_options["config"] else {}), **chosen}
+        fields = {**(_from_file(run_options["config"]) if run_options["config"] else {}), **chosen}
         if "data" not in fields:
             raise ConfigError("say what to train on: repertoire train PHOTOS/, or digits to try it out")
         config = make_config(**fields)
         run = fit(config=config, out=run_options["out"], overwrite=run_options["overwrite"], quiet=run_options["quiet"])
     _close(run, run_options["report"])
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    from repertoire.errors import ConfigError
+    from repertoire.train import read_config
+
+    fields = read_config(path)
+    misplaced = [name for name in ("out", "report", "quiet", "resume", "overwrite", "config") if name in fields]
+    if misplaced:
+        raise ConfigError(f"{path}: {', '.join(misplaced)} can be given on the command line only")
+    return fields
 
 
 def _close(run: Any, with_report: bool) -> None:

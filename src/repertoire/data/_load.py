@@ -69,9 +69,9 @@ def load(
     except UnknownName:
         known = registry.names("data")
         guess = nearest(registry.parse(text).name, known)
-        hint = f"did you mean {guess!r}? " if guess else ""
+        hint = f"; did you mean {guess!r}?" if guess else ""
         raise DataError(
-            f"{ascii_path(text)} is neither a folder or .npz file that exists nor a data source; {hint}"
+            f"there is no folder or file {ascii_path(text)}, and no data source of that name{hint} "
             f"(sources: {', '.join(known)})"
         ) from None
     return registry.build("data", text, request=request)

@@ -6,6 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,20 +35,28 @@ class Tree:
         files: paths relative to the folder, with "/" between the parts, sorted by code point.
         bytes: length of all of them together.
         ignored: how many files were passed over, by extension.
+        empty: the folders without anything in them.
         failures: directories and links that cannot be followed.
     """
 
     files: list[str] = field(default_factory=list)
     bytes: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
     failures: list[Unreadable] = field(default_factory=list)
     signatures: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """Length, time of the last change, and inode of each file whose state could be asked."""
 
     def note(self) -> str | None:
-        """A sentence about what was passed over, or None."""
-        if not self.ignored:
-            return None
+        """What was passed over, in words, or None."""
+        sentences = []
+        if self.empty:
+            sentences.append(f"Empty folders: {', '.join(ascii_path(name) for name in sorted(self.empty))}.")
+        if self.ignored:
+            sentences.append(self._ignored_note())
+        return " ".join(sentences) or None
+
+    def _ignored_note(self) -> str:
         kinds = ", ".join(f"{count} {ascii_path(kind)}" for kind, count in sorted(self.ignored.items()))
         total = self.ignored.total()
         return f"{total} {'file' if total == 1 else 'files'} not taken for images: {kinds}."
@@ -68,9 +77,22 @@ def walk(root: str | os.PathLike[str]) -> Tree:
         os.listdir(root)
     except OSError as error:
         raise DataError(f"the folder {ascii_path(root)} {plain_reason(error)}") from None
-    _visit(tree, root, "", frozenset({(status.st_dev, status.st_ino)}))
+    _visit(tree, root, "", _identities(root))
     tree.files.sort()
     return tree
+
+
+def _identities(root: str) -> frozenset[tuple[int, int]]:
+    """A folder and all that it lies in: a link to one of them leads round in a circle."""
+    found = set()
+    path = os.path.realpath(root)
+    while True:
+        with suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+        if (parent := os.path.dirname(path)) == path:
+            return frozenset(found)
+        path = parent
 
 
 def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
@@ -80,6 +102,8 @@ def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, 
     except OSError as error:
         tree.failures.append(Unreadable(directory, plain_reason(error)))
         return
+    if not entries and prefix:
+        tree.empty.append(prefix.rstrip("/"))
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in _LEFT_BY_SYSTEMS:
             tree.ignored["hidden or left by a system"] += 1
@@ -94,7 +118,9 @@ def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, 
             continue
         if stat.S_ISDIR(status.st_mode):
             identity = (status.st_dev, status.st_ino)
-            if identity not in above:
+            if identity in above:
+                tree.ignored["links that lead round in a circle"] += 1
+            else:
                 _visit(tree, entry.path, name + "/", above | {identity})
         elif not _is_ignored(tree, entry.name):
             tree.files.append(name)

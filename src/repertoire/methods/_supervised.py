@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.losses import LogitsLoss, Loss
+from repertoire.losses import LogitsLoss, Loss, MultiLabelLoss
 from repertoire.methods._base import Method, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.registry import register
@@ -46,6 +46,11 @@ class Supervised(Method):
         if not isinstance(loss, LogitsLoss):
             raise ConfigError(
                 f"method 'supervised' needs a loss on logits, not one on {loss.contract}; use method 'embedding'"
+            )
+        if isinstance(loss, MultiLabelLoss):
+            raise ConfigError(
+                f"loss {type(loss).__name__} is for images with several labels each, and these have one: use "
+                "cross-entropy, or this loss in a loop of your own"
             )
         if loss.reduction == "none":
             raise ConfigError("method 'supervised' minimises one number: reduction must be 'mean' or 'sum', not 'none'")

@@ -18,6 +18,7 @@ from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Normalize
 from repertoire.train._config import TrainConfig
+from repertoire.train._optim import learning_rate, weight_decay
 
 __all__ = ["build_classifier", "build_loss", "build_method", "channel_statistics", "import_plugins", "resolve"]
 
@@ -44,9 +45,9 @@ def import_plugins(config: TrainConfig) -> None:
 
 
 def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
-    """Replaces every "auto" by what the data and the loss call for."""
+    """Replaces what was left open by what data, loss and batch call for; only the device stays the machine's."""
     size = max(splits.train.size)
-    changes: dict[str, Any] = {"size": size}
+    changes: dict[str, Any] = {"size": size, "lr": learning_rate(config), "weight_decay": weight_decay(config)}
     if config.backbone == "auto":
         changes["backbone"] = "convnet" if size <= 16 else "resnet20" if size <= 64 else "resnet20:width=32"
     if config.method == "auto":

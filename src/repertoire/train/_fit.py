@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def fit(
 def resume(path: str | Path, *, quiet: bool = True) -> Run:
     """Goes on with a run that was interrupted, killed or crashed; the result is the one it would have had.
 
-    A finished run is given back as it is.
+    A finished run is given back as it is, once its weights have been found whole.
 
     Raises:
         RunError: the directory is not a run, or its data changed. CheckpointError: no checkpoint is whole.
@@ -96,7 +97,11 @@ def resume(path: str | Path, *, quiet: bool = True) -> Run:
     directory = RunDirectory(path)
     info = directory.read_info()
     if info["status"] == "finished":
-        return Run(directory.path)
+        run = Run(directory.path)
+        _checkpoint.load(directory.best_file)
+        if not quiet:
+            print(f"{directory} is already finished; to train for longer, start a new run", file=sys.stderr)
+        return run
     return _session(directory, directory.read_config(), quiet=quiet, fresh=False)
 
 
@@ -177,6 +182,15 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
     display = Display(config.epochs, 0, quiet=quiet)
     loop = Loop(config, directory, splits, method, fabric, display)
     display.steps = loop.loader.steps_per_epoch
+    parts = " / ".join(f"{len(part):,}" for part in (splits.train, splits.val, splits.test))
+    display.note(
+        f"{splits.source}: {parts} images to train / validate / test, {len(splits.classes)} classes, {info['size']} "
+        f"pixels; {config.backbone} with {info['parameters']:,} parameters on {fabric.device}"
+    )
+    for note in info["notes"] if fresh else ():
+        display.note(f"note: {note}")
+    if splits.skipped:
+        display.note(f"note: {len(splits.skipped)} images cannot be used and are left out; the report lists them")
     if fresh:
         loop.rehearse()
     fabric.barrier()

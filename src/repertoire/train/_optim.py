@@ -11,7 +11,7 @@ from torch import nn
 from repertoire.methods import Method
 from repertoire.train._config import TrainConfig
 
-__all__ = ["WeightAverage", "learning_rate", "make_optimizer", "schedule"]
+__all__ = ["WeightAverage", "learning_rate", "make_optimizer", "schedule", "weight_decay"]
 
 
 def learning_rate(config: TrainConfig) -> float:
@@ -22,11 +22,16 @@ def learning_rate(config: TrainConfig) -> float:
     return 0.1 * ratio if config.optimizer == "sgd" else 0.001 * math.sqrt(ratio)
 
 
+def weight_decay(config: TrainConfig) -> float:
+    """The weight decay: the one given, or the usual one of the optimiser."""
+    if config.weight_decay is not None:
+        return config.weight_decay
+    return 5e-4 if config.optimizer == "sgd" else 0.05
+
+
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a module; parameters of one dimension (biases, norms) and of none are not decayed."""
-    decay = config.weight_decay
-    if decay is None:
-        decay = 5e-4 if config.optimizer == "sgd" else 0.05
+    decay = weight_decay(config)
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},

@@ -91,9 +91,8 @@ def _evidence(evidence: Evidence, claim: Claim | None) -> str:
         [
             "## What was measured",
             f"> {markdown(evidence.statement)}",
-            f"**{evidence.verdict.capitalize()}**: {markdown(evidence.metric)} differs by "
-            f"{evidence.mean:+.4f}{interval} in favour of {method} over {baseline}, on "
-            f"{markdown(evidence.data)}.{stale}",
+            f"**{evidence.verdict.capitalize()}**: {markdown(evidence.metric)} of {method}, less that of {baseline}: "
+            f"{evidence.mean:+.4f}{interval}, on {markdown(evidence.data)}.{stale}",
             differences_figure(evidence),
             '<details markdown="1"><summary>The numbers</summary>',
             "\n".join(rows),
