@@ -62,6 +62,7 @@ def main() -> None:
         step = max(len(chosen) / options.sample, 1)
         chosen = [chosen[int(i * step)] for i in range(min(options.sample, len(chosen)))]
     reasons: Counter[str] = Counter()
+    print("```text")
     print(f"{'family':28} {'network':36} {'blocks':>6} {'stages':>6} {'width':>6} {'seconds':>7}")
     for family, name in chosen:
         began = time.perf_counter()
@@ -78,6 +79,7 @@ def main() -> None:
     print(f"\n{len(chosen) - sum(reasons.values())} of {len(chosen)} can be cut")
     for reason, count in reasons.most_common():
         print(f"{count:4}  {reason}")
+    print("```")
 
 
 if __name__ == "__main__":
