@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from repertoire.cli._listing import print_table
 from repertoire.cli.papers import app
-from repertoire.errors import UnknownName
+from repertoire.errors import ConfigError, UnknownName
 
 
 def run(*arguments: str) -> str:
@@ -24,6 +24,11 @@ def test_search_in_words() -> None:
     assert len(run("search", "labels", "--limit", "3").splitlines()) == 1 + 3
     assert "Nothing was found" in run("search", "zzzzqqqq")
     assert json.loads(run("search", "zzzzqqqq", "--format", "json")) == []
+
+
+def test_an_empty_search_asks_for_words() -> None:
+    with pytest.raises(ConfigError, match="say what you need"):
+        CliRunner().invoke(app, ["search", ""], catch_exceptions=False)
 
 
 def test_list_by_family_and_status() -> None:

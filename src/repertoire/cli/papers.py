@@ -28,7 +28,10 @@ def search(
 ) -> None:
     """Find papers for a need put in plain words."""
     from repertoire import papers
+    from repertoire.errors import ConfigError
 
+    if not " ".join(query).strip():
+        raise ConfigError("say what you need, in plain words: repertoire papers search few labels")
     found = papers.search(" ".join(query), limit)
     if not found and format is Format.table:
         typer.echo("Nothing was found; try other words, or browse with: repertoire papers list --family FAMILY")

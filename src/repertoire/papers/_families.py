@@ -166,8 +166,8 @@ _FAMILIES = (
     Family(
         "dense",
         "Dense prediction and vision tasks",
-        "Predictions for every pixel, box, frame or point: segmentation, detection, depth, pose, video, three- "
-        "dimensional scenes, image restoration.",
+        "Predictions for every pixel, box, frame or point: segmentation, detection, depth, pose, video, "
+        "three-dimensional scenes, image restoration.",
     ),
     Family(
         "graph",
