@@ -13,8 +13,8 @@ _NAMED = 10
 def explain_nonfinite(embeddings: Tensor) -> str:
     """Says in one sentence which rows of a tensor are infinite or not a number.
 
-    The losses never look at values, because that would wait for the device in every step; a training loop calls this
-    once it has seen a loss that is not finite.
+    The losses never look at values, because that would wait for the device in every step. Call this
+    in a loop of your own once it has seen a loss that is not finite.
 
     Args:
         embeddings: float `[N, ...]`: embeddings, logits or images.
