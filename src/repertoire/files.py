@@ -13,7 +13,7 @@ from typing import Any
 
 from repertoire.errors import RunError
 
-__all__ = ["atomic_path", "lock_directory", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_path", "lock_directory", "sync", "write_bytes", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -33,10 +33,10 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RunError(
@@ -86,7 +86,8 @@ def lock_directory(directory: Path) -> Iterator[None]:
         yield
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a directory, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -34,6 +34,7 @@ from repertoire.data._pool import decode_into
 from repertoire.data._seen import Seen, Signature, looks
 from repertoire.data._source import Fit
 from repertoire.errors import DataError
+from repertoire.files import sync
 
 __all__ = ["Decoded", "cache_directory", "decode_once"]
 
@@ -180,7 +181,7 @@ class _Cache:
             entry = self._publish(building, self._name(seen))
             building.mkdir(exist_ok=True)
             seen.save(building / "seen.npz")
-            _sync(building / "seen.npz")
+            sync(building / "seen.npz")
             _rename(building / "seen.npz", self._memory)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -223,7 +224,7 @@ class _Cache:
                 outcomes[number] = {"signature": self.looks[number].tolist(), "key": key}
                 if key in former.failures:
                     outcomes[number]["reason"] = former.failures[key]
-        _sync(file)
+        sync(file)
         self._write_index(building, [outcomes[number] for number in (*pending, *known)])
         return outcomes
 
@@ -236,8 +237,8 @@ class _Cache:
             "failures": {str(o["key"]): o["reason"] for o in outcomes if "key" in o and "reason" in o},
         }
         (building / "index.json").write_text(json.dumps(index), encoding="ascii")
-        _sync(building / "index.json")
-        _sync(building)
+        sync(building / "index.json")
+        sync(building)
 
     def _publish(self, building: Path, name: str) -> _Entry:
         """The entry, from now on for everybody to see."""
@@ -326,17 +327,9 @@ def _hash(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _rename(source: Path, target: Path) -> None:
     os.replace(source, target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 @contextlib.contextmanager
