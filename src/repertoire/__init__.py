@@ -24,6 +24,7 @@ _ROOMS = (
     "explain",
     "fewshot",
     "heads",
+    "local",
     "losses",
     "merge",
     "methods",

@@ -26,19 +26,20 @@ __all__ = ["Entry", "Spec", "build", "entries", "get", "names", "options", "pars
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-#: room -> (what one component of it is called, module that registers them all when imported)
-ROOMS: dict[str, tuple[str, str]] = {
+#: room -> (what one component of it is called, and the modules that register them all when imported)
+ROOMS: dict[str, tuple[str, ...]] = {
     "data": ("data source", "repertoire.data"),
     "augmentations": ("augmentation", "repertoire.data"),
     "backbones": ("backbone", "repertoire.backbones"),
     "losses": ("loss", "repertoire.losses"),
     "heads": ("head", "repertoire.heads"),
     "methods": ("method", "repertoire.methods"),
-    "rules": ("rule", "repertoire.rules"),
+    "rules": ("rule", "repertoire.rules", "repertoire.local"),
+    "auxiliaries": ("auxiliary network", "repertoire.local"),
     "explainers": ("explainer", "repertoire.explain"),
     "diagnostics": ("diagnostic", "repertoire.diagnostics"),
     "weight-operators": ("weight operator", "repertoire.merge"),
-    "feature-estimators": ("estimator on features", "repertoire.fewshot"),
+    "feature-estimators": ("estimator on features", "repertoire.fewshot", "repertoire.local"),
 }
 
 
@@ -55,7 +56,8 @@ class Entry:
     @property
     def dotted(self) -> str:
         """Public dotted name, as cards list it: `repertoire.losses.SupCon`."""
-        return f"{ROOMS[self.room][1]}.{self.factory.__name__}"
+        module = ".".join(self.factory.__module__.split(".")[:2])
+        return f"{module}.{self.factory.__name__}"
 
     @property
     def summary(self) -> str:
@@ -105,7 +107,8 @@ def register(room: str, name: str, *, paper: str | None = None) -> Callable[[T],
 def _room(room: str) -> dict[str, Entry]:
     if room not in ROOMS:
         raise UnknownName("room", room, list(ROOMS))
-    importlib.import_module(ROOMS[room][1])
+    for module in ROOMS[room][1:]:
+        importlib.import_module(module)
     return _REGISTRY[room]
 
 
@@ -198,6 +201,7 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "losses": ("weight", "counts"),
     "heads": ("in_features", "num_classes"),
     "methods": ("model", "loss"),
+    "auxiliaries": ("site",),
 }
 
 

@@ -65,6 +65,7 @@ def test_rooms_import_downwards_only():
         ["backbones", "heads", "losses", "diagnostics", "explain", "fewshot", "merge"],
         ["methods"],
         ["rules"],
+        ["local"],
         ["train"],
         ["papers"],
         ["claims"],

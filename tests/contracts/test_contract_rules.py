@@ -26,13 +26,23 @@ def make_batch() -> Batch:
     return Batch((images,), torch.arange(12) % 3, torch.arange(12))
 
 
+#: Options for a network of three units.
+SPECS = {"local": "local:blocks=2"}
+
+
 @pytest.fixture(params=registry.names("rules"))
 def rule(request: pytest.FixtureRequest) -> Rule:
-    return registry.build("rules", request.param)
+    return registry.build("rules", SPECS.get(request.param, request.param))
+
+
+def fresh(rule: Rule) -> Rule:
+    name = next(entry.name for entry in registry.entries("rules") if entry.factory is type(rule))
+    return registry.build("rules", SPECS.get(name, name))
 
 
 def set_up(rule: Rule, method: Method, **options: object) -> Rule:
-    rule.setup(method, lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), **options)
+    example = torch.zeros(2, 1, 8, 8)
+    rule.setup(method, lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), example=example, **options)
     return rule
 
 
@@ -49,8 +59,9 @@ def test_the_state_is_complete_between_any_two_steps(rule: Rule):
     method, batch = make_method(), make_batch()
     set_up(rule, method)
     rule.step(method, batch)
-    other_method = copy.deepcopy(method)
-    other = set_up(copy.deepcopy(type(rule)()), other_method)
+    other_method = make_method()
+    other = set_up(fresh(rule), other_method)
+    other_method.load_state_dict(copy.deepcopy(method.state_dict()))
     other.load_state_dict(copy.deepcopy(rule.state_dict()))
     for _ in range(2):
         rule.step(method, batch)
@@ -61,8 +72,8 @@ def test_the_state_is_complete_between_any_two_steps(rule: Rule):
 
 def test_a_learning_rate_of_zero_changes_no_parameter(rule: Rule):
     method, batch = make_method(), make_batch()
-    before = [p.detach().clone() for p in method.parameters()]
     set_up(rule, method)
+    before = [p.detach().clone() for p in method.parameters()]
     for optimizer in rule.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
@@ -42,7 +43,16 @@ class Method(nn.Module):
     separable: bool = True
 
     def step(self, batch: Batch) -> Step:
-        """The loss of one batch."""
+        """The loss of one batch: that of the features of all its views."""
+        images = torch.cat(batch.views) if len(batch.views) > 1 else batch.images
+        return self.objective(self.model.embed(images), batch)
+
+    def objective(self, features: Tensor, batch: Batch) -> Step:
+        """The loss of a batch, given the features `[V * N, d]` of its V views, one after the other.
+
+        Apart from `step` so that a rule can train the network piece by piece. A method that needs more than one pass
+        through its network overrides `step` instead.
+        """
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.data import Batch
@@ -65,8 +65,7 @@ class Embedding(Method):
         hidden = hidden or width
         self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
 
-    def step(self, batch: Batch) -> Step:
-        features = self.model.embed(torch.cat(batch.views))
+    def objective(self, features: Tensor, batch: Batch) -> Step:
         projected = self.projector(features)
         count = len(batch.views)
         labels = batch.targets.repeat(count)

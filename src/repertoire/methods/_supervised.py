@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import LogitsLoss, Loss, MultiLabelLoss
@@ -57,8 +59,8 @@ class Supervised(Method):
         self.model = model
         self.loss = loss
 
-    def step(self, batch: Batch) -> Step:
-        outputs = self.model.head.outputs(self.model.embed(batch.images), batch.targets)
+    def objective(self, features: Tensor, batch: Batch) -> Step:
+        outputs = self.model.head.outputs(features, batch.targets)
         loss = sum(weight * self.loss(logits, batch.targets) for weight, logits in outputs)
         accuracy = (outputs[0][1].detach().argmax(1) == batch.targets).float().mean()
         return Step(loss, {"loss": loss.detach(), "accuracy": accuracy})

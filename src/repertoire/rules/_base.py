@@ -42,6 +42,7 @@ class Rule:
         fabric: Fabric | None = None,
         clip: float | None = None,
         accumulate: int = 1,
+        example: Tensor | None = None,
     ) -> None:
         """Binds the rule to a method.
 
@@ -52,15 +53,12 @@ class Rule:
             clip: largest norm of the gradient; no clipping if None.
             accumulate: pieces that a batch is processed in, for batches too large for the memory. Batch
                 normalisation sees one piece at a time.
+            example: images of the shape that training will see, on the method's device, for rules that must know it.
 
         Raises:
             ConfigError: the batch cannot be processed in pieces, because the loss compares its samples.
         """
-        if accumulate > 1 and not method.separable:
-            raise ConfigError(
-                "accumulate splits a batch into pieces, and this loss compares the samples of a batch with each other: "
-                "each piece would be contrasted only with itself. Use a smaller batch_size"
-            )
+        self._check_separable(method, accumulate)
         if fabric is None:
             from lightning_fabric import Fabric
 
@@ -70,6 +68,13 @@ class Rule:
         self.clip = clip
         self.accumulate = accumulate
         self.module, self.optimizer = fabric.setup(method, make_optimizer(method))
+
+    def _check_separable(self, method: Method, accumulate: int) -> None:
+        if accumulate > 1 and not method.separable:
+            raise ConfigError(
+                "accumulate splits a batch into pieces, and this loss compares the samples of a batch with each other: "
+                "each piece would be contrasted only with itself. Use a smaller batch_size"
+            )
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:

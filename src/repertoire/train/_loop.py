@@ -95,6 +95,7 @@ class Loop:
             fabric=fabric,
             clip=config.clip,
             accumulate=config.accumulate,
+            example=torch.zeros(2, splits.train.channels, *splits.train.size, device=fabric.device),
         )
         self.average = WeightAverage(self.method, config.ema) if config.ema else None
         self.loader = Loader(
@@ -233,10 +234,9 @@ class Loop:
         self._clock = now
 
     def _check_finite(self, logs: dict[str, Tensor]) -> None:
-        loss = float(logs["loss"])
-        if math.isfinite(loss):
-            return
-        self._refuse(f"the loss became {loss}")
+        for name, value in logs.items():
+            if name.endswith("loss") and not math.isfinite(loss := float(value)):
+                self._refuse(f"the {name.replace('_', ' ')} became {loss}")
 
     def _check_weights(self) -> None:
         """Raises `NonFiniteLoss` before weights that are not finite are kept: the last step of all may have spoilt

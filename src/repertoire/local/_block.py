@@ -1,0 +1,88 @@
+"""A gradient-isolated block: some units of the network, and what they minimise."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from repertoire.data import Batch
+from repertoire.local._auxiliary import Auxiliary, LocalLoss, classified
+from repertoire.methods import Method, Step
+
+__all__ = ["LocalBlock", "LocalObjective", "MethodObjective", "TailObjective"]
+
+
+class LocalObjective(nn.Module):
+    """The objective of any block but the last: that of its auxiliary network."""
+
+    def __init__(self, auxiliary: Auxiliary, loss: LocalLoss) -> None:
+        super().__init__()
+        self.auxiliary = auxiliary
+        self._loss = (loss,)  # not registered: it is shared by all blocks, and the last one owns its parameters
+
+    def forward(self, x: Tensor, batch: Batch) -> Step:
+        return self.auxiliary.objective(x, batch, self._loss[0])
+
+
+class TailObjective(nn.Module):
+    """The objective of the last block of a network that gives class scores: the loss itself."""
+
+    def __init__(self, tail: nn.Module, loss: LocalLoss) -> None:
+        super().__init__()
+        self.tail = tail
+        self.loss = loss
+
+    def forward(self, x: Tensor, batch: Batch) -> Step:
+        return classified(nn.Identity(), self.tail(x), batch, self.loss)
+
+
+class MethodObjective(nn.Module):
+    """The objective of the last block of a method's network: the method's own."""
+
+    def __init__(self, method: Method, backbone_parts: nn.ModuleList) -> None:
+        super().__init__()
+        self._method = (method,)
+        self.backbone_parts = backbone_parts
+        self.head = method.model.head
+        self.others = nn.ModuleDict({n: child for n, child in method.named_children() if n not in ("model", "local")})
+
+    def forward(self, x: Tensor, batch: Batch) -> Step:
+        method = self._method[0]
+        return method.objective(method.model.backbone.pool(x), batch)
+
+
+class LocalBlock(nn.Module):
+    """Consecutive units, and the objective that they are trained by.
+
+    Attributes:
+        names: of the units.
+        output: what the last call made of its input, detached: the input of the next block. It is left here and not
+            returned, because wrappers for mixed precision would make a copy of it in float32.
+    """
+
+    output: Tensor | None
+
+    def __init__(self, units: list[nn.Module], names: list[str], objective: nn.Module) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.names = names
+        self.objective = objective
+        self.output = None
+
+    def run(self, x: Tensor) -> Tensor:
+        """The block's part of the network's forward pass."""
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+    def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the block, and its logs."""
+        y = self.run(x)
+        self.output = y.detach()
+        step = self.objective(y, batch)
+        return step.loss, step.logs
+
+    def take(self) -> Tensor:
+        """The output, which is not kept."""
+        output, self.output = self.output, None
+        assert output is not None, "the block was not called"
+        return output

@@ -1,0 +1,112 @@
+"""Local learning as a rule of the trainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.local._learner import Trainer, check_labels, check_partition, method_blocks, single_process
+from repertoire.local._partition import Balance
+from repertoire.methods import Method
+from repertoire.registry import register
+from repertoire.rules import MakeOptimizer, Rule
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Local"]
+
+
+@register("rules", "local")
+class Local(Rule):
+    """Local learning: the network in gradient-isolated blocks, each with an auxiliary network and a loss of its own.
+
+    See :class:`repertoire.local.LocalLearning` for the papers, the formula and what is saved. The auxiliary networks
+    become the method's module `local`, so that checkpoints and moving averages hold them; what is exported is the
+    network alone.
+
+    Args:
+        blocks: how many blocks; "all" for as many as the network has.
+        auxiliary: spec of the auxiliary networks, in parentheses if it has several options.
+        at: units to cut after, such as `(blocks.3,blocks.6)`, instead of a number of blocks.
+        balance: what the blocks have alike: "memory", "time" or "count".
+        compile: compile each block with torch.compile.
+
+    Raises:
+        ConfigError: the method's network cannot be cut so; the images' shape is not known.
+
+    Example:
+        >>> from repertoire.local import Local
+        >>> Local(blocks=8, auxiliary="auglocal:depth=2").blocks
+        8
+    """
+
+    def __init__(
+        self,
+        blocks: int | Literal["all"] = 4,
+        auxiliary: str = "auglocal",
+        at: tuple[str, ...] = (),
+        balance: Balance = "memory",
+        compile: bool = False,
+    ) -> None:
+        self.blocks: int | Literal["all"] = blocks
+        self.auxiliary = auxiliary
+        self.at = at
+        self.balance: Balance = balance
+        self.compile = compile
+
+    def setup(
+        self,
+        method: Method,
+        make_optimizer: MakeOptimizer,
+        *,
+        fabric: Fabric | None = None,
+        clip: float | None = None,
+        accumulate: int = 1,
+        example: Tensor | None = None,
+    ) -> None:
+        """See `Rule.setup`."""
+        self._check_separable(method, accumulate)
+        if example is None:
+            raise ConfigError("rule 'local' must know the shape of the images: give setup an example")
+        self.fabric = fabric or single_process(method)
+        found = method_blocks(method, example, self.blocks, self.auxiliary, self.at, self.balance)
+        self.classes = method.model.head.num_classes
+        self.trainer = Trainer(
+            found, make_optimizer, fabric=self.fabric, clip=clip, accumulate=accumulate, compile=self.compile
+        )
+        method.add_module("local", self.trainer.auxiliaries)
+        method.train(method.training)
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return self.trainer.optimizers
+
+    def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
+        if not method.training:
+            raise ConfigError("the method is in eval mode; call train() before a step")
+        if method.needs_labels:
+            check_labels(batch.targets, self.classes)
+        logs = self.trainer.step(batch)
+        method.after_update()
+        self.trainer.follow()
+        return logs
+
+    @property
+    def partition(self) -> list[list[str]]:
+        """The names of the units of each block."""
+        return [list(block.names) for block in self.trainer.blocks]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "partition": self.partition}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        try:
+            check_partition(state.get("partition", []), self.partition)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        super().load_state_dict(state)
