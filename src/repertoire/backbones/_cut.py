@@ -21,22 +21,28 @@ __all__ = ["Uncuttable", "cut", "head", "module_names"]
 _CONTAINER = re.compile(r"(Stage|Level|Layers?|Trunk|Encoder|Blocks)(V?\d+)?$")
 
 
-def cut(model: nn.Module, example: Tensor) -> list[fx.GraphModule]:
+def cut(model: nn.Module, example: Tensor, method: str = "forward_features") -> list[fx.GraphModule]:
     """The finest blocks whose composition is `model.forward_features`, and that each have weights to learn.
 
     Args:
         model: in eval mode; it shares its modules with the blocks.
         example: images that the model takes.
+        method: what to cut instead of `forward_features`.
 
     Raises:
         Uncuttable: the model cannot be traced, or there is no place to cut.
     """
     try:
-        return _cut(model, trace(model, "forward_features", example, _is_container))
+        return _cut(model, trace(model, method, example, _is_container))
     except Uncuttable as first:
         # A container that cannot be looked into can still be a block of its own.
         try:
-            return _cut(model, trace(model, "forward_features", example, _is_sequence))
+            return _cut(model, trace(model, method, example, _is_sequence))
+        except Uncuttable:
+            pass
+        # Nothing at the top level: look into whatever is not a layer of PyTorch.
+        try:
+            return _cut(model, trace(model, method, example, _is_composed))
         except Uncuttable:
             raise first from None
 
@@ -63,6 +69,11 @@ def module_names(block: nn.Module) -> list[str]:
 def _is_sequence(module: nn.Module) -> bool:
     """Whether a module is an `nn.Sequential`, with the forward pass of one."""
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _is_composed(module: nn.Module) -> bool:
+    """Whether a module is somebody's own, and not a layer of PyTorch."""
+    return _is_sequence(module) or not type(module).__module__.startswith("torch.nn.")
 
 
 def _is_container(module: nn.Module) -> bool:

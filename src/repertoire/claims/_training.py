@@ -59,7 +59,8 @@ def new_method(splits: Splits, config: TrainConfig) -> Method:
 def optimise(method: Method, images: ImageSet, config: TrainConfig) -> Method:
     """Trains a method as `repertoire.train.fit` does, but without a directory, validation or checkpoints."""
     rule = registry.build("rules", config.rule)
-    rule.setup(method, lambda module: make_optimizer(config, module), clip=config.clip)
+    example = torch.zeros(2, images.channels, *images.size, device=config.device)
+    rule.setup(method, lambda module: make_optimizer(config, module), clip=config.clip, example=example)
     loader = Loader(
         images,
         config.batch_size,
