@@ -28,6 +28,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Print accuracy, calibration and a row per class, and write metrics.json."""
+    from repertoire import registry
     from repertoire.data import load_folder_set
     from repertoire.errors import DataError, ascii_path
     from repertoire.files import write_json
@@ -45,6 +46,8 @@ def evaluate(
         images = load_folder_set(data, classes=opened.classes, skip_unreadable=skip_unreadable, **opened.reading)
         name = Path(data).resolve().name or "data"
     metrics = opened.evaluate(images)
+    if registry.parse(opened.config.rule).name == "local":
+        metrics.update(opened.exit_curve(images))
     target = out or _free(opened.path, f"evaluation-{name}") / "metrics.json"
     write_json(target, metrics)
     _print(metrics)
@@ -86,3 +89,14 @@ def _print(metrics: dict[str, Any]) -> None:
         f"balanced {metrics['balanced_accuracy']:.1%}, macro F1 {metrics['macro_f1']:.3f}, "
         f"NLL {metrics['nll']:.3f}, ECE {metrics['ece']:.3f}"
     )
+    if "exits" in metrics:
+        _print_exits(metrics)
+
+
+def _print_exits(metrics: dict[str, Any]) -> None:
+    for row in metrics["exits"]:
+        where = f"exit {row['block']} after {row['last_unit']}"
+        typer.echo(f"{where}: accuracy {row['accuracy']:.1%} for {row['work']:.2f} of the work")
+    for row in metrics["early_exit"]:
+        where = f"--early-exit {row['confidence']}"
+        typer.echo(f"{where}: accuracy {row['accuracy']:.1%} for {row['work']:.2f} of the work on average")

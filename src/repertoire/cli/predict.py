@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["embed", "predict"]
 
 
+Row = tuple[str, list[tuple[str, float]], int | None]
+"""Name of an image, its best classes, and the exit it left by, from 1, where there are exits."""
+
+
 class TableFormat(StrEnum):
     table = "table"
     csv = "csv"
@@ -43,23 +47,47 @@ def predict(
     images: ImagesArgument = None,
     format: Annotated[TableFormat, typer.Option(help="How to print.")] = TableFormat.table,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print for each image.")] = 1,
+    early_exit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CONFIDENCE",
+            help="Let an image leave at the first block that is this sure of it; for runs of local learning.",
+            show_default=False,
+        ),
+    ] = None,
     null: NullOption = False,
     skip_unreadable: SkipOption = False,
 ) -> None:
     """Print the class of new images, with its probability."""
     from repertoire.cli._inputs import image_paths
+    from repertoire.errors import ConfigError
     from repertoire.train import load
     from repertoire.train import top as top_classes
 
     opened = load(run)
     paths = image_paths(images or [], null=null)
     failures: list[Unreadable] = []
-    rows = (
-        (str(paths[i]), best)
-        for indices, pixels in _read(opened, paths, failures)
-        for i, best in zip(indices, top_classes(opened.predict(pixels), opened.classes, top), strict=True)
-    )
-    {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}[format](rows)
+    work: list[float] = []
+
+    def rows() -> Iterator[Row]:
+        for indices, pixels in _read(opened, paths, failures):
+            exits: list[int | None] = [None] * len(indices)
+            if early_exit is None:
+                probabilities = opened.predict(pixels)
+            else:
+                probabilities, left = opened.predict_early(pixels, early_exit)
+                exits = [int(number) + 1 for number in left]
+                work.extend(opened.exits.work[number] for number in left)
+            for i, best, number in zip(indices, top_classes(probabilities, opened.classes, top), exits, strict=True):
+                yield str(paths[i]), best, number
+
+    if early_exit is not None and not 0 <= early_exit <= 1:
+        raise ConfigError(f"--early-exit is {early_exit}; expected a probability, from 0 to 1")
+    if early_exit is not None:
+        _ = opened.exits  # refused before an image is read
+    {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}[format](rows())
+    if work:
+        typer.echo(f"mean work: {sum(work) / len(work):.2f} of the whole network", err=True)
     _report_failures(failures, len(paths), skip_unreadable)
 
 
@@ -106,31 +134,40 @@ def _read(run: Run, paths: list[Path], failures: list[Unreadable]) -> Iterator[t
             yield indices, pixels
 
 
-def _print_table(rows: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
+def _print_table(rows: Iterator[Row]) -> None:
     from repertoire.errors import ascii_path
 
-    for name, best in rows:
+    for name, best, number in rows:
         classes = "  ".join(f"{probability:6.1%} {ascii_path(label)}" for label, probability in best)
-        typer.echo(f"{classes}  {ascii_path(name)}")
+        left = f"  (exit {number})" if number is not None else ""
+        typer.echo(f"{classes}{left}  {ascii_path(name)}")
 
 
-def _print_csv(rows: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
+def _print_csv(rows: Iterator[Row]) -> None:
     writer = csv.writer(sys.stdout)
-    writer.writerow(["image", "rank", "class", "probability"])
-    for name, best in rows:
+    header = False
+    for name, best, number in rows:
+        extra = [] if number is None else [number]
+        if not header:
+            writer.writerow(["image", "rank", "class", "probability", *(["exit"] if extra else [])])
+            header = True
         printable = name.encode("utf-8", "backslashreplace").decode()
         for rank, (label, probability) in enumerate(best, 1):
-            writer.writerow([printable, rank, label, f"{probability:.6f}"])
+            writer.writerow([printable, rank, label, f"{probability:.6f}", *extra])
+    if not header:
+        writer.writerow(["image", "rank", "class", "probability"])
 
 
-def _print_json(rows: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
+def _print_json(rows: Iterator[Row]) -> None:
     """An array with an object a line, written as it comes."""
     first = True
     sys.stdout.write("[")
-    for name, best in rows:
+    for name, best, number in rows:
         printable = name.encode("utf-8", "backslashreplace").decode()
         top = [{"class": label, "probability": round(probability, 6)} for label, probability in best]
-        row = {"image": printable, **top[0], "top": top}
+        row: dict[str, Any] = {"image": printable, **top[0], "top": top}
+        if number is not None:
+            row["exit"] = number
         sys.stdout.write(("\n" if first else ",\n") + json.dumps(row, ensure_ascii=False))
         first = False
     sys.stdout.write("]\n" if first else "\n]\n")

@@ -3,6 +3,7 @@
 from repertoire.local._auglocal import AugLocal
 from repertoire.local._auxiliary import Auxiliary, LinearReadout, LocalLoss, Site
 from repertoire.local._conv import ConvReadout
+from repertoire.local._exits import Exits
 from repertoire.local._learner import LocalLearning
 from repertoire.local._partition import partition
 from repertoire.local._rule import Local
@@ -13,6 +14,7 @@ __all__ = [
     "Auxiliary",
     "Chain",
     "ConvReadout",
+    "Exits",
     "LinearReadout",
     "Local",
     "LocalLearning",

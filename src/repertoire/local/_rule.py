@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.local._learner import Trainer, check_labels, check_partition, method_blocks, single_process
-from repertoire.local._partition import Balance
-from repertoire.methods import Method
+from repertoire.local._block import LocalObjective
+from repertoire.local._exits import Exits
+from repertoire.local._learner import (
+    Trainer,
+    build_blocks,
+    check_labels,
+    check_partition,
+    method_blocks,
+    single_process,
+)
+from repertoire.local._partition import Balance, partition
+from repertoire.local._units import chain_of
+from repertoire.methods import Classifier, Method
 from repertoire.registry import register
 from repertoire.rules import MakeOptimizer, Rule
 
@@ -100,6 +111,19 @@ class Local(Rule):
     def partition(self) -> list[list[str]]:
         """The names of the units of each block."""
         return [list(block.names) for block in self.trainer.blocks]
+
+    def exits(self, model: Classifier, example: Tensor) -> Exits:
+        """A classifier with the exits that this rule trains, their weights fresh.
+
+        Args:
+            model: the classifier; its modules are shared.
+            example: images of the shape that it takes.
+        """
+        chain = chain_of(model, example)
+        ends = partition(chain, self.blocks, at=self.at, balance=self.balance)
+        blocks = build_blocks(chain, ends, self.auxiliary, model.head.num_classes, F.cross_entropy, nn.Identity())
+        found = [block.objective.auxiliary for block in blocks if isinstance(block.objective, LocalObjective)]
+        return Exits(chain, ends, nn.ModuleList(found))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "partition": self.partition}

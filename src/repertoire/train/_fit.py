@@ -18,6 +18,7 @@ from repertoire.data import Splits
 from repertoire.data import load as load_data
 from repertoire.errors import ConfigError, Interrupted, RepertoireError, RunError
 from repertoire.files import atomic_path, lock_directory, write_json
+from repertoire.local import Local
 from repertoire.train import _checkpoint
 from repertoire.train._build import (
     build_classifier,
@@ -249,6 +250,8 @@ def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str,
     metrics = score(result, splits.classes)
     metrics["best_epoch"] = best.values["epoch"]
     metrics["val_accuracy"] = best.values["val_accuracy"]
+    if isinstance(loop.rule, Local):
+        metrics.update(Run(directory.path).exit_curve(splits.test))
     with atomic_path(directory.predictions_file) as temporary, open(temporary, "wb") as file:
         np.savez(file, logits=result.logits, embeddings=result.embeddings.astype(np.float16), labels=result.labels)
     write_json(directory.metrics_file, metrics)

@@ -285,6 +285,9 @@ class Loop:
 
     def _save_best(self) -> None:
         state = {f"model.{name}": value for name, value in self.evaluated.model.state_dict().items()}
+        # The auxiliary networks of local learning: no part of the model, but they are its early exits.
+        local = self.evaluated.get_submodule("local").state_dict() if hasattr(self.evaluated, "local") else {}
+        state.update({f"local.{name}": value for name, value in local.items()})
         progress = self.progress
         values = {"epoch": progress.epoch, "val_accuracy": progress.best_accuracy, "val_nll": progress.best_nll}
         _checkpoint.save(self.directory.best_file, state, values)

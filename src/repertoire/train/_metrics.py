@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.stats import norm
 from repertoire.data import ImageSet, Loader
 from repertoire.methods import Classifier
 
-__all__ = ["Outputs", "calibration", "outputs", "score", "wilson"]
+__all__ = ["Outputs", "calibration", "exit_table", "outputs", "score", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,47 @@ def outputs(
         for module, training in modes:
             module.training = training
     return Outputs(torch.cat(logits).numpy(), torch.cat(embeddings).numpy(), np.asarray(images.labels))
+
+
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Where the curve of early exit is drawn."""
+
+
+def exit_table(
+    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], work: Sequence[float]
+) -> dict[str, Any]:
+    """Accuracy of each exit, and of leaving by the first that is sure enough.
+
+    Args:
+        probabilities: of every exit, `[E, N, K]`; images without a label (-1) do not count.
+        labels: int64 `[N]`.
+        names: of the last unit before each exit.
+        work: of an image that leaves by each exit, relative to the whole network.
+    """
+    known = labels >= 0
+    probabilities, labels = probabilities[:, known], labels[known]
+    right = probabilities.argmax(2) == labels
+    sure = probabilities.max(2)
+    rows = [
+        {"block": i + 1, "last_unit": name, "accuracy": float(right[i].mean()), "work": float(work[i])}
+        for i, name in enumerate(names)
+    ]
+    curve = []
+    for confidence in CONFIDENCES:
+        leaves = sure >= confidence
+        leaves[-1] = True
+        first = leaves.argmax(0)
+        shares = np.bincount(first, minlength=len(names)) / max(1, len(first))
+        accuracy = float(right[first, np.arange(len(first))].mean())
+        curve.append(
+            {
+                "confidence": confidence,
+                "accuracy": accuracy,
+                "work": float(shares @ np.asarray(work)),
+                "shares": shares.tolist(),
+            }
+        )
+    return {"exits": rows, "early_exit": curve}
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:

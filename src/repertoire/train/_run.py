@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repertoire import registry
 from repertoire.data import ImageSet, Splits, plain
 from repertoire.data import load as load_data
 from repertoire.errors import CheckpointError, RepertoireWarning, RunError, ShapeError
+from repertoire.local import Exits, Local
 from repertoire.methods import Classifier
 from repertoire.train import _checkpoint
 from repertoire.train._build import build_classifier, import_plugins
 from repertoire.train._config import TrainConfig
 from repertoire.train._directory import RunDirectory
-from repertoire.train._metrics import Outputs, outputs, score
+from repertoire.train._metrics import Outputs, exit_table, outputs, score
 
 __all__ = ["Run"]
 
@@ -132,6 +134,78 @@ class Run:
             return {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
 
     @functools.cached_property
+    def exits(self) -> Exits:
+        """The classifier with an exit after each block, in evaluation mode; for runs of local learning.
+
+        Raises:
+            RunError: the run was trained by another rule. CheckpointError: its best weights are not whole.
+        """
+        rule = registry.build("rules", self.config.rule)
+        if not isinstance(rule, Local):
+            raise RunError(
+                f"{self.directory} has no early exits: it was trained by the rule {self.config.rule!r}. Exits are the "
+                "auxiliary networks of local learning: train with --rule local:blocks=4"
+            )
+        with torch.random.fork_rng(devices=[]):
+            exits = rule.exits(self.model, torch.zeros(2, int(self.info["channels"]), self.size, self.size))
+        state = _checkpoint.load(self.directory.best_file).part("local")
+        try:
+            exits.classifiers[:-1].load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"the exits in {self.directory} do not fit its configuration: {reason}") from None
+        return exits.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def predict_early(
+        self,
+        images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor,
+        confidence: float,
+        *,
+        batch_size: int = 256,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Class probabilities, float64 `[N, K]`, and the exit that each image left by, int64 `[N]` from 0.
+
+        Args:
+            images: as in `predict`.
+            confidence: probability that lets an image leave, in [0, 1].
+
+        Raises:
+            ConfigError: a confidence out of range. RunError: the run has no exits. And the errors of `predict`.
+        """
+        exits = self.exits
+        logits, left = [], []
+        with torch.inference_mode():
+            for chunk in self._chunks(images, batch_size):
+                found, numbers = exits.predict(chunk, confidence)
+                logits.append(found.double().softmax(1))
+                left.append(numbers)
+        if not logits:
+            return np.zeros((0, len(self.classes))), np.zeros(0, np.int64)
+        return torch.cat(logits).numpy(), torch.cat(left).numpy()
+
+    def exit_curve(self, images: ImageSet | None = None, *, batch_size: int = 256) -> dict[str, Any]:
+        """Accuracy of each exit, and accuracy against work over a range of confidences.
+
+        Args:
+            images: labelled images with this run's classes; the run's own test images if None.
+
+        Returns:
+            `exits`: for each exit its block from 1, the block's last unit, accuracy, and work relative to the network
+            without exits. `early_exit`: for each confidence the accuracy, the mean work, and the share of images that
+            leave by each exit.
+        """
+        images = self.splits.test if images is None else images
+        exits = self.exits
+        found: list[list[Tensor]] = [[] for _ in exits.names]
+        with torch.inference_mode():
+            for start in range(0, len(images), batch_size):
+                pixels = torch.from_numpy(images.pixels(slice(start, start + batch_size)))
+                for number, logits in enumerate(exits(plain(pixels))):
+                    found[number].append(logits.double().softmax(1))
+        probabilities = torch.stack([torch.cat(parts) for parts in found])
+        return exit_table(probabilities.numpy(), np.asarray(images.labels), exits.names, exits.work)
+
+    @functools.cached_property
     def splits(self) -> Splits:
         """The data the run was trained on, split as it was then."""
         c = self.config
@@ -190,36 +264,44 @@ class Run:
         return {"size": self.size, "fit": self.config.fit, "channels": int(self.info["channels"])}
 
     def _apply(self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, batch_size: int) -> Outputs:
+        # Built outside inference mode: its weights must take gradients afterwards, for explainers and fine-tuning.
+        model = self.model
+        logits, embeddings, count = [], [], 0
+        with torch.inference_mode():
+            for chunk in self._chunks(images, batch_size):
+                features = model.embed(chunk)
+                embeddings.append(features.float())
+                logits.append(model.head(features).float())
+                count += len(chunk)
+        width = self.model.backbone.out_features
+        return Outputs(
+            torch.cat(logits).numpy() if logits else np.zeros((0, len(self.classes)), np.float32),
+            torch.cat(embeddings).numpy() if embeddings else np.zeros((0, width), np.float32),
+            np.full(count, -1),
+        )
+
+    def _chunks(
+        self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, batch_size: int
+    ) -> Iterator[Tensor]:
+        """Batches of whatever `predict` takes, as the model wants them."""
         if isinstance(images, str | os.PathLike):
             images = [images]
         if not isinstance(images, np.ndarray | Tensor):
             images = self.read(images)
         tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         channels = int(self.info["channels"])
-        # Built outside inference mode: its weights must take gradients afterwards, for explainers and fine-tuning.
-        model = self.model
-        logits, embeddings = [], []
         if tensor.ndim != 4:
             raise ShapeError(f"images must have four dimensions, found {list(tensor.shape)}")
-        with torch.inference_mode():
-            for start in range(0, len(tensor), batch_size):
-                chunk = tensor[start : start + batch_size]
-                if chunk.dtype == torch.uint8:
-                    chunk = plain(chunk)
-                if not chunk.is_floating_point() or chunk.shape[1:] != (channels, self.size, self.size):
-                    raise ShapeError(
-                        f"images must be uint8 [N, {self.size}, {self.size}, {channels}] or float "
-                        f"[N, {channels}, {self.size}, {self.size}], found {tensor.dtype} {list(tensor.shape)}"
-                    )
-                features = model.embed(chunk.float())
-                embeddings.append(features.float())
-                logits.append(model.head(features).float())
-        width = self.model.backbone.out_features
-        return Outputs(
-            torch.cat(logits).numpy() if logits else np.zeros((0, len(self.classes)), np.float32),
-            torch.cat(embeddings).numpy() if embeddings else np.zeros((0, width), np.float32),
-            np.full(len(tensor), -1),
-        )
+        for start in range(0, len(tensor), batch_size):
+            chunk = tensor[start : start + batch_size]
+            if chunk.dtype == torch.uint8:
+                chunk = plain(chunk)
+            if not chunk.is_floating_point() or chunk.shape[1:] != (channels, self.size, self.size):
+                raise ShapeError(
+                    f"images must be uint8 [N, {self.size}, {self.size}, {channels}] or float "
+                    f"[N, {channels}, {self.size}, {self.size}], found {tensor.dtype} {list(tensor.shape)}"
+                )
+            yield chunk.float()
 
 
 def load(path: str | os.PathLike[str]) -> Run:
