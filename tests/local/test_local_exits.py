@@ -65,7 +65,6 @@ def test_images_that_left_take_no_part_in_what_follows(exits):
     network, _, x = exits
     seen: list[int] = []
     with torch.no_grad():
-        parts = network.blocks
         confidence = float(network(x)[0].softmax(1).amax(1).median())
         handles = [
             block.register_forward_pre_hook(lambda m, args: seen.append(len(args[0]))) for block in network.blocks
