@@ -118,7 +118,7 @@ class Queue(nn.Module):
 
     def _apply(self, *args: object, **kwargs: object) -> Queue:
         self._seen = None
-        return super()._apply(*args, **kwargs)  # type: ignore[arg-type]
+        return super()._apply(*args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"size={len(self.memory)}, dimensions={self.memory.shape[1]}"
