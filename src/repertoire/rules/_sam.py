@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Method
 from repertoire.registry import register
 from repertoire.rules._base import MakeOptimizer, Rule
+from repertoire.rules._statistics import frozen_statistics
 
 __all__ = ["SAM"]
 
@@ -75,7 +73,7 @@ class SAM(Rule):
             torch.random.set_rng_state(random)
         else:
             torch.cuda.set_rng_state(random, device)
-        with _frozen_statistics(method):
+        with frozen_statistics(method):
             self._gradients(batch)
         # The saved copy, not a subtraction: w + e - e is not w in floating point.
         with torch.no_grad():
@@ -97,19 +95,3 @@ class SAM(Rule):
             direction = list(torch._foreach_mul(direction, list(torch._foreach_abs(weights))))
         # A gradient of exactly zero has no direction: stay.
         torch._foreach_add_(weights, list(torch._foreach_mul(direction, self.rho / norm.clamp_min(1e-12))))
-
-
-@contextlib.contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keeps the running statistics of batch normalisation as they are, though the layers stay in training mode."""
-    layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    kept = [(m.momentum, m.num_batches_tracked) for m in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-        layer.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for layer, (momentum, tracked) in zip(layers, kept, strict=True):
-            layer.momentum = momentum
-            layer.num_batches_tracked = tracked

@@ -1,0 +1,137 @@
+"""What a piece of code holds in tensors, and what it computes: counted as PyTorch calls its operators."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+__all__ = ["Ledger", "Work"]
+
+_aten = torch.ops.aten
+
+#: Formulas of operations, by operator; attention on a CPU has none of its own, and takes the tensors of a GPU's.
+_FORMULAS: dict[Any, Any] = {
+    **flop_registry,
+    _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        _aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+
+#: Granularity of the allocator on a GPU, in bytes.
+_GPU_BLOCK = 512
+
+
+class Work:
+    """Operations: how many, their multiplications and additions, and the bytes that they read and write.
+
+    Attributes:
+        calls: operators that compute something.
+        flops: floating-point operations of matrix products, convolutions and attention.
+        product_bytes: what those read and write.
+        bytes: what all other operators read and write.
+    """
+
+    __slots__ = ("bytes", "calls", "flops", "product_bytes")
+
+    def __init__(self, calls: float = 0, flops: float = 0, product_bytes: float = 0, bytes: float = 0) -> None:
+        self.calls, self.flops, self.product_bytes, self.bytes = calls, flops, product_bytes, bytes
+
+    def combined(self, other: Work, share: float) -> Work:
+        """This, and a share of the other."""
+        return Work(
+            *(
+                getattr(self, name) + share * getattr(other, name)
+                for name in ("calls", "flops", "product_bytes", "bytes")
+            )
+        )
+
+
+class Ledger(TorchDispatchMode):
+    """Books the storages that operators make, until they are freed, and the work that operators do.
+
+    Works on real tensors and, inside of `FakeTensorMode`, on fake ones, which have storages without memory. Numbers
+    that the code reads from fake tensors are 1: a loss that is looked at, the step of an optimiser.
+
+    Attributes:
+        now: bytes that are held, by kind; everything is an "activation" until it is booked as something else.
+        peak: largest sum of bytes so far.
+        at_peak: `now`, when the sum was largest.
+        work: see `Work`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: dict[int, tuple[int, str, weakref.ref[Any]]] = {}
+        self.now: dict[str, int] = {"activations": 0}
+        self.total = 0
+        self.work = Work()
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts to look for the peak, and to count work, from here."""
+        self.peak, self.at_peak = self.total, dict(self.now)
+        self.work = Work()
+
+    def book(self, tensors: Iterable[Tensor], kind: str) -> None:
+        """Says what tensors are; those that were not seen yet are held from now on."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key in self._held:
+                size, before, ref = self._held[key]
+                self.now[before] -= size
+                self._held[key] = size, kind, ref
+                self.now[kind] = self.now.get(kind, 0) + size
+            else:
+                self._hold(storage, tensor.device, kind)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is _aten._local_scalar_dense.default and type(args[0]) is not Tensor:
+            return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
+        out = func(*args, **kwargs)
+        fresh = 0
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._held:
+                    self._hold(storage, tensor.device, "activations")
+                    fresh += 1
+        if fresh or not func.is_view:
+            self._count(func, args, kwargs, out)
+        return out
+
+    def _hold(self, storage: Any, device: torch.device, kind: str) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if device.type == "cuda":
+            size = -(-size // _GPU_BLOCK) * _GPU_BLOCK
+        self._held[key] = size, kind, weakref.ref(storage, partial(self._free, key))
+        self.now[kind] = self.now.get(kind, 0) + size
+        self.total += size
+        if self.total > self.peak:
+            self.peak, self.at_peak = self.total, dict(self.now)
+
+    def _free(self, key: int, _: object) -> None:
+        size, kind, _ = self._held.pop(key)
+        self.now[kind] -= size
+        self.total -= size
+
+    def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        moved = sum(t.nbytes for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor))
+        work = self.work
+        work.calls += 1
+        formula = _FORMULAS.get(func.overloadpacket)
+        if formula is None:
+            work.bytes += moved
+        else:
+            work.flops += formula(*args, **kwargs, out_val=out)
+            work.product_bytes += moved
