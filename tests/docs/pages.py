@@ -17,11 +17,15 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `file` names the file that a reader would write it to."""
+    """A fenced block; `file` names the file that a reader would write it to, or the one of this repository it shows."""
 
     language: str
     code: str
     file: str | None
+
+    @property
+    def of_the_repository(self) -> bool:
+        return self.file is not None and "/" in self.file
 
 
 def blocks(page: Path, language: str) -> list[Block]:

@@ -14,20 +14,6 @@ from pathlib import Path
 
 from pages import PAGES, blocks, name
 
-CONTRIBUTING = """
-import doctest
-import encouraging, encouraging_claim, pytest
-from repertoire import claims, papers, registry
-
-assert doctest.testmod(encouraging) == (0, 2)
-entry = registry.get("losses", "encouraging")
-assert entry.paper == papers.get(entry.paper).slug == encouraging_claim.encouraging.slug
-assert papers.get(entry.paper).family == "loss-classification"
-measured = encouraging_claim.encouraging(claims.Budget("smoke"), 0)
-assert 0 <= measured.method <= 1
-assert pytest.main(["-q", "-p", "no:cacheprovider", "test_encouraging.py"]) == 0
-"""
-
 
 def run(page: Path, folder: Path) -> str:
     """What went wrong, or nothing. The blocks share a namespace: a later one may use what an earlier one made."""
@@ -37,12 +23,12 @@ def run(page: Path, folder: Path) -> str:
     namespace = {"__name__": "__page__"}
     try:
         for block in blocks(page, "python"):
+            if block.of_the_repository:
+                continue
             if block.file:
                 Path(block.file).write_text(block.code, encoding="utf-8")
             else:
                 exec(compile(block.code, name(page), "exec"), namespace)
-        if page.name == "CONTRIBUTING.md":
-            exec(CONTRIBUTING, namespace)
     except Exception:
         return traceback.format_exc()
     finally:

@@ -10,6 +10,8 @@ import sys
 import pytest
 from pages import PAGES, ROOT, blocks, name
 
+from repertoire import papers
+
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
@@ -32,10 +34,23 @@ def test_most_pages_of_the_guide_have_python():
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
 def test_python_runs(page, outcome):
-    """Of CONTRIBUTING.md, whose blocks are files, the component, its claim and its test are run (see session.py)."""
     assert not outcome[name(page)], outcome[name(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_of_the_repository_are_shown_as_they_are(page):
+    for block in blocks(page, "python"):
+        if block.of_the_repository:
+            assert block.code in (ROOT / block.file).read_text(encoding="utf-8"), (
+                f"{name(page)} shows an old {block.file}"
+            )
+
+
+def test_contributing_shows_a_component_its_claim_and_its_test():
+    files = [block.file for block in blocks(ROOT / "CONTRIBUTING.md", "python")]
+    assert [file.partition("/")[0] for file in files] == ["src", "src", "tests"]
 
 
 def test_contributing_shows_the_line_of_the_card():
     (card,) = blocks(ROOT / "CONTRIBUTING.md", "toml")
-    assert card.code.strip() == 'components = ["repertoire.losses.Encouraging"]'
+    assert card.code.strip() == f"components = {list(papers.get('encouraging-loss').components)}".replace("'", '"')
