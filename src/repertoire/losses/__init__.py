@@ -3,6 +3,7 @@ embeddings, and on views."""
 
 from repertoire.losses._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
 from repertoire.losses._asymmetric import Asymmetric, asymmetric_loss
+from repertoire.losses._barlow_twins import BarlowTwins, barlow_twins_loss
 from repertoire.losses._base import (
     EmbeddingLoss,
     LogitsLoss,
@@ -15,8 +16,11 @@ from repertoire.losses._base import (
 )
 from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
+from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
+from repertoire.losses._encouraging import Encouraging, encouraging_loss
 from repertoire.losses._focal import Focal, focal_loss
 from repertoire.losses._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
+from repertoire.losses._intl import INTL, intl_loss
 from repertoire.losses._ldam import LDAM, ldam_loss
 from repertoire.losses._logit_adjustment import (
     BalancedSoftmax,
@@ -27,21 +31,33 @@ from repertoire.losses._logit_adjustment import (
 from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses._nonfinite import explain_nonfinite
 from repertoire.losses._nt_xent import NTXent, nt_xent_loss
+from repertoire.losses._proxy_anchor import ProxyAnchor, proxy_anchor_loss
 from repertoire.losses._reject import Reject, reject_loss
 from repertoire.losses._single_positive import SinglePositive, asymmetric_pseudo_labels, single_positive_loss
+from repertoire.losses._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
 from repertoire.losses._squentropy import Squentropy, squentropy
 from repertoire.losses._supcon import SupCon, supcon_loss
+from repertoire.losses._tico import TiCo, tico_loss
+from repertoire.losses._trajectory import Trajectory, trajectory_loss
+from repertoire.losses._vicreg import VICReg, covariance_penalty, variance_penalty, vicreg_loss
 from repertoire.losses._views import check_views
+from repertoire.losses._w_mse import WMSE, w_mse_loss
+from repertoire.losses._wasserstein import WassersteinUniformity, wasserstein_uniformity_loss
 from repertoire.losses._z_loss import ZLoss, z_loss
 
 __all__ = [
+    "INTL",
     "LDAM",
+    "WMSE",
     "AlignUniform",
     "Asymmetric",
     "BalancedSoftmax",
+    "BarlowTwins",
     "CrossEntropy",
     "DecoupledSoftmax",
     "EmbeddingLoss",
+    "Encouraging",
+    "EntropyMaximization",
     "Focal",
     "HLGauss",
     "LogitAdjusted",
@@ -49,37 +65,57 @@ __all__ = [
     "Loss",
     "MultiLabelLoss",
     "NTXent",
+    "ProxyAnchor",
     "Reduction",
     "Reject",
     "SinglePositive",
+    "SoftTopK",
     "Squentropy",
     "SupCon",
+    "TiCo",
+    "Trajectory",
+    "VICReg",
     "ViewsLoss",
+    "WassersteinUniformity",
     "ZLoss",
     "align_uniform_loss",
     "alignment_loss",
     "asymmetric_loss",
     "asymmetric_pseudo_labels",
     "balanced_softmax_loss",
+    "barlow_twins_loss",
     "check_embeddings",
     "check_logits",
     "check_multilabel",
     "check_views",
+    "covariance_penalty",
     "cross_entropy",
     "decoupled_softmax_loss",
+    "encouraging_loss",
+    "entropy_maximization_loss",
     "explain_nonfinite",
     "focal_loss",
     "hl_gauss_loss",
     "hl_gauss_targets",
     "hl_gauss_values",
+    "intl_loss",
     "ldam_loss",
+    "log_soft_topk",
     "logit_adjusted_loss",
     "nt_xent_loss",
+    "proxy_anchor_loss",
     "reduce",
     "reject_loss",
     "single_positive_loss",
+    "soft_topk_loss",
     "squentropy",
     "supcon_loss",
+    "tico_loss",
+    "trajectory_loss",
     "uniformity_loss",
+    "variance_penalty",
+    "vicreg_loss",
+    "w_mse_loss",
+    "wasserstein_uniformity_loss",
     "z_loss",
 ]
