@@ -198,7 +198,7 @@ def options(factory: Callable[..., Any], given: Mapping[str, Any] | None = None)
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "data": ("request",),
     "backbones": ("in_channels", "image_size"),
-    "losses": ("weight", "counts"),
+    "losses": ("weight", "counts", "num_classes", "samples"),
     "heads": ("in_features", "num_classes"),
     "methods": ("model", "loss"),
     "auxiliaries": ("site",),

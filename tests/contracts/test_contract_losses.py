@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
 from repertoire import losses, registry
-from repertoire.errors import ShapeError
-from repertoire.losses import EmbeddingLoss, HLGauss, LogitsLoss, Loss, MultiLabelLoss, ViewsLoss
+from repertoire.errors import ConfigError, RepertoireWarning, ShapeError
+from repertoire.losses import EmbeddingLoss, HLGauss, LogitsLoss, Loss, MultiLabelLoss, ViewsLoss, _supcon
 
 NAMES = registry.names("losses")
 BY_CONTRACT = {
@@ -37,7 +39,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::repertoire.errors.RepertoireWar
 def build(name: str, classes: int = CLASSES, **options: object) -> Loss:
     spec = name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")
     counts = torch.arange(classes, 0, -1) ** 2
-    return registry.build("losses", spec, num_classes=classes, in_features=WIDTH, counts=counts)
+    torch.manual_seed(0)
+    loss = registry.build("losses", spec, num_classes=classes, in_features=WIDTH, counts=counts)
+    loss.prepare(WIDTH)
+    return loss.double()
 
 
 def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
@@ -56,6 +61,11 @@ def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.
     if loss.contract == "embeddings":
         return rand(WIDTH), labels
     return tuple(rand(WIDTH) for _ in range(loss.views))
+
+
+def lonely(loss: Loss, count: int) -> Tensor:
+    """Labels of so many embeddings of which none has a positive."""
+    return -1 - torch.arange(count) if loss.proxied else torch.arange(count)
 
 
 def gradients(value: Tensor, arguments: tuple[Tensor, ...]) -> list[Tensor]:
@@ -244,6 +254,8 @@ def test_logits_of_bins_that_do_not_fit(name, logits, targets):
 @pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
 def test_names_of_the_labels_do_not_matter(name):
     loss = build(name)
+    if loss.proxied:
+        pytest.skip("a label is the number of a learned vector")
     embeddings, labels = inputs(loss)
     names = torch.tensor([-1, 2**40, -(2**50), 0])
     torch.testing.assert_close(loss(embeddings, names[labels]), loss(embeddings, labels))
@@ -261,10 +273,11 @@ def test_one_class(name):
 def test_no_positives_is_zero_without_gradient(name):
     loss = build(name)
     embeddings, _ = inputs(loss)
-    value = loss(embeddings, torch.arange(N))
+    value = loss(embeddings, lonely(loss, N))
     assert value == 0
     assert not gradients(value, (embeddings,))[0].any()
-    value = loss(embeddings, torch.zeros(N, dtype=torch.int64), embeddings.detach(), torch.ones(N, dtype=torch.int64))
+    labels, others = lonely(loss, 2 * N).split(N)
+    value = loss(embeddings, labels[:1].expand(N), embeddings.detach(), others[:1].expand(N))
     assert value == 0
     assert not gradients(value, (embeddings,))[0].any()
 
@@ -273,7 +286,7 @@ def test_no_positives_is_zero_without_gradient(name):
 def test_an_anchor_without_positives_adds_no_term(name):
     loss = build(name)
     (embeddings, labels), (others, _) = inputs(loss), inputs(loss, seed=1)
-    alone = torch.cat([labels, torch.tensor([99])])
+    alone = torch.cat([labels, 99 + lonely(loss, 1) if not loss.proxied else lonely(loss, 1)])
     with_it = loss(torch.cat([embeddings, others[:1]]), alone, others, labels)
     torch.testing.assert_close(with_it, loss(embeddings, labels, others, labels))
 
@@ -305,6 +318,93 @@ def test_a_reference_set_takes_part(name):
 def test_embeddings_that_do_not_fit(name, arguments):
     with pytest.raises(ShapeError):
         build(name)(*arguments)
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_no_positives_are_warned_about_once(name, monkeypatch):
+    monkeypatch.setattr(_supcon, "_warned", False)
+    loss = build(name)
+    embeddings, _ = inputs(loss)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loss(embeddings, lonely(loss, N))
+        loss(embeddings, lonely(loss, N))
+    messages = [str(w.message) for w in caught if issubclass(w.category, RepertoireWarning)]
+    assert [m[:60] for m in messages] == ["no embedding of the batch has another one with its label: th"]
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_labels_of_any_integer_dtype(name, dtype):
+    loss = build(name)
+    embeddings, labels = inputs(loss)
+    torch.testing.assert_close(loss(embeddings, labels.to(dtype)), loss(embeddings, labels))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_finite_shows_and_can_be_named(name, bad):
+    loss = build(name)
+    embeddings, labels = inputs(loss)
+    embeddings = embeddings.detach().clone()
+    embeddings[5, 2] = bad
+    assert not loss(embeddings, labels).isfinite()
+    kind = "not a number" if math.isnan(bad) else "infinite"
+    assert losses.explain_nonfinite(embeddings) == f"1 of {N} rows are not finite: 5 ({kind})"
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_a_zero_vector_among_others(name):
+    loss = build(name)
+    embeddings, labels = inputs(loss)
+    embeddings = embeddings.detach().clone()
+    embeddings[[0, 4, 5]] = 0.0  # two of a class, and one of another
+    embeddings.requires_grad_()
+    value = loss(embeddings, labels)
+    assert value.isfinite()
+    assert gradients(value, (embeddings,))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_equal_embeddings(name):
+    loss = build(name)
+    embeddings, labels = inputs(loss)
+    embeddings = embeddings.detach()[:1].repeat(N, 1).requires_grad_()
+    value = loss(embeddings, labels)
+    assert value.isfinite()
+    assert gradients(value, (embeddings,))[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+@pytest.mark.parametrize("value", ["0", "-0.1", "nan"])
+def test_a_temperature_is_positive(name, value):
+    options = registry.options(registry.get("losses", name).factory)
+    temperatures = [option for option in options if option.endswith("temperature")]
+    if not temperatures:
+        pytest.skip("has no temperature")
+    for option in temperatures:
+        with pytest.raises(ConfigError, match="must be positive"):
+            build(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_its_state_is_complete(name):
+    """What a loss remembers or learns is in its state: a copy with that state goes on exactly."""
+    loss, labels = build(name), torch.arange(N) % CLASSES
+    index = {"index": torch.arange(N)} if "index" in loss.wants else {}
+    for seed in range(3):
+        torch.manual_seed(seed)
+        loss(*inputs(loss, seed=seed), **index)
+        loss.after_update()
+    other = build(name)
+    other.load_state_dict(loss.state_dict())
+    for seed in range(3, 5):
+        values = []
+        for one in (loss, other):
+            torch.manual_seed(seed)
+            values.append(one(inputs(one, seed=seed)[0], labels, **index))
+            one.after_update()
+        assert torch.equal(*values)
 
 
 @pytest.mark.parametrize("name", BY_CONTRACT["views"])

@@ -23,10 +23,26 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 class Loss(nn.Module):
-    """Base of all losses. `contract` says how it is called and `views` how many augmented views training gives it."""
+    """Base of all losses. `contract` says how it is called and `views` how many augmented views training gives it.
+
+    `wants` names what it needs to know of the samples beside what its contract says, and takes by keyword: "index",
+    int64 `[N]`, the number of each sample in the data set; "transformation", float `[N, p]`, how the last view was made
+    from the first.
+    """
 
     contract: ClassVar[Literal["logits", "embeddings", "views"]]
     views: int = 1
+    wants: tuple[str, ...] = ()
+
+    def prepare(self, dimensions: int) -> None:
+        """Told by a method, when it is built, how wide its embeddings will be: a loss with state or parameters of that
+        width makes them here, so that they are there before optimisers, copies and checkpoints are. Does nothing by
+        default.
+        """
+
+    def after_update(self) -> None:
+        """Called by a method when the weights have changed: the place to push a batch into a memory, which must not
+        change before the backward pass is over. Does nothing by default."""
 
 
 class LogitsLoss(Loss):
@@ -52,9 +68,13 @@ class EmbeddingLoss(Loss):
 
     Embeddings float `[N, d]`, labels int64 `[N]`; a reference set (a memory queue, another rank's batch) float `[M, d]`
     with labels int64 `[M]`. The loss is zero, with a zero gradient, for an anchor without positives.
+
+    `proxied` says that the positives of an anchor are no other rows but a learned vector of its class, for which labels
+    must lie in 0..C-1, or below 0 without a class.
     """
 
     contract = "embeddings"
+    proxied: ClassVar[bool] = False
 
 
 class ViewsLoss(Loss):

@@ -12,7 +12,7 @@ from repertoire.losses._base import EmbeddingLoss, check_embeddings
 from repertoire.ops import class_index, class_sums, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
-__all__ = ["SupCon", "check_temperature", "supcon_loss"]
+__all__ = ["SupCon", "check_temperature", "supcon_loss", "warn_without_positives"]
 
 _warned = False
 
@@ -98,12 +98,13 @@ def _class_weights(positives: Tensor, anchors: Tensor, dtype: torch.dtype) -> Te
     """1 / (positives of a row x rows with a positive) for each class, 0 for a class without positives."""
     total = (anchors * (positives > 0)).sum()
     if positives.device.type == "cpu" and int(anchors.sum()) and not int(total):
-        _warn_without_positives()
+        warn_without_positives()
     weight = (positives * total).clamp_min(1).to(dtype).reciprocal()
     return weight.masked_fill(positives == 0, 0.0)
 
 
-def _warn_without_positives() -> None:
+def warn_without_positives() -> None:
+    """Warns once that a batch has no positives."""
     global _warned
     if not _warned:
         _warned = True

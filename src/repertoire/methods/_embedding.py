@@ -32,7 +32,7 @@ class Embedding(Method):
         hidden: width of the projector's hidden layer; the backbone's own width if None.
 
     Raises:
-        ConfigError: the loss is one on logits.
+        ConfigError: the loss is one on logits, or needs to know more of a sample than its number in the data set.
 
     Example:
         >>> from repertoire import backbones, heads, losses
@@ -56,11 +56,18 @@ class Embedding(Method):
             raise ConfigError(
                 "method 'embedding' needs a loss on embeddings or on views; use method 'supervised' for this one"
             )
+        unknown = [name for name in loss.wants if name != "index"]
+        if unknown:
+            raise ConfigError(
+                f"this loss needs the {' and the '.join(unknown)} of every sample, which images do not come with; use "
+                "the loss in a loop of your own"
+            )
         if dimensions < 1 or (hidden is not None and hidden < 1):
             raise ConfigError(f"dimensions and hidden must be positive, found {dimensions} and {hidden}")
         self.model = model
         self.loss = loss
         self.views = max(2, loss.views)
+        loss.prepare(dimensions)
         width = model.backbone.out_features
         hidden = hidden or width
         self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
@@ -72,9 +79,11 @@ class Embedding(Method):
         if isinstance(self.loss, EmbeddingLoss):
             # An unlabelled sample is a class of its own: its views are its only positives.
             own = -1 - torch.arange(len(batch), device=labels.device).repeat(count)
-            loss = self.loss(projected, torch.where(labels < 0, own, labels))
+            known = {"index": batch.index.repeat(count)} if "index" in self.loss.wants else {}
+            loss = self.loss(projected, torch.where(labels < 0, own, labels), **known)
         else:
-            loss = self.loss(*projected.chunk(count))
+            known = {"index": batch.index} if "index" in self.loss.wants else {}
+            loss = self.loss(*projected.chunk(count), **known)
         outputs = self.model.head.outputs(features.detach(), labels)
         # Unlabelled samples (-1) train the encoder and leave the read-out alone.
         total = sum(
@@ -84,3 +93,6 @@ class Embedding(Method):
         accuracy = (outputs[0][1].detach().argmax(1) == labels).float().mean()
         logs = {"loss": loss.detach(), "readout_loss": readout.detach(), "accuracy": accuracy}
         return Step(loss + readout, logs)
+
+    def after_update(self) -> None:
+        self.loss.after_update()

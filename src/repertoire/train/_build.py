@@ -103,15 +103,21 @@ def build_classifier(
     return Classifier(Normalize(mean, std), backbone, head)
 
 
-def build_loss(config: TrainConfig, counts: np.ndarray) -> Loss:
-    """The loss, told the class counts if it asks for them.
+def build_loss(config: TrainConfig, counts: np.ndarray, samples: int | None = None) -> Loss:
+    """The loss, told the class counts, the number of classes or the number of samples if it asks for them.
+
+    The samples are those of the counts unless there are more, without labels.
 
     Class weights, where asked for, are inverse to the class counts and of mean one over the images.
 
     Raises:
         ConfigError: class weights are asked of a loss that takes none.
     """
-    context = {"counts": torch.tensor(np.maximum(counts, 1))}
+    context = {
+        "counts": torch.tensor(np.maximum(counts, 1)),
+        "num_classes": len(counts),
+        "samples": int(counts.sum()) if samples is None else samples,
+    }
     if not config.class_weights:
         return registry.build("losses", config.loss, **context)
     name = registry.parse(config.loss).name
