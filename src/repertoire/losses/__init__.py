@@ -18,6 +18,7 @@ from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
 from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
 from repertoire.losses._encouraging import Encouraging, encouraging_loss
+from repertoire.losses._ensloss import EnsLoss, ens_loss, ens_loss_slopes
 from repertoire.losses._focal import Focal, focal_loss
 from repertoire.losses._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
 from repertoire.losses._intl import INTL, intl_loss
@@ -57,6 +58,7 @@ __all__ = [
     "DecoupledSoftmax",
     "EmbeddingLoss",
     "Encouraging",
+    "EnsLoss",
     "EntropyMaximization",
     "Focal",
     "HLGauss",
@@ -92,6 +94,8 @@ __all__ = [
     "cross_entropy",
     "decoupled_softmax_loss",
     "encouraging_loss",
+    "ens_loss",
+    "ens_loss_slopes",
     "entropy_maximization_loss",
     "explain_nonfinite",
     "focal_loss",
