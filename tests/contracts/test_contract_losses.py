@@ -12,7 +12,16 @@ from torch import Tensor
 
 from repertoire import losses, registry
 from repertoire.errors import ConfigError, RepertoireWarning, ShapeError
-from repertoire.losses import EmbeddingLoss, HLGauss, LogitsLoss, Loss, MultiLabelLoss, ViewsLoss, _supcon
+from repertoire.losses import (
+    EmbeddingLoss,
+    HLGauss,
+    LogitsLoss,
+    Loss,
+    MultiLabelLoss,
+    RegressionLoss,
+    ViewsLoss,
+    _supcon,
+)
 
 NAMES = registry.names("losses")
 BY_CONTRACT = {
@@ -22,10 +31,13 @@ BY_CONTRACT = {
 N, CLASSES, WIDTH = 9, 4, 6
 
 
+NUMBERS = (RegressionLoss, HLGauss)
+
+
 def kind_of_targets(name: str) -> str:
     """What a loss on logits is taught with: class indices `[N]`, labels `[N, C]`, or numbers `[N]`."""
     factory = registry.get("losses", name).factory
-    return "labels" if issubclass(factory, MultiLabelLoss) else "numbers" if factory is HLGauss else "classes"
+    return "labels" if issubclass(factory, MultiLabelLoss) else "numbers" if issubclass(factory, NUMBERS) else "classes"
 
 
 BY_TARGETS = {
@@ -40,7 +52,7 @@ def build(name: str, classes: int = CLASSES, **options: object) -> Loss:
     spec = name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")
     counts = torch.arange(classes, 0, -1) ** 2
     torch.manual_seed(0)
-    loss = registry.build("losses", spec, num_classes=classes, in_features=WIDTH, counts=counts)
+    loss = registry.build("losses", spec, num_classes=classes, in_features=WIDTH, counts=counts, samples=64)
     loss.prepare(WIDTH)
     return loss.double()
 
@@ -61,6 +73,26 @@ def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.
     if loss.contract == "embeddings":
         return rand(WIDTH), labels
     return tuple(rand(WIDTH) for _ in range(loss.views))
+
+
+def call(loss: Loss, arguments: tuple[Tensor, ...], order: Tensor | None = None) -> Tensor:
+    """The loss of the arguments and of what else it wants, all in another order of the samples if one is given."""
+    rows = len(arguments[0])
+    known = {"index": torch.arange(rows), "transformation": torch.linspace(-1.0, 1.0, 4 * rows).view(rows, 4)}
+    known = {name: known[name] for name in loss.wants}
+    if order is not None:
+        arguments, known = tuple(a[order] for a in arguments), {name: k[order] for name, k in known.items()}
+    return loss(*arguments, **known)
+
+
+def options_of_views(ending: str) -> list[tuple[str, str]]:
+    """The losses on views that have an option whose name ends so, with that option."""
+    return [
+        (name, option)
+        for name in BY_CONTRACT["views"]
+        for option in registry.options(registry.get("losses", name).factory)
+        if option.endswith(ending)
+    ]
 
 
 def lonely(loss: Loss, count: int) -> Tensor:
@@ -95,8 +127,8 @@ def test_is_public_and_documented(name):
 def test_is_a_finite_scalar_whose_gradient_flows(name):
     loss = build(name)
     arguments = inputs(loss)
-    before = [a.detach().clone() for a in arguments]
-    value = loss(*arguments)
+    before, twin = [a.detach().clone() for a in arguments], copy.deepcopy(loss)
+    value = call(loss, arguments)
     assert value.shape == ()
     assert value.dtype == torch.float64
     assert value.isfinite()
@@ -105,17 +137,17 @@ def test_is_a_finite_scalar_whose_gradient_flows(name):
         assert gradient.any(dim=1).all()
     for argument, old in zip(arguments, before, strict=True):
         torch.testing.assert_close(argument.detach(), old, rtol=0, atol=0)
-    torch.testing.assert_close(copy.deepcopy(loss)(*arguments), value, rtol=0, atol=0)
+    torch.testing.assert_close(call(twin, arguments), value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_step_down_the_gradient_lowers_it(name):
     loss = build(name)
     arguments = inputs(loss)
-    value = loss(*arguments)
+    value = call(loss, arguments)
     steps = iter(gradients(value, arguments))
-    moved = [a.detach() - 1e-4 * next(steps) if a.requires_grad else a for a in arguments]
-    assert loss(*moved) < value
+    moved = tuple(a.detach() - 1e-4 * next(steps) if a.requires_grad else a for a in arguments)
+    assert call(build(name), moved) < value
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +155,7 @@ def test_order_of_the_samples_does_not_matter(name):
     loss = build(name)
     arguments = inputs(loss)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(loss(*(a[order] for a in arguments)), loss(*arguments))
+    torch.testing.assert_close(call(build(name), arguments, order), call(loss, arguments))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,8 +163,8 @@ def test_order_of_the_samples_does_not_matter(name):
 def test_half_precision_loses_no_more_than_its_digits(name, dtype):
     loss = build(name)
     arguments = inputs(loss, rows=64, dtype=dtype)
-    value = loss(*arguments)
-    exact = loss(*(a.detach().double() if a.is_floating_point() else a for a in arguments))
+    value = call(loss, arguments)
+    exact = call(build(name), tuple(a.detach().double() if a.is_floating_point() else a for a in arguments))
     torch.testing.assert_close(value.double(), exact, rtol=1e-3, atol=1e-3)
     for argument, gradient in zip(arguments, gradients(value, arguments), strict=False):
         assert gradient.dtype == argument.dtype
@@ -144,7 +176,7 @@ def test_half_precision_loses_no_more_than_its_digits(name, dtype):
 def test_empty_batch_and_single_sample(name, rows):
     loss = build(name)
     arguments = inputs(loss, rows=rows)
-    value = loss(*arguments)
+    value = call(loss, arguments)
     assert value.isfinite()
     assert rows or value == 0
     assert all(g.isfinite().all() for g in gradients(value, arguments))
@@ -157,7 +189,7 @@ def test_zero_and_large_values(name, magnitude):
     arguments = tuple(
         (a.detach().float() * magnitude).requires_grad_() if a.is_floating_point() else a for a in inputs(loss)
     )
-    value = loss(*arguments)
+    value = call(loss, arguments)
     assert value.isfinite()
     assert all(g.isfinite().all() for g in gradients(value, arguments))
 
@@ -414,17 +446,156 @@ def test_wants_two_views_or_more(name):
 
 @pytest.mark.parametrize("name", BY_CONTRACT["views"])
 @pytest.mark.parametrize(
-    "views",
+    "view",
     [
-        (),
-        (torch.zeros(3, 2),),
-        (torch.zeros(3, 2), torch.zeros(4, 2)),
-        (torch.zeros(3, 2), torch.zeros(3, 1)),
-        (torch.zeros(3), torch.zeros(3)),
-        (torch.zeros(3, 2), torch.zeros(3, 2, dtype=torch.float64)),
-        (torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64)),
+        torch.zeros(N + 1, WIDTH),
+        torch.zeros(N, WIDTH - 1),
+        torch.zeros(N),
+        torch.zeros(N, WIDTH, 1),
+        torch.zeros(N, WIDTH, dtype=torch.float64),
+        torch.zeros(N, WIDTH, dtype=torch.int64),
     ],
 )
-def test_views_that_do_not_fit(name, views):
-    with pytest.raises(ShapeError):
-        build(name)(*views)
+def test_a_view_that_does_not_fit_the_others(name, view):
+    loss = build(name)
+    views = [torch.zeros(N, WIDTH) for _ in range(loss.views - 1)]
+    with pytest.raises(ShapeError, match=f"view {loss.views - 1} must be"):
+        call(loss, (*views, view))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_views(name, count):
+    with pytest.raises(ShapeError, match=f"two views of every sample, found {count}"):
+        build(name)(*(torch.zeros(N, WIDTH),) * count)
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_views_that_are_all_no_floats(name):
+    loss = build(name)
+    with pytest.raises(ShapeError, match="view 0 must be a floating point"):
+        call(loss, (torch.zeros(N, WIDTH, dtype=torch.int64),) * loss.views)
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_more_views_than_it_asks_for(name):
+    loss = build(name)
+    views = tuple(torch.cat([inputs(loss, seed=seed)[0] for seed in range(loss.views + 1)]).split(N))
+    value = call(loss, views)
+    assert value.isfinite()
+    for gradient in gradients(value, views):
+        assert gradient.isfinite().all()
+        assert gradient.any()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_row_of_a_view_that_is_not_finite_shows_and_can_be_named(name, bad, last):
+    loss = build(name)
+    views = [view.detach().clone() for view in inputs(loss)]
+    views[-1 if last else 0][5, 2] = bad
+    assert not call(loss, tuple(views)).isfinite()
+    kind = "not a number" if math.isnan(bad) else "infinite"
+    assert losses.explain_nonfinite(views[-1 if last else 0]) == f"1 of {N} rows are not finite: 5 ({kind})"
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(2, 5)])
+def test_zero_vectors_in_a_view(name, rows):
+    loss = build(name)
+    views = tuple(view.detach().clone() for view in inputs(loss))
+    views[0][rows] = 0.0
+    for view in views:
+        view.requires_grad_()
+    value = call(loss, views)
+    assert value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients(value, views))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+@pytest.mark.parametrize("what", ["views", "samples", "both"])
+def test_equal_views_and_equal_samples(name, what):
+    loss = build(name)
+    views = [view.detach() for view in inputs(loss)]
+    if what != "samples":
+        views = [views[0].clone() for _ in views]
+    if what != "views":
+        views = [view[:1].repeat(N, 1) for view in views]
+    views = tuple(view.requires_grad_() for view in views)
+    value = call(loss, views)
+    assert value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients(value, views))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_fewer_samples_than_dimensions(name):
+    loss = build(name)
+    views = inputs(loss, rows=WIDTH - 3)
+    value = call(loss, views)
+    assert value.isfinite()
+    for gradient in gradients(value, views):
+        assert gradient.isfinite().all()
+        assert gradient.any()
+
+
+@pytest.mark.parametrize(("name", "option"), options_of_views("temperature"))
+@pytest.mark.parametrize("value", ["0", "-0.1", "nan"])
+def test_a_temperature_of_a_loss_on_views_is_positive(name, option, value):
+    with pytest.raises(ConfigError, match="must be positive"):
+        build(name, **{option: value})
+
+
+@pytest.mark.parametrize(("name", "option"), options_of_views("weight"))
+@pytest.mark.parametrize("value", ["-0.1", "nan"])
+def test_a_weight_in_a_loss_on_views_is_not_negative(name, option, value):
+    with pytest.raises(ConfigError, match="must be 0 or more"):
+        build(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_state_of_a_loss_on_views_is_complete(name):
+    """What a loss remembers or learns is in its state: a copy with that state goes on exactly."""
+    loss = build(name)
+    for seed in range(3):
+        call(loss, inputs(loss, seed=seed))
+        loss.after_update()
+    other = build(name)
+    other.load_state_dict(loss.state_dict())
+    for seed in range(3, 6):
+        values = [call(one, inputs(one, seed=seed)) for one in (loss, other)]
+        assert torch.equal(*values)
+        for one in (loss, other):
+            one.after_update()
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_a_loss_on_views_that_is_evaluated_leaves_no_trace(name):
+    """A run rehearses its first step in evaluation mode, and then begins as if it had not."""
+    loss = build(name)
+    call(loss, inputs(loss))
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    loss.eval()
+    with torch.no_grad():
+        assert call(loss, inputs(loss, seed=1)).isfinite()
+    for key, value in loss.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_autocast_does_not_change_a_loss_on_views(name):
+    loss = build(name).float()
+    views = tuple(view.detach().float() for view in inputs(loss))
+    expected = call(loss, views)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = call(build(name).float(), views)
+    torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["views"])
+def test_what_a_loss_on_views_learns_gets_a_gradient(name):
+    loss = build(name)
+    call(loss, inputs(loss)).backward()
+    for parameter in loss.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()

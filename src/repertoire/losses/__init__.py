@@ -14,6 +14,7 @@ from repertoire.losses._base import (
     check_logits,
     reduce,
 )
+from repertoire.losses._circle import Circle, circle_loss
 from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
 from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
@@ -29,10 +30,16 @@ from repertoire.losses._logit_adjustment import (
     balanced_softmax_loss,
     logit_adjusted_loss,
 )
+from repertoire.losses._look import LOOK, look_loss
+from repertoire.losses._memory_info_nce import MemoryInfoNCE, memory_info_nce_loss
+from repertoire.losses._multi_similarity import MultiSimilarity, multi_similarity_loss
 from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses._nonfinite import explain_nonfinite
 from repertoire.losses._nt_xent import NTXent, nt_xent_loss
+from repertoire.losses._number_token import NumberToken, number_token_loss, number_token_penalty
+from repertoire.losses._numbers import RegressionLoss, check_numbers
 from repertoire.losses._proxy_anchor import ProxyAnchor, proxy_anchor_loss
+from repertoire.losses._regression_with_classes import RegressionWithClasses, bin_edges, regression_with_classes_loss
 from repertoire.losses._reject import Reject, reject_loss
 from repertoire.losses._single_positive import SinglePositive, asymmetric_pseudo_labels, single_positive_loss
 from repertoire.losses._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
@@ -49,11 +56,13 @@ from repertoire.losses._z_loss import ZLoss, z_loss
 __all__ = [
     "INTL",
     "LDAM",
+    "LOOK",
     "WMSE",
     "AlignUniform",
     "Asymmetric",
     "BalancedSoftmax",
     "BarlowTwins",
+    "Circle",
     "CrossEntropy",
     "DecoupledSoftmax",
     "EmbeddingLoss",
@@ -65,10 +74,15 @@ __all__ = [
     "LogitAdjusted",
     "LogitsLoss",
     "Loss",
+    "MemoryInfoNCE",
     "MultiLabelLoss",
+    "MultiSimilarity",
     "NTXent",
+    "NumberToken",
     "ProxyAnchor",
     "Reduction",
+    "RegressionLoss",
+    "RegressionWithClasses",
     "Reject",
     "SinglePositive",
     "SoftTopK",
@@ -86,10 +100,13 @@ __all__ = [
     "asymmetric_pseudo_labels",
     "balanced_softmax_loss",
     "barlow_twins_loss",
+    "bin_edges",
     "check_embeddings",
     "check_logits",
     "check_multilabel",
+    "check_numbers",
     "check_views",
+    "circle_loss",
     "covariance_penalty",
     "cross_entropy",
     "decoupled_softmax_loss",
@@ -106,9 +123,15 @@ __all__ = [
     "ldam_loss",
     "log_soft_topk",
     "logit_adjusted_loss",
+    "look_loss",
+    "memory_info_nce_loss",
+    "multi_similarity_loss",
     "nt_xent_loss",
+    "number_token_loss",
+    "number_token_penalty",
     "proxy_anchor_loss",
     "reduce",
+    "regression_with_classes_loss",
     "reject_loss",
     "single_positive_loss",
     "soft_topk_loss",

@@ -1,12 +1,17 @@
-"""What the losses on views share: their input check."""
+"""What the losses on views share: their input check, and the precision they compute in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import combinations
+
+import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
 
-__all__ = ["check_views"]
+__all__ = ["check_view_count", "check_views", "check_weights", "full_precision", "mean_over_pairs"]
 
 
 def check_views(views: tuple[Tensor, ...]) -> None:
@@ -22,3 +27,29 @@ def check_views(views: tuple[Tensor, ...]) -> None:
                 f"view {number} must be {first.dtype} {list(first.shape)} like the first view, "
                 f"found {view.dtype} {list(view.shape)}"
             )
+
+
+def check_view_count(views: int) -> None:
+    """Raises `ValueError` unless this many views can be compared."""
+    if views < 2:
+        raise ValueError(f"views must be at least 2, found {views}")
+
+
+def check_weights(**weights: float) -> None:
+    """Raises `ValueError` unless all are 0 or more."""
+    for name, value in weights.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must be 0 or more, found {value}")
+
+
+@contextmanager
+def full_precision(*tensors: Tensor) -> Iterator[list[Tensor]]:
+    """The tensors, those of half precision as float32, and products of theirs in full precision as well: a covariance
+    summed in half precision, which autocast would make of it, has three digits."""
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        yield [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]
+
+
+def mean_over_pairs(views: list[Tensor], loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Mean of a loss of two views over all pairs of views."""
+    return torch.stack([loss(x, y) for x, y in combinations(views, 2)]).mean()

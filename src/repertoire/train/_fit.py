@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from repertoire import registry
 from repertoire.backbones import load_weights
 from repertoire.data import Splits
 from repertoire.data import load as load_data
 from repertoire.errors import ConfigError, Interrupted, RepertoireError, RunError
 from repertoire.files import atomic_path, lock_directory, write_json
-from repertoire.local import Local
+from repertoire.local import Local, Pipeline
 from repertoire.train import _checkpoint
 from repertoire.train._build import (
     build_classifier,
@@ -31,7 +32,7 @@ from repertoire.train._build import (
 from repertoire.train._config import TrainConfig, make_config
 from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._display import Display
-from repertoire.train._environment import describe, make_fabric, peak_memory
+from repertoire.train._environment import describe, layout, make_fabric, peak_memory
 from repertoire.train._loop import Loop
 from repertoire.train._metrics import score
 from repertoire.train._run import Run
@@ -109,6 +110,7 @@ def resume(path: str | Path, *, quiet: bool = True) -> Run:
 def _session(directory: RunDirectory, config: TrainConfig, *, quiet: bool, fresh: bool) -> Run:
     import_plugins(config)
     check_trackers(config)
+    _check_pipeline(config, fresh=fresh)
     fabric = make_fabric(config)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     existed = directory.path.exists()
@@ -125,6 +127,27 @@ def _session(directory: RunDirectory, config: TrainConfig, *, quiet: bool, fresh
             shutil.rmtree(directory.path, ignore_errors=True)
         raise
     return Run(directory.path)
+
+
+def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
+    """Refuses a pipeline that cannot be.
+
+    Raises:
+        ConfigError: the rule is not one of local learning, or there is one process. A run that was begun by several may
+            go on in one.
+    """
+    if config.pipeline is None:
+        return
+    rule = registry.get("rules", registry.parse(config.rule).name).factory
+    if not (isinstance(rule, type) and issubclass(rule, Local)):
+        raise ConfigError(
+            f"pipeline needs a rule in which no block waits for those after it, such as local:blocks=8; the rule is "
+            f"{config.rule!r}"
+        )
+    if fresh and config.pipeline == "all" and layout(config) == (1, 1):
+        raise ConfigError(
+            "pipeline needs several processes: start with torchrun --nproc-per-node 2 -m repertoire train ... --pipeline"
+        )
 
 
 def _pinned(config: TrainConfig) -> TrainConfig:
@@ -154,10 +177,11 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
         info = _new_info(config, splits, fabric)
     else:
         info = directory.read_info()
-        if info.get("ranks") != fabric.world_size:
+        ranks = layout(config)[1]
+        if info.get("ranks") != ranks:
             raise RunError(
-                f"{directory} was trained by {info.get('ranks')} ranks and cannot go on with {fabric.world_size}: the "
-                "batches would be others"
+                f"{directory} was trained by {info.get('ranks')} ranks and cannot go on with {ranks}: the batches would "
+                "be others"
             )
         if info["data_digest"] != _digest(splits):
             raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
@@ -181,7 +205,9 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
         info["notes"] = [*info["notes"], note] if fresh else info["notes"]
     info["parameters"] = sum(p.numel() for p in model.parameters())
     display = Display(config.epochs, 0, quiet=quiet)
-    loop = Loop(config, directory, splits, method, fabric, display)
+    stages = layout(config)[0]
+    pipeline = Pipeline(stages, device=fabric.device) if stages > 1 else None
+    loop = Loop(config, directory, splits, method, fabric, display, pipeline)
     display.steps = loop.loader.steps_per_epoch
     parts = " / ".join(f"{len(part):,}" for part in (splits.train, splits.val, splits.test))
     display.note(
@@ -235,7 +261,7 @@ def _new_info(config: TrainConfig, splits: Splits, fabric: Fabric) -> dict[str, 
         "notes": list(splits.notes),
         "skipped": [{"path": item.path, "reason": item.reason} for item in splits.skipped],
         "data_digest": _digest(splits),
-        "ranks": fabric.world_size,
+        "ranks": layout(config)[1],
         "device": str(fabric.device),
         **describe(fabric.device),
     }
