@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from repertoire import registry
 from repertoire.errors import ConfigError, RepertoireWarning, ShapeError
 from repertoire.losses import SupCon, _supcon, supcon_loss
-from repertoire.ops import _pairs
+from repertoire.ops import _tiles
 
 SETTINGS = settings(max_examples=25, deadline=None)
 
@@ -82,7 +82,7 @@ def test_with_a_reference_is_the_paper(n, m, classes, seed):
 
 
 def test_gradcheck_across_tiles(monkeypatch):
-    monkeypatch.setattr(_pairs, "_TILE_BYTES", {"cpu": 8 * 4 * 4})
+    monkeypatch.setattr(_tiles, "_TILE_BYTES", {"cpu": 8 * 4 * 4})
     x = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.tensor([0, 1, 0, 2, 1, 0, 3, 2, 2])
     assert torch.autograd.gradcheck(lambda x: supcon_loss(x, labels), (x,))

@@ -203,7 +203,7 @@ X = torch.ones(2, 3)
     [
         ({"x": torch.ones(3)}, r"x must be a floating point \[N, d\], found torch.float32 \[3\]"),
         ({"x": torch.ones(2, 3, dtype=torch.int64)}, "found torch.int64"),
-        ({"y": torch.ones(2, 4)}, r"y must be torch.float32 \[M, 3\] like x"),
+        ({"y": torch.ones(2, 4)}, r"y must be torch.float32 \[M, 3\] on cpu like x"),
         ({"y": X.double()}, "found torch.float64"),
         ({"y": X, "exclude_self": True}, "exclude_self is for pairs within x"),
         ({"pairs": "other", "groups": torch.ones(2)}, "found 'other'"),

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from repertoire.errors import ShapeError
 
@@ -34,24 +33,33 @@ def unit_rows(x: Tensor) -> Tensor:
     """
     if x.ndim != 2 or not x.is_floating_point():
         raise ShapeError(f"rows must be a floating point [N, d], found {x.dtype} {list(x.shape)}")
-    return _UnitRows.apply(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+    z, _ = _UnitRows.apply(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+    return z
 
 
 class _UnitRows(torch.autograd.Function):
-    """Keeps its result only, and needs one temporary of that size backward where autograd would need four."""
+    """Keeps its results only, and needs one temporary of that size backward where autograd would need four.
+
+    The inverse lengths are a result too, so that a gradient of the gradient finds its way through them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         inverse = length.reciprocal().masked_fill_(length < torch.finfo(x.dtype).tiny, 0.0)
         z = x * inverse
         ctx.save_for_backward(z, inverse)
-        return z
+        ctx.set_materialize_grads(False)
+        return z, inverse
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor | None, grad_inverse: Tensor | None) -> Tensor | None:
         z, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled() or grad_inverse is not None:
+            result = torch.zeros_like(z) if grad is None else (grad - z * (z * grad).sum(1, keepdim=True)) * inverse
+            return result if grad_inverse is None else result - grad_inverse * inverse.square() * z
+        if grad is None:
+            return None
         along = z * grad
         torch.mul(z, along.sum(1, keepdim=True), out=along)
         return torch.sub(grad, along, out=along).mul_(inverse)

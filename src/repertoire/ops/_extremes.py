@@ -1,0 +1,332 @@
+"""The most similar pairs of each row, and how many pairs are more similar than a threshold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, Unpack
+
+import torch
+from torch import Tensor
+
+from repertoire.errors import ShapeError
+from repertoire.ops._pairs import prepare
+from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype, inverse_lengths
+
+__all__ = ["Extreme", "pair_count", "pair_max", "pair_min", "pair_topk", "pair_values"]
+
+
+class Extreme(NamedTuple):
+    """The most extreme similarities of each row and where they are."""
+
+    values: Tensor
+    """float `[N]` or `[N, k]`; differentiable."""
+    indices: Tensor
+    """int64 of the same shape, indices of rows of y; -1 where there are no more pairs."""
+
+
+def pair_max(x: Tensor, y: Tensor | None = None, *, similarity: Similarity = "dot", **which: Unpack[Which]) -> Extreme:
+    r"""The largest similarity of each row with any row, and which row that is, without the matrix of similarities.
+
+    .. math:: m_i = \max_{j \in A(i)} s(x_i, y_j)
+
+    Args:
+        x: float `[N, d]`.
+        y: float `[M, d]` of the same dtype and device; x itself if None.
+        similarity: s: "dot" (default), "cosine", or the distances "euclidean" and "sqeuclidean".
+        which: the pairs that take part, and the tile: see :class:`repertoire.ops.Which`.
+
+    Returns:
+        values float `[N]` and indices int64 `[N]`; -inf, with a zero gradient, and -1 for a row without pairs. The
+        index is found tile by tile and the value is computed again from the two rows, which is accurate for close rows
+        too and differentiable as often as one likes. Of equal similarities any may be chosen.
+
+    Raises:
+        ShapeError: shapes, dtypes or arguments that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import pair_max
+        >>> x = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> pair_max(x, similarity="euclidean")
+        Extreme(values=tensor([3., 2., 3.]), indices=tensor([2, 2, 0]))
+    """
+    return _extreme(x, y, similarity, 1, True, which, flat=True)
+
+
+def pair_min(x: Tensor, y: Tensor | None = None, *, similarity: Similarity = "dot", **which: Unpack[Which]) -> Extreme:
+    """The smallest similarity of each row with any row, and which row that is, without the matrix of similarities.
+
+    See :func:`repertoire.ops.pair_max`; the value is +inf for a row without pairs.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import pair_min
+        >>> x = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> pair_min(x, similarity="euclidean", pairs="different", groups=torch.tensor([0, 0, 1]))
+        Extreme(values=tensor([3., 2., 2.]), indices=tensor([2, 2, 1]))
+    """
+    return _extreme(x, y, similarity, 1, False, which, flat=True)
+
+
+def pair_topk(
+    x: Tensor,
+    y: Tensor | None = None,
+    k: int = 1,
+    *,
+    largest: bool = True,
+    similarity: Similarity = "dot",
+    **which: Unpack[Which],
+) -> Extreme:
+    """The k largest (or smallest) similarities of each row and where they are, without the matrix of similarities.
+
+    Args:
+        x: float `[N, d]`.
+        y: float `[M, d]` of the same dtype and device; x itself if None.
+        k: how many, 1 or more.
+        largest: False for the k smallest, such as the nearest neighbours by a distance.
+        similarity: "dot" (default), "cosine", or the distances "euclidean" and "sqeuclidean".
+        which: the pairs that take part, and the tile: see :class:`repertoire.ops.Which`.
+
+    Returns:
+        values float `[N, k]`, differentiable and sorted, the most extreme first; indices int64 `[N, k]`. -inf (+inf),
+        with a zero gradient, and -1 where a row has fewer than k pairs.
+
+    Raises:
+        ShapeError: shapes, dtypes or arguments that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import pair_topk
+        >>> x = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> pair_topk(x, k=2, largest=False, similarity="euclidean", exclude_self=True)
+        Extreme(values=tensor([[1., 3.],
+                [1., 2.],
+                [2., 3.]]), indices=tensor([[1, 2],
+                [0, 2],
+                [1, 0]]))
+    """
+    if k < 1:
+        raise ShapeError(f"k must be 1 or more, found {k}")
+    return _extreme(x, y, similarity, k, largest, which)
+
+
+def pair_count(
+    x: Tensor,
+    y: Tensor | None = None,
+    threshold: float | Tensor = 0.0,
+    *,
+    relation: Literal[">", ">=", "<", "<="] = ">",
+    similarity: Similarity = "dot",
+    **which: Unpack[Which],
+) -> Tensor:
+    """How many pairs of each row have a similarity above (or below) a threshold.
+
+    Args:
+        x: float `[N, d]`.
+        y: float `[M, d]` of the same dtype and device; x itself if None.
+        threshold: a number, or `[N]`, one for each row of x.
+        relation: of the similarity to the threshold: ">" (default), ">=", "<" or "<=".
+        similarity: "dot" (default), "cosine", or the distances "euclidean" and "sqeuclidean".
+        which: the pairs that take part, and the tile: see :class:`repertoire.ops.Which`.
+
+    Returns:
+        int64 `[N]`; no gradient.
+
+    Raises:
+        ShapeError: shapes, dtypes or arguments that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import pair_count
+        >>> x = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> pair_count(x, threshold=2.5, relation="<", similarity="euclidean", exclude_self=True)
+        tensor([1, 2, 1])
+    """
+    if relation not in _RELATIONS:
+        raise ShapeError(f"relation must be one of {', '.join(_RELATIONS)}, found {relation!r}")
+    compare = _RELATIONS[relation]
+    with torch.no_grad():
+        plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=True, which=which)
+        if isinstance(threshold, Tensor) and threshold.ndim:
+            if threshold.shape != (len(x),):
+                raise ShapeError(f"threshold must be a number or [{len(x)}], found {list(threshold.shape)}")
+        else:
+            threshold = x.new_tensor(float(threshold), dtype=compute_dtype(x)).expand(len(x))
+        fill = -torch.inf if relation[0] == ">" else torch.inf
+        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        for tile in plan.walk(inputs, fill=fill):
+            count[tile.rows] += compare(tile.values, threshold[tile.rows, None]).sum(1)
+            if tile.mirrored:
+                count[tile.columns] += compare(tile.values, threshold[tile.columns]).sum(0)
+    return count
+
+
+_RELATIONS = {">": torch.gt, ">=": torch.ge, "<": torch.lt, "<=": torch.le}
+
+
+def pair_values(
+    x: Tensor, y: Tensor | None, index: Tensor, *, similarity: Similarity = "dot", missing: float = 0.0
+) -> Tensor:
+    """Similarities of each row with a few chosen rows.
+
+    Args:
+        x: float `[N, d]`.
+        y: float `[M, d]` of the same dtype and device; x itself if None.
+        index: int64 `[N]` or `[N, k]`, indices of rows of y; -1 for none.
+        similarity: "dot" (default), "cosine", or the distances "euclidean" (with gradient zero where it is zero) and
+            "sqeuclidean".
+        missing: the value, without a gradient, where the index is -1.
+
+    Returns:
+        float of the shape of the index; float32 for half precision. Differentiable as often as one likes. Rows are
+        gathered a chunk at a time: memory is that of one chunk, unless the gradient is to be differentiable too.
+
+    Raises:
+        ShapeError: shapes, dtypes or arguments that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import pair_values
+        >>> pair_values(torch.eye(2), None, torch.tensor([1, -1]), similarity="sqeuclidean")
+        tensor([2., 0.])
+    """
+    plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=False, which={})
+    if index.is_floating_point() or index.ndim not in (1, 2) or len(index) != len(x):
+        raise ShapeError(f"index must be int64 [{len(x)}] or [{len(x)}, k], found {index.dtype} {list(index.shape)}")
+    values = _Values.apply(plan, index[:, None] if index.ndim == 1 else index, missing, inputs.x, inputs.y)
+    return values.view(index.shape)
+
+
+def _extreme(
+    x: Tensor, y: Tensor | None, similarity: Similarity, k: int, largest: bool, which: Which, flat: bool = False
+) -> Extreme:
+    plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=True, which=which)
+    with torch.no_grad():
+        index = _search(plan, Inputs(*(None if t is None else t.detach() for t in inputs)), k, largest)  # type: ignore[arg-type]
+    values = _Values.apply(plan, index, -torch.inf if largest else torch.inf, inputs.x, inputs.y)
+    return Extreme(values[:, 0], index[:, 0]) if flat else Extreme(values, index)
+
+
+def _search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
+    """Where the k most extreme similarities of each row are, `[N, k]`."""
+    x = inputs.x
+    if plan.similarity == "euclidean":  # The order of distances is that of their squares.
+        plan = replace(plan, similarity="sqeuclidean")
+    worst = -torch.inf if largest else torch.inf
+    best = x.new_full((len(x), k), worst, dtype=compute_dtype(x))
+    index = torch.full((len(x), k), -1, dtype=torch.int64, device=x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        for tile in plan.walk(inputs, fill=worst):
+            _merge(best, index, tile.rows, tile.values, tile.columns.start, largest)
+            if tile.mirrored:
+                _merge(best, index, tile.columns, tile.values.T, tile.rows.start, largest)
+    return index.masked_fill_(best == worst, -1)
+
+
+def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int, largest: bool) -> None:
+    """Takes the best of what was found before and what a tile holds."""
+    k = best.shape[1]
+    if k == 1:
+        found, place = values.max(1) if largest else values.min(1)
+        better = found > best[rows, 0] if largest else found < best[rows, 0]
+        best[rows, 0] = torch.where(better, found, best[rows, 0])
+        index[rows, 0] = torch.where(better, place + offset, index[rows, 0])
+        return
+    found, place = values.topk(min(k, values.shape[1]), dim=1, largest=largest)
+    together = torch.cat([best[rows], found], dim=1)
+    best[rows], chosen = together.topk(k, dim=1, largest=largest)
+    index[rows] = torch.cat([index[rows], place + offset], dim=1).gather(1, chosen)
+
+
+class _Values(torch.autograd.Function):
+    """Similarities of rows with a few chosen ones, gathered a chunk at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, index: Tensor, missing: float, x: Tensor, y: Tensor | None) -> Tensor:
+        ctx.save_for_backward(index, x, y)
+        ctx.plan, ctx.missing = plan, missing
+        other = x if y is None else y
+        values = x.new_full(index.shape, missing, dtype=compute_dtype(x))
+        if len(other):
+            with torch.autocast(x.device.type, enabled=False):
+                for rows in _chunks(plan, index):
+                    values[rows] = _chosen(plan, x[rows], other, index[rows], missing)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor | None, Tensor | None]:
+        index, x, y = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        other = x if y is None else y
+        wants_x, wants_y = ctx.needs_input_grad[3:]
+        if not len(other):
+            return None, None, None, x * 0, None if y is None else y * 0
+        if torch.is_grad_enabled():
+            left, right = x.view_as(x), other.view_as(other)
+            values = _chosen(plan, left, right, index, ctx.missing)
+            wanted = [t for t in (left, right) if t.requires_grad]
+            found = iter(torch.autograd.grad(values, wanted, grad, create_graph=True))
+            grad_x = next(found) if left.requires_grad else None
+            grad_y = next(found) if right.requires_grad else None
+            if y is None and grad_x is not None and grad_y is not None:
+                return None, None, None, grad_x + grad_y, None
+            return None, None, None, grad_x, grad_y
+        grad_x = torch.zeros_like(x, dtype=compute_dtype(x)) if wants_x else None
+        into = grad_x if y is None else torch.zeros_like(y, dtype=compute_dtype(y)) if wants_y else None
+        with torch.autocast(x.device.type, enabled=False):
+            for rows in _chunks(plan, index):
+                place = index[rows].clamp_min(0)
+                weight = grad[rows].masked_fill(index[rows] < 0, 0.0)[..., None]
+                left, right = (
+                    _unit(plan, x[rows])[:, None],
+                    _unit(plan, other[place.flatten()]).view(*place.shape, other.shape[1]),
+                )
+                if plan.distances:
+                    difference = left - right
+                    if plan.similarity == "euclidean":
+                        length = torch.linalg.vector_norm(difference, dim=2, keepdim=True)
+                        weight = (weight / length).masked_fill_(length == 0, 0.0)
+                    else:
+                        weight = 2 * weight
+                    to_left = difference.mul_(weight)
+                    to_right = -to_left
+                else:
+                    to_left, to_right = weight * right, weight * left
+                if grad_x is not None:
+                    grad_x[rows] += _through_unit(plan, x[rows], to_left.sum(1))
+                if into is not None:
+                    flat = to_right.reshape(-1, other.shape[1])
+                    into.index_add_(0, place.flatten(), _through_unit(plan, other[place.flatten()], flat))
+        grad_x = None if grad_x is None else grad_x.to(x.dtype)
+        return None, None, None, grad_x, None if y is None or into is None else into.to(y.dtype)
+
+
+def _chunks(plan: Plan, index: Tensor) -> Any:
+    return replace(plan, tile=max(1, plan.tile // max(1, index.shape[1]))).slices(len(index))
+
+
+def _unit(plan: Plan, x: Tensor) -> Tensor:
+    return plan.rows(x, None, slice(None))
+
+
+def _through_unit(plan: Plan, x: Tensor, grad: Tensor) -> Tensor:
+    """From the gradient of the rows as the tiles saw them to that of the rows."""
+    if not plan.normalise:
+        return grad
+    unit = _unit(plan, x)
+    return (grad - unit * (unit * grad).sum(1, keepdim=True)) * inverse_lengths(x.to(grad.dtype))
+
+
+def _chosen(plan: Plan, x: Tensor, y: Tensor, index: Tensor, missing: float) -> Tensor:
+    left = _unit(plan, x)[:, None]
+    right = _unit(plan, y[index.clamp_min(0).flatten()]).view(*index.shape, y.shape[1])
+    if plan.distances:
+        difference = left - right
+        values = difference.square().sum(2)
+        if plan.similarity == "euclidean":
+            # Square roots of ones in place of zeros, so that their derivatives are numbers.
+            positive = values > 0
+            values = values.where(positive, 1.0).sqrt().where(positive, 0.0)
+    else:
+        values = (left * right).sum(2)
+    return values.masked_fill(index < 0, missing)

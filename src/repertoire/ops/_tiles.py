@@ -1,0 +1,337 @@
+r"""The walk over tiles of pairs that all reductions share: which pairs count, how similar they are, how they are cut.
+
+A tile is the matrix of similarities of some rows of x with some rows of y, small enough to stay in the cache of a core
+while it is made, reduced and forgotten. Nothing here or above it ever holds an N x M tensor.
+
+For one set of rows (y is None) whose pairs look the same from both sides, the walk goes over the tiles on and above the
+diagonal only, and a tile off the diagonal is *mirrored*: it also stands for its transpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from repertoire.errors import ShapeError
+
+__all__ = [
+    "Inputs",
+    "Mask",
+    "Pairs",
+    "Plan",
+    "Similarity",
+    "Tile",
+    "Which",
+    "compute_dtype",
+    "inverse_lengths",
+    "make_plan",
+]
+
+Pairs = Literal["all", "same", "different"]
+Similarity = Literal["dot", "cosine", "euclidean", "sqeuclidean"]
+Mask = Callable[[Tensor, slice, slice], Tensor]
+
+#: Bytes of a tile. On a CPU a tile and the rows that made it stay in the second-level cache of a core (512 x 512 in
+#: float32 was the fastest of 256² to 2048²); an accelerator needs large tiles to be busy.
+_TILE_BYTES = {"cpu": 2**20}
+_TILE_BYTES_ELSEWHERE = 2**26
+
+
+class Which(TypedDict, total=False):
+    """Which pairs (i, j) take part in a reduction; what all of them have to be is a tensor a row, or a function.
+
+    Attributes:
+        exclude_self: leave the pairs (i, i) out; only where y is None.
+        exclude: int64 `[N]` or `[N, k]`, indices of rows of y to leave out for each row of x; -1 for none.
+        pairs: "all" (default), or only those of the "same" or of "different" groups.
+        groups: int64 `[N]`, the group of each row of x, if `pairs` is not "all".
+        y_groups: int64 `[M]`, the group of each row of y; not given where y is None.
+        mask: `mask(tile, rows, columns)` is true where a pair counts: bool, of the tile's shape. The tile holds the
+            scaled similarities of x[rows] with y[columns], and rows and columns are slices. It gets no gradient.
+        tile: rows and columns of a tile; chosen for the device if None.
+    """
+
+    exclude_self: bool
+    exclude: Tensor | None
+    pairs: Pairs
+    groups: Tensor | None
+    y_groups: Tensor | None
+    mask: Mask | None
+    tile: int | None
+
+
+class Inputs(NamedTuple):
+    """The tensors of a reduction that may need a gradient. y is None for pairs within x."""
+
+    x: Tensor
+    y: Tensor | None = None
+    bias: Tensor | None = None
+    """`[N]`, added to the scaled similarities of a row of x."""
+    y_bias: Tensor | None = None
+    """`[M]`, added to those of a row of y."""
+    row_scale: Tensor | None = None
+    """`[N]`, multiplies the similarities of a row of x."""
+    x_factor: Tensor | None = None
+    """`[N]`, multiplies a row of x before anything else; that of y too where y is None."""
+
+    @property
+    def other(self) -> Tensor:
+        return self.x if self.y is None else self.y
+
+    @property
+    def other_factor(self) -> Tensor | None:
+        return self.x_factor if self.y is None else None
+
+
+class Tile(NamedTuple):
+    """One tile: where it lies, the rows that made it, and its values."""
+
+    rows: slice
+    columns: slice
+    left: Tensor
+    right: Tensor
+    values: Tensor
+    """Scaled similarities; the fill value where a pair does not count."""
+    base: Tensor | None
+    """Similarities before scale and bias, where they were asked for."""
+    mirrored: bool
+    """Whether the tile stands for its transpose too."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which pairs count, how similar they are, and how they are cut into tiles. The same in forward and backward."""
+
+    similarity: Literal["dot", "euclidean", "sqeuclidean"]
+    scale: float
+    symmetric: bool
+    tile: int
+    normalise: bool = False
+    """Whether rows are brought to unit length, tile by tile."""
+    exclude_self: bool = False
+    exclude: Tensor | None = None
+    pairs: Pairs = "all"
+    groups: Tensor | None = None
+    y_groups: Tensor | None = None
+    mask: Mask | None = None
+
+    @property
+    def distances(self) -> bool:
+        return self.similarity != "dot"
+
+    def walk(self, inputs: Inputs, *, fill: float | None, base: bool = False) -> Iterator[Tile]:
+        """The tiles, one after the other, in memory that the next one overwrites.
+
+        Args:
+            inputs: the rows, and what belongs to them.
+            fill: put where a pair does not count; nothing is left out if None.
+            base: whether the similarities before scale and bias are wanted.
+        """
+        x, y = inputs.x, inputs.other
+        dtype = compute_dtype(x)
+        size = min(self.tile, len(x)) * min(self.tile, len(y))
+        buffer = x.new_empty(size, dtype=dtype)
+        spare = x.new_empty(size, dtype=dtype) if base else None
+        squares, y_squares = self._squares(inputs)
+        for rows in self.slices(len(x)):
+            left = self.rows(x, inputs.x_factor, rows)
+            for columns in self.slices(len(y), rows.start if self.symmetric else 0):
+                same = inputs.y is None and rows == columns
+                right = left if same else self.rows(y, inputs.other_factor, columns)
+                values = buffer[: len(left) * len(right)].view(len(left), len(right))
+                if squares is None or y_squares is None:
+                    alpha = 1.0 if base else self.scale
+                    torch.addmm(values, left, right.T, beta=0, alpha=alpha, out=values)
+                    factor = self.scale / alpha
+                else:
+                    torch.addmm(y_squares[columns], left, right.T, alpha=-2, out=values)
+                    values.add_(squares[rows, None]).clamp_min_(0)
+                    if same:
+                        values.fill_diagonal_(0)
+                    if self.similarity == "euclidean":
+                        values.sqrt_()
+                    factor = self.scale
+                kept = None
+                if spare is not None:
+                    kept = spare[: values.numel()].view(values.shape).copy_(values)
+                if factor != 1:
+                    values.mul_(factor)
+                if inputs.row_scale is not None:
+                    values.mul_(inputs.row_scale[rows, None])
+                if inputs.bias is not None:
+                    values.add_(inputs.bias[rows, None])
+                if inputs.y_bias is not None:
+                    values.add_(inputs.y_bias[columns])
+                if fill is not None:
+                    self.leave_out(values, values, rows, columns, fill)
+                yield Tile(rows, columns, left, right, values, kept, self.symmetric and rows != columns)
+
+    def leave_out(self, target: Tensor, values: Tensor, rows: slice, columns: slice, fill: float) -> None:
+        """Fills the target, of a tile's shape, where a pair does not count; `values` is what the mask looks at."""
+        keep = None if self.mask is None else self.mask(values, rows, columns)
+        if keep is not None and (keep.shape != values.shape or keep.dtype != torch.bool):
+            raise ShapeError(
+                f"mask must give bool {list(values.shape)} for this tile, found {keep.dtype} {list(keep.shape)}"
+            )
+        if self.groups is not None and self.y_groups is not None:
+            equal = self.groups[rows, None] == self.y_groups[columns]
+            target.masked_fill_(equal if self.pairs == "different" else ~equal, fill)
+        if self.exclude is not None:
+            _fill_at(target, self.exclude[rows] - columns.start, fill)
+        if self.exclude_self and rows == columns:
+            target.fill_diagonal_(fill)
+        if keep is not None:
+            target.masked_fill_(~keep, fill)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some pairs may not count."""
+        return self.exclude_self or any(v is not None for v in (self.exclude, self.groups, self.mask))
+
+    def keep(self, values: Tensor, rows: slice, columns: slice) -> Tensor | None:
+        """Where pairs count, as bool of the tile's shape; None for everywhere."""
+        if not self.partial:
+            return None
+        marks = torch.ones_like(values, dtype=torch.bool)
+        self.leave_out(marks, values, rows, columns, False)
+        return marks
+
+    def slices(self, count: int, start: int = 0) -> Iterator[slice]:
+        for first in range(start, count, self.tile):
+            yield slice(first, min(first + self.tile, count))
+
+    def _squares(self, inputs: Inputs) -> tuple[Tensor | None, Tensor | None]:
+        """Squared lengths of the rows, for distances."""
+        if not self.distances:
+            return None, None
+        x = self._squared_lengths(inputs.x, inputs.x_factor)
+        return x, x if inputs.y is None else self._squared_lengths(inputs.y, None)
+
+    def _squared_lengths(self, x: Tensor, factor: Tensor | None) -> Tensor:
+        result = x.new_empty(len(x), dtype=compute_dtype(x))
+        for rows in self.slices(len(x)):
+            torch.sum(self.rows(x, factor, rows).square(), dim=1, out=result[rows])
+        return result
+
+    def rows(self, x: Tensor, factor: Tensor | None, rows: slice) -> Tensor:
+        """Some rows as the tiles see them: in the precision of the sums, of unit length, multiplied by their factors.
+
+        A view where nothing is to be done.
+        """
+        chosen = x[rows].to(compute_dtype(x))
+        if self.normalise:
+            chosen = chosen * inverse_lengths(chosen)
+        return chosen if factor is None else chosen * factor[rows, None]
+
+    def dense(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """All values as one matrix that autograd can differentiate as often as it likes, and where pairs count."""
+        x = self.rows(inputs.x, inputs.x_factor, slice(None))
+        y = x if inputs.y is None else self.rows(inputs.y, None, slice(None))
+        if self.distances:
+            values = x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T
+            positive = values > 0
+            if inputs.y is None:
+                positive = positive & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+            if self.similarity == "euclidean":
+                # Square roots of ones in place of zeros, so that their derivatives are numbers.
+                values = values.where(positive, 1.0).sqrt()
+            values = values.where(positive, 0.0)
+        else:
+            values = x @ y.T
+        values = values * self.scale
+        if inputs.row_scale is not None:
+            values = values * inputs.row_scale[:, None]
+        if inputs.bias is not None:
+            values = values + inputs.bias[:, None]
+        if inputs.y_bias is not None:
+            values = values + inputs.y_bias
+        with torch.no_grad():
+            keep = self.keep(values.detach(), slice(0, len(x)), slice(0, len(y)))
+        return values, keep
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What sums are made in: float32 for half precision."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def inverse_lengths(x: Tensor) -> Tensor:
+    """One over the length of each row, `[N, 1]`; zero for a zero row."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    zero = length < torch.finfo(x.dtype).tiny
+    return length.masked_fill(zero, 1.0).reciprocal().masked_fill(zero, 0.0)
+
+
+def _fill_at(target: Tensor, columns: Tensor, fill: float) -> None:
+    """Fills one or several columns of each row, as far as they lie inside."""
+    if columns.ndim == 1:
+        columns = columns[:, None]
+    if target.device.type == "cpu":
+        row, place = ((columns >= 0) & (columns < target.shape[1])).nonzero(as_tuple=True)
+        target[row, columns[row, place]] = fill
+        return
+    # No list of places, for whose length one would have to wait for the device.
+    every = torch.arange(target.shape[1], device=target.device)
+    for column in columns.unbind(1):
+        target.masked_fill_(column[:, None] == every, fill)
+
+
+def make_plan(x: Tensor, y: Tensor | None, similarity: Similarity, scale: float, symmetric: bool, which: Which) -> Plan:
+    """Checks what was given and says how to walk.
+
+    Args:
+        symmetric: whether the reduction lets a tile stand for its transpose, if the pairs that count allow it.
+
+    Raises:
+        ShapeError: shapes, dtypes or arguments that do not fit each other.
+    """
+    unknown = set(which) - set(Which.__annotations__)
+    if unknown:
+        raise TypeError(f"unexpected arguments {sorted(unknown)}; known are {sorted(Which.__annotations__)}")
+    exclude_self, exclude = which.get("exclude_self", False), which.get("exclude")
+    pairs, groups, y_groups = which.get("pairs", "all"), which.get("groups"), which.get("y_groups")
+    mask, tile = which.get("mask"), which.get("tile")
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ShapeError(f"x must be a floating point [N, d], found {x.dtype} {list(x.shape)}")
+    if y is not None and (y.ndim != 2 or y.shape[1] != x.shape[1] or y.dtype != x.dtype or y.device != x.device):
+        raise ShapeError(
+            f"y must be {x.dtype} [M, {x.shape[1]}] on {x.device} like x, found {y.dtype} {list(y.shape)} on {y.device}"
+        )
+    if similarity not in ("dot", "cosine", "euclidean", "sqeuclidean"):
+        raise ShapeError(f"similarity must be 'dot', 'cosine', 'euclidean' or 'sqeuclidean', found {similarity!r}")
+    if exclude_self and y is not None:
+        raise ShapeError(
+            "exclude_self is for pairs within x; leave y out, or give exclude=torch.arange(len(x)) for pairs (i, i) "
+            "of two sets"
+        )
+    if exclude is not None and (exclude.is_floating_point() or exclude.ndim not in (1, 2) or len(exclude) != len(x)):
+        raise ShapeError(f"exclude must be int64 [{len(x)}] or [{len(x)}, k], found {list(exclude.shape)}")
+    if pairs not in ("all", "same", "different"):
+        raise ShapeError(f"pairs must be 'all', 'same' or 'different', found {pairs!r}")
+    if (groups is None) != (pairs == "all"):
+        raise ShapeError(f"groups and pairs go together: pairs is {pairs!r} and groups is {type(groups).__name__}")
+    if (y_groups is None) != (groups is None or y is None):
+        raise ShapeError("y_groups must be given if, and only if, y and groups are")
+    for name, values, rows in (("groups", groups, len(x)), ("y_groups", y_groups, 0 if y is None else len(y))):
+        if values is not None and values.shape != (rows,):
+            raise ShapeError(f"{name} must be [{rows}], one for each row, found {list(values.shape)}")
+    if tile is None:
+        item = torch.finfo(compute_dtype(x)).bits // 8
+        tile = max(1, int((_TILE_BYTES.get(x.device.type, _TILE_BYTES_ELSEWHERE) / item) ** 0.5))
+    return Plan(
+        similarity="dot" if similarity == "cosine" else similarity,
+        scale=float(scale),
+        symmetric=symmetric and y is None and exclude is None and mask is None,
+        tile=tile,
+        normalise=similarity == "cosine" and x.dtype != compute_dtype(x),
+        exclude_self=exclude_self,
+        exclude=exclude,
+        pairs=pairs,
+        groups=groups,
+        y_groups=groups if y is None else y_groups,
+        mask=mask,
+    )
