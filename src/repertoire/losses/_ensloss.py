@@ -29,8 +29,8 @@ def ens_loss_slopes(margins: Tensor, *, power: float = 0.0, generator: torch.Gen
         u = \min\bigl(1, (1 + \lambda \varepsilon)_+^{1 / \lambda}\bigr), \quad \varepsilon \sim \mathcal{N}(0, 1)
 
     where the smallest margin gets the largest u, and u is an inverse Box-Cox transform, :math:`e^\varepsilon` at
-    :math:`\lambda = 0`. The division flattens the tail, so that there is little to gain from margins beyond 1. That u is
-    cut at 1 is from the released code; it is also kept above 1e-6, so that no slope is zero.
+    :math:`\lambda = 0`. The division flattens the tail, so that there is little to gain from margins beyond 1. That u
+    is cut at 1 is from the released code; it is also kept above 1e-6, so that no slope is zero.
 
     Args:
         margins: float `[M]`; positive where the answer is right.

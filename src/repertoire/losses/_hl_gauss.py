@@ -10,6 +10,7 @@ from torch import Tensor
 from repertoire.errors import ShapeError
 from repertoire.losses._base import LogitsLoss, Reduction, reduce
 from repertoire.losses._classes import at_least_float32
+from repertoire.losses._numbers import check_numbers
 from repertoire.registry import register
 
 __all__ = ["HLGauss", "hl_gauss_loss", "hl_gauss_targets", "hl_gauss_values"]
@@ -115,7 +116,8 @@ def hl_gauss_loss(
         The loss; float32 for half-precision logits, else of their dtype.
 
     Raises:
-        ShapeError: shapes or dtypes that do not fit, an empty range, or one end of it without the other.
+        ShapeError: shapes or dtypes that do not fit, an empty range, or one end of it without the other; (on the CPU)
+            targets that are not finite.
 
     Example:
         >>> import torch
@@ -123,16 +125,12 @@ def hl_gauss_loss(
         >>> hl_gauss_loss(torch.zeros(2, 4), torch.tensor([0.1, 0.9]), low=0.0, high=1.0)  # log 4: nothing known
         tensor(1.3863)
     """
-    if logits.ndim != 2 or not logits.is_floating_point():
-        raise ShapeError(f"logits must be floating point [N, C], found {logits.dtype} {list(logits.shape)}")
-    if targets.shape != logits.shape[:1]:
-        raise ShapeError(f"targets must be numbers [{len(logits)}], one for each row, found {list(targets.shape)}")
+    logits, targets = check_numbers(logits, targets)
     if (low is None) != (high is None):
         raise ShapeError(f"low and high go together, found low={low} and high={high}")
     bins = logits.shape[1]
     low, high = (-0.5, bins - 0.5) if low is None or high is None else (low, high)
-    log_p = at_least_float32(logits).log_softmax(1)
-    targets = targets if targets.is_floating_point() else targets.to(log_p.dtype)
+    log_p = logits.log_softmax(1)
     histogram = hl_gauss_targets(targets, bins, low=low, high=high, sigma=sigma)
     return reduce(-(histogram.to(log_p.dtype) * log_p).sum(1), reduction)
 
