@@ -207,7 +207,7 @@ def test_logits_reductions(name):
         factory(**required, reduction="median")
 
 
-@pytest.mark.parametrize("name", BY_CONTRACT["logits"])
+@pytest.mark.parametrize("name", [*BY_TARGETS["classes"], *BY_TARGETS["labels"], "hl-gauss"])
 def test_logits_of_a_single_class(name):
     logits = torch.randn(3, 1, requires_grad=True)
     targets = torch.zeros((3, 1) if name in BY_TARGETS["labels"] else 3, dtype=torch.int64)

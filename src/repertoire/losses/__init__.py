@@ -17,6 +17,7 @@ from repertoire.losses._base import (
 from repertoire.losses._circle import Circle, circle_loss
 from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
+from repertoire.losses._digits import NextDigit, from_digits, next_digit_loss, to_digits
 from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
 from repertoire.losses._encouraging import Encouraging, encouraging_loss
 from repertoire.losses._ensloss import EnsLoss, ens_loss, ens_loss_slopes
@@ -78,6 +79,7 @@ __all__ = [
     "MultiLabelLoss",
     "MultiSimilarity",
     "NTXent",
+    "NextDigit",
     "NumberToken",
     "ProxyAnchor",
     "Reduction",
@@ -116,6 +118,7 @@ __all__ = [
     "entropy_maximization_loss",
     "explain_nonfinite",
     "focal_loss",
+    "from_digits",
     "hl_gauss_loss",
     "hl_gauss_targets",
     "hl_gauss_values",
@@ -126,6 +129,7 @@ __all__ = [
     "look_loss",
     "memory_info_nce_loss",
     "multi_similarity_loss",
+    "next_digit_loss",
     "nt_xent_loss",
     "number_token_loss",
     "number_token_penalty",
@@ -138,6 +142,7 @@ __all__ = [
     "squentropy",
     "supcon_loss",
     "tico_loss",
+    "to_digits",
     "trajectory_loss",
     "uniformity_loss",
     "variance_penalty",

@@ -11,20 +11,29 @@ from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses._supcon import warn_without_positives
 from repertoire.ops import class_index
 
-__all__ = ["Groups", "check_dimensions", "check_positive", "check_proxies", "group", "mean_over", "warn_if_none"]
+__all__ = [
+    "Groups",
+    "check_dimensions",
+    "check_positive",
+    "check_proxies",
+    "group",
+    "mean_over",
+    "poison",
+    "warn_if_none",
+]
 
 
 class Groups(NamedTuple):
     """Classes of the embeddings and of the rows that they are compared with, as indices 0..K-1.
 
     Attributes:
-        index: int64 `[N]`, the class of each embedding.
-        other: int64 `[M]`, the class of each row it is compared with; `index` itself without a reference set.
+        own: int64 `[N]`, the class of each embedding.
+        other: int64 `[M]`, the class of each row it is compared with; `own` itself without a reference set.
         counts: int64 `[K]`, how many rows of each class the embeddings are compared with.
         positives: int64 `[N]`, how many of them have the class of the embedding, itself left out.
     """
 
-    index: Tensor
+    own: Tensor
     other: Tensor
     counts: Tensor
     positives: Tensor
@@ -62,6 +71,12 @@ def warn_if_none(anchors: Tensor) -> None:
 def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean of the chosen values; zero, with a zero gradient, if none is. The others may be anything but NaN."""
     return values.masked_fill(~chosen, 0.0).sum() / chosen.sum().clamp_min(1)
+
+
+def poison(*rows: Tensor | None) -> Tensor | float:
+    """Zero, or NaN if a row is not finite. Added to a loss that chooses among pairs, which would leave the pairs of
+    such a row out and give a number as if nothing was wrong."""
+    return sum((0.0 * r.detach().sum() for r in rows if r is not None), 0.0)
 
 
 def check_proxies(labels: Tensor, proxies: Tensor, dimensions: int) -> None:

@@ -76,12 +76,11 @@ def proxy_anchor_loss(
     own = torch.exp(-alpha * ((z * p[target]).sum(1) - margin)).masked_fill(~known, 0.0)
     pulled = own.new_zeros(len(p)).index_add(0, target, own).log1p()
     present = torch.zeros_like(pulled).index_add(0, target, known.to(pulled)) > 0
-    # One more coordinate, which is one for every proxy, takes samples without a class out of the sum.
-    out = torch.zeros_like(own).masked_fill(~known, _NOTHING / alpha)
     pushed = pair_logsumexp(
-        torch.cat([p, torch.ones_like(p[:, :1])], dim=1),
-        torch.cat([z, out[:, None]], dim=1),
+        p,
+        z,
         scale=alpha,
+        y_bias=torch.zeros_like(own).masked_fill(~known, _NOTHING),
         bound=alpha,
         pairs="different",
         groups=torch.arange(len(p), device=p.device),
