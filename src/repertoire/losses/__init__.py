@@ -15,15 +15,23 @@ from repertoire.losses._base import (
     reduce,
 )
 from repertoire.losses._circle import Circle, circle_loss
+from repertoire.losses._clip import CLIP, clip_loss
 from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
+from repertoire.losses._debiased import DebiasedContrastive, debiased_contrastive_loss
+from repertoire.losses._decoupled_contrastive import DecoupledContrastive, decoupled_contrastive_loss
 from repertoire.losses._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
+from repertoire.losses._decoupled_uniformity import DecoupledUniformity, decoupled_uniformity_loss
 from repertoire.losses._digits import NextDigit, from_digits, next_digit_loss, to_digits
+from repertoire.losses._dimco import DIMCO, dimco_codes, dimco_loss
 from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
 from repertoire.losses._encouraging import Encouraging, encouraging_loss
 from repertoire.losses._ensloss import EnsLoss, ens_loss, ens_loss_slopes
 from repertoire.losses._focal import Focal, focal_loss
 from repertoire.losses._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
+from repertoire.losses._icnn import ICNN, icnn_loss
+from repertoire.losses._info_nce import InfoNCE, info_nce_loss
 from repertoire.losses._intl import INTL, intl_loss
+from repertoire.losses._kernel_info_nce import KernelInfoNCE, kernel_info_nce_loss
 from repertoire.losses._ldam import LDAM, ldam_loss
 from repertoire.losses._logit_adjustment import (
     BalancedSoftmax,
@@ -39,9 +47,11 @@ from repertoire.losses._nonfinite import explain_nonfinite
 from repertoire.losses._nt_xent import NTXent, nt_xent_loss
 from repertoire.losses._number_token import NumberToken, number_token_loss, number_token_penalty
 from repertoire.losses._numbers import RegressionLoss, check_numbers
+from repertoire.losses._proto_triplet import ProtoTriplet, proto_triplet_loss
 from repertoire.losses._proxy_anchor import ProxyAnchor, proxy_anchor_loss
 from repertoire.losses._regression_with_classes import RegressionWithClasses, bin_edges, regression_with_classes_loss
 from repertoire.losses._reject import Reject, reject_loss
+from repertoire.losses._sigmoid_pairwise import SigmoidPairwise, sigmoid_pairwise_loss
 from repertoire.losses._single_positive import SinglePositive, asymmetric_pseudo_labels, single_positive_loss
 from repertoire.losses._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
 from repertoire.losses._squentropy import Squentropy, squentropy
@@ -55,6 +65,9 @@ from repertoire.losses._wasserstein import WassersteinUniformity, wasserstein_un
 from repertoire.losses._z_loss import ZLoss, z_loss
 
 __all__ = [
+    "CLIP",
+    "DIMCO",
+    "ICNN",
     "INTL",
     "LDAM",
     "LOOK",
@@ -65,13 +78,18 @@ __all__ = [
     "BarlowTwins",
     "Circle",
     "CrossEntropy",
+    "DebiasedContrastive",
+    "DecoupledContrastive",
     "DecoupledSoftmax",
+    "DecoupledUniformity",
     "EmbeddingLoss",
     "Encouraging",
     "EnsLoss",
     "EntropyMaximization",
     "Focal",
     "HLGauss",
+    "InfoNCE",
+    "KernelInfoNCE",
     "LogitAdjusted",
     "LogitsLoss",
     "Loss",
@@ -81,11 +99,13 @@ __all__ = [
     "NTXent",
     "NextDigit",
     "NumberToken",
+    "ProtoTriplet",
     "ProxyAnchor",
     "Reduction",
     "RegressionLoss",
     "RegressionWithClasses",
     "Reject",
+    "SigmoidPairwise",
     "SinglePositive",
     "SoftTopK",
     "Squentropy",
@@ -109,9 +129,15 @@ __all__ = [
     "check_numbers",
     "check_views",
     "circle_loss",
+    "clip_loss",
     "covariance_penalty",
     "cross_entropy",
+    "debiased_contrastive_loss",
+    "decoupled_contrastive_loss",
     "decoupled_softmax_loss",
+    "decoupled_uniformity_loss",
+    "dimco_codes",
+    "dimco_loss",
     "encouraging_loss",
     "ens_loss",
     "ens_loss_slopes",
@@ -122,7 +148,10 @@ __all__ = [
     "hl_gauss_loss",
     "hl_gauss_targets",
     "hl_gauss_values",
+    "icnn_loss",
+    "info_nce_loss",
     "intl_loss",
+    "kernel_info_nce_loss",
     "ldam_loss",
     "log_soft_topk",
     "logit_adjusted_loss",
@@ -133,10 +162,12 @@ __all__ = [
     "nt_xent_loss",
     "number_token_loss",
     "number_token_penalty",
+    "proto_triplet_loss",
     "proxy_anchor_loss",
     "reduce",
     "regression_with_classes_loss",
     "reject_loss",
+    "sigmoid_pairwise_loss",
     "single_positive_loss",
     "soft_topk_loss",
     "squentropy",
