@@ -48,7 +48,12 @@ BY_TARGETS = {
 pytestmark = pytest.mark.filterwarnings("ignore::repertoire.errors.RepertoireWarning")
 
 
+#: What a loss needs to be told to fit the inputs of this suite.
+OPTIONS: dict[str, dict[str, object]] = {"dimco": {"symbols": 3}}
+
+
 def build(name: str, classes: int = CLASSES, **options: object) -> Loss:
+    options = {**OPTIONS.get(name, {}), **options}
     spec = name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")
     counts = torch.arange(classes, 0, -1) ** 2
     torch.manual_seed(0)

@@ -89,6 +89,12 @@ def test_losses_for_several_labels_an_image_are_refused():
         Supervised(classifier(), losses.Asymmetric())
 
 
+def test_losses_for_a_number_an_image_are_refused():
+    for loss in (losses.RegressionWithClasses(), losses.NextDigit()):
+        with pytest.raises(ConfigError, match="a number an image.*hl-gauss"):
+            Supervised(classifier(), loss)
+
+
 def test_each_method_refuses_the_other_kind_of_loss():
     with pytest.raises(ConfigError, match="embedding"):
         Supervised(classifier(), losses.SupCon())

@@ -61,9 +61,10 @@ def z_loss(logits: Tensor, targets: Tensor, *, a: float = 1.0, b: float = 3.0, r
     largest = centred.detach().abs().amax(1, keepdim=True)
     centred = centred / largest.where(largest > 0, 1.0)
     variance = centred.square().mean(1)
-    deviation = variance.where(variance > 0, 1.0).sqrt()
+    # Not "greater than zero", which would hide a row that is not a number.
+    deviation = variance.where(variance != 0, 1.0).sqrt()
     right = centred.gather(1, targets.long()[:, None]).squeeze(1)
-    z = (right / deviation).where(variance > 0, 0.0)
+    z = (right / deviation).where(variance != 0, 0.0)
     return reduce(F.softplus(a * (b - z)) / a, reduction)
 
 

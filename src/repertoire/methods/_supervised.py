@@ -6,7 +6,7 @@ from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.losses import LogitsLoss, Loss, MultiLabelLoss
+from repertoire.losses import LogitsLoss, Loss, MultiLabelLoss, RegressionLoss
 from repertoire.methods._base import Method, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.registry import register
@@ -53,6 +53,11 @@ class Supervised(Method):
             raise ConfigError(
                 f"loss {type(loss).__name__} is for images with several labels each, and these have one: use "
                 "cross-entropy, or this loss in a loop of your own"
+            )
+        if isinstance(loss, RegressionLoss):
+            raise ConfigError(
+                f"loss {type(loss).__name__} is for a number an image, and these have a class each: use cross-entropy, "
+                "hl-gauss or number-token (for classes in order), or this loss in a loop of your own"
             )
         if loss.reduction == "none":
             raise ConfigError("method 'supervised' minimises one number: reduction must be 'mean' or 'sum', not 'none'")
