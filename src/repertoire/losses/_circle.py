@@ -63,8 +63,7 @@ def circle_loss(
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
-    own = {"pairs": "same", "exclude_self": y is None}
-    classes = {"groups": groups.own, "y_groups": None if y is None else groups.other}
+    same, different = groups.pairs("same"), groups.pairs("different")
 
     def negative(s: Tensor) -> Tensor:
         return gamma * (s.detach() + margin).clamp_min(0) * (s - margin)
@@ -74,8 +73,8 @@ def circle_loss(
 
     with torch.no_grad():
         # Neither exponent exceeds that of its hardest pair or zero, and neither is less than -gamma m².
-        least = pair_min(z, y, **own, **classes).values
-        most = pair_max(z, y, pairs="different", **classes).values
+        least = pair_min(z, y, **same).values
+        most = pair_max(z, y, **different).values
         top_positive = positive(least.clamp(-1, 1)).clamp_min(0)
         top_negative = negative(most.clamp(-1, 1)).clamp_min(0)
 
@@ -86,8 +85,8 @@ def circle_loss(
     def exp_positive(tile: Tensor, rows: slice, columns: slice) -> Tensor:
         return (positive(tile) - top_positive[rows, None]).clamp_max(1).exp()
 
-    pushed = pair_sum(z, y, exp_negative, pairs="different", **classes)
-    pulled = pair_sum(z, y, exp_positive, **own, **classes)
+    pushed = pair_sum(z, y, exp_negative, **different)
+    pulled = pair_sum(z, y, exp_positive, **same)
     # Of an anchor without negatives the sum is zero, and so is the loss.
     both = groups.anchors & (pushed > 0)
     exponent = _log(pushed, both) + top_negative + _log(pulled, both) + top_positive

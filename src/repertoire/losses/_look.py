@@ -71,9 +71,8 @@ def look_loss(
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
-    which = {"exclude_self": y is None, "exclude": exclude}
-    near = pair_topk(z, y, neighbours, **which)
-    kin = pair_max(z, y, pairs="same", groups=groups.own, y_groups=None if y is None else groups.other, **which)
+    near = pair_topk(z, y, neighbours, exclude_self=y is None, exclude=exclude)
+    kin = pair_max(z, y, **groups.pairs("same", exclude=exclude))
     # The index -1, of no neighbour, is that of the class appended here, which nothing has.
     agrees = torch.cat([groups.other, groups.other.new_full((1,), -1)])[near.indices] == groups.own[:, None]
     # The most similar row of the label is one of the neighbours already, or is added to them.

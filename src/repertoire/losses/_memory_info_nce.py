@@ -68,8 +68,7 @@ def memory_info_nce_loss(
     positives = groups.positives if exclude is None else groups.positives - (exclude >= 0).long()
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
-    classes = {"groups": groups.own, "y_groups": None if y is None else groups.other}
-    negatives = pair_logsumexp(z, y, scale=scale, bound=scale, pairs="different", **classes)
+    negatives = pair_logsumexp(z, y, scale=scale, bound=scale, **groups.pairs("different"))
     # log(1 + exp(negatives - s)) over the positives of a row. A row without negatives has a loss of zero.
     total = pair_sum(
         z,
@@ -77,10 +76,7 @@ def memory_info_nce_loss(
         "softplus",
         scale=-scale,
         bias=negatives.clamp_min(torch.finfo(z.dtype).min / 4),
-        pairs="same",
-        exclude_self=y is None,
-        exclude=exclude,
-        **classes,
+        **groups.pairs("same", exclude=exclude),
     )
     return mean_over(total / positives.clamp_min(1), positives > 0)
 

@@ -71,41 +71,17 @@ def multi_similarity_loss(
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
-    classes = {"groups": groups.own, "y_groups": None if y is None else groups.other}
-    keep_positive = keep_negative = None
+    same, different = groups.pairs("same"), groups.pairs("different")
     if epsilon is not None:
         with torch.no_grad():
-            least = pair_min(z, y, pairs="same", exclude_self=y is None, **classes).values - epsilon
-            most = pair_max(z, y, pairs="different", **classes).values + epsilon
-
-        def keep_positive(tile: Tensor, rows: slice, columns: slice) -> Tensor:
-            return tile > -alpha * (most[rows, None] - threshold)
-
-        def keep_negative(tile: Tensor, rows: slice, columns: slice) -> Tensor:
-            return tile > beta * (least[rows, None] - threshold)
-
-    shift = z.new_full((len(z),), alpha * threshold), z.new_full((len(z),), -beta * threshold)
-    positive = pair_logsumexp(
-        z,
-        y,
-        scale=-alpha,
-        bias=shift[0],
-        bound=alpha * (1 + abs(threshold)),
-        pairs="same",
-        exclude_self=y is None,
-        mask=keep_positive,
-        **classes,
-    )
-    negative = pair_logsumexp(
-        z,
-        y,
-        scale=beta,
-        bias=shift[1],
-        bound=beta * (1 + abs(threshold)),
-        pairs="different",
-        mask=keep_negative,
-        **classes,
-    )
+            least = pair_min(z, y, **same).values - epsilon
+            most = pair_max(z, y, **different).values + epsilon
+        # The tiles hold the exponents.
+        same["mask"] = lambda tile, rows, columns: tile > -alpha * (most[rows, None] - threshold)
+        different["mask"] = lambda tile, rows, columns: tile > beta * (least[rows, None] - threshold)
+    shift, reach = torch.full_like(z[:, 0], threshold), 1 + abs(threshold)
+    positive = pair_logsumexp(z, y, scale=-alpha, bias=alpha * shift, bound=alpha * reach, **same)
+    negative = pair_logsumexp(z, y, scale=beta, bias=-beta * shift, bound=beta * reach, **different)
     return mean_over(F.softplus(positive) / alpha + F.softplus(negative) / beta, groups.anchors) + poison(z, y)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses._supcon import warn_without_positives
-from repertoire.ops import class_index
+from repertoire.ops import Which, class_index
 
 __all__ = [
     "Groups",
@@ -31,12 +31,25 @@ class Groups(NamedTuple):
         other: int64 `[M]`, the class of each row it is compared with; `own` itself without a reference set.
         counts: int64 `[K]`, how many rows of each class the embeddings are compared with.
         positives: int64 `[N]`, how many of them have the class of the embedding, itself left out.
+        within: whether the embeddings are compared with each other.
     """
 
     own: Tensor
     other: Tensor
     counts: Tensor
     positives: Tensor
+    within: bool
+
+    def pairs(self, kind: Literal["same", "different"], **more: Unpack[Which]) -> Which:
+        """The pairs of the same class, without those of a row with itself, or of different classes."""
+        which = Which(
+            pairs=kind,
+            groups=self.own,
+            y_groups=None if self.within else self.other,
+            exclude_self=self.within and kind == "same",
+        )
+        which.update(more)
+        return which
 
     @property
     def anchors(self) -> Tensor:
@@ -51,12 +64,12 @@ def group(labels: Tensor, reference_labels: Tensor | None = None, *, warn: bool 
     """
     if reference_labels is None:
         index, counts = class_index(labels)
-        found = Groups(index, index, counts, counts[index] - 1)
+        found = Groups(index, index, counts, counts[index] - 1, True)
     else:
         everything, sizes = class_index(torch.cat([labels, reference_labels]))
         index, other = everything.split([len(labels), len(reference_labels)])
         counts = torch.zeros_like(sizes).scatter_add_(0, other, torch.ones_like(other))
-        found = Groups(index, other, counts, counts[index])
+        found = Groups(index, other, counts, counts[index], False)
     if warn:
         warn_if_none(found.anchors)
     return found
