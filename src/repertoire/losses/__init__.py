@@ -25,12 +25,15 @@ from repertoire.losses._digits import NextDigit, from_digits, next_digit_loss, t
 from repertoire.losses._dimco import DIMCO, dimco_codes, dimco_loss
 from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
 from repertoire.losses._encouraging import Encouraging, encouraging_loss
+from repertoire.losses._energy_confusion import EnergyConfusion, energy_confusion
 from repertoire.losses._ensloss import EnsLoss, ens_loss, ens_loss_slopes
 from repertoire.losses._focal import Focal, focal_loss
+from repertoire.losses._groco import GroCo, groco_loss
 from repertoire.losses._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
 from repertoire.losses._icnn import ICNN, icnn_loss
 from repertoire.losses._info_nce import InfoNCE, info_nce_loss
 from repertoire.losses._intl import INTL, intl_loss
+from repertoire.losses._isogclr import IndividualTemperatures, individual_temperature_loss
 from repertoire.losses._kernel_info_nce import KernelInfoNCE, kernel_info_nce_loss
 from repertoire.losses._ldam import LDAM, ldam_loss
 from repertoire.losses._logit_adjustment import (
@@ -51,9 +54,12 @@ from repertoire.losses._proto_triplet import ProtoTriplet, proto_triplet_loss
 from repertoire.losses._proxy_anchor import ProxyAnchor, proxy_anchor_loss
 from repertoire.losses._regression_with_classes import RegressionWithClasses, bin_edges, regression_with_classes_loss
 from repertoire.losses._reject import Reject, reject_loss
+from repertoire.losses._sie import SIE, sie_loss
 from repertoire.losses._sigmoid_pairwise import SigmoidPairwise, sigmoid_pairwise_loss
 from repertoire.losses._single_positive import SinglePositive, asymmetric_pseudo_labels, single_positive_loss
+from repertoire.losses._soft_contrastive import SoftContrastive, soft_contrastive_loss
 from repertoire.losses._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
+from repertoire.losses._spcl import SPCL, spcl_loss
 from repertoire.losses._squentropy import Squentropy, squentropy
 from repertoire.losses._supcon import SupCon, supcon_loss
 from repertoire.losses._tico import TiCo, tico_loss
@@ -71,6 +77,8 @@ __all__ = [
     "INTL",
     "LDAM",
     "LOOK",
+    "SIE",
+    "SPCL",
     "WMSE",
     "AlignUniform",
     "Asymmetric",
@@ -84,10 +92,13 @@ __all__ = [
     "DecoupledUniformity",
     "EmbeddingLoss",
     "Encouraging",
+    "EnergyConfusion",
     "EnsLoss",
     "EntropyMaximization",
     "Focal",
+    "GroCo",
     "HLGauss",
+    "IndividualTemperatures",
     "InfoNCE",
     "KernelInfoNCE",
     "LogitAdjusted",
@@ -107,6 +118,7 @@ __all__ = [
     "Reject",
     "SigmoidPairwise",
     "SinglePositive",
+    "SoftContrastive",
     "SoftTopK",
     "Squentropy",
     "SupCon",
@@ -139,16 +151,19 @@ __all__ = [
     "dimco_codes",
     "dimco_loss",
     "encouraging_loss",
+    "energy_confusion",
     "ens_loss",
     "ens_loss_slopes",
     "entropy_maximization_loss",
     "explain_nonfinite",
     "focal_loss",
     "from_digits",
+    "groco_loss",
     "hl_gauss_loss",
     "hl_gauss_targets",
     "hl_gauss_values",
     "icnn_loss",
+    "individual_temperature_loss",
     "info_nce_loss",
     "intl_loss",
     "kernel_info_nce_loss",
@@ -167,9 +182,12 @@ __all__ = [
     "reduce",
     "regression_with_classes_loss",
     "reject_loss",
+    "sie_loss",
     "sigmoid_pairwise_loss",
     "single_positive_loss",
+    "soft_contrastive_loss",
     "soft_topk_loss",
+    "spcl_loss",
     "squentropy",
     "supcon_loss",
     "tico_loss",

@@ -2,14 +2,18 @@
 
 from repertoire.ops._covariance import covariance, cross_square
 from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk, pair_values
+from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
+from repertoire.ops._ranks import of_all_ranks
 from repertoire.ops._rows import class_index, class_sums, unit_rows
+from repertoire.ops._sorting import soft_last, soft_sort
 from repertoire.ops._tiles import Pairs, Similarity, Which
 from repertoire.ops._whitening import Whitening, newton_whiten, whiten
 
 __all__ = [
     "LARGEST_BOUND",
+    "Clusters",
     "Extreme",
     "Pairs",
     "Queue",
@@ -20,7 +24,9 @@ __all__ = [
     "class_sums",
     "covariance",
     "cross_square",
+    "kmeans",
     "newton_whiten",
+    "of_all_ranks",
     "pair_count",
     "pair_logsumexp",
     "pair_max",
@@ -28,6 +34,8 @@ __all__ = [
     "pair_sum",
     "pair_topk",
     "pair_values",
+    "soft_last",
+    "soft_sort",
     "unit_rows",
     "whiten",
 ]

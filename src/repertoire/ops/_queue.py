@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.ops._ranks import of_all_ranks
 
 __all__ = ["Queue"]
 
@@ -91,7 +92,7 @@ class Queue(nn.Module):
             labels = rows.new_full((len(rows),), -1, dtype=torch.int64)
         elif labels.shape != rows.shape[:1] or labels.is_floating_point() or labels.is_complex():
             raise ShapeError(f"labels must be integers [{len(rows)}], found {labels.dtype} {list(labels.shape)}")
-        rows, labels = _of_all_ranks(rows.detach().to(self.memory.dtype)), _of_all_ranks(labels.to(torch.int64))
+        rows, labels = of_all_ranks(rows.detach().to(self.memory.dtype)), of_all_ranks(labels.to(torch.int64))
         total = self._total()
         end = total + len(rows)
         # Of more rows than there is room for, the last ones; their place is where they would have ended up.
@@ -122,18 +123,3 @@ class Queue(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={len(self.memory)}, dimensions={self.memory.shape[1]}"
-
-
-def _of_all_ranks(values: Tensor) -> Tensor:
-    """The rows of all ranks, in the order of the ranks, which may have different numbers of them."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return values
-    count = torch.tensor([len(values)], device=values.device)
-    counts = [torch.zeros_like(count) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(counts, count)
-    lengths = [int(c) for c in counts]
-    padded = values.new_zeros(max(lengths), *values.shape[1:])
-    padded[: len(values)] = values
-    gathered = [torch.empty_like(padded) for _ in lengths]
-    distributed.all_gather(gathered, padded)
-    return torch.cat([rows[:length] for rows, length in zip(gathered, lengths, strict=True)])
