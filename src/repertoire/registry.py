@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "explainers": ("explainer", "repertoire.explain"),
     "diagnostics": ("diagnostic", "repertoire.diagnostics"),
     "weight-operators": ("weight operator", "repertoire.merge"),
-    "feature-estimators": ("estimator on features", "repertoire.fewshot", "repertoire.local"),
+    "feature-estimators": ("estimator on features", "repertoire.fewshot", "repertoire.boosting"),
 }
 
 
