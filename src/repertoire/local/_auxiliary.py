@@ -34,6 +34,7 @@ class Site:
         following: the units after the block, whose modules belong to the network: copy them before using them.
         image: shape of the network's input, without the batch.
         classes: number of classes.
+        own: the units of the block, whose modules belong to the network.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Site:
     following: tuple[Unit, ...]
     image: tuple[int, ...]
     classes: int
+    own: tuple[Unit, ...] = ()
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -62,12 +64,19 @@ class Auxiliary(nn.Module):
     Args:
         site: where the network stands.
         width: d, width of the features.
+        classifier: turns features `[N, d]` into logits `[N, K]`; a linear layer if None.
+
+    Attributes:
+        separable: whether its loss of a batch is the mean of the losses of its samples, as in `repertoire.methods`.
     """
 
-    def __init__(self, site: Site, width: int) -> None:
+    separable: bool = True
+    classifier: nn.Module
+
+    def __init__(self, site: Site, width: int, classifier: nn.Module | None = None) -> None:
         super().__init__()
         self.width = width
-        self.classifier = nn.Linear(width, site.classes)
+        self.classifier = nn.Linear(width, site.classes) if classifier is None else classifier
 
     def embed(self, x: Tensor) -> Tensor:
         """Features `[N, d]` of the block's output."""
@@ -90,6 +99,11 @@ class Auxiliary(nn.Module):
         """
         features = self.embed(x)
         return classified(self.classifier, features, batch, loss)
+
+    @property
+    def followed(self) -> tuple[nn.Module, ...]:
+        """The modules of later blocks whose weights `follow` reads; a process that trains the block must hold them."""
+        return ()
 
     def follow(self) -> None:
         """Called when all weights have changed. Does nothing by default."""

@@ -49,6 +49,8 @@ class Exits(nn.Module):
     def __init__(self, chain: Chain, ends: Sequence[int], auxiliaries: nn.ModuleList) -> None:
         super().__init__()
         self.names = [chain.units[end].name for end in ends]
+        if len(ends) > 1 and ends[-1] == ends[-2]:
+            self.names[-1] = "head"
         starts = [0, *(end + 1 for end in ends[:-1])]
         units = [[u.module for u in chain.units[a : b + 1]] for a, b in zip(starts, ends, strict=True)]
         self.blocks = nn.ModuleList([nn.Sequential(*block) for block in units])

@@ -10,7 +10,7 @@ from torch import nn
 from repertoire.errors import ConfigError, UnknownName
 from repertoire.local._units import Chain
 
-__all__ = ["Balance", "check_unshared", "partition", "split_evenly"]
+__all__ = ["Balance", "check_unshared", "head_apart", "partition", "split_evenly"]
 
 Balance = Literal["memory", "time", "count"]
 
@@ -61,6 +61,14 @@ def partition(
     return split_evenly(costs, blocks)
 
 
+def head_apart(chain: Chain, ends: Sequence[int]) -> list[int]:
+    """The same blocks, and after them one of no units: pooling and head, if there is anything in them to train.
+
+    Such a block is written as one that ends where the block before it does.
+    """
+    return [*ends, ends[-1]] if any(True for _ in chain.tail.parameters()) else list(ends)
+
+
 def split_evenly(costs: Sequence[float], parts: int) -> list[int]:
     """Ends of `parts` consecutive groups whose largest sum is as small as it can be.
 
@@ -98,7 +106,7 @@ def check_unshared(chain: Chain, ends: Sequence[int]) -> None:
     start = 0
     for index, end in enumerate(ends):
         held: list[nn.Module] = [unit.module for unit in chain.units[start : end + 1]]
-        if end == ends[-1]:
+        if index == len(ends) - 1:
             held.append(chain.tail)
         for unit in held:
             for name, thing in (*unit.named_parameters(), *unit.named_buffers()):
