@@ -1,18 +1,34 @@
 """Heads: what turns features into class scores."""
 
+from repertoire.heads._arcface import ArcFace
 from repertoire.heads._base import Head
+from repertoire.heads._cosface import CosFace
 from repertoire.heads._cosine import Cosine
 from repertoire.heads._digit_decoder import DigitDecoder
 from repertoire.heads._harmonic import Harmonic
+from repertoire.heads._legendre import ConvexGradient, Legendre
 from repertoire.heads._linear import Linear
+from repertoire.heads._madacos import MadaCos
+from repertoire.heads._margin import MarginHead
 from repertoire.heads._matryoshka import Matryoshka, nested_sizes
+from repertoire.heads._normalised import NormalizedSoftmax
+from repertoire.heads._simplex import Simplex, simplex_vectors
 
 __all__ = [
+    "ArcFace",
+    "ConvexGradient",
+    "CosFace",
     "Cosine",
     "DigitDecoder",
     "Harmonic",
     "Head",
+    "Legendre",
     "Linear",
+    "MadaCos",
+    "MarginHead",
     "Matryoshka",
+    "NormalizedSoftmax",
+    "Simplex",
     "nested_sizes",
+    "simplex_vectors",
 ]

@@ -1,0 +1,50 @@
+"""CosFace: a margin on the cosine to the right class."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from repertoire.heads._margin import MarginHead
+from repertoire.registry import register
+
+__all__ = ["CosFace"]
+
+
+@register("heads", "cosface")
+class CosFace(MarginHead):
+    r"""CosFace: scaled cosines, and while training a margin on that of the right class.
+
+    Wang et al., *CosFace: Large Margin Cosine Loss for Deep Face Recognition* (2018):
+
+    .. math:: f_k = s \cos\theta_k \; (k \ne y), \qquad f_y = s (\cos\theta_y - m), \qquad \theta_k = \angle(z, w_k)
+
+    Args:
+        in_features: d, width of the features `[N, d]`.
+        num_classes: C, width of the logits `[N, C]`.
+        scale: s, positive; 64 in the paper. Few classes and small networks want less.
+        margin: m, from 0 to 2, the range of cosines; 0.35 in the paper.
+
+    Shapes:
+        features float `[N, d]` to logits `[N, C]` in [-s, s], but for the margin; float32 for half-precision features.
+
+    Raises:
+        ValueError: the scale is not a positive number, or the margin out of range.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.heads import CosFace
+        >>> head, z = CosFace(8, 3, scale=10.0, margin=0.35), torch.randn(2, 8)
+        >>> (head(z) - head(z, torch.tensor([0, 2]))).detach().round(decimals=2)
+        tensor([[3.5000, 0.0000, 0.0000],
+                [0.0000, 0.0000, 3.5000]])
+    """
+
+    def __init__(self, in_features: int, num_classes: int, scale: float = 64.0, margin: float = 0.35) -> None:
+        super().__init__(in_features, num_classes, scale)
+        if not 0 <= margin <= 2:
+            raise ValueError(f"margin must lie in [0, 2], found {margin}")
+        self.margin = margin
+
+    def with_margin(self, right: Tensor, cosines: Tensor, targets: Tensor) -> Tensor:
+        """The cosines `[N]` less the margin."""
+        return right - self.margin
