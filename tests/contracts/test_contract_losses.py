@@ -51,6 +51,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::repertoire.errors.RepertoireWar
 #: What a loss needs to be told to fit the inputs of this suite.
 OPTIONS: dict[str, dict[str, object]] = {"dimco": {"symbols": 3}}
 
+#: Losses that draw from torch's random state while training; here they are evaluated.
+RANDOM = {"metrix"}
+
 
 def build(name: str, classes: int = CLASSES, **options: object) -> Loss:
     options = {**OPTIONS.get(name, {}), **options}
@@ -59,7 +62,7 @@ def build(name: str, classes: int = CLASSES, **options: object) -> Loss:
     torch.manual_seed(0)
     loss = registry.build("losses", spec, num_classes=classes, in_features=WIDTH, counts=counts, samples=64)
     loss.prepare(WIDTH)
-    return loss.double()
+    return loss.double().train(name not in RANDOM)
 
 
 def inputs(loss: Loss, rows: int = N, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:

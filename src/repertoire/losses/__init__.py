@@ -16,6 +16,7 @@ from repertoire.losses._base import (
 )
 from repertoire.losses._circle import Circle, circle_loss
 from repertoire.losses._clip import CLIP, clip_loss
+from repertoire.losses._contextual import Contextual, contextual_loss
 from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses._debiased import DebiasedContrastive, debiased_contrastive_loss
 from repertoire.losses._decoupled_contrastive import DecoupledContrastive, decoupled_contrastive_loss
@@ -44,6 +45,7 @@ from repertoire.losses._logit_adjustment import (
 )
 from repertoire.losses._look import LOOK, look_loss
 from repertoire.losses._memory_info_nce import MemoryInfoNCE, memory_info_nce_loss
+from repertoire.losses._metrix import Metrix, metrix_loss
 from repertoire.losses._multi_similarity import MultiSimilarity, multi_similarity_loss
 from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses._nonfinite import explain_nonfinite
@@ -61,6 +63,7 @@ from repertoire.losses._soft_contrastive import SoftContrastive, soft_contrastiv
 from repertoire.losses._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
 from repertoire.losses._spcl import SPCL, spcl_loss
 from repertoire.losses._squentropy import Squentropy, squentropy
+from repertoire.losses._subclass_contrastive import SubclassContrastive, subclass_contrastive_loss
 from repertoire.losses._supcon import SupCon, supcon_loss
 from repertoire.losses._tico import TiCo, tico_loss
 from repertoire.losses._trajectory import Trajectory, trajectory_loss
@@ -85,6 +88,7 @@ __all__ = [
     "BalancedSoftmax",
     "BarlowTwins",
     "Circle",
+    "Contextual",
     "CrossEntropy",
     "DebiasedContrastive",
     "DecoupledContrastive",
@@ -105,6 +109,7 @@ __all__ = [
     "LogitsLoss",
     "Loss",
     "MemoryInfoNCE",
+    "Metrix",
     "MultiLabelLoss",
     "MultiSimilarity",
     "NTXent",
@@ -121,6 +126,7 @@ __all__ = [
     "SoftContrastive",
     "SoftTopK",
     "Squentropy",
+    "SubclassContrastive",
     "SupCon",
     "TiCo",
     "Trajectory",
@@ -142,6 +148,7 @@ __all__ = [
     "check_views",
     "circle_loss",
     "clip_loss",
+    "contextual_loss",
     "covariance_penalty",
     "cross_entropy",
     "debiased_contrastive_loss",
@@ -172,6 +179,7 @@ __all__ = [
     "logit_adjusted_loss",
     "look_loss",
     "memory_info_nce_loss",
+    "metrix_loss",
     "multi_similarity_loss",
     "next_digit_loss",
     "nt_xent_loss",
@@ -189,6 +197,7 @@ __all__ = [
     "soft_topk_loss",
     "spcl_loss",
     "squentropy",
+    "subclass_contrastive_loss",
     "supcon_loss",
     "tico_loss",
     "to_digits",

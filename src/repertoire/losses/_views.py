@@ -11,7 +11,14 @@ from torch import Tensor
 
 from repertoire.errors import ShapeError
 
-__all__ = ["check_view_count", "check_views", "check_weights", "full_precision", "mean_over_pairs"]
+__all__ = [
+    "check_view_count",
+    "check_views",
+    "check_weights",
+    "full_precision",
+    "mean_over_pairs",
+    "similarities_of_views",
+]
 
 
 def check_views(views: tuple[Tensor, ...]) -> None:
@@ -53,3 +60,17 @@ def full_precision(*tensors: Tensor) -> Iterator[list[Tensor]]:
 def mean_over_pairs(views: list[Tensor], loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Mean of a loss of two views over all pairs of views."""
     return torch.stack([loss(x, y) for x, y in combinations(views, 2)]).mean()
+
+
+def similarities_of_views(z: Tensor, count: int) -> Tensor:
+    """Dot products of each embedding with the other views of its sample.
+
+    Args:
+        z: float `[V * N, d]`, the embeddings of V views one after the other.
+        count: V, at least 2.
+
+    Returns:
+        float `[V * N, V - 1]`.
+    """
+    views = z.view(count, -1, z.shape[1])
+    return torch.stack([(views * views.roll(-step, 0)).sum(2).flatten() for step in range(1, count)], 1)
