@@ -14,6 +14,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -29,8 +30,7 @@ from repertoire.train._optim import make_optimizer
 RULES = (
     "backprop",
     "local:blocks=4,auxiliary=(conv:depth=1)",
-    "local:blocks=4,auxiliary=(conv:depth=2)",
-    "local:blocks=4,auxiliary=(conv:depth=3)",
+    "local:blocks=4,auxiliary=patches",
 )
 
 
@@ -55,7 +55,9 @@ def run(job: tuple[str, str, int, int]) -> float:
     root, rule, epochs, seed = job
     torch.set_num_threads(1)
     splits = load(root)
-    return accuracy(train(splits, **options(rule, epochs, seed)), splits.test)
+    found = accuracy(train(splits, **options(rule, epochs, seed)), splits.test)
+    print(f"{rule}, seed {seed}: {found:.4f}", file=sys.stderr, flush=True)
+    return found
 
 
 def speeds(splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, float]:

@@ -33,17 +33,28 @@ from repertoire.methods import Classifier, Normalize
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-#: network, image size, batch, settings of the default selection
+#: Network, image size, batch, and the settings of the default selection: blocks, auxiliary network, and after a slash
+#: the pieces that a batch passes each block in, if more than one. Batches of the first two are those of the reference.
 NETWORKS: list[tuple[str, int, int, list[str]]] = [
     (
         "resnet32",
         32,
-        128,
+        512,
         ["2 conv", "4 conv", "8 conv", "all conv", "all linear", "all auglocal:depth=1", "all auglocal:depth=1,size=4"],
     ),
-    ("resnet110", 32, 64, ["8 conv", "16 conv", "16 conv:depth=1", "all conv:depth=1", "all auglocal:depth=1,size=4"]),
-    ("timm:resnet50", 224, 8, ["4 linear", "8 linear", "all linear", "8 conv:depth=1,channels=64"]),
-    ("timm:vit_small_patch16_224", 224, 8, ["4 conv", "8 conv", "all linear"]),
+    (
+        "resnet110",
+        32,
+        256,
+        ["8 conv:depth=1", "8 conv", "16 conv:depth=1", "all conv:depth=1", "all auglocal:depth=1,size=4"],
+    ),
+    (
+        "timm:resnet50",
+        224,
+        8,
+        ["4 linear", "8 linear", "all linear", "8 linear / 2", "8 conv:depth=1,channels=64 / 2", "4 linear / 4"],
+    ),
+    ("timm:vit_small_patch16_224", 224, 8, ["2 conv", "4 conv", "8 conv", "all linear"]),
 ]
 
 
@@ -111,7 +122,7 @@ def steps(
     images = torch.rand(batch, 3, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch, device=DEVICE) % 10
     found: dict[str, Callable[[], object]] = {}
-    extra = {"back-propagation": 0, "checkpoint per block": 0}
+    extra = {"back-propagation": 0, "back-propagation, in 2 pieces": 0, "checkpoint per block": 0}
 
     def plain(model: Classifier, optimizer: torch.optim.Optimizer) -> None:
         F.cross_entropy(model(images), labels).backward()
@@ -126,16 +137,27 @@ def steps(
         optimizer.step()
         optimizer.zero_grad()
 
-    for title, kind in (("back-propagation", plain), ("checkpoint per block", checkpointed)):
+    def in_pieces(model: Classifier, optimizer: torch.optim.Optimizer) -> None:
+        for part, target in zip(images.chunk(2), labels.chunk(2), strict=True):
+            (F.cross_entropy(model(part), target) / 2).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    kinds = {"back-propagation": plain, "checkpoint per block": checkpointed}
+    if any("/" in setting for setting in settings):
+        kinds["back-propagation, in 2 pieces"] = in_pieces
+    for title, kind in kinds.items():
         model = network(name, size)
         found[title] = partial(kind, model, sgd(model))
     for setting in settings:
-        blocks, auxiliary = setting.split(" ", 1)
+        blocks, rest = setting.split(" ", 1)
+        auxiliary, _, pieces = rest.partition(" / ")
         model = network(name, size)
         count: Any = blocks if blocks == "all" else int(blocks)
-        learner = LocalLearning(model, count, auxiliary, sgd, example=images[:2])
+        learner = LocalLearning(model, count, auxiliary, sgd, example=images[:2], accumulate=int(pieces or 1))
         learner.auxiliaries.to(memory_format=torch.channels_last)
         title = f"{len(learner.partition)} blocks, {auxiliary}" + (" (all)" if blocks == "all" else "")
+        title += f", in {pieces} pieces" if pieces else ""
         extra[title] = sum(p.numel() for p in learner.auxiliaries.parameters())
         found[title] = partial(learner.step, images, labels)
     return found, extra
