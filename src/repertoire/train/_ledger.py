@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 __all__ = ["Ledger", "Work"]
@@ -45,21 +45,27 @@ class Work:
     def __init__(self, calls: float = 0, flops: float = 0, product_bytes: float = 0, bytes: float = 0) -> None:
         self.calls, self.flops, self.product_bytes, self.bytes = calls, flops, product_bytes, bytes
 
-    def combined(self, other: Work, share: float) -> Work:
+    def plus(self, other: Work, share: float = 1) -> Work:
         """This, and a share of the other."""
-        return Work(
-            *(
-                getattr(self, name) + share * getattr(other, name)
-                for name in ("calls", "flops", "product_bytes", "bytes")
-            )
-        )
+        return Work(*(getattr(self, name) + share * getattr(other, name) for name in _COUNTED))
+
+    def times(self, factor: float) -> Work:
+        """A multiple of this."""
+        return Work().plus(self, factor)
+
+
+_COUNTED = ("calls", "flops", "product_bytes", "bytes")
 
 
 class Ledger(TorchDispatchMode):
     """Books the storages that operators make, until they are freed, and the work that operators do.
 
     Works on real tensors and, inside of `FakeTensorMode`, on fake ones, which have storages without memory. Numbers
-    that the code reads from fake tensors are 1: a loss that is looked at, the step of an optimiser.
+    that the code reads from fake tensors are 1: a loss that is looked at, the step of an optimiser. That all of
+    something is so is true.
+
+    Args:
+        answer: what the code reads from any other boolean.
 
     Attributes:
         now: bytes that are held, by kind; everything is an "activation" until it is booked as something else.
@@ -68,8 +74,10 @@ class Ledger(TorchDispatchMode):
         work: see `Work`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bool = True) -> None:
         super().__init__()
+        self._answer = answer
+        self._universal: set[int] = set()
         self._held: dict[int, tuple[int, str, weakref.ref[Any]]] = {}
         self.now: dict[str, int] = {"activations": 0}
         self.total = 0
@@ -96,12 +104,14 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is _aten._local_scalar_dense.default and type(args[0]) is not Tensor:
-            return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
+        if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return self._read(args[0])
         out = func(*args, **kwargs)
+        if func.overloadpacket is _aten.all and isinstance(out, FakeTensor):
+            self._universal.add(out.untyped_storage()._cdata)
         fresh = 0
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
+        for tensor in _tensors(out):
+            if tensor.device.type != "meta":
                 storage = tensor.untyped_storage()
                 if storage._cdata not in self._held:
                     self._hold(storage, tensor.device, "activations")
@@ -109,6 +119,11 @@ class Ledger(TorchDispatchMode):
         if fresh or not func.is_view:
             self._count(func, args, kwargs, out)
         return out
+
+    def _read(self, scalar: Tensor) -> bool | int | float:
+        if scalar.dtype == torch.bool:
+            return self._answer or scalar.untyped_storage()._cdata in self._universal
+        return 1.0 if scalar.is_floating_point() else 1
 
     def _hold(self, storage: Any, device: torch.device, kind: str) -> None:
         key, size = storage._cdata, storage.nbytes()
@@ -122,11 +137,12 @@ class Ledger(TorchDispatchMode):
 
     def _free(self, key: int, _: object) -> None:
         size, kind, _ = self._held.pop(key)
+        self._universal.discard(key)
         self.now[kind] -= size
         self.total -= size
 
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        moved = sum(t.nbytes for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor))
+        moved = sum(t.nbytes for t in _tensors((args, kwargs, out)))
         work = self.work
         work.calls += 1
         formula = _FORMULAS.get(func.overloadpacket)
@@ -135,3 +151,14 @@ class Ledger(TorchDispatchMode):
         else:
             work.flops += formula(*args, **kwargs, out_val=out)
             work.product_bytes += moved
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in the arguments or results of an operator."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
