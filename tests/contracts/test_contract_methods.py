@@ -11,7 +11,12 @@ from repertoire import backbones, heads, losses, registry
 from repertoire.data import Batch
 from repertoire.methods import Classifier, Method, Normalize
 
-LOSSES = {"supervised": losses.CrossEntropy, "embedding": losses.SupCon}
+LOSSES = {
+    "supervised": losses.CrossEntropy,
+    "embedding": losses.SupCon,
+    "dropout-views": losses.SupCon,
+    "relu-embedding": losses.SupCon,
+}
 
 
 @pytest.fixture(params=registry.names("methods"))
@@ -20,7 +25,7 @@ def method(request: pytest.FixtureRequest) -> Method:
     torch.manual_seed(0)
     net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
     model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 3))
-    return registry.build("methods", request.param, model=model, loss=LOSSES[request.param]())
+    return registry.build("methods", request.param, model=model, loss=LOSSES[request.param](), image_size=8)
 
 
 def batch_for(method: Method, count: int = 6) -> Batch:

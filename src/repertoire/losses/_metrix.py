@@ -88,7 +88,8 @@ def metrix_loss(
     share = share.to(z.dtype)
     # A weight is added to the exponent as its logarithm. Of a mixture of a class with itself nothing is negative.
     pure = one == two
-    positive, negative = [], []
+    positive: list[Tensor] = []
+    negative: list[Tensor] = []
     for classes, weight in ((one, share), (two, 1 - share)):
         rest = (1 - weight).masked_fill(pure, 0.0)
         for found, factor, scale in ((positive, weight, -alpha), (negative, rest, beta)):

@@ -47,7 +47,7 @@ class Embedding(Method):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    augmentation = "simclr"
+    augmentation: str | None = "simclr"
     separable = False
 
     def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:

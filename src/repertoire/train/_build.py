@@ -129,4 +129,4 @@ def build_loss(config: TrainConfig, counts: np.ndarray, samples: int | None = No
 
 def build_method(config: TrainConfig, model: Classifier, loss: Loss) -> Method:
     """The method around a classifier and a loss."""
-    return registry.build("methods", config.method, model=model, loss=loss)
+    return registry.build("methods", config.method, model=model, loss=loss, image_size=config.size)
