@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from repertoire import losses
+from repertoire import heads, losses
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import (
     accuracy,
@@ -223,6 +223,47 @@ def z_loss(budget: Budget, seed: int) -> Measured:
     _, plain = logits(losses.CrossEntropy())
     top1 = {"Z-loss: top-1": _top(best, held_out[1], 1), "cross-entropy: top-1": _top(plain, held_out[1], 1)}
     return Measured(_top(best, held_out[1], 5), _top(plain, held_out[1], 5), top1)
+
+
+@claim(
+    "legendretron",
+    statement="With many classes, linear scores and a learned link are more accurate than logistic regression.",
+    metric="test accuracy",
+    method="linear scores, learned link",
+    baseline="linear scores, softmax",
+    data="pairs of digits: 100 classes",
+    threshold=0.0,
+)
+def legendretron(budget: Budget, seed: int) -> Measured:
+    """Lam et al., *LegendreTron: Uprising Proper Multiclass Loss Learning* (2023).
+
+    `extra` has the log-likelihood of the test images, which a proper loss is to make large.
+    """
+    splits = load("digits", seed=seed)
+    inputs, targets = _two_digits(splits.train, budget.pick(smoke=300, small=3000, full=30_000), seed)
+    test_inputs, test_targets = _two_digits(splits.test, 2000, seed + 1)
+
+    def log_p(head: heads.Head) -> Tensor:
+        fit_tensors(
+            head,
+            inputs,
+            targets,
+            losses.CrossEntropy(),
+            epochs=budget.pick(smoke=1, small=40, full=240),
+            learning_rate=0.01,
+        )
+        with torch.no_grad():
+            return head(test_inputs).log_softmax(1)
+
+    torch.manual_seed(seed)
+    learned = log_p(heads.Legendre(inputs.shape[1], 100))
+    torch.manual_seed(seed)
+    plain = log_p(heads.Linear(inputs.shape[1], 100))
+    likelihood = {
+        f"{name}: log-likelihood": float(found.gather(1, test_targets[:, None]).mean())
+        for name, found in (("learned link", learned), ("softmax", plain))
+    }
+    return Measured(_top(learned, test_targets, 1), _top(plain, test_targets, 1), likelihood)
 
 
 @claim(
