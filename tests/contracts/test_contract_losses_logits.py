@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,3 +144,10 @@ def test_no_label_and_every_label(name, target):
 def test_a_temperature_of_logits_is_positive(name, value):
     with pytest.raises(ConfigError, match="temperature must be positive"):
         build(name, temperature=value)
+
+
+def test_each_has_a_row_that_says_when_to_choose_it():
+    page = (Path(__file__).parents[2] / "docs" / "components" / "losses.md").read_text(encoding="utf-8")
+    section = page.partition("## On logits")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| ([^|]*) \|", section, re.MULTILINE)
+    assert sorted(name for cell in cells for name in re.findall(r"`([^`]+)`", cell)) == BY_CONTRACT["logits"]
