@@ -83,11 +83,15 @@ def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> lis
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: its name, its points (points that are not finite are left out), and its style, a CSS class."""
+    """One curve: its name, its points (points that are not finite are left out), and its style, a CSS class.
+
+    `hints` are what the points say when they are pointed at, one each, or none.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     style: str = "main"
+    hints: Sequence[str] = ()
 
 
 def line_chart(
@@ -98,8 +102,10 @@ def line_chart(
     zero: bool = False,
     highest: float | None = None,
     mark: tuple[float, str] | None = None,
+    axis: str = "epoch",
+    write_across: Callable[[float], str] | None = None,
 ) -> Markup | None:
-    """Curves over epochs, each labelled at its end.
+    """Curves over epochs, or over something else, each labelled at its end.
 
     Args:
         series: the curves.
@@ -108,11 +114,13 @@ def line_chart(
         zero: let the vertical axis start at zero.
         highest: the vertical axis ends here at the latest.
         mark: an epoch to mark with a vertical line, and what to call it.
+        axis: what the horizontal axis shows.
+        write_across: a value of the horizontal axis as text; None where these are whole numbers.
 
     Returns:
         The figure; None where there is not a single finite point.
     """
-    curves = [Series(s.name, [p for p in s.points if math.isfinite(p[1])], s.style) for s in series]
+    curves = [_finite(curve) for curve in series]
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return None
@@ -123,12 +131,17 @@ def line_chart(
     if highest is not None:
         grid = [y for y in grid if y <= highest + 1e-9]
     first, last = min(xs), max(xs)
+    named = [
+        (x, str(x) if write_across is None else write_across(x))
+        for x in ticks(first, last, whole=write_across is None)
+        if first <= x <= last
+    ]
     margin = 0.5 if first == last else 0.0
     across = Scale(first - margin, last + margin, left, NARROW - right)
     up = Scale(grid[0], max(grid[-1], max(ys)), height - bottom, top)
     drawn = [_horizontal(up(y), left, NARROW - right, write(y)) for y in grid]
-    drawn += [_text(across(x), height - bottom + 16, str(x), "tick middle") for x in ticks(first, last, whole=True)]
-    drawn.append(_text((left + NARROW - right) / 2, height - 4, "epoch", "name middle"))
+    drawn += [_text(across(x), height - bottom + 16, text, "tick middle") for x, text in named]
+    drawn.append(_text((left + NARROW - right) / 2, height - 4, axis, "name middle"))
     if mark is not None and first <= mark[0] <= last:
         x = across(mark[0])
         drawn.append(element("line", class_="mark", x1=x, x2=x, y1=float(top), y2=float(height - bottom)))
@@ -138,8 +151,17 @@ def line_chart(
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve.points)
         drawn.append(element("polyline", class_=f"curve {curve.style}", points=path))
         if len(curve.points) <= 40:
+            hints = curve.hints or [""] * len(curve.points)
             drawn += [
-                element("circle", class_=f"dot {curve.style}", cx=across(x), cy=up(y), r=2.2) for x, y in curve.points
+                element(
+                    "circle",
+                    *([element("title", hint)] if hint else []),
+                    class_=f"dot {curve.style}",
+                    cx=across(x),
+                    cy=up(y),
+                    r=3.0 if hint else 2.2,
+                )
+                for (x, y), hint in zip(curve.points, hints, strict=True)
             ]
     if len(curves) > 1:
         heights = spread([up(curve.points[-1][1]) for curve in curves], LABEL_GAP)
@@ -267,6 +289,13 @@ def spread(positions: Sequence[float], gap: float, low: float = -math.inf, high:
         after = len(order) - 1 - rank
         result[i] = max(min(value, high - gap * after), low + gap * rank)
     return result
+
+
+def _finite(series: Series) -> Series:
+    """Without the points, and their hints, that are not finite."""
+    kept = [i for i, point in enumerate(series.points) if math.isfinite(point[1])]
+    hints = [series.hints[i] for i in kept] if series.hints else ()
+    return Series(series.name, [series.points[i] for i in kept], series.style, hints)
 
 
 def _svg(width: float, height: float, description: str, children: Sequence[Markup]) -> Markup:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from repertoire import registry
 from repertoire.errors import RunError
 from repertoire.files import write_text
-from repertoire.report import _advice, _facts, _figures, _tables, _tested, _text
+from repertoire.report import _advice, _exits, _facts, _figures, _tables, _tested, _text
 from repertoire.train import Run
 
 __all__ = ["write_report"]
@@ -38,9 +38,10 @@ def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
     """Writes the report of a run: one HTML file that opens offline, on any screen.
 
     It says what was trained on what and how well that went, warns of what looks wrong, and shows the curves, the
-    accuracy of each class, the confusion matrix, the calibration, the most telling test images with Grad-CAM, a map of
-    the embeddings, and how to repeat the run. An unfinished run gets a report without test results. Where the data is
-    no longer there, or the weights are not, the report says so and goes without pictures, or without heat maps.
+    accuracy of each class, the confusion matrix, the calibration, the exits of a network that was trained block by
+    block, the most telling test images with Grad-CAM, a map of the embeddings, and how to repeat the run. An unfinished
+    run gets a report without test results. Where the data is no longer there, or the weights are not, the report says
+    so and goes without pictures, or without heat maps.
 
     Args:
         run: what `repertoire.train.fit` or `repertoire.train.load` gave.
@@ -113,6 +114,7 @@ def _content(run: Run) -> dict[str, Any]:
         "next_steps": _facts.next_steps(run),
         "metrics": metrics,
         "scored": bool(metrics),
+        "exits": _exits.exits(metrics),
     }
     if metrics:
         content["tiles"] = _facts.score_tiles(run, metrics)
