@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,32 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+    """`ranks(n, *arguments)` starts Python n times with them, as the ranks of one group. There is no launcher that
+    would end the others when one dies; all are ended with the last test of the file."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(count: int, *arguments: str, cwd: Path | None = None) -> list[subprocess.Popen[str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        shared = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
+        shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
+        first = len(running)
+        for rank in range(count):
+            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            command = [sys.executable, *arguments]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            running.append(subprocess.Popen(command, env=environment, cwd=cwd, text=True, **streams))
+        return running[first:]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

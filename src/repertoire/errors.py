@@ -17,6 +17,7 @@ __all__ = [
     "Interrupted",
     "MissingExtra",
     "NonFiniteLoss",
+    "RankLost",
     "RepertoireError",
     "RepertoireWarning",
     "RunError",
@@ -58,6 +59,10 @@ class ShapeError(RepertoireError, ValueError):
 
 class NonFiniteLoss(RepertoireError, ArithmeticError):
     """The loss became infinite or not a number; the last good checkpoint was kept."""
+
+
+class RankLost(RepertoireError):
+    """Another process of a run over several ranks stopped, or no longer answers."""
 
 
 class Interrupted(RepertoireError):

@@ -250,17 +250,43 @@ def test_bf16_and_channels_last():
 
 
 def test_a_nan_names_its_block_and_spares_its_weights():
+    """Finite weights, and a loss that is not: only the forward pass can tell, when the block before has taken its step,
+    by a loss of its own that was in order."""
     x, y = images()
     net = small()
     learner = LocalLearning(net, 3, "linear", sgd, at=("blocks.0", "blocks.1"), example=x)
     with torch.no_grad():
-        net.backbone.blocks[1].conv1.weight[0, 0, 0, 0] = torch.nan
-    before = [p.detach().clone() for p in net.backbone.blocks[1].parameters()]
-    with pytest.raises(NonFiniteLoss, match=r"block 2 of 3 \(blocks.1 to blocks.1\) became nan"):
+        net.backbone.blocks[1].norm2.weight.fill_(3e38)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(
+        NonFiniteLoss,
+        match=r"block 2 of 3 \(blocks.1 to blocks.1\) became (nan|inf).*blocks 1 to 1 have taken this step",
+    ):
         learner.step(x, y)
-    for a, b in zip(before, net.backbone.blocks[1].parameters(), strict=True):
-        assert torch.equal(a.nan_to_num(), b.nan_to_num())
-        assert b.grad is None
+    changed = {name for name, _ in net.named_parameters() if not torch.equal(before[name], net.state_dict()[name])}
+    assert changed
+    assert all(name.startswith("backbone.blocks.0.") for name in changed), (
+        "the block itself and all after it are spared"
+    )
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_nan_that_is_there_before_the_step_changes_nothing(block: int):
+    x, y = images()
+    net = small()
+    learner = LocalLearning(net, 3, "linear", sgd, at=("blocks.0", "blocks.1"), example=x)
+    with torch.no_grad():
+        net.backbone.blocks[block].conv1.weight[0, 0, 0, 0] = torch.nan
+    before = copy.deepcopy([net.state_dict(), learner.auxiliaries.state_dict()])
+    with pytest.raises(NonFiniteLoss, match=rf"weights of block {block + 1} of 3 \(.*\) are not finite; no weight was"):
+        learner.step(x, y)
+    net.backbone.blocks[block].conv1.weight.data.nan_to_num_()
+    with pytest.raises(NonFiniteLoss, match=r"the loss of block 1 of 3 .* became nan"):
+        learner.step(x * torch.nan, y)
+    for old, module in zip(before, (net, learner.auxiliaries), strict=True):
+        for name, parameter in module.named_parameters():
+            assert torch.equal(old[name].nan_to_num(), parameter), name
 
 
 def test_bad_input_is_refused_before_any_weight_changes():
@@ -276,8 +302,13 @@ def test_bad_input_is_refused_before_any_weight_changes():
         learner.step(x, y.float())
     with pytest.raises(ConfigError, match="a batch of 1 image"):
         learner.step(x[:1], y[:1])
+    with pytest.raises(ConfigError, match="takes images and labels"):
+        learner.step(x)
     learner.eval()
-    with pytest.raises(ConfigError, match="in eval mode"):
+    with pytest.raises(ConfigError, match="the model is in eval mode"):
+        learner.step(x, y)
+    net.train()
+    with pytest.raises(ConfigError, match="auxiliary networks are in eval mode"):
         learner.step(x, y)
     for a, b in zip(before.values(), net.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -298,6 +329,61 @@ def test_what_cannot_be_built_is_refused():
         LocalLearning(
             nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(6, 3)), 3, "linear", sgd, example=torch.zeros(2, 6)
         )
+
+
+def test_a_block_without_anything_to_train_is_refused():
+    x, _ = images()
+    net = small()
+    for parameter in [*net.backbone.blocks[-1].parameters(), *net.head.parameters()]:
+        parameter.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"block 4 of 4 \(blocks.3 to blocks.3\) has no parameters to train"):
+        LocalLearning(net, "all", "linear", sgd, example=x)
+    with pytest.raises(ConfigError, match="has no parameters: there is nothing to train"):
+        LocalLearning(nn.Sequential(nn.Flatten(), nn.ReLU()), 2, "linear", sgd, example=x)
+
+
+def test_a_batch_of_one_is_refused_only_where_it_meets_batch_normalisation():
+    x, y = torch.randn(3, 6), torch.arange(3)
+    LocalLearning(mlp(), 2, "linear", sgd, example=x).step(x[:1], y[:1])
+    x, y = images(3)
+    net = small()
+    learner = LocalLearning(net, 2, "linear", sgd, example=x, accumulate=2)
+    before = copy.deepcopy(net.state_dict())
+    learner.step(x, y)  # three images are not cut into pieces of one and two
+    assert not torch.equal(before["head.linear.weight"], net.state_dict()["head.linear.weight"])
+
+
+def test_a_state_of_another_network_is_refused_before_anything_is_loaded():
+    x, y = images()
+    learner = LocalLearning(small(), 2, "linear", sgd, example=x)
+    learner.step(x, y)
+    for other in (
+        LocalLearning(small(), 2, "conv", sgd, example=x),
+        LocalLearning(small(), 3, "linear", sgd, example=x),
+    ):
+        before = copy.deepcopy(other.auxiliaries.state_dict())
+        with pytest.raises(
+            ConfigError, match=r"other auxiliary networks: 0\.classifier|cut into 2 blocks .* this one has 3"
+        ):
+            other.load_state_dict(learner.state_dict())
+        for a, b in zip(before.values(), other.auxiliaries.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_labels_outside_the_head_are_refused_by_the_rule():
+    x, y = images()
+    for method, labels in (
+        (Supervised(small(), losses.CrossEntropy()), torch.where(y == 0, -1, y)),
+        (Supervised(small(), losses.CrossEntropy()), y + 1),
+        (Embedding(small(), losses.SupCon(), dimensions=8), y + 1),
+    ):
+        rule = Local(blocks=2, auxiliary="linear")
+        rule.setup(method, sgd, example=x)
+        before = copy.deepcopy(method.state_dict())
+        with pytest.raises(ShapeError, match=r"labels must be (0|-1) to 2, for the network's 3 outputs"):
+            rule.step(method, Batch((x,) * method.views, labels, torch.arange(12)))
+        for name, value in method.state_dict().items():
+            assert torch.equal(value, before[name])
 
 
 def test_blocks_are_built_at_the_first_step():

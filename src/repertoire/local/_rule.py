@@ -20,7 +20,9 @@ from repertoire.local._learner import (
     method_blocks,
     single_process,
 )
-from repertoire.local._partition import Balance, partition
+from repertoire.local._partition import Balance, head_apart, partition
+from repertoire.local._pipeline import Pipeline
+from repertoire.local._stages import tensors_of
 from repertoire.local._units import chain_of
 from repertoire.methods import Classifier, Method
 from repertoire.registry import register
@@ -56,6 +58,9 @@ class Local(Rule):
         8
     """
 
+    head_apart = False
+    """Whether pooling and head are a block of their own; otherwise they belong to the last one."""
+
     def __init__(
         self,
         blocks: int | Literal["all"] = 4,
@@ -79,17 +84,30 @@ class Local(Rule):
         clip: float | None = None,
         accumulate: int = 1,
         example: Tensor | None = None,
+        pipeline: Pipeline | None = None,
     ) -> None:
-        """See `Rule.setup`."""
+        """See `Rule.setup`; and `pipeline`, the processes that train the blocks together, or None for this one."""
         self._check_separable(method, accumulate)
         if example is None:
             raise ConfigError("rule 'local' must know the shape of the images: give setup an example")
-        self.fabric = fabric or single_process(method)
-        found = method_blocks(method, example, self.blocks, self.auxiliary, self.at, self.balance)
+        fabric = fabric or single_process(method)
+        found = method_blocks(
+            method, example, self.blocks, self.auxiliary, self.at, self.balance, apart=self.head_apart
+        )
         self.classes = method.model.head.num_classes
         self.trainer = Trainer(
-            found, make_optimizer, fabric=self.fabric, clip=clip, accumulate=accumulate, compile=self.compile
+            found,
+            make_optimizer,
+            fabric=fabric,
+            clip=clip,
+            accumulate=accumulate,
+            compile=self.compile,
+            pipeline=pipeline,
+            example=example,
+            views=method.views,
+            classes=self.classes,
         )
+        self.fabric = self.trainer.fabric
         method.add_module("local", self.trainer.auxiliaries)
         method.train(method.training)
 
@@ -100,8 +118,7 @@ class Local(Rule):
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         if not method.training:
             raise ConfigError("the method is in eval mode; call train() before a step")
-        if method.needs_labels:
-            check_labels(batch.targets, self.classes)
+        check_labels(batch.targets, self.classes, lowest=0 if method.needs_labels else -1)
         logs = self.trainer.step(batch)
         method.after_update()
         self.trainer.follow()
@@ -112,6 +129,11 @@ class Local(Rule):
         """The names of the units of each block."""
         return [list(block.names) for block in self.trainer.blocks]
 
+    def held(self, method: Method) -> set[str]:
+        """The names of the method's tensors that belong to the blocks of this process."""
+        own = {id(tensor) for tensor in tensors_of([self.trainer.blocks[index] for index in self.trainer.held])}
+        return {name for name, tensor in method.state_dict(keep_vars=True).items() if id(tensor) in own}
+
     def exits(self, model: Classifier, example: Tensor) -> Exits:
         """A classifier with the exits that this rule trains, their weights fresh.
 
@@ -121,16 +143,22 @@ class Local(Rule):
         """
         chain = chain_of(model, example)
         ends = partition(chain, self.blocks, at=self.at, balance=self.balance)
+        if self.head_apart:
+            ends = head_apart(chain, ends)
         blocks = build_blocks(chain, ends, self.auxiliary, model.head.num_classes, F.cross_entropy, nn.Identity())
         found = [block.objective.auxiliary for block in blocks if isinstance(block.objective, LocalObjective)]
         return Exits(chain, ends, nn.ModuleList(found))
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "partition": self.partition}
+        states = {
+            "optimizers": self.trainer.optimizer_states(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+        return {**states, "partition": self.partition}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         try:
             check_partition(state.get("partition", []), self.partition)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        super().load_state_dict(state)
+        super().load_state_dict({**state, "optimizers": self.trainer.held_states(state["optimizers"])})

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from repertoire.errors import ConfigError, UnknownName
 from repertoire.files import write_text
+from repertoire.train._bytes import parse_bytes
 
 __all__ = ["TrainConfig", "make_config", "read_config", "write_config"]
 
@@ -65,7 +66,17 @@ class TrainConfig(pydantic.BaseModel):
         "32", description="Arithmetic of the forward pass: float32, or mixed."
     )
     clip: float | None = Field(None, gt=0, description="Largest norm of the gradient.")
+    pipeline: Literal["all"] | int | None = Field(
+        None,
+        description="Under torchrun, with rule local: how many processes share one network, block by block; all of "
+        "them if no number is given.",
+    )
     accumulate: int = Field(1, ge=1, description="Pieces a batch is processed in, to save memory.")
+    memory: str | None = Field(
+        None,
+        description="Memory that training may take, such as 4GiB or 800MB: picks the fastest of --accumulate, rule "
+        "checkpoint and rule local that fits.",
+    )
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of a moving average of the weights, which is then what is evaluated."
     )
@@ -89,6 +100,22 @@ class TrainConfig(pydantic.BaseModel):
     @classmethod
     def _path_to_text(cls, value: Any) -> Any:
         return os.fspath(value) if isinstance(value, Path) else value
+
+    @pydantic.field_validator("pipeline", mode="before")
+    @classmethod
+    def _stages(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if value in (None, "all") or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("a pipeline has 1 or more stages, or 'all' for one in each process")
+
+    @pydantic.field_validator("memory", mode="after")
+    @classmethod
+    def _amount(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_bytes(value)
+        return value
 
     @pydantic.field_validator("precision", mode="before")
     @classmethod
@@ -117,7 +144,8 @@ def make_config(**fields: Any) -> TrainConfig:
             if item["type"] == "missing":
                 complaints.append(f"{field} is missing")
             else:
-                complaints.append(f"{field} is {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}")
+                message = item["msg"].removeprefix("Value error, ")
+                complaints.append(f"{field} is {item['input']!r}: {message[0].lower()}{message[1:]}")
         raise ConfigError("; ".join(complaints)) from None
 
 

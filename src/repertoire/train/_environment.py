@@ -19,7 +19,7 @@ import repertoire
 from repertoire.errors import ConfigError
 from repertoire.train._config import TrainConfig
 
-__all__ = ["describe", "make_fabric", "peak_memory"]
+__all__ = ["describe", "find_device", "layout", "make_fabric", "peak_memory"]
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -28,11 +28,29 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-def make_fabric(config: TrainConfig) -> Fabric:
-    """One process on the device asked for; or, under `torchrun`, this rank of a data-parallel group.
+def layout(config: TrainConfig) -> tuple[int, int]:
+    """Into how many stages the processes cut a network, and how many replicas of it share each batch.
 
     Raises:
-        ConfigError: the device is unknown or absent, float16 is asked of a CPU, or the ranks do not divide the batch.
+        ConfigError: the stages do not divide the processes.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    if config.pipeline is None:
+        return 1, ranks
+    stages = ranks if config.pipeline == "all" else config.pipeline
+    if ranks % stages:
+        raise ConfigError(
+            f"pipeline is {stages}, and {ranks} process(es) cannot be divided into pipelines of {stages}: start with "
+            f"torchrun --nproc-per-node {stages} -m repertoire train ..., or a multiple of it"
+        )
+    return stages, ranks // stages
+
+
+def find_device(config: TrainConfig) -> torch.device:
+    """The device asked for; without a number, if it is to be the current one.
+
+    Raises:
+        ConfigError: it is unknown or absent, or float16 is asked of a CPU.
     """
     device = config.device
     if device == "auto":
@@ -47,14 +65,30 @@ def make_fabric(config: TrainConfig) -> Fabric:
         raise ConfigError(f"device is {config.device!r}, but there are {torch.cuda.device_count()} CUDA devices here")
     if parsed.type == "cpu" and config.precision == "16":
         raise ConfigError("precision 16 needs a GPU; on a CPU use bf16 or 32")
-    ranks = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
-    if config.batch_size < 2 * ranks * config.accumulate:
+    return parsed
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """One process on the device asked for; or, under `torchrun`, this rank of a group.
+
+    Raises:
+        ConfigError: the device is unknown or absent, float16 is asked of a CPU or of a pipeline, or the ranks do not
+            divide the batch.
+    """
+    parsed = find_device(config)
+    stages, replicas = layout(config)
+    ranks = stages * replicas
+    if config.pipeline is not None and config.precision == "16":
         raise ConfigError(
-            f"batch_size is {config.batch_size}; in {config.accumulate} pieces on {ranks} ranks it must be at least "
-            f"{2 * ranks * config.accumulate}, two images each"
+            "a pipeline does not work in float16, whose loss scale all blocks share: use --precision bf16"
         )
-    if config.batch_size % ranks:
-        raise ConfigError(f"batch_size is {config.batch_size}, which {ranks} ranks cannot share evenly")
+    if config.batch_size < 2 * replicas * config.accumulate:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}; in {config.accumulate} pieces on {replicas} ranks it must be at least "
+            f"{2 * replicas * config.accumulate}, two images each"
+        )
+    if config.batch_size % replicas:
+        raise ConfigError(f"batch_size is {config.batch_size}, which {replicas} ranks cannot share evenly")
     if ranks > 1:
         fabric = Fabric(
             accelerator=parsed.type,

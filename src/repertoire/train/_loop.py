@@ -22,8 +22,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from repertoire import registry
-from repertoire.data import Loader, Splits
-from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss
+from repertoire.data import Batch, Loader, Splits
+from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost
+from repertoire.local import Local, Pipeline
 from repertoire.methods import Method
 from repertoire.rules import Rule
 from repertoire.train import _checkpoint
@@ -71,6 +72,7 @@ class Loop:
         method: what to train, with its first weights, on the CPU.
         fabric: device, precision and ranks.
         display: what the user sees.
+        pipeline: the processes that share the network, for rule `local`; None where each has all of it.
     """
 
     def __init__(
@@ -81,11 +83,13 @@ class Loop:
         method: Method,
         fabric: Fabric,
         display: Display | None = None,
+        pipeline: Pipeline | None = None,
     ) -> None:
         self.config = config
         self.directory = directory
         self.splits = splits
         self.fabric = fabric
+        self.pipeline = pipeline
         self.main = fabric.is_global_zero
         self.method = method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rule: Rule = registry.build("rules", config.rule)
@@ -96,6 +100,7 @@ class Loop:
             clip=config.clip,
             accumulate=config.accumulate,
             example=torch.zeros(2, splits.train.channels, *splits.train.size, device=fabric.device),
+            **({} if pipeline is None else {"pipeline": pipeline}),
         )
         self.average = WeightAverage(self.method, config.ema) if config.ema else None
         self.loader = Loader(
@@ -106,14 +111,19 @@ class Loop:
             seed=config.seed,
             device=fabric.device,
             balanced=config.balanced,
-            rank=fabric.global_rank,
-            world_size=fabric.world_size,
+            rank=fabric.global_rank if pipeline is None else pipeline.replica,
+            world_size=self.replicas,
         )
         self.progress = Progress()
         self.sums: dict[str, Tensor] = {}
         self.display = display or Display(config.epochs, self.loader.steps_per_epoch, quiet=True)
         self._stop = False
         self._clock = 0.0
+
+    @property
+    def replicas(self) -> int:
+        """How many processes share each batch."""
+        return self.fabric.world_size if self.pipeline is None else self.pipeline.replicas
 
     @property
     def evaluated(self) -> Method:
@@ -126,11 +136,12 @@ class Loop:
         Raises:
             Interrupted: the user pressed Ctrl-C; the run was saved.
             NonFiniteLoss: the loss became infinite or NaN; the last good checkpoint was kept.
+            RankLost: another process stopped.
         """
         step = self.progress.total_steps
         trackers = make_trackers(self.config, self.directory.path, step) if self.main else []
         try:
-            with self._interruptible(), self.display:
+            with self._together(), self._interruptible(), self.display:
                 while self.progress.epoch < self.config.epochs and not self._out_of_patience():
                     self._epoch(trackers)
         finally:
@@ -144,7 +155,7 @@ class Loop:
         steps = self.loader.steps_per_epoch
         start = self._clock = time.perf_counter()
         images_before = progress.sums.get("images", 0.0)
-        for batch in self.loader.epoch(progress.epoch, progress.step):
+        for batch in self._batches():
             self._set_learning_rate(schedule(self.config, progress.total_steps, steps))
             logs = self.rule.step(self.method, batch)
             if self.average is not None:
@@ -154,7 +165,7 @@ class Loop:
             self._accumulate(logs, len(batch))
             if self.fabric.device.type == "cpu" or progress.step % CHECK_EVERY == 0:
                 self._check_finite(logs)
-            self.display.step(float(logs["loss"]) if self.display.wants_loss else None)
+            self.display.step(self._loss(logs) if self.display.wants_loss else None)
             if self._stop:
                 self._save()
                 raise Interrupted(f"stopped and saved; go on with: repertoire train --resume {self.directory}")
@@ -162,6 +173,7 @@ class Loop:
                 self._save()
         self._account()
         self._check_weights()
+        self._collect()
         self._finish_epoch(time.perf_counter() - start, progress.sums["images"] - images_before, trackers)
 
     def _finish_epoch(self, seconds: float, images: float, trackers: list[Any]) -> None:
@@ -171,7 +183,7 @@ class Loop:
         row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.total_steps, "lr": rate}
         row.update({f"train_{name}": value / sums["images"] for name, value in sums.items() if name != "images"})
         row["seconds"] = seconds
-        row["images_per_second"] = images * self.fabric.world_size / seconds
+        row["images_per_second"] = images * self.replicas / seconds
         better = False
         if self.main:
             result = score(self.evaluate("val"), self.splits.classes)
@@ -194,12 +206,49 @@ class Loop:
             self._write_checkpoint()
         self.fabric.barrier()
 
+    def _loss(self, logs: dict[str, Tensor]) -> float:
+        """The loss of a step; on the first process of a pipeline, where it is not known yet, that of its last block."""
+        return float(logs["loss"] if "loss" in logs else [v for k, v in logs.items() if k.endswith("_loss")][-1])
+
+    def _batches(self) -> Iterator[Batch]:
+        """The rest of the epoch in progress: from the data, or from the process before this one in a pipeline."""
+        progress = self.progress
+        if self.pipeline is None or self.pipeline.first:
+            return self.loader.epoch(progress.epoch, progress.step)
+        pipeline = self.pipeline
+        return (pipeline.receive() for _ in range(progress.step, self.loader.steps_per_epoch))
+
+    def _collect(self) -> None:
+        """In a pipeline: brings what the other processes hold to the first one, which evaluates and writes."""
+        if self.pipeline is None:
+            return
+        assert isinstance(self.rule, Local)
+        average: dict[str, Tensor] = {}
+        if self.average is not None and not self.pipeline.first:
+            held = self.rule.held(self.method)
+            state = self.average.method.state_dict()
+            average = {name: value.cpu() for name, value in state.items() if name in held}
+        found = self.rule.trainer.gather((self.progress.sums, average))
+        if found is None:
+            return
+        sums: dict[str, float] = {}
+        for theirs, values in found:
+            sums.update(theirs)
+            if self.average is not None:
+                self.average.method.load_state_dict(values, strict=False)
+        # In the order of the blocks, as one process would have them.
+        self.progress.sums = {**{k: v for k, v in sums.items() if k != "images"}, "images": sums["images"]}
+
     def evaluate(self, part: Literal["val", "test"]) -> Outputs:
-        """What the evaluated weights say about the validation or test images, in batches no larger than those of
-        training."""
+        """What the evaluated weights say about the validation or test images, no more at a time than in training."""
         images = getattr(self.splits, part)
-        batch_size = min(256, self.config.batch_size)
+        batch_size = min(256, self._piece)
         return outputs(self.evaluated.model, images, batch_size=batch_size, device=self.fabric.device)
+
+    @property
+    def _piece(self) -> int:
+        """Images that pass through the network at once."""
+        return max(2, self.config.batch_size // self.replicas // self.config.accumulate)
 
     def rehearse(self) -> None:
         """Takes the first batch through augmentation and loss, and forgets it.
@@ -210,7 +259,8 @@ class Loop:
         batch = next(self.loader.epoch(0))
         self.method.eval()
         with torch.no_grad(), self.fabric.autocast():
-            self.method.step(batch)
+            for piece in batch.split(self.config.accumulate) if self.config.accumulate > 1 else [batch]:
+                self.method.step(piece)
         self.method.train()
 
     def _accumulate(self, logs: dict[str, Tensor], count: int) -> None:
@@ -267,6 +317,7 @@ class Loop:
         """A checkpoint in the middle of an epoch."""
         self._account()
         self._check_weights()
+        self._collect()
         if self.main:
             self._write_checkpoint()
         self.fabric.barrier()
@@ -302,10 +353,11 @@ class Loop:
         for complaint in complaints:
             self.display.note(f"{complaint}; going on from {path.name}")
         try:
+            # First, because it knows best what does not fit: networks that were cut differently, say.
+            self.rule.load_state_dict(_checkpoint.unflatten(checkpoint.values["rule"], checkpoint.tensors))
             self.method.load_state_dict(checkpoint.part("method"))
             if self.average is not None:
                 self.average.method.load_state_dict(checkpoint.part("average"))
-            self.rule.load_state_dict(_checkpoint.unflatten(checkpoint.values["rule"], checkpoint.tensors))
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {path} does not fit this model: {reason}") from None
@@ -313,6 +365,22 @@ class Loop:
         if self.main:
             self.directory.truncate_history(self.progress.epoch)
         self.fabric.barrier()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Ends the other processes of a pipeline with this one, and says so where a process is gone."""
+        try:
+            yield
+        except BaseException as error:
+            if self.pipeline is not None:
+                self.pipeline.abandon(error)
+            advice = f"go on from the last checkpoint with --resume {self.directory}"
+            if isinstance(error, RankLost):
+                raise RankLost(f"{error}; {advice}") from None
+            if isinstance(error, RuntimeError) and self.fabric.world_size > 1 and "gloo" in str(error):
+                short = str(error).split("] ", 1)[-1].split(". ", 1)[0]
+                raise RankLost(f"another process is gone or no longer answers ({short}); {advice}") from None
+            raise
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

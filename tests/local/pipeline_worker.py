@@ -1,0 +1,296 @@
+"""One process of a pipeline; `test_local_pipeline` starts several.
+
+Its arguments: names of functions below, separated by commas, and a file to write to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+
+from repertoire import backbones, heads, losses
+from repertoire.data import Batch
+from repertoire.errors import ConfigError, NonFiniteLoss, RankLost
+from repertoire.local import Auxiliary, Local, LocalLearning, Pipeline, Site
+from repertoire.methods import Classifier, Embedding, Method, Normalize, Supervised
+from repertoire.registry import register
+
+EXAMPLE = torch.zeros(2, 3, 10, 10).contiguous(memory_format=torch.channels_last)
+
+
+def sgd(block: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(block.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+
+
+def network() -> nn.Sequential:
+    """Five convolutions with batch normalisation and dropout."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    channels = 3
+    for index, width in enumerate((8, 8, 12, 12, 12)):
+        stride = 2 if index == 2 else 1
+        layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.3)]
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def batches(sizes: tuple[int, ...], share: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    for size in sizes:
+        images = torch.rand(size, 3, 10, 10, generator=generator)[share]
+        labels = torch.randint(4, (size,), generator=generator)[share]
+        yield images.contiguous(memory_format=torch.channels_last), labels
+
+
+def trained(
+    pipeline: Pipeline | None,
+    auxiliary: str = "conv:depth=1",
+    accumulate: int = 1,
+    sizes: tuple[int, ...] = (12, 12, 6, 12, 16, 12),
+    share: slice = slice(None),
+    seed: int = 9,
+    **options: object,
+) -> LocalLearning:
+    """A learner after a step for each size; the sizes shrink and grow, so that messages do."""
+    model = network()
+    torch.manual_seed(5)
+    learner = LocalLearning(
+        model, 5, auxiliary, sgd, example=EXAMPLE, pipeline=pipeline, accumulate=accumulate, clip=1.0, **options
+    )  # type: ignore[arg-type]
+    torch.manual_seed(seed)
+    for images, labels in batches(sizes, share):
+        if pipeline is None or pipeline.first:
+            learner.step(images, labels)
+        else:
+            learner.step()
+    learner.gather()
+    return learner
+
+
+def state_of(learner: LocalLearning) -> dict[str, Tensor]:
+    found = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
+    found.update({f"auxiliaries.{name}": value for name, value in learner.auxiliaries.state_dict().items()})
+    for block, state in enumerate(learner.state_dict()["optimizers"]):
+        found.update({f"momentum.{block}.{i}": value["momentum_buffer"] for i, value in state["state"].items()})
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different, different
+
+
+def exact() -> None:
+    """The weights, running statistics and momenta of one process, bit for bit."""
+    for auxiliary, accumulate in (("conv:depth=1", 1), ("infopro", 1), ("conv:depth=1", 2)):
+        pipeline = Pipeline()
+        assert pipeline.replicas == 1
+        learner = trained(pipeline, auxiliary, accumulate)
+        held = learner.trainer.held
+        assert len(learner.optimizers) == len(held), "a process keeps the optimisers of its own blocks only"
+        if pipeline.first:
+            same(state_of(learner), state_of(trained(None, auxiliary, accumulate)))
+        else:
+            raises(ConfigError, learner.state_dict, "must call gather")
+        print(f"{auxiliary} {accumulate}: blocks {held}")
+
+
+def method_of(kind: str) -> Method:
+    torch.manual_seed(0)
+    net = backbones.ResNet(8, in_channels=3, width=4)
+    model = Classifier(Normalize([0.5] * 3, [0.25] * 3), net, heads.Linear(net.out_features, 4))
+    return Embedding(model, losses.SupCon(), dimensions=8) if kind == "views" else Supervised(model, losses.Focal())
+
+
+def rules() -> None:
+    """The rule, with one view and with two."""
+    for kind in ("supervised", "views"):
+        states = []
+        pipelines = (Pipeline(), None)
+        for pipeline in pipelines:
+            method = method_of(kind)
+            rule = Local(blocks=3, auxiliary="linear")
+            rule.setup(method, sgd, example=EXAMPLE, pipeline=pipeline)
+            torch.manual_seed(3)
+            for images, labels in batches((8, 8, 8)):
+                views = (images, images.flip(3)) if kind == "views" else (images,)
+                mine = pipeline is None or pipeline.first
+                rule.step(method, Batch(views, labels, torch.arange(len(labels))) if mine else pipeline.receive())
+            rule.trainer.gather()
+            states.append(dict(method.state_dict()))
+        if distributed.get_rank() == 0:
+            same(*states)
+
+
+def raises(kind: type[Exception], call: Callable[[], object], text: str) -> None:
+    with pytest.raises(kind, match=re.escape(text)):
+        call()
+
+
+@register("auxiliaries", "secretive")
+class Secretive(Auxiliary):
+    """Does not say that it looks at images, and must be found out."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site, site.grid[0])
+
+    def embed(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+    def objective(self, x, batch, loss):  # type: ignore[no-untyped-def]
+        step = super().objective(x, batch, loss)
+        step.loss = step.loss + batch.images.square().mean()
+        return step
+
+
+class Memory(losses.LogitsLoss):
+    """A loss with a buffer that changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(logits.detach().mean(), alpha=0.1)
+        return nn.functional.cross_entropy(logits, targets)
+
+
+class Centres(losses.LogitsLoss):
+    """A loss with parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.scale * logits, targets)
+
+
+class Teacher(Supervised):
+    """A method that follows its own weights."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__(model, losses.CrossEntropy())
+        self.teacher = nn.Linear(1, 1).requires_grad_(False)
+
+    def after_update(self) -> None:
+        with torch.no_grad():
+            self.teacher.weight.fill_(next(self.model.parameters()).mean())
+
+
+def refusals() -> None:
+    """What cannot be a pipeline is refused by all processes alike, before any weight changes."""
+    pipeline = Pipeline()
+    raises(ConfigError, lambda: Pipeline(stages=3), "cannot be divided into pipelines of 3")
+    for options, text in (
+        ({"blocks": 1}, "a pipeline of 2 processes needs 2 blocks or more, and there are 1"),
+        ({"auxiliary": "man"}, "(MAN) follows the weights of a later block"),
+        ({"loss": Memory()}, "the loss Memory: it has a memory"),
+        ({"loss": Centres()}, "the loss Centres: all blocks share its parameters"),
+        ({"example": None}, "give an example"),
+    ):
+        chosen = {"blocks": 5, "auxiliary": "linear", "example": EXAMPLE, "pipeline": pipeline, **options}
+        raises(ConfigError, lambda chosen=chosen: LocalLearning(network(), optimizer=sgd, **chosen), text)
+    model = method_of("supervised").model
+    rule = Local(blocks=3, auxiliary="linear")
+    raises(
+        ConfigError,
+        lambda: rule.setup(Teacher(model), sgd, example=EXAMPLE, pipeline=pipeline),
+        "method Teacher: after each step it follows",
+    )
+    learner = LocalLearning(network(), 5, "secretive", sgd, example=EXAMPLE, pipeline=pipeline)
+    images, labels = next(batches((8,)))
+    if pipeline.first:
+        raises(ConfigError, learner.step, "takes images and labels")
+        raises(ConfigError, pipeline.receive, "give it images")
+        assert "block1_loss" in learner.step(images, labels)
+    else:
+        raises(ConfigError, lambda: learner.step(images, labels), "only the first process")
+        assert "loss" in learner.step(), "images are sent along to an auxiliary network that looks at them"
+
+
+def nonfinite() -> None:
+    """A NaN in the last block ends both processes with the same message."""
+    pipeline = Pipeline()
+    model = network()
+    learner = LocalLearning(model, 5, "linear", sgd, example=EXAMPLE, pipeline=pipeline)
+    with torch.no_grad():
+        model[-1].weight.fill_(3e38)
+    start = time.monotonic()
+    text = r"the loss of block 5 of 5 \(12 to 22\) became .* blocks 1 to 4 have taken this step"
+
+    def train() -> None:
+        for images, labels in batches((8,) * 200):
+            learner.step(images, labels) if pipeline.first else learner.step()
+
+    with pytest.raises(NonFiniteLoss, match=text):
+        train()
+    assert time.monotonic() - start < 20
+    raises(RankLost, train, "given up")
+
+
+def replicated() -> None:
+    """Two stages, two replicas."""
+    pipeline = Pipeline(stages=2)
+    assert (pipeline.stages, pipeline.replicas) == (2, 2)
+    learner = trained(pipeline, share=slice(pipeline.replica, None, 2), seed=9 + pipeline.replica)
+    if distributed.get_rank() == 0:
+        save_file(state_of(learner), sys.argv[2])
+
+
+def plain() -> None:
+    """Two processes, each with the whole network."""
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    rank = distributed.get_rank()
+    learner = trained(None, share=slice(rank, None, 2), seed=9 + rank, fabric=fabric)
+    if rank == 0:
+        save_file(state_of(learner), sys.argv[2])
+
+
+def _endless(die: Callable[[], None], timeout: float) -> None:
+    pipeline = Pipeline(timeout=timeout)
+    learner = LocalLearning(network(), 5, "linear", sgd, example=EXAMPLE, pipeline=pipeline)
+    for number, (images, labels) in enumerate(batches((8,) * 10_000)):
+        if number == 20 and pipeline.stage == 1:
+            Path(sys.argv[2]).write_text(str(time.time()))
+            die()
+        learner.step(images, labels) if pipeline.first else learner.step()
+
+
+def killed() -> None:
+    """The process in the middle is killed."""
+    _endless(lambda: os.kill(os.getpid(), signal.SIGKILL), 300)
+
+
+def hung() -> None:
+    """The process in the middle no longer answers."""
+    _endless(lambda: time.sleep(8), 2)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    try:
+        for name in sys.argv[1].split(","):
+            globals()[name]()
+            print(f"{name} passed")
+    except RankLost as error:
+        print(f"lost after {time.time() - float(Path(sys.argv[2]).read_text()):.2f} s: {error}")
+        sys.exit(3)
+    distributed.barrier()
+    distributed.destroy_process_group()
