@@ -20,7 +20,7 @@ class ArcFace(MarginHead):
 
     .. math::
         f_k = s \cos\theta_k \; (k \ne y), \qquad f_y = s \cos(\theta_y + m), \qquad
-        \theta_k = \angle(z, w_k)
+        \cos\theta_k = \frac{z \cdot w_k}{\lVert z \rVert\,\lVert w_k \rVert}
 
     With cross-entropy on these logits the features of a class gather closer than it takes to tell the classes apart.
     Where the angle and the margin are more than a half turn together, the logit goes on falling as

@@ -16,7 +16,9 @@ class CosFace(MarginHead):
 
     Wang et al., *CosFace: Large Margin Cosine Loss for Deep Face Recognition* (2018):
 
-    .. math:: f_k = s \cos\theta_k \; (k \ne y), \qquad f_y = s (\cos\theta_y - m), \qquad \theta_k = \angle(z, w_k)
+    .. math::
+        f_k = s \cos\theta_k \; (k \ne y), \qquad f_y = s (\cos\theta_y - m), \qquad
+        \cos\theta_k = \frac{z \cdot w_k}{\lVert z \rVert\,\lVert w_k \rVert}
 
     Args:
         in_features: d, width of the features `[N, d]`.
