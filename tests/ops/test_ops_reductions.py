@@ -235,8 +235,10 @@ def test_values(seed, n, m, tile, similarity, k):
     compare(found, chosen.masked_fill(flat < 0, 7.0).view(shape), case.leaves)
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("which", ["all", "self", "same", "exclude", "mask"])
+@pytest.mark.parametrize(
+    ("similarity", "which"),
+    [("dot", "self"), ("cosine", "same"), ("euclidean", "same"), ("sqeuclidean", "exclude"), ("euclidean", "mask")],
+)
 @pytest.mark.parametrize("two", [False, True])
 def test_gradients_and_their_gradients(similarity, which, two):
     case = Case(3, 5, 4 if two else None, which, 2)
@@ -271,8 +273,8 @@ def test_gradients_and_their_gradients(similarity, which, two):
         (total, (extra[2], extra[0], *case.leaves)),
         (extremes, tuple(case.leaves)),
     ):
-        assert torch.autograd.gradcheck(function, inputs)
-        assert torch.autograd.gradgradcheck(function, inputs)
+        assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
+        assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repertoire.errors import ShapeError
 from repertoire.ops._pairs import prepare
-from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype, inverse_lengths
+from repertoire.ops._tiles import Inputs, Plan, Similarity, Walk, Which, compute_dtype, inverse_lengths
 
 __all__ = ["Extreme", "pair_count", "pair_max", "pair_min", "pair_topk", "pair_values"]
 
@@ -154,11 +154,13 @@ def pair_count(
             threshold = x.new_tensor(float(threshold), dtype=compute_dtype(x)).expand(len(x))
         fill = -torch.inf if relation[0] == ">" else torch.inf
         count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for tile in plan.walk(inputs, fill=fill):
+        walk = Walk(plan, inputs, fill=fill)
+        threshold = walk.arrange(threshold)
+        for tile in walk:
             count[tile.rows] += compare(tile.values, threshold[tile.rows, None]).sum(1)
             if tile.mirrored:
                 count[tile.columns] += compare(tile.values, threshold[tile.columns]).sum(0)
-    return count
+    return walk.restore(count)
 
 
 _RELATIONS = {">": torch.gt, ">=": torch.ge, "<": torch.lt, "<=": torch.le}
@@ -210,17 +212,26 @@ def _extreme(
 def _search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
     """Where the k most extreme similarities of each row are, `[N, k]`."""
     x = inputs.x
-    if plan.similarity == "euclidean":  # The order of distances is that of their squares.
+    if plan.similarity == "euclidean" and plan.mask is None:  # The order of distances is that of their squares.
         plan = replace(plan, similarity="sqeuclidean")
     worst = -torch.inf if largest else torch.inf
     best = x.new_full((len(x), k), worst, dtype=compute_dtype(x))
     index = torch.full((len(x), k), -1, dtype=torch.int64, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
-        for tile in plan.walk(inputs, fill=worst):
-            _merge(best, index, tile.rows, tile.values, tile.columns.start, largest)
+        walk = Walk(plan, inputs, fill=worst)
+        # Extremes cost a tenth of their places on a CPU, and few tiles hold the extreme of any row.
+        late = k == 1 and plan.mask is None and x.device.type == "cpu" and len(inputs.other) > plan.tile
+        merge = _merge_late if late else _merge
+        for tile in walk:
+            merge(best, index, tile.rows, tile.values, tile.columns.start, largest)
             if tile.mirrored:
-                _merge(best, index, tile.columns, tile.values.T, tile.rows.start, largest)
-    return index.masked_fill_(best == worst, -1)
+                merge(best, index, tile.columns, tile.values.T, tile.rows.start, largest)
+        if late:
+            _look_up(walk, index[:, 0], largest)
+    index.masked_fill_(best == worst, -1)
+    if plan.y_order is not None:
+        index = torch.where(index < 0, index, plan.y_order[index.clamp_min(0)])
+    return walk.restore(index)
 
 
 def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int, largest: bool) -> None:
@@ -236,6 +247,29 @@ def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int
     together = torch.cat([best[rows], found], dim=1)
     best[rows], chosen = together.topk(k, dim=1, largest=largest)
     index[rows] = torch.cat([index[rows], place + offset], dim=1).gather(1, chosen)
+
+
+def _merge_late(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int, largest: bool) -> None:
+    """As `_merge`, but the index is only that of the first column of the tile that has the best."""
+    found = values.amax(1) if largest else values.amin(1)
+    before = best[rows, 0]
+    better = found > before if largest else found < before
+    best[rows, 0] = torch.maximum(before, found) if largest else torch.minimum(before, found)
+    index[rows, 0] = torch.where(better, offset, index[rows, 0])
+
+
+def _look_up(walk: Walk, index: Tensor, largest: bool) -> None:
+    """From the tile that has the best of each row to where it is: looks again at the rows that a tile was best for."""
+    for columns in walk.plan.slices(len(walk.inputs.other)):
+        rows = (index == columns.start).nonzero()[:, 0]
+        for part in rows.split(walk.plan.tile):
+            right = walk.right(columns)
+            values = right.new_empty(len(part), len(right))
+            walk.similarities(part, columns, walk.left(part), right, values)
+            walk.leave_out(values, part, columns)
+            # Below -1, so that no later tile takes the row for its own.
+            index[part] = -2 - columns.start - (values.argmax(1) if largest else values.argmin(1))
+    index.copy_(torch.where(index < -1, -2 - index, index))
 
 
 class _Values(torch.autograd.Function):

@@ -1,8 +1,9 @@
-"""Sums over pairs that have a gradient: what is summed, and the backward pass that makes the tiles again."""
+"""Sums over pairs that have a gradient: log-sum-exp, and sums of a function of the similarity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
-from repertoire.ops._tiles import Inputs, Plan, Tile, compute_dtype, inverse_lengths
+from repertoire.ops._backward import dense_gradients, gradients, wants_base
+from repertoire.ops._tiles import Inputs, Plan, Tile, Walk, compute_dtype
 
-__all__ = ["FUNCTIONS", "Function", "LogSumExp", "PairFunction", "PairSum"]
+__all__ = ["FUNCTIONS", "Function", "LogSumExp", "PairFunction", "PairSum", "add_powers"]
 
 Function = Literal["exp", "sigmoid", "softplus", "hinge", "squared-hinge"]
 PairFunction = Callable[..., Tensor]
@@ -47,18 +49,25 @@ class LogSumExp(torch.autograd.Function):
         inputs = _inputs(tensors)
         x = inputs.x
         with torch.autocast(x.device.type, enabled=False):
-            total = x.new_full((len(x),), 0.0 if bounded else -torch.inf, dtype=compute_dtype(x))
-            for tile in plan.walk(inputs, fill=-torch.inf):
-                if bounded:
-                    tile.values.exp_()
+            walk = Walk(plan, inputs, fill=-torch.inf, factor=_power_factor(plan))
+            power = _power(walk)
+            # Unbounded sums are kept as a largest value and a sum relative to it.
+            total = x.new_zeros(len(x), dtype=compute_dtype(x))
+            largest = None if bounded else torch.full_like(total, -torch.inf)
+            for tile in walk:
+                if largest is None:
+                    power(tile.values)
                     total[tile.rows] += tile.values.sum(1)
                     if tile.mirrored:
                         total[tile.columns] += tile.values.sum(0)
-                else:
-                    total[tile.rows] = torch.logaddexp(total[tile.rows], tile.values.logsumexp(1))
-                    if tile.mirrored:
-                        total[tile.columns] = torch.logaddexp(total[tile.columns], tile.values.logsumexp(0))
-            lse = total.log_() if bounded else total
+                    continue
+                if tile.mirrored:
+                    add_powers(power, total, largest, tile.columns, tile.values.clone(), 0)
+                add_powers(power, total, largest, tile.rows, tile.values, 1)
+            lse = total.log_()
+            if largest is not None:
+                lse.add_(largest, alpha=1 / walk.factor)
+            lse = walk.restore(lse)
         ctx.save_for_backward(lse, *tensors)
         ctx.plan, ctx.bounded = plan, bounded
         return lse
@@ -68,23 +77,28 @@ class LogSumExp(torch.autograd.Function):
         lse, *tensors = ctx.saved_tensors
         plan: Plan = ctx.plan
         if torch.is_grad_enabled():
-            return None, None, *_dense_gradients(tensors, grad, lambda inputs: _dense_logsumexp(plan, inputs))
+            return None, None, *dense_gradients(tensors, grad, lambda *given: _dense_logsumexp(plan, Inputs(*given)))
+        wants = ctx.needs_input_grad[2:]
+        walk = Walk(plan, _inputs(tensors), fill=-torch.inf, factor=_power_factor(plan), base=wants_base(plan, wants))
+        power = _power(walk)
         # A row without pairs has lse = -inf; +inf in its place makes its softmax zero instead of not a number.
-        shift = lse.masked_fill(lse == -torch.inf, torch.inf)
-        weight = grad * torch.exp(-shift) if ctx.bounded else grad
+        shift = walk.arrange(lse.masked_fill(lse == -torch.inf, torch.inf))
+        weight = walk.arrange(grad)
+        if ctx.bounded:
+            weight = weight * torch.exp(-shift)
+        shift = shift * walk.factor
 
         def slope(tile: Tile) -> Tensor:
             values = tile.values
             if ctx.bounded:
-                values.exp_()
                 # exp(s_ij) stands in the sums of row i and, in one set, of row j: the weights of both apply.
-                return _weigh(values, weight[tile.rows], weight[tile.columns] if plan.symmetric else None)
+                return _weigh(power(values), weight[tile.rows], weight[tile.columns] if plan.symmetric else None)
             if not plan.symmetric:
-                return values.sub_(shift[tile.rows, None]).exp_().mul_(weight[tile.rows, None])
-            across = (values - shift[tile.columns]).exp_().mul_(weight[tile.columns])
-            return values.sub_(shift[tile.rows, None]).exp_().mul_(weight[tile.rows, None]).add_(across)
+                return power(values.sub_(shift[tile.rows, None])).mul_(weight[tile.rows, None])
+            across = power(values - shift[tile.columns]).mul_(weight[tile.columns])
+            return power(values.sub_(shift[tile.rows, None])).mul_(weight[tile.rows, None]).add_(across)
 
-        return None, None, *_gradients(plan, _inputs(tensors), ctx.needs_input_grad[2:], slope, fill=-torch.inf)
+        return None, None, *gradients(walk, wants, slope)
 
 
 class PairSum(torch.autograd.Function):
@@ -97,15 +111,18 @@ class PairSum(torch.autograd.Function):
         inputs, parameters = _inputs(tensors[:-count] if count else tensors), tensors[len(tensors) - count :]
         x = inputs.x
         with torch.autocast(x.device.type, enabled=False):
+            walk = _walk(plan, function, inputs)
+            weight = walk.arrange_y(y_weight)
             total = x.new_zeros(len(x), dtype=compute_dtype(x))
-            for tile in plan.walk(inputs, fill=-torch.inf if isinstance(function, str) else None):
-                values = _value(plan, function, tile, parameters)
-                if y_weight is None:
+            for tile in walk:
+                values = _value(walk, function, tile, parameters)
+                if weight is None:
                     total[tile.rows] += values.sum(1)
                 else:
-                    total[tile.rows] += values @ y_weight[tile.columns]
+                    total[tile.rows] += values @ weight[tile.columns]
                 if tile.mirrored:
                     total[tile.columns] += values.sum(0)
+            total = walk.restore(total)
         ctx.save_for_backward(y_weight, *tensors)
         ctx.plan, ctx.function, ctx.count = plan, function, count
         return total
@@ -122,32 +139,33 @@ class PairSum(torch.autograd.Function):
                 inputs = _inputs(given[1 : len(given) - count])
                 return _dense_sum(plan, function, given[0], inputs, given[len(given) - count :])
 
-            first, *rest = _dense_gradients([y_weight, *tensors], grad, dense, unpack=True)
+            first, *rest = dense_gradients([y_weight, *tensors], grad, dense)
             return None, None, first, None, *rest
         inputs, parameters = _inputs(tensors[: len(tensors) - count]), tensors[len(tensors) - count :]
-        wants = ctx.needs_input_grad
-        wants_parameters = wants[len(wants) - count :]
-        grad_y_weight = None if y_weight is None or not wants[2] else torch.zeros_like(y_weight)
+        wants = ctx.needs_input_grad[4 : len(ctx.needs_input_grad) - count]
+        walk = _walk(plan, function, inputs, base=wants_base(plan, wants))
+        grad, weight = walk.arrange(grad), walk.arrange_y(y_weight)
+        grad_weight = torch.zeros_like(weight) if weight is not None and ctx.needs_input_grad[2] else None
         grad_parameters = [
             torch.zeros_like(p) if p is not None and want else None
-            for p, want in zip(parameters, wants_parameters, strict=True)
+            for p, want in zip(parameters, ctx.needs_input_grad[len(ctx.needs_input_grad) - count :], strict=True)
         ]
 
         def slope(tile: Tile) -> Tensor:
             left = grad[tile.rows]
-            right = None if y_weight is None else y_weight[tile.columns]
+            right = None if weight is None else weight[tile.columns]
             if not isinstance(function, str):
-                return _traced_slope(plan, function, tile, parameters, left, right, grad_y_weight, grad_parameters)
-            if grad_y_weight is not None:
-                grad_y_weight[tile.columns] += left @ FUNCTIONS[function].value(tile.values.clone())
-            result = FUNCTIONS[function].slope(tile.values)
+                return _traced_slope(plan, function, tile, parameters, left, right, grad_weight, grad_parameters)
+            if grad_weight is not None:
+                grad_weight[tile.columns] += left @ _value(walk, function, tile._replace(values=tile.values.clone()))
+            result = _power(walk)(tile.values) if function == "exp" else FUNCTIONS[function].slope(tile.values)
             if plan.symmetric:
                 return _weigh(result, left, grad[tile.columns])
             result.mul_(left[:, None])
             return result if right is None else result.mul_(right)
 
-        fill = -torch.inf if isinstance(function, str) else None
-        found = _gradients(plan, inputs, wants[4 : len(wants) - count], slope, fill=fill)
+        found = gradients(walk, wants, slope)
+        grad_y_weight = None if grad_weight is None else walk.restore_y(grad_weight)
         return None, None, grad_y_weight, None, *found, *grad_parameters
 
 
@@ -155,20 +173,58 @@ def _inputs(tensors: Any) -> Inputs:
     return Inputs(*tensors)
 
 
+def _power_factor(plan: Plan) -> float:
+    """What to multiply values by whose exponential is wanted.
+
+    Powers of two take a third of the time of powers of e on a CPU, and the factor costs nothing: it is part of the
+    scale. But a mask is to see the values as they are.
+    """
+    return math.log2(math.e) if plan.mask is None else 1.0
+
+
+def _power(walk: Walk) -> Callable[[Tensor], Tensor]:
+    """The function in place that is the exponential of what was multiplied by that."""
+    return Tensor.exp_ if walk.factor == 1 else Tensor.exp2_
+
+
+def _walk(plan: Plan, function: str | PairFunction, inputs: Inputs, base: bool = False) -> Walk:
+    if not isinstance(function, str):
+        return Walk(plan.unordered, inputs, fill=None, base=base)
+    factor = _power_factor(plan) if function == "exp" else 1.0
+    return Walk(plan, inputs, fill=-torch.inf, factor=factor, base=base)
+
+
+def add_powers(
+    power: Callable[[Tensor], Tensor], total: Tensor, largest: Tensor, rows: slice, values: Tensor, dimension: int
+) -> None:
+    """Adds the powers of a tile along a dimension, relative to a largest value that grows; overwrites the tile."""
+    before = largest[rows]
+    after = torch.maximum(before, values.amax(dimension))
+    # Zero in place of -inf, so that the difference of the two is not asked for.
+    origin = after.masked_fill(after == -torch.inf, 0.0)
+    found = power(values.sub_(origin[:, None] if dimension else origin)).sum(dimension)
+    total[rows] = total[rows] * power(before - origin) + found
+    largest[rows] = after
+
+
 def _weigh(values: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
     """Multiplies the entry (i, j) by the weight of row i, plus that of column j if the pair stands for both."""
     return values.mul_(rows[:, None] if columns is None else rows[:, None] + columns)
 
 
-def _value(plan: Plan, function: str | PairFunction, tile: Tile, parameters: Any) -> Tensor:
+def _value(walk: Walk, function: str | PairFunction, tile: Tile, parameters: Sequence[Tensor | None] = ()) -> Tensor:
+    if function == "exp":
+        return _power(walk)(tile.values)
     if isinstance(function, str):
         return FUNCTIONS[function].value(tile.values)
-    keep = plan.keep(tile.values, tile.rows, tile.columns)
+    keep = walk.plan.keep(tile.values, tile.rows, tile.columns)
     values = _called(function, tile.values, tile.rows, tile.columns, parameters)
     return values if keep is None else values.masked_fill(~keep, 0.0)
 
 
-def _called(function: PairFunction, values: Tensor, rows: slice, columns: slice, parameters: Any) -> Tensor:
+def _called(
+    function: PairFunction, values: Tensor, rows: slice, columns: slice, parameters: Sequence[Tensor | None]
+) -> Tensor:
     result = function(values, rows, columns, *parameters)
     if result.shape != values.shape:
         raise ShapeError(
@@ -181,7 +237,7 @@ def _traced_slope(
     plan: Plan,
     function: PairFunction,
     tile: Tile,
-    parameters: Any,
+    parameters: Sequence[Tensor | None],
     left: Tensor,
     right: Tensor | None,
     grad_y_weight: Tensor | None,
@@ -208,96 +264,6 @@ def _traced_slope(
     return torch.zeros_like(tile.values) if slope is None else slope
 
 
-def _gradients(
-    plan: Plan, inputs: Inputs, wants: Any, slope: Callable[[Tile], Tensor], fill: float | None
-) -> list[Tensor | None]:
-    """The gradients of all inputs, given dL/d(value) of each tile, which `slope` may write over the tile."""
-    wanted = _inputs(wants)
-    x, y = inputs.x, inputs.y
-    with torch.autocast(x.device.type, enabled=False):
-        wants_left = bool(wanted.x or wanted.x_factor)
-        wants_right = wants_left if y is None else bool(wanted.y)
-        grad_left = _zeros(x) if wants_left else None
-        grad_right = grad_left if y is None else _zeros(y) if wants_right else None
-        # |x_i|² stands in every distance of row i: its gradient needs only the sum of the slopes.
-        own = _zeros(x, 1) if plan.distances and wants_left else None
-        y_own = own if y is None else _zeros(y, 1) if plan.distances and wants_right else None
-        grad_bias = _zeros(x, 1) if wanted.bias else None
-        grad_y_bias = _zeros(inputs.other, 1) if wanted.y_bias else None
-        grad_row_scale = _zeros(x, 1) if wanted.row_scale else None
-        base = plan.similarity == "euclidean" or grad_row_scale is not None
-        factor = plan.scale * (-2 if plan.distances else 1)
-        for tile in plan.walk(inputs, fill=fill, base=base):
-            rows, columns = tile.rows, tile.columns
-            g = slope(tile)
-            if grad_bias is not None:
-                grad_bias[rows] += g.sum(1)
-            if grad_y_bias is not None:
-                grad_y_bias[columns] += g.sum(0)
-            if grad_row_scale is not None and tile.base is not None:
-                grad_row_scale[rows] += (g * tile.base).sum(1) * plan.scale
-            if inputs.row_scale is not None:
-                g = g * inputs.row_scale[rows, None]
-            if plan.similarity == "euclidean" and tile.base is not None:
-                # d = sqrt(d²) has the slope 1 / 2d, and none where it is zero.
-                g = g.div_(tile.base.mul_(2)).masked_fill_(tile.base == 0, 0.0)
-            if grad_left is not None:
-                grad_left[rows].addmm_(g, tile.right, alpha=factor)
-                if own is not None:
-                    own[rows] += g.sum(1)
-            if grad_right is not None and (tile.mirrored or not plan.symmetric):
-                grad_right[columns].addmm_(g.T, tile.left, alpha=factor)
-                if y_own is not None:
-                    y_own[columns] += g.sum(0)
-        found_x, found_x_factor = _finish(plan, x, inputs.x_factor, grad_left, own, wanted.x, wanted.x_factor)
-        found_y = None if y is None else _finish(plan, y, None, grad_right, y_own, wanted.y, False)[0]
-    return [found_x, found_y, grad_bias, grad_y_bias, grad_row_scale, found_x_factor]
-
-
-def _finish(
-    plan: Plan,
-    x: Tensor,
-    factor: Tensor | None,
-    grad: Tensor | None,
-    own: Tensor | None,
-    wants_x: Any,
-    wants_factor: Any,
-) -> tuple[Tensor | None, Tensor | None]:
-    """From the gradient of the rows as the tiles saw them to that of the rows, and of their factors, as given."""
-    if grad is None:
-        return None, None
-    found_factor = torch.zeros_like(factor) if factor is not None and wants_factor else None
-    for rows in plan.slices(len(x)):
-        piece = grad[rows]
-        if own is not None:
-            piece.addcmul_(plan.rows(x, factor, rows), own[rows, None], value=2 * plan.scale)
-        if factor is not None:
-            if found_factor is not None:
-                found_factor[rows] = (piece * plan.rows(x, None, rows)).sum(1)
-            piece.mul_(factor[rows, None])
-        if plan.normalise:
-            unit = plan.rows(x, None, rows)
-            piece.sub_(unit * (unit * piece).sum(1, keepdim=True)).mul_(inverse_lengths(x[rows].to(piece.dtype)))
-    return (grad.to(x.dtype) if wants_x else None), found_factor
-
-
-def _zeros(like: Tensor, dimensions: int = 2) -> Tensor:
-    return like.new_zeros(like.shape[:dimensions], dtype=compute_dtype(like))
-
-
-def _dense_gradients(
-    tensors: Any, grad: Tensor, dense: Callable[..., Tensor], unpack: bool = False
-) -> list[Tensor | None]:
-    """Gradients that have gradients: through the matrix of all pairs, by autograd."""
-    with torch.enable_grad():
-        # Views, so that a tensor given twice gets two gradients.
-        views = [None if t is None else t.view_as(t) for t in tensors]
-        wanted = [v for v in views if v is not None and v.requires_grad]
-        result = dense(*views) if unpack else dense(_inputs(views))
-        found = iter(torch.autograd.grad(result, wanted, grad, create_graph=True, allow_unused=True))
-    return [next(found) if v is not None and v.requires_grad else None for v in views]
-
-
 def _dense_logsumexp(plan: Plan, inputs: Inputs) -> Tensor:
     values, keep = plan.dense(inputs)
     if keep is None:
@@ -309,7 +275,11 @@ def _dense_logsumexp(plan: Plan, inputs: Inputs) -> Tensor:
 
 
 def _dense_sum(
-    plan: Plan, function: str | PairFunction, y_weight: Tensor | None, inputs: Inputs, parameters: Any
+    plan: Plan,
+    function: str | PairFunction,
+    y_weight: Tensor | None,
+    inputs: Inputs,
+    parameters: Sequence[Tensor | None],
 ) -> Tensor:
     values, keep = plan.dense(inputs)
     whole = slice(0, len(inputs.x)), slice(0, len(inputs.other))

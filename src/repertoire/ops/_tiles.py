@@ -10,8 +10,8 @@ diagonal only, and a tile off the diagonal is *mirrored*: it also stands for its
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -25,10 +25,12 @@ __all__ = [
     "Plan",
     "Similarity",
     "Tile",
+    "Walk",
     "Which",
     "compute_dtype",
     "inverse_lengths",
     "make_plan",
+    "tile_sides",
 ]
 
 Pairs = Literal["all", "same", "different"]
@@ -110,114 +112,58 @@ class Plan:
     scale: float
     symmetric: bool
     tile: int
+    tall: int
+    """Rows of a tile; more than columns where y has fewer rows than a tile."""
     normalise: bool = False
     """Whether rows are brought to unit length, tile by tile."""
+    y_ready: bool = False
+    """Whether the rows of y are to be taken as they are all the same."""
     exclude_self: bool = False
     exclude: Tensor | None = None
     pairs: Pairs = "all"
     groups: Tensor | None = None
     y_groups: Tensor | None = None
     mask: Mask | None = None
+    order: Tensor | None = None
+    """Rows of x in the order of their groups, if they are walked in that order: whole tiles are then of one mind."""
+    y_order: Tensor | None = None
 
     @property
     def distances(self) -> bool:
         return self.similarity != "dot"
-
-    def walk(self, inputs: Inputs, *, fill: float | None, base: bool = False) -> Iterator[Tile]:
-        """The tiles, one after the other, in memory that the next one overwrites.
-
-        Args:
-            inputs: the rows, and what belongs to them.
-            fill: put where a pair does not count; nothing is left out if None.
-            base: whether the similarities before scale and bias are wanted.
-        """
-        x, y = inputs.x, inputs.other
-        dtype = compute_dtype(x)
-        size = min(self.tile, len(x)) * min(self.tile, len(y))
-        buffer = x.new_empty(size, dtype=dtype)
-        spare = x.new_empty(size, dtype=dtype) if base else None
-        squares, y_squares = self._squares(inputs)
-        for rows in self.slices(len(x)):
-            left = self.rows(x, inputs.x_factor, rows)
-            for columns in self.slices(len(y), rows.start if self.symmetric else 0):
-                same = inputs.y is None and rows == columns
-                right = left if same else self.rows(y, inputs.other_factor, columns)
-                values = buffer[: len(left) * len(right)].view(len(left), len(right))
-                if squares is None or y_squares is None:
-                    alpha = 1.0 if base else self.scale
-                    torch.addmm(values, left, right.T, beta=0, alpha=alpha, out=values)
-                    factor = self.scale / alpha
-                else:
-                    torch.addmm(y_squares[columns], left, right.T, alpha=-2, out=values)
-                    values.add_(squares[rows, None]).clamp_min_(0)
-                    if same:
-                        values.fill_diagonal_(0)
-                    if self.similarity == "euclidean":
-                        values.sqrt_()
-                    factor = self.scale
-                kept = None
-                if spare is not None:
-                    kept = spare[: values.numel()].view(values.shape).copy_(values)
-                if factor != 1:
-                    values.mul_(factor)
-                if inputs.row_scale is not None:
-                    values.mul_(inputs.row_scale[rows, None])
-                if inputs.bias is not None:
-                    values.add_(inputs.bias[rows, None])
-                if inputs.y_bias is not None:
-                    values.add_(inputs.y_bias[columns])
-                if fill is not None:
-                    self.leave_out(values, values, rows, columns, fill)
-                yield Tile(rows, columns, left, right, values, kept, self.symmetric and rows != columns)
-
-    def leave_out(self, target: Tensor, values: Tensor, rows: slice, columns: slice, fill: float) -> None:
-        """Fills the target, of a tile's shape, where a pair does not count; `values` is what the mask looks at."""
-        keep = None if self.mask is None else self.mask(values, rows, columns)
-        if keep is not None and (keep.shape != values.shape or keep.dtype != torch.bool):
-            raise ShapeError(
-                f"mask must give bool {list(values.shape)} for this tile, found {keep.dtype} {list(keep.shape)}"
-            )
-        if self.groups is not None and self.y_groups is not None:
-            equal = self.groups[rows, None] == self.y_groups[columns]
-            target.masked_fill_(equal if self.pairs == "different" else ~equal, fill)
-        if self.exclude is not None:
-            _fill_at(target, self.exclude[rows] - columns.start, fill)
-        if self.exclude_self and rows == columns:
-            target.fill_diagonal_(fill)
-        if keep is not None:
-            target.masked_fill_(~keep, fill)
 
     @property
     def partial(self) -> bool:
         """Whether some pairs may not count."""
         return self.exclude_self or any(v is not None for v in (self.exclude, self.groups, self.mask))
 
+    @property
+    def unordered(self) -> Plan:
+        """The same, walked in the order in which the rows were given: for functions of one's own."""
+        return replace(self, order=None, y_order=None)
+
     def keep(self, values: Tensor, rows: slice, columns: slice) -> Tensor | None:
         """Where pairs count, as bool of the tile's shape; None for everywhere."""
         if not self.partial:
             return None
         marks = torch.ones_like(values, dtype=torch.bool)
-        self.leave_out(marks, values, rows, columns, False)
+        given = self.mask, self.groups, self.y_groups, self.exclude, self.exclude_self
+        _leave_out(marks, values, rows, columns, False, self.pairs, *given)
         return marks
 
-    def slices(self, count: int, start: int = 0) -> Iterator[slice]:
-        for first in range(start, count, self.tile):
-            yield slice(first, min(first + self.tile, count))
+    def slices(self, count: int, start: int = 0, step: int = 0) -> Iterator[slice]:
+        step = step or self.tile
+        for first in range(start, count, step):
+            yield slice(first, min(first + step, count))
 
-    def _squares(self, inputs: Inputs) -> tuple[Tensor | None, Tensor | None]:
-        """Squared lengths of the rows, for distances."""
-        if not self.distances:
-            return None, None
-        x = self._squared_lengths(inputs.x, inputs.x_factor)
-        return x, x if inputs.y is None else self._squared_lengths(inputs.y, None)
-
-    def _squared_lengths(self, x: Tensor, factor: Tensor | None) -> Tensor:
+    def squared_lengths(self, x: Tensor, factor: Tensor | None) -> Tensor:
+        """`[N]`, of the rows as the tiles see them."""
         result = x.new_empty(len(x), dtype=compute_dtype(x))
         for rows in self.slices(len(x)):
             torch.sum(self.rows(x, factor, rows).square(), dim=1, out=result[rows])
         return result
 
-    def rows(self, x: Tensor, factor: Tensor | None, rows: slice) -> Tensor:
+    def rows(self, x: Tensor, factor: Tensor | None, rows: slice | Tensor) -> Tensor:
         """Some rows as the tiles see them: in the precision of the sums, of unit length, multiplied by their factors.
 
         A view where nothing is to be done.
@@ -254,9 +200,225 @@ class Plan:
         return values, keep
 
 
+class Walk:
+    """The tiles of a plan, one after the other, in memory that the next one overwrites.
+
+    Rows may be walked in an order of its own: what belongs to a row goes in through `arrange` and comes out through
+    `restore`.
+
+    Args:
+        plan: what to walk.
+        inputs: the rows, and what belongs to them.
+        fill: put where a pair does not count; nothing is left out if None.
+        factor: multiplies all values: log2(e) for those who want powers of two, which are three times cheaper.
+        base: whether the similarities before scale and bias are wanted.
+    """
+
+    def __init__(
+        self, plan: Plan, inputs: Inputs, *, fill: float | None, factor: float = 1.0, base: bool = False
+    ) -> None:
+        self.plan = plan
+        self.inputs = inputs
+        self.fill = fill
+        self.factor = factor
+        self.base = base
+        self._scale = plan.scale * factor
+        self._row_scale = self.arrange(inputs.row_scale)
+        self._bias, self._y_bias = self.arrange(inputs.bias), self.arrange_y(inputs.y_bias)
+        if factor != 1:
+            self._bias = None if self._bias is None else self._bias * factor
+            self._y_bias = None if self._y_bias is None else self._y_bias * factor
+        self._squares = self._y_squares = None
+        if plan.distances:
+            x, y = inputs.x, inputs.y
+            self._squares = self.arrange(plan.squared_lengths(x, inputs.x_factor))
+            self._y_squares = self._squares if y is None else self.arrange_y(plan.squared_lengths(y, None))
+        ordered = plan.order is not None
+        self._groups, self._y_groups = self.arrange(plan.groups), self.arrange_y(plan.y_groups)
+        self._step = plan.tall
+        self._lows = _ends(self._groups, self._step) if ordered else None
+        self._y_lows = _ends(self._y_groups, plan.tile) if ordered else None
+        self._exclude = self.arrange(plan.exclude)
+        if self._exclude is not None and plan.y_order is not None:
+            # Position of each row of y in the walk; one more at the end for -1.
+            place = torch.full((len(plan.y_order) + 1,), -1, dtype=torch.int64, device=plan.y_order.device)
+            place[plan.y_order] = torch.arange(len(plan.y_order), device=plan.y_order.device)
+            inside = (self._exclude >= 0) & (self._exclude < len(plan.y_order))
+            self._exclude = place[self._exclude.where(inside, len(plan.y_order))]
+
+    @overload
+    def arrange(self, values: Tensor) -> Tensor: ...
+
+    @overload
+    def arrange(self, values: None) -> None: ...
+
+    @overload
+    def arrange(self, values: Tensor | None) -> Tensor | None: ...
+
+    def arrange(self, values: Tensor | None) -> Tensor | None:
+        """What belongs to the rows of x, in the order of the walk."""
+        return values if values is None or self.plan.order is None else values[self.plan.order]
+
+    def arrange_y(self, values: Tensor | None) -> Tensor | None:
+        """What belongs to the rows of y, in the order of the walk."""
+        return values if values is None or self.plan.y_order is None else values[self.plan.y_order]
+
+    def restore(self, values: Tensor) -> Tensor:
+        """What was found for the rows of x, in the order in which they were given."""
+        return _restored(values, self.plan.order)
+
+    def restore_y(self, values: Tensor) -> Tensor:
+        """What was found for the rows of y, in the order in which they were given."""
+        return _restored(values, self.plan.y_order)
+
+    def left(self, rows: slice | Tensor) -> Tensor:
+        """Rows of x, counted in the order of the walk."""
+        chosen = rows if self.plan.order is None else self.plan.order[rows]
+        return self.plan.rows(self.inputs.x, self.inputs.x_factor, chosen)
+
+    def right(self, columns: slice) -> Tensor:
+        """Rows of y, counted in the order of the walk."""
+        chosen = columns if self.plan.y_order is None else self.plan.y_order[columns]
+        if self.plan.y_ready:
+            return self.inputs.other[chosen]
+        return self.plan.rows(self.inputs.other, self.inputs.other_factor, chosen)
+
+    def __iter__(self) -> Iterator[Tile]:
+        plan, x, y = self.plan, self.inputs.x, self.inputs.other
+        dtype = compute_dtype(x)
+        size = min(self._step, len(x)) * min(plan.tile, len(y))
+        buffer = x.new_empty(size, dtype=dtype)
+        spare = x.new_empty(size, dtype=dtype) if self.base else None
+        for rows in plan.slices(len(x), step=self._step):
+            left = self.left(rows)
+            for columns in plan.slices(len(y), rows.start if plan.symmetric else 0):
+                agreement = self._agreement(rows, columns)
+                if self.fill is not None and agreement == "none":
+                    continue
+                same = self.inputs.y is None and rows == columns
+                right = left if same else self.right(columns)
+                values = buffer[: len(left) * len(right)].view(len(left), len(right))
+                kept = None if spare is None else spare[: values.numel()].view(values.shape)
+                self.similarities(rows, columns, left, right, values, kept)
+                if self.fill is not None:
+                    self.leave_out(values, rows, columns, whole=agreement == "all")
+                yield Tile(rows, columns, left, right, values, kept, plan.symmetric and rows != columns)
+
+    def similarities(
+        self,
+        rows: slice | Tensor,
+        columns: slice,
+        left: Tensor,
+        right: Tensor,
+        values: Tensor,
+        kept: Tensor | None = None,
+    ) -> None:
+        """Writes a tile of scaled similarities."""
+        factor = self._scale
+        if self._squares is None or self._y_squares is None:
+            torch.addmm(values, left, right.T, beta=0, alpha=1.0 if kept is not None else factor, out=values)
+            if kept is not None:
+                kept.copy_(values)
+                values.mul_(factor)
+        else:
+            torch.addmm(self._y_squares[columns], left, right.T, alpha=-2, out=values)
+            values.add_(self._squares[rows, None]).clamp_min_(0)
+            if self.inputs.y is None and isinstance(rows, slice) and rows == columns:
+                values.fill_diagonal_(0)
+            if self.plan.similarity == "euclidean":
+                values.sqrt_()
+            if kept is not None:
+                kept.copy_(values)
+            if factor != 1:
+                values.mul_(factor)
+        if self._row_scale is not None:
+            values.mul_(self._row_scale[rows, None])
+        if self._bias is not None:
+            values.add_(self._bias[rows, None])
+        if self._y_bias is not None:
+            values.add_(self._y_bias[columns])
+
+    def leave_out(self, values: Tensor, rows: slice | Tensor, columns: slice, whole: bool = False) -> None:
+        """Fills a tile where a pair does not count; `whole` says that none is left out because of its groups."""
+        if self.fill is None:
+            return
+        groups, y_groups = (None, None) if whole else (self._groups, self._y_groups)
+        given = self.plan.mask, groups, y_groups, self._exclude, self.plan.exclude_self
+        _leave_out(values, values, rows, columns, self.fill, self.plan.pairs, *given)
+
+    def _agreement(self, rows: slice, columns: slice) -> Literal["all", "some", "none"]:
+        """How many pairs of a tile count, as far as their groups are concerned."""
+        if self._lows is None or self._y_lows is None:
+            return "some"
+        low, high = self._lows[rows.start // self._step]
+        y_low, y_high = self._y_lows[columns.start // self.plan.tile]
+        if high < y_low or y_high < low:
+            return "all" if self.plan.pairs == "different" else "none"
+        if low == high == y_low == y_high:
+            return "all" if self.plan.pairs == "same" else "none"
+        return "some"
+
+
+def _leave_out(
+    target: Tensor,
+    values: Tensor,
+    rows: slice | Tensor,
+    columns: slice,
+    fill: float,
+    pairs: Pairs,
+    mask: Mask | None,
+    groups: Tensor | None,
+    y_groups: Tensor | None,
+    exclude: Tensor | None,
+    exclude_self: bool,
+) -> None:
+    """Fills the target, of a tile's shape, where a pair does not count; `values` is what the mask looks at."""
+    keep = None if mask is None or not isinstance(rows, slice) else mask(values, rows, columns)
+    if keep is not None and (keep.shape != values.shape or keep.dtype != torch.bool):
+        raise ShapeError(
+            f"mask must give bool {list(values.shape)} for this tile, found {keep.dtype} {list(keep.shape)}"
+        )
+    if groups is not None and y_groups is not None:
+        equal = groups[rows, None] == y_groups[columns]
+        target.masked_fill_(equal if pairs == "different" else equal.logical_not_(), fill)
+    if exclude is not None:
+        _fill_at(target, exclude[rows] - columns.start, fill)
+    if exclude_self:
+        if not isinstance(rows, slice):
+            _fill_at(target, rows - columns.start, fill)
+        elif rows == columns:
+            target.fill_diagonal_(fill)
+    if keep is not None:
+        target.masked_fill_(keep.logical_not(), fill)
+
+
+def _restored(values: Tensor, order: Tensor | None) -> Tensor:
+    if order is None:
+        return values
+    result = torch.empty_like(values)
+    result[order] = values
+    return result
+
+
+def _ends(groups: Tensor | None, step: int) -> list[tuple[int, int]] | None:
+    """First and last group of each tile's rows, which are in the order of their groups."""
+    if groups is None or not len(groups):
+        return None
+    starts = torch.arange(0, len(groups), step)
+    ends = (starts + step).clamp_max(len(groups)) - 1
+    return list(zip(groups[starts].tolist(), groups[ends].tolist(), strict=True))
+
+
 def compute_dtype(x: Tensor) -> torch.dtype:
     """What sums are made in: float32 for half precision."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def tile_sides(x: Tensor, columns: int) -> tuple[int, int]:
+    """Columns and rows of a tile on the device of x, if there are so many columns."""
+    area = _TILE_BYTES.get(x.device.type, _TILE_BYTES_ELSEWHERE) // (torch.finfo(compute_dtype(x)).bits // 8)
+    tile = max(1, int(area**0.5))
+    return tile, min(area // columns, 16 * tile) if 0 < columns < tile else tile
 
 
 def inverse_lengths(x: Tensor) -> Tensor:
@@ -319,19 +481,29 @@ def make_plan(x: Tensor, y: Tensor | None, similarity: Similarity, scale: float,
     for name, values, rows in (("groups", groups, len(x)), ("y_groups", y_groups, 0 if y is None else len(y))):
         if values is not None and values.shape != (rows,):
             raise ShapeError(f"{name} must be [{rows}], one for each row, found {list(values.shape)}")
+    tall = tile or 0
     if tile is None:
-        item = torch.finfo(compute_dtype(x)).bits // 8
-        tile = max(1, int((_TILE_BYTES.get(x.device.type, _TILE_BYTES_ELSEWHERE) / item) ** 0.5))
+        tile, tall = tile_sides(x, len(x) if y is None else len(y))
+    # Rows in the order of their groups make whole tiles count, or not. On an accelerator one would have to wait for it.
+    order = y_order = None
+    y_groups = groups if y is None else y_groups
+    sortable = groups is not None and mask is None and groups.device.type == "cpu"
+    if sortable and groups is not None and y_groups is not None and max(len(groups), len(y_groups)) > tile:
+        order = groups.argsort(stable=True)
+        y_order = order if y is None else y_groups.argsort(stable=True)
     return Plan(
         similarity="dot" if similarity == "cosine" else similarity,
         scale=float(scale),
         symmetric=symmetric and y is None and exclude is None and mask is None,
         tile=tile,
+        tall=tall,
         normalise=similarity == "cosine" and x.dtype != compute_dtype(x),
         exclude_self=exclude_self,
         exclude=exclude,
         pairs=pairs,
         groups=groups,
-        y_groups=groups if y is None else y_groups,
+        y_groups=y_groups,
         mask=mask,
+        order=order,
+        y_order=y_order,
     )
