@@ -3,6 +3,7 @@
 from repertoire.ops._covariance import covariance, cross_square
 from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk, pair_values
 from repertoire.ops._kmeans import Clusters, kmeans
+from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import of_all_ranks
@@ -25,6 +26,7 @@ __all__ = [
     "covariance",
     "cross_square",
     "kmeans",
+    "linear_cross_entropy",
     "newton_whiten",
     "of_all_ranks",
     "pair_count",

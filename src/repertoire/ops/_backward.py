@@ -1,0 +1,116 @@
+"""The backward pass of sums over pairs: makes the tiles again and turns their slopes into gradients of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from repertoire.ops._tiles import Inputs, Plan, Tile, Walk, compute_dtype, inverse_lengths
+
+__all__ = ["dense_gradients", "gradients", "wants_base"]
+
+
+def gradients(walk: Walk, wants: Sequence[bool], slope: Callable[[Tile], Tensor]) -> list[Tensor | None]:
+    """The gradients of a walk's inputs.
+
+    Args:
+        walk: the same as forward; with `base`, if :func:`wants_base`.
+        wants: for each of the inputs, whether it needs a gradient.
+        slope: gives dL/d(value) of a tile, and may write it over the tile.
+    """
+    plan, inputs = walk.plan, walk.inputs
+    wanted = Inputs(*wants)  # type: ignore[arg-type]
+    x, y = inputs.x, inputs.y
+    with torch.autocast(x.device.type, enabled=False):
+        wants_left = bool(wanted.x or wanted.x_factor)
+        wants_right = wants_left if y is None else bool(wanted.y)
+        grad_left = _zeros(x) if wants_left else None
+        grad_right = grad_left if y is None else _zeros(y) if wants_right else None
+        # |x_i|² stands in every distance of row i: its gradient needs only the sum of the slopes.
+        own = _zeros(x, 1) if plan.distances and wants_left else None
+        y_own = own if y is None else _zeros(y, 1) if plan.distances and wants_right else None
+        grad_bias = _zeros(x, 1) if wanted.bias else None
+        grad_y_bias = _zeros(inputs.other, 1) if wanted.y_bias else None
+        grad_row_scale = _zeros(x, 1) if wanted.row_scale else None
+        row_scale = walk.arrange(inputs.row_scale)
+        factor = plan.scale * (-2 if plan.distances else 1)
+        for tile in walk:
+            rows, columns = tile.rows, tile.columns
+            g = slope(tile)
+            if grad_bias is not None:
+                grad_bias[rows] += g.sum(1)
+            if grad_y_bias is not None:
+                grad_y_bias[columns] += g.sum(0)
+            if grad_row_scale is not None and tile.base is not None:
+                grad_row_scale[rows] += (g * tile.base).sum(1) * plan.scale
+            if row_scale is not None:
+                g = g * row_scale[rows, None]
+            if plan.similarity == "euclidean" and tile.base is not None:
+                # d = sqrt(d²) has the slope 1 / 2d, and none where it is zero.
+                g = g.div_(tile.base.mul_(2)).masked_fill_(tile.base == 0, 0.0)
+            if grad_left is not None:
+                grad_left[rows].addmm_(g, tile.right, alpha=factor)
+                if own is not None:
+                    own[rows] += g.sum(1)
+            if grad_right is not None and (tile.mirrored or not plan.symmetric):
+                grad_right[columns].addmm_(g.T, tile.left, alpha=factor)
+                if y_own is not None:
+                    y_own[columns] += g.sum(0)
+        found_x, found_x_factor = _finish(walk, x, inputs.x_factor, plan.order, grad_left, own)
+        found_y = None if y is None else _finish(walk, y, None, plan.y_order, grad_right, y_own)[0]
+    return [
+        found_x if wanted.x else None,
+        found_y,
+        None if grad_bias is None else walk.restore(grad_bias),
+        None if grad_y_bias is None else walk.restore_y(grad_y_bias),
+        None if grad_row_scale is None else walk.restore(grad_row_scale),
+        found_x_factor if wanted.x_factor else None,
+    ]
+
+
+def _finish(
+    walk: Walk, x: Tensor, factor: Tensor | None, order: Tensor | None, grad: Tensor | None, own: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """From the gradient of the rows as the tiles saw them to that of the rows, and of their factors, as given."""
+    if grad is None:
+        return None, None
+    plan = walk.plan
+    result = grad if order is None and x.dtype == grad.dtype else torch.empty_like(x)
+    found_factor = None if factor is None else torch.zeros_like(factor)
+    for place in plan.slices(len(x)):
+        rows: slice | Tensor = place if order is None else order[place]
+        piece = grad[place]
+        if own is not None:
+            piece.addcmul_(plan.rows(x, factor, rows), own[place, None], value=2 * plan.scale)
+        if factor is not None and found_factor is not None:
+            found_factor[rows] = (piece * plan.rows(x, None, rows)).sum(1)
+            piece.mul_(factor[rows, None])
+        if plan.normalise:
+            unit = plan.rows(x, None, rows)
+            piece.sub_(unit * (unit * piece).sum(1, keepdim=True)).mul_(inverse_lengths(x[rows].to(piece.dtype)))
+        if result is not grad:
+            result[rows] = piece.to(x.dtype)
+    return result, found_factor
+
+
+def _zeros(like: Tensor, dimensions: int = 2) -> Tensor:
+    return like.new_zeros(like.shape[:dimensions], dtype=compute_dtype(like))
+
+
+def wants_base(plan: Plan, wants: Sequence[bool]) -> bool:
+    """Whether the backward pass needs similarities before the scale: for the root in a distance, or for the scale."""
+    return plan.similarity == "euclidean" or bool(Inputs(*wants).row_scale)  # type: ignore[arg-type]
+
+
+def dense_gradients(
+    tensors: Sequence[Tensor | None], grad: Tensor, dense: Callable[..., Tensor]
+) -> list[Tensor | None]:
+    """Gradients that have gradients: through the matrix of all pairs, by autograd."""
+    with torch.enable_grad():
+        # Views, so that a tensor given twice gets two gradients.
+        views = [None if t is None else t.view_as(t) for t in tensors]
+        wanted = [v for v in views if v is not None and v.requires_grad]
+        found = iter(torch.autograd.grad(dense(*views), wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if v is not None and v.requires_grad else None for v in views]
