@@ -1,6 +1,6 @@
 """What local learning costs in accuracy on CIFAR-10 images, and how much of it better auxiliary networks give back.
 
-    python benchmarks/local_accuracy.py FOLDER [--images 10000] [--epochs 12] [--seeds 3]
+    python benchmarks/local_accuracy.py FOLDER [--images 10000] [--epochs 12] [--seeds 3] [--keep FILE]
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. A resnet20 is trained by each rule with each seed, in as many
 processes as there are cores, one thread each; order, augmentation and first weights of the network are the same for
@@ -11,13 +11,14 @@ step. Prints Markdown.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -55,9 +56,27 @@ def run(job: tuple[str, str, int, int]) -> float:
     root, rule, epochs, seed = job
     torch.set_num_threads(1)
     splits = load(root)
-    found = accuracy(train(splits, **options(rule, epochs, seed)), splits.test)
-    print(f"{rule}, seed {seed}: {found:.4f}", file=sys.stderr, flush=True)
-    return found
+    return accuracy(train(splits, **options(rule, epochs, seed)), splits.test)
+
+
+def measured(root: str, rules: list[str], epochs: int, seeds: int, keep: Path | None) -> dict[tuple[str, int], float]:
+    """Test accuracy of each rule with each seed. What is in the file already is not measured again."""
+    lines = keep.read_text().splitlines() if keep is not None and keep.exists() else []
+    found = {(row["rule"], row["seed"]): row["accuracy"] for row in map(json.loads, lines) if row["epochs"] == epochs}
+    wanted = [(rule, seed) for seed in range(seeds) for rule in rules]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        left = [one for one in wanted if one not in found]
+        futures = {pool.submit(run, (root, rule, epochs, seed)): (rule, seed) for rule, seed in left}
+        for future in as_completed(futures):
+            rule, seed = futures[future]
+            found[rule, seed] = future.result()
+            row = json.dumps({"rule": rule, "seed": seed, "epochs": epochs, "accuracy": found[rule, seed]})
+            print(row, file=sys.stderr, flush=True)
+            if keep is not None:
+                with keep.open("a") as file:
+                    file.write(f"{row}\n")
+    return {one: found[one] for one in wanted}
 
 
 def speeds(splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, float]:
@@ -87,6 +106,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="file of finished runs, from which an interrupted benchmark goes on")
     parser.add_argument("--rules", nargs="+", default=list(RULES))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -94,11 +114,8 @@ def main() -> None:
         subset(given.folder, given.images, root)
         splits = load(str(root))
         seconds = speeds(splits, given.rules)
-        jobs = [(str(root), rule, given.epochs, seed) for seed in range(given.seeds) for rule in given.rules]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-            found = dict(zip(jobs, pool.map(run, jobs), strict=True))
-    mean = {rule: statistics.mean(value for job, value in found.items() if job[1] == rule) for rule in given.rules}
+        found = measured(str(root), given.rules, given.epochs, given.seeds, given.keep)
+    mean = {rule: statistics.mean(value for job, value in found.items() if job[0] == rule) for rule in given.rules}
     first, weakest = given.rules[0], given.rules[1]
     print(
         f"resnet20, {given.images:,} training images, {given.epochs} epochs, batch 128, SGD, {given.seeds} seeds; "
@@ -108,7 +125,7 @@ def main() -> None:
     print("| rule | test accuracy, mean | each seed | gap closed | speed |")
     print("|---|--:|---|--:|--:|")
     for rule in given.rules:
-        each = ", ".join(f"{value:.4f}" for job, value in found.items() if job[1] == rule)
+        each = ", ".join(f"{value:.4f}" for job, value in found.items() if job[0] == rule)
         gap = mean[first] - mean[weakest]
         closed = "" if rule in (first, weakest) or gap == 0 else f"{(mean[rule] - mean[weakest]) / gap:.2f}"
         print(f"| `{rule}` | {mean[rule]:.4f} | {each} | {closed} | {seconds[first] / seconds[rule]:.2f} |")
