@@ -67,6 +67,7 @@ from repertoire.losses._subclass_contrastive import SubclassContrastive, subclas
 from repertoire.losses._supcon import SupCon, supcon_loss
 from repertoire.losses._tico import TiCo, tico_loss
 from repertoire.losses._trajectory import Trajectory, trajectory_loss
+from repertoire.losses._triplet import Triplet, triplet_loss
 from repertoire.losses._vicreg import VICReg, covariance_penalty, variance_penalty, vicreg_loss
 from repertoire.losses._views import check_views
 from repertoire.losses._w_mse import WMSE, w_mse_loss
@@ -130,6 +131,7 @@ __all__ = [
     "SupCon",
     "TiCo",
     "Trajectory",
+    "Triplet",
     "VICReg",
     "ViewsLoss",
     "WassersteinUniformity",
@@ -202,6 +204,7 @@ __all__ = [
     "tico_loss",
     "to_digits",
     "trajectory_loss",
+    "triplet_loss",
     "uniformity_loss",
     "variance_penalty",
     "vicreg_loss",

@@ -9,6 +9,7 @@ from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import of_all_ranks
 from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._sorting import soft_last, soft_sort
+from repertoire.ops._strips import pair_rows
 from repertoire.ops._tiles import Pairs, Similarity, Which
 from repertoire.ops._whitening import Whitening, newton_whiten, whiten
 
@@ -33,6 +34,7 @@ __all__ = [
     "pair_logsumexp",
     "pair_max",
     "pair_min",
+    "pair_rows",
     "pair_sum",
     "pair_topk",
     "pair_values",
