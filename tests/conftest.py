@@ -35,7 +35,7 @@ def ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
     would end the others when one dies; all are ended with the last test of the file."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(count: int, *arguments: str, cwd: Path | None = None) -> list[subprocess.Popen[str]]:
+    def start(count: int, *arguments: str) -> list[subprocess.Popen[str]]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -46,7 +46,7 @@ def ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
             environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             command = [sys.executable, *arguments]
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            running.append(subprocess.Popen(command, env=environment, cwd=cwd, text=True, **streams))
+            running.append(subprocess.Popen(command, env=environment, text=True, **streams))
         return running[first:]
 
     yield start
