@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from repertoire import registry
 from repertoire.data import ImageSet, Loader, Splits
+from repertoire.losses import EmbeddingLoss
 from repertoire.methods import Method
 from repertoire.train import TrainConfig, make_config, outputs
 from repertoire.train._build import build_classifier, build_loss, build_method, channel_statistics, resolve
@@ -22,6 +23,7 @@ from repertoire.train._optim import learning_rate, make_optimizer, schedule
 __all__ = [
     "accuracy",
     "embeddings",
+    "fit_embedding",
     "fit_tensors",
     "new_method",
     "optimise",
@@ -29,7 +31,9 @@ __all__ = [
     "pixels",
     "probe",
     "probe_accuracy",
+    "recall_at_one",
     "resolved",
+    "rotated_digits",
     "several_digits",
     "train",
 ]
@@ -173,3 +177,61 @@ def several_digits(images: ImageSet, count: int, seed: int, most: int = 4) -> tu
             scenes[scene, place] = rows[members[pick]]
         present[scene, classes] = 1.0
     return scenes.flatten(1), present
+
+
+def rotated_digits(images: ImageSet) -> tuple[Tensor, Tensor, Tensor]:
+    """Every digit turned by 0, 90, 180 and 270 degrees: rows float `[4N, pixels]`, the digit and the turn of each.
+
+    The 40 pairs of digit and turn are classes that are far harder to tell apart than digits.
+    """
+    rows, labels = pixels(images)
+    square = rows.view(-1, *images.size)
+    turned = torch.cat([torch.rot90(square, turn, (1, 2)).flatten(1) for turn in range(4)])
+    return turned, labels.repeat(4), torch.arange(4).repeat_interleave(len(labels))
+
+
+def fit_embedding(
+    loss: EmbeddingLoss,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    seed: int,
+    dimensions: int = 32,
+    batch_size: int = 128,
+    per_class: int | None = None,
+    network: nn.Module | None = None,
+) -> nn.Module:
+    """A perceptron that embeds rows, trained with Adam and a loss on embeddings.
+
+    Args:
+        per_class: so many samples of each class that occurs in a batch; batches are drawn at random if None.
+        network: what to train in place of a fresh perceptron, whose weights are a function of the seed.
+    """
+    torch.manual_seed(seed)
+    network = network or perceptron(inputs.shape[1], dimensions)
+    loss.prepare(dimensions)
+    optimizer = torch.optim.Adam([*network.parameters(), *loss.parameters()], lr=1e-3)
+    network.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(inputs))
+        if per_class is not None:
+            # Samples of a class in groups, in random order; and the groups in random order.
+            order = order[labels[order].argsort(stable=True)]
+            groups = order[: len(order) - len(order) % per_class].view(-1, per_class)
+            order = groups[torch.randperm(len(groups))].flatten()
+        for index in order.split(batch_size):
+            known = {"index": index} if "index" in loss.wants else {}
+            optimizer.zero_grad()
+            loss(network(inputs[index]), labels[index], **known).backward()
+            optimizer.step()
+            loss.after_update()
+    return network.eval()
+
+
+@torch.no_grad()
+def recall_at_one(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
+    """Share of the rows whose nearest other row, by cosine, has their label."""
+    z = nn.functional.normalize(network(inputs))
+    nearest = (z @ z.T).fill_diagonal_(-2.0).argmax(1)
+    return float((labels[nearest] == labels).float().mean())
