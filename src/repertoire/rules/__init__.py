@@ -3,6 +3,7 @@
 from repertoire.rules._backprop import Backprop
 from repertoire.rules._base import MakeOptimizer, Rule
 from repertoire.rules._checkpoint import Checkpoint
+from repertoire.rules._gradcache import GradCache, cached_backward
 from repertoire.rules._sam import SAM
 
-__all__ = ["SAM", "Backprop", "Checkpoint", "MakeOptimizer", "Rule"]
+__all__ = ["SAM", "Backprop", "Checkpoint", "GradCache", "MakeOptimizer", "Rule", "cached_backward"]

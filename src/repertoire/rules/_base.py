@@ -73,7 +73,7 @@ class Rule:
         if accumulate > 1 and not method.separable:
             raise ConfigError(
                 "accumulate splits a batch into pieces, and this loss compares the samples of a batch with each other: "
-                "each piece would be contrasted only with itself. Use a smaller batch_size"
+                "each piece would be contrasted only with itself. Use --rule gradcache, or a smaller batch_size"
             )
 
     @property
