@@ -21,7 +21,7 @@ _CLIP = 3.0
 
 
 def individual_temperature_loss(
-    *views: Tensor, temperatures: Tensor, log_means: Tensor | None = None, decay: float = 0.2, spread: float = 6.0
+    *views: Tensor, temperatures: Tensor, log_means: Tensor | None = None, decay: float = 0.2, spread: float = 0.3
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Contrastive loss with a temperature and a running denominator for each sample.
 
@@ -59,10 +59,10 @@ def individual_temperature_loss(
         >>> from repertoire.losses import individual_temperature_loss
         >>> x = torch.eye(2)  # cosines 0 with the others: the expectation is 1
         >>> loss, gradient, log_means = individual_temperature_loss(x, x, temperatures=torch.tensor([0.1, 0.3]))
-        >>> loss  # 6 * 0.2 - 1
-        tensor(0.2000)
+        >>> loss  # 0.3 * 0.2 - 1
+        tensor(-0.9400)
         >>> gradient, log_means.exp()
-        (tensor([6., 6.]), tensor([1., 1.]))
+        (tensor([0.3000, 0.3000]), tensor([1., 1.]))
     """
     check_views(views)
     _check(decay, spread)
@@ -130,12 +130,13 @@ class IndividualTemperatures(ViewsLoss):
     Args:
         samples: of the data set; training supplies it.
         temperature: of each sample at the start, positive.
-        least_temperature: the least that a temperature may become, positive; 0.05 in the released code.
-        largest_temperature: the largest that it may become; 1 in the released code.
+        least_temperature: the least that a temperature may become, positive; 0.05 in the authors' library.
+        largest_temperature: the largest that it may become; 0.7 in the authors' library.
         spread: rho, how far from the empirical distribution the negatives may be, 0 or more; the larger, the smaller
-            the temperatures. 6 in the released code.
+            the temperatures, down to the least for all where it exceeds the logarithm of the number of negatives. 0.3
+            in the authors' library.
         decay: share of the old running mean in the new one, in [0, 1); 0.2 in the released code.
-        step: of a temperature down its gradient, 0 or more; 0.001 in the released code.
+        step: of a temperature down its gradient, 0 or more; 0.01 in the authors' library.
         momentum: share of the old direction of that step in the new one, in [0, 1); 0.1 in the released code.
 
     Attributes:
@@ -154,7 +155,7 @@ class IndividualTemperatures(ViewsLoss):
         >>> from repertoire.losses import IndividualTemperatures
         >>> loss = IndividualTemperatures(samples=5, temperature=0.2)
         >>> loss(torch.eye(2), torch.eye(2), index=torch.tensor([4, 0]))
-        tensor(0.2000)
+        tensor(-0.9400)
         >>> loss.temperatures
         tensor([0.1973, 0.2000, 0.2000, 0.2000, 0.1973])
     """
@@ -169,10 +170,10 @@ class IndividualTemperatures(ViewsLoss):
         samples: int,
         temperature: float = 0.1,
         least_temperature: float = 0.05,
-        largest_temperature: float = 1.0,
-        spread: float = 6.0,
+        largest_temperature: float = 0.7,
+        spread: float = 0.3,
         decay: float = 0.2,
-        step: float = 0.001,
+        step: float = 0.01,
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
