@@ -428,6 +428,15 @@ def test_a_temperature_is_positive(name, value):
 
 
 @pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
+def test_autocast_makes_no_difference(name):
+    loss = build(name).float()
+    embeddings, labels = inputs(loss, rows=64, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(embeddings, labels)
+    torch.testing.assert_close(found, loss(embeddings, labels))
+
+
+@pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
 def test_its_state_is_complete(name):
     """What a loss remembers or learns is in its state: a copy with that state goes on exactly."""
     loss, labels = build(name), torch.arange(N) % CLASSES

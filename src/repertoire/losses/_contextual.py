@@ -9,7 +9,7 @@ from torch import Tensor
 
 from repertoire.errors import ConfigError
 from repertoire.losses._base import EmbeddingLoss, check_embeddings
-from repertoire.losses._positives import group
+from repertoire.losses._positives import full_precision, group
 from repertoire.ops import unit_rows
 from repertoire.registry import register
 
@@ -36,6 +36,7 @@ class _Near(NamedTuple):
     half: Tensor
 
 
+@full_precision
 def contextual_loss(
     embeddings: Tensor,
     labels: Tensor,

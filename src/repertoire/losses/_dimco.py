@@ -8,13 +8,14 @@ from torch import Tensor
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses._base import EmbeddingLoss, check_embeddings
 from repertoire.losses._classes import at_least_float32
-from repertoire.losses._positives import group, poison
+from repertoire.losses._positives import full_precision, group, poison
 from repertoire.ops import class_sums
 from repertoire.registry import register
 
 __all__ = ["DIMCO", "dimco_codes", "dimco_loss"]
 
 
+@full_precision
 def dimco_loss(
     embeddings: Tensor,
     labels: Tensor,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from repertoire.errors import ConfigError
 from repertoire.losses._base import EmbeddingLoss, check_embeddings
-from repertoire.losses._positives import group
+from repertoire.losses._positives import full_precision, group
 from repertoire.losses._wrapped import WrappedLoss
 from repertoire.ops import class_sums, unit_rows
 from repertoire.registry import register
@@ -17,6 +17,7 @@ from repertoire.registry import register
 __all__ = ["EnergyConfusion", "energy_confusion"]
 
 
+@full_precision
 def energy_confusion(
     embeddings: Tensor,
     labels: Tensor,

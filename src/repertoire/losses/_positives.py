@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Unpack
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, Literal, NamedTuple, ParamSpec, Unpack
 
 import torch
 from torch import Tensor
@@ -16,11 +18,27 @@ __all__ = [
     "check_dimensions",
     "check_positive",
     "check_proxies",
+    "full_precision",
     "group",
     "mean_over",
     "poison",
     "warn_if_none",
 ]
+
+
+P = ParamSpec("P")
+Function = Callable[Concatenate[Tensor, P], Tensor]
+
+
+def full_precision(function: Function[P]) -> Function[P]:
+    """A loss whose matrix products are not made in half precision where autocast would make them so."""
+
+    @wraps(function)
+    def precise(embeddings: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return function(embeddings, *args, **kwargs)
+
+    return precise
 
 
 class Groups(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses._base import EmbeddingLoss, check_embeddings
-from repertoire.losses._positives import group, mean_over
+from repertoire.losses._positives import full_precision, group, mean_over
 from repertoire.losses._supcon import check_temperature, supcon_loss
 from repertoire.ops import class_sums, pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -15,6 +15,7 @@ from repertoire.registry import register
 __all__ = ["SoftContrastive", "soft_contrastive_loss"]
 
 
+@full_precision
 def soft_contrastive_loss(
     embeddings: Tensor,
     labels: Tensor,
@@ -75,16 +76,17 @@ def soft_contrastive_loss(
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
-    classes = len(groups.counts)
-    # The label of each class, to look its meaning up. That of a class without rows, which pads the counts, is unused.
     everything = labels if reference_labels is None else torch.cat([labels, reference_labels])
     index = groups.own if groups.within else torch.cat([groups.own, groups.other])
+    # As many as there are, for which an accelerator is waited for: padded to the rows, the matrix would be N x N.
+    classes = int(index.max()) + 1 if len(index) else 0
+    # The label of each class, to look its meaning up.
     label = everything.new_zeros(classes).scatter_(0, index, everything).long()
     meaning = unit_rows(label_embeddings.to(z.dtype))[label.clamp_min(0)] * (label >= 0)[:, None]
     delta = (meaning @ meaning.T).fill_diagonal_(1.0) / label_temperature
     # The largest delta is one over the temperature, which the ratio does not see.
     likeness = (delta - 1 / label_temperature).exp()
-    counts = groups.counts.to(z)
+    counts = groups.counts[:classes].to(z)
     mass = (likeness @ counts)[groups.own]
     sums = likeness @ class_sums(z if y is None else y, groups.other, classes)
     pulled = (z * sums[groups.own]).sum(1)
