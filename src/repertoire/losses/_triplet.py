@@ -158,7 +158,7 @@ def _strip_loss(
         d = distances(strip)
         same, positive = classes(strip, rows)
         ordered = d.masked_fill(same, torch.inf).sort(1).values
-        limit = d + margin
+        limit = d + (margin or 0.0)
         # The negatives within the margin of each positive come first in the order: their sum is a prefix.
         count = torch.searchsorted(ordered.detach(), limit.detach().contiguous())
         prefix = F.pad(ordered.masked_fill(ordered == torch.inf, 0.0).cumsum(1, dtype=torch.float64), (1, 0))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from repertoire.ops._tiles import Inputs, Plan, Tile, Walk, compute_dtype, inverse_lengths
+from repertoire.ops._tiles import Inputs, Plan, compute_dtype, inverse_lengths
+from repertoire.ops._walk import Tile, Walk
 
 __all__ = ["dense_gradients", "gradients", "wants_base"]
 

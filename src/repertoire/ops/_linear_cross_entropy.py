@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from repertoire.errors import ShapeError
-from repertoire.ops._reductions import add_powers
+from repertoire.ops._exponentials import add_powers
 from repertoire.ops._rows import unit_rows
-from repertoire.ops._tiles import Inputs, Plan, Walk, compute_dtype, inverse_lengths, tile_sides
+from repertoire.ops._tiles import Inputs, Plan, compute_dtype, inverse_lengths, tile_sides
+from repertoire.ops._walk import Walk
 
 __all__ = ["linear_cross_entropy"]
 

@@ -32,8 +32,9 @@ from typing import Unpack
 from torch import Tensor
 
 from repertoire.errors import ShapeError
-from repertoire.ops._reductions import FUNCTIONS, Function, LogSumExp, PairFunction, PairSum
+from repertoire.ops._exponentials import LogSumExp
 from repertoire.ops._rows import unit_rows
+from repertoire.ops._sums import FUNCTIONS, Function, PairFunction, PairSum
 from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype, make_plan
 
 __all__ = ["LARGEST_BOUND", "pair_logsumexp", "pair_sum", "prepare"]

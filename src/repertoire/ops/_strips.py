@@ -12,7 +12,8 @@ from torch import Tensor
 from repertoire.errors import ShapeError
 from repertoire.ops._backward import dense_gradients, gradients, wants_base
 from repertoire.ops._pairs import prepare
-from repertoire.ops._tiles import Inputs, Plan, Similarity, Tile, Walk, compute_dtype
+from repertoire.ops._tiles import Inputs, Plan, Similarity, compute_dtype
+from repertoire.ops._walk import Tile, Walk
 
 __all__ = ["pair_rows"]
 

@@ -194,6 +194,7 @@ class GradCache(Rule):
             return
         gradients = [p.grad for p in method.parameters() if p.grad is not None]
         flat = self.fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+        assert isinstance(flat, Tensor)
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 

@@ -1,0 +1,204 @@
+"""The walk over the tiles of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from repertoire.ops._tiles import Inputs, Plan, compute_dtype, leave_out
+
+__all__ = ["Tile", "Walk"]
+
+
+class Tile(NamedTuple):
+    """One tile: where it lies, the rows that made it, and its values."""
+
+    rows: slice
+    columns: slice
+    left: Tensor
+    right: Tensor
+    values: Tensor
+    """Scaled similarities; the fill value where a pair does not count."""
+    base: Tensor | None
+    """Similarities before scale and bias, where they were asked for."""
+    mirrored: bool
+    """Whether the tile stands for its transpose too."""
+
+
+class Walk:
+    """The tiles of a plan, one after the other, in memory that the next one overwrites.
+
+    Rows may be walked in an order of its own: what belongs to a row goes in through `arrange` and comes out through
+    `restore`.
+
+    Args:
+        plan: what to walk.
+        inputs: the rows, and what belongs to them.
+        fill: put where a pair does not count; nothing is left out if None.
+        factor: multiplies all values: log2(e) for those who want powers of two, which are three times cheaper.
+        base: whether the similarities before scale and bias are wanted.
+    """
+
+    def __init__(
+        self, plan: Plan, inputs: Inputs, *, fill: float | None, factor: float = 1.0, base: bool = False
+    ) -> None:
+        self.plan = plan
+        self.inputs = inputs
+        self.fill = fill
+        self.factor = factor
+        self.base = base
+        self._scale = plan.scale * factor
+        self._row_scale = self.arrange(inputs.row_scale)
+        self._bias, self._y_bias = self.arrange(inputs.bias), self.arrange_y(inputs.y_bias)
+        if factor != 1:
+            self._bias = None if self._bias is None else self._bias * factor
+            self._y_bias = None if self._y_bias is None else self._y_bias * factor
+        self._squares = self._y_squares = None
+        if plan.distances:
+            x, y = inputs.x, inputs.y
+            self._squares = self.arrange(plan.squared_lengths(x, inputs.x_factor))
+            self._y_squares = self._squares if y is None else self.arrange_y(plan.squared_lengths(y, None))
+        ordered = plan.order is not None
+        self._groups, self._y_groups = self.arrange(plan.groups), self.arrange_y(plan.y_groups)
+        self._step = plan.tall
+        self._lows = _ends(self._groups, self._step) if ordered else None
+        self._y_lows = _ends(self._y_groups, plan.tile) if ordered else None
+        self._exclude = self.arrange(plan.exclude)
+        if self._exclude is not None and plan.y_order is not None:
+            # Position of each row of y in the walk; one more at the end for -1.
+            place = torch.full((len(plan.y_order) + 1,), -1, dtype=torch.int64, device=plan.y_order.device)
+            place[plan.y_order] = torch.arange(len(plan.y_order), device=plan.y_order.device)
+            inside = (self._exclude >= 0) & (self._exclude < len(plan.y_order))
+            self._exclude = place[self._exclude.where(inside, len(plan.y_order))]
+
+    @overload
+    def arrange(self, values: Tensor) -> Tensor: ...
+
+    @overload
+    def arrange(self, values: None) -> None: ...
+
+    @overload
+    def arrange(self, values: Tensor | None) -> Tensor | None: ...
+
+    def arrange(self, values: Tensor | None) -> Tensor | None:
+        """What belongs to the rows of x, in the order of the walk."""
+        return values if values is None or self.plan.order is None else values[self.plan.order]
+
+    def arrange_y(self, values: Tensor | None) -> Tensor | None:
+        """What belongs to the rows of y, in the order of the walk."""
+        return values if values is None or self.plan.y_order is None else values[self.plan.y_order]
+
+    def restore(self, values: Tensor) -> Tensor:
+        """What was found for the rows of x, in the order in which they were given."""
+        return _restored(values, self.plan.order)
+
+    def restore_y(self, values: Tensor) -> Tensor:
+        """What was found for the rows of y, in the order in which they were given."""
+        return _restored(values, self.plan.y_order)
+
+    def left(self, rows: slice | Tensor) -> Tensor:
+        """Rows of x, counted in the order of the walk."""
+        chosen = rows if self.plan.order is None else self.plan.order[rows]
+        return self.plan.rows(self.inputs.x, self.inputs.x_factor, chosen)
+
+    def right(self, columns: slice) -> Tensor:
+        """Rows of y, counted in the order of the walk."""
+        chosen = columns if self.plan.y_order is None else self.plan.y_order[columns]
+        if self.plan.y_ready:
+            return self.inputs.other[chosen]
+        return self.plan.rows(self.inputs.other, self.inputs.other_factor, chosen)
+
+    def __iter__(self) -> Iterator[Tile]:
+        plan, x, y = self.plan, self.inputs.x, self.inputs.other
+        dtype = compute_dtype(x)
+        size = min(self._step, len(x)) * min(plan.tile, len(y))
+        buffer = x.new_empty(size, dtype=dtype)
+        spare = x.new_empty(size, dtype=dtype) if self.base else None
+        for rows in plan.slices(len(x), step=self._step):
+            left = self.left(rows)
+            for columns in plan.slices(len(y), rows.start if plan.symmetric else 0):
+                agreement = self._agreement(rows, columns)
+                if self.fill is not None and agreement == "none":
+                    continue
+                same = self.inputs.y is None and rows == columns
+                right = left if same else self.right(columns)
+                values = buffer[: len(left) * len(right)].view(len(left), len(right))
+                kept = None if spare is None else spare[: values.numel()].view(values.shape)
+                self.similarities(rows, columns, left, right, values, kept)
+                if self.fill is not None:
+                    self.leave_out(values, rows, columns, whole=agreement == "all")
+                yield Tile(rows, columns, left, right, values, kept, plan.symmetric and rows != columns)
+
+    def similarities(
+        self,
+        rows: slice | Tensor,
+        columns: slice,
+        left: Tensor,
+        right: Tensor,
+        values: Tensor,
+        kept: Tensor | None = None,
+    ) -> None:
+        """Writes a tile of scaled similarities."""
+        factor = self._scale
+        if self._squares is None or self._y_squares is None:
+            torch.addmm(values, left, right.T, beta=0, alpha=1.0 if kept is not None else factor, out=values)
+            if kept is not None:
+                kept.copy_(values)
+                values.mul_(factor)
+        else:
+            torch.addmm(self._y_squares[columns], left, right.T, alpha=-2, out=values)
+            values.add_(self._squares[rows, None]).clamp_min_(0)
+            if self.inputs.y is None and isinstance(rows, slice) and rows == columns:
+                values.fill_diagonal_(0)
+            if self.plan.similarity == "euclidean":
+                values.sqrt_()
+            if kept is not None:
+                kept.copy_(values)
+            if factor != 1:
+                values.mul_(factor)
+        if self._row_scale is not None:
+            values.mul_(self._row_scale[rows, None])
+        if self._bias is not None:
+            values.add_(self._bias[rows, None])
+        if self._y_bias is not None:
+            values.add_(self._y_bias[columns])
+
+    def leave_out(self, values: Tensor, rows: slice | Tensor, columns: slice, whole: bool = False) -> None:
+        """Fills a tile where a pair does not count; `whole` says that none is left out because of its groups."""
+        if self.fill is None:
+            return
+        groups, y_groups = (None, None) if whole else (self._groups, self._y_groups)
+        given = self.plan.mask, groups, y_groups, self._exclude, self.plan.exclude_self
+        leave_out(values, values, rows, columns, self.fill, self.plan.pairs, *given)
+
+    def _agreement(self, rows: slice, columns: slice) -> Literal["all", "some", "none"]:
+        """How many pairs of a tile count, as far as their groups are concerned."""
+        if self._lows is None or self._y_lows is None:
+            return "some"
+        low, high = self._lows[rows.start // self._step]
+        y_low, y_high = self._y_lows[columns.start // self.plan.tile]
+        if high < y_low or y_high < low:
+            return "all" if self.plan.pairs == "different" else "none"
+        if low == high == y_low == y_high:
+            return "all" if self.plan.pairs == "same" else "none"
+        return "some"
+
+
+def _restored(values: Tensor, order: Tensor | None) -> Tensor:
+    if order is None:
+        return values
+    result = torch.empty_like(values)
+    result[order] = values
+    return result
+
+
+def _ends(groups: Tensor | None, step: int) -> list[tuple[int, int]] | None:
+    """First and last group of each tile's rows, which are in the order of their groups."""
+    if groups is None or not len(groups):
+        return None
+    starts = torch.arange(0, len(groups), step)
+    ends = (starts + step).clamp_max(len(groups)) - 1
+    return list(zip(groups[starts].tolist(), groups[ends].tolist(), strict=True))
