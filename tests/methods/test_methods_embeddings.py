@@ -129,9 +129,10 @@ def test_a_loss_is_told_the_dimensions_the_samples_and_when_the_weights_have_cha
     method = Embedding(classifier(), loss, dimensions=6)
     assert loss.queue.memory.shape == (10, 6)
     assert any(name.startswith("loss.queue") for name in method.state_dict())
-    method.step(batch_of(2, [0, 1, 0, -1]))
+    method.step(batch_of(2, [0, 1, 0, -1], start=20))
     method.after_update()
-    assert sorted(loss.queue.labels.tolist()) == [-4, -4, 0, 0, 0, 0, 1, 1]
+    # An unlabelled sample keeps a label of its own over the batches.
+    assert sorted(loss.queue.labels.tolist()) == [-24, -24, 0, 0, 0, 0, 1, 1]
 
     loss = losses.SubclassContrastive(samples=20)
     method = Embedding(classifier(), loss)

@@ -77,8 +77,8 @@ class Embedding(Method):
         count = len(batch.views)
         labels = batch.targets.repeat(count)
         if isinstance(self.loss, EmbeddingLoss):
-            # An unlabelled sample is a class of its own: its views are its only positives.
-            own = -1 - torch.arange(len(batch), device=labels.device).repeat(count)
+            # An unlabelled sample is a class of its own, also in the memory of a loss: its views are its only positives.
+            own = -1 - batch.index.to(labels.device).repeat(count)
             known = {"index": batch.index.repeat(count)} if "index" in self.loss.wants else {}
             loss = self.loss(projected, torch.where(labels < 0, own, labels), **known)
         else:
