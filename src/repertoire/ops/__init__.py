@@ -1,12 +1,14 @@
 """The numerics that several families share, each written once."""
 
+from repertoire.ops._chosen import pair_values
 from repertoire.ops._covariance import covariance, cross_square
-from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk, pair_values
+from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk
 from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import of_all_ranks
+from repertoire.ops._ring import ring_logsumexp, ring_max, ring_min, ring_sum
 from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._sorting import soft_last, soft_sort
 from repertoire.ops._strips import pair_rows
@@ -38,6 +40,10 @@ __all__ = [
     "pair_sum",
     "pair_topk",
     "pair_values",
+    "ring_logsumexp",
+    "ring_max",
+    "ring_min",
+    "ring_sum",
     "soft_last",
     "soft_sort",
     "unit_rows",
