@@ -200,7 +200,7 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "backbones": ("in_channels", "image_size"),
     "losses": ("weight", "counts", "num_classes", "samples"),
     "heads": ("in_features", "num_classes"),
-    "methods": ("model", "loss", "image_size"),
+    "methods": ("model", "loss", "image_size", "samples"),
     "auxiliaries": ("site",),
 }
 

@@ -94,6 +94,19 @@ def test_evaluate_prints_a_row_per_class_and_writes_metrics(run: train.Run, phot
     assert (run.path / "evaluation-test" / "metrics.json").exists()
 
 
+def test_evaluate_probes_the_features(run: train.Run, capsys):
+    for kind, said in (("knn", "nearest"), ("linear", "logistic regression")):
+        status, out, err = run_cli(capsys, "evaluate", run.path, "--probe", kind)
+        assert status == 0, err
+        assert said in out
+        metrics = json.loads((run.path / f"evaluation-test-{kind}" / "metrics.json").read_text())
+        assert metrics["probe"]["kind"] == kind
+        assert 0 <= metrics["accuracy"] <= 1
+    status, _, err = run_cli(capsys, "evaluate", run.path, "--probe", "knm")
+    assert status == 2
+    assert "knn" in err
+
+
 def test_evaluate_refuses_a_class_that_the_run_does_not_know(run: train.Run, tmp_path: Path, capsys):
     (tmp_path / "stranger").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "stranger" / "a.png")

@@ -11,11 +11,13 @@ from repertoire import backbones, heads, losses, registry
 from repertoire.data import Batch
 from repertoire.methods import Classifier, Method, Normalize
 
+#: The loss that each method is tested with; None for one that has a loss of its own.
 LOSSES = {
     "supervised": losses.CrossEntropy,
     "embedding": losses.SupCon,
     "dropout-views": losses.SupCon,
     "relu-embedding": losses.SupCon,
+    "simclr": None,
 }
 
 
@@ -25,7 +27,9 @@ def method(request: pytest.FixtureRequest) -> Method:
     torch.manual_seed(0)
     net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
     model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 3))
-    return registry.build("methods", request.param, model=model, loss=LOSSES[request.param](), image_size=8)
+    loss = LOSSES[request.param]
+    given = {"model": model, "image_size": 8, "samples": 6} | ({"loss": loss()} if loss else {})
+    return registry.build("methods", request.param, **given)
 
 
 def batch_for(method: Method, count: int = 6) -> Batch:
@@ -46,7 +50,9 @@ def test_a_step_gives_a_finite_scalar_and_detached_logs(method: Method):
 def test_every_parameter_gets_a_gradient(method: Method):
     method.step(batch_for(method)).loss.backward()
     for name, parameter in method.named_parameters():
-        assert parameter.grad is not None, name
+        # A teacher follows the network without gradients.
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.requires_grad or name.startswith("teacher"), name
 
 
 def test_the_state_is_complete(method: Method):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,13 @@ import typer
 from repertoire.cli.predict import RunArgument
 
 __all__ = ["evaluate"]
+
+
+class ProbeKind(StrEnum):
+    """What is fitted to frozen features."""
+
+    knn = "knn"
+    linear = "linear"
 
 
 def evaluate(
@@ -23,11 +31,20 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Where to write the metrics as JSON.", show_default=False)
     ] = None,
+    probe: Annotated[
+        ProbeKind | None,
+        typer.Option(
+            "--probe",
+            help="Score the features in place of the classifier: fit nearest neighbours or a linear classifier to the "
+            "training images, and evaluate that.",
+            show_default=False,
+        ),
+    ] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Go on without images that cannot be used.")
     ] = False,
 ) -> None:
-    """Print accuracy, calibration and a row per class, and write metrics.json."""
+    """Print accuracy, calibration and a row per class, and write metrics.json. With --probe, those of the features."""
     from repertoire import registry
     from repertoire.data import load_folder_set
     from repertoire.errors import DataError, ascii_path
@@ -45,10 +62,14 @@ def evaluate(
             )
         images = load_folder_set(data, classes=opened.classes, skip_unreadable=skip_unreadable, **opened.reading)
         name = Path(data).resolve().name or "data"
-    metrics = opened.evaluate(images)
-    if registry.parse(opened.config.rule).name == "local":
-        metrics.update(opened.exit_curve(images))
-    target = out or _free(opened.path, f"evaluation-{name}") / "metrics.json"
+    if probe is not None:
+        metrics = opened.probe(probe.value, images)
+    else:
+        metrics = opened.evaluate(images)
+        if registry.parse(opened.config.rule).name == "local":
+            metrics.update(opened.exit_curve(images))
+    stem = f"evaluation-{name}" if probe is None else f"evaluation-{name}-{probe}"
+    target = out or _free(opened.path, stem) / "metrics.json"
     write_json(target, metrics)
     _print(metrics)
     typer.echo(f"metrics: {target}")
@@ -84,6 +105,8 @@ def _print(metrics: dict[str, Any]) -> None:
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         )
     low, high = metrics["accuracy_interval"]
+    if "probe" in metrics:
+        _print_probe(metrics["probe"])
     typer.echo(
         f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {metrics['images']} images, "
         f"balanced {metrics['balanced_accuracy']:.1%}, macro F1 {metrics['macro_f1']:.3f}, "
@@ -91,6 +114,14 @@ def _print(metrics: dict[str, Any]) -> None:
     )
     if "exits" in metrics:
         _print_exits(metrics)
+
+
+def _print_probe(probe: dict[str, Any]) -> None:
+    fitted = f"frozen features of {probe['trained_on']} training images"
+    if probe["kind"] == "knn":
+        typer.echo(f"probe: weighted vote of the {probe['neighbours']} nearest of the {fitted}, by cosine")
+    else:
+        typer.echo(f"probe: logistic regression on the {fitted}")
 
 
 def _print_exits(metrics: dict[str, Any]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import EmbeddingLoss, LogitsLoss, Loss
 from repertoire.methods._base import Method, Step
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._readout import read_out
 from repertoire.registry import register
 
 __all__ = ["Embedding"]
@@ -77,22 +77,15 @@ class Embedding(Method):
         count = len(batch.views)
         labels = batch.targets.repeat(count)
         if isinstance(self.loss, EmbeddingLoss):
-            # An unlabelled sample is a class of its own, also in the memory of a loss: its views are its only positives.
+            # An unlabelled sample is a class of its own, in the memory of a loss too: its views are its only positives.
             own = -1 - batch.index.to(labels.device).repeat(count)
             known = {"index": batch.index.repeat(count)} if "index" in self.loss.wants else {}
             loss = self.loss(projected, torch.where(labels < 0, own, labels), **known)
         else:
             known = {"index": batch.index} if "index" in self.loss.wants else {}
             loss = self.loss(*projected.chunk(count), **known)
-        outputs = self.model.head.outputs(features.detach(), labels)
-        # Unlabelled samples (-1) train the encoder and leave the read-out alone.
-        total = sum(
-            weight * F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") for weight, logits in outputs
-        )
-        readout = total / (labels >= 0).sum().clamp_min(1)
-        accuracy = (outputs[0][1].detach().argmax(1) == labels).float().mean()
-        logs = {"loss": loss.detach(), "readout_loss": readout.detach(), "accuracy": accuracy}
-        return Step(loss + readout, logs)
+        readout, logs = read_out(self.model.head, features, labels)
+        return Step(loss + readout, {"loss": loss.detach(), **logs})
 
     def after_update(self) -> None:
         self.loss.after_update()

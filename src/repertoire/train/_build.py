@@ -127,6 +127,15 @@ def build_loss(config: TrainConfig, counts: np.ndarray, samples: int | None = No
     return registry.build("losses", config.loss, **context, weight=torch.tensor(weight, dtype=torch.float32))
 
 
-def build_method(config: TrainConfig, model: Classifier, loss: Loss) -> Method:
-    """The method around a classifier and a loss."""
-    return registry.build("methods", config.method, model=model, loss=loss, image_size=config.size)
+def build_method(config: TrainConfig, model: Classifier, loss: Loss, samples: int | None = None) -> Method:
+    """The method around a classifier and a loss, told the number of training images if it asks for it.
+
+    Raises:
+        ConfigError: a loss was chosen for a method that has one of its own.
+    """
+    name = registry.parse(config.method).name
+    own = "loss" not in registry.options(registry.get("methods", name).factory)
+    if own and config.loss != TrainConfig.model_fields["loss"].default:
+        raise ConfigError(f"method {name!r} has a loss of its own, found --loss {config.loss}; leave --loss out")
+    context = {"model": model, "loss": loss, "image_size": config.size}
+    return registry.build("methods", config.method, **context, **({} if samples is None else {"samples": samples}))

@@ -199,7 +199,7 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
     )
     if config.weights is not None and not saved:
         load_weights(model.backbone, config.weights)
-    method = build_method(config, model, build_loss(config, splits.train.counts(), len(splits.train)))
+    method = build_method(config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train))
     if method.needs_labels and (splits.train.labels < 0).any():
         splits, note = _labelled(splits)
         info["notes"] = [*info["notes"], note] if fresh else info["notes"]

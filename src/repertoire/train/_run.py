@@ -17,7 +17,7 @@ from torch import Tensor
 from repertoire import registry
 from repertoire.data import ImageSet, Splits, plain
 from repertoire.data import load as load_data
-from repertoire.errors import CheckpointError, RepertoireWarning, RunError, ShapeError
+from repertoire.errors import CheckpointError, RepertoireWarning, RunError, ShapeError, UnknownName
 from repertoire.local import Exits, Local
 from repertoire.methods import Classifier
 from repertoire.train import _checkpoint
@@ -25,6 +25,7 @@ from repertoire.train._build import build_classifier, import_plugins
 from repertoire.train._config import TrainConfig
 from repertoire.train._directory import RunDirectory
 from repertoire.train._metrics import Outputs, exit_table, outputs, score
+from repertoire.train._probe import PROBES, Probe, probe_outputs
 
 __all__ = ["Run"]
 
@@ -247,6 +248,29 @@ class Run:
         if images.classes != self.classes:
             raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
         return score(outputs(self.model, images, batch_size=batch_size), self.classes)
+
+    def probe(self, kind: Probe = "knn", images: ImageSet | None = None, *, batch_size: int = 256) -> dict[str, Any]:
+        """Metrics of a classifier on the frozen features, fitted to the run's training images without augmentation.
+
+        Args:
+            kind: "knn", the vote of the 20 nearest training images by cosine, weighted with a temperature of 0.07; or
+                "linear", logistic regression on standardised features.
+            images: labelled images with this run's classes; the run's own test images if None.
+
+        Returns:
+            What `evaluate` gives, of the probe in place of the run's own head, and what the probe was under `probe`.
+
+        Raises:
+            RunError: images of other classes, or training images of fewer than two. UnknownName: no such probe.
+        """
+        images = self.splits.test if images is None else images
+        if images.classes != self.classes:
+            raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
+        if kind not in PROBES:
+            raise UnknownName("probe", kind, list(PROBES))
+        seen, unseen = (outputs(self.model, part, batch_size=batch_size) for part in (self.splits.train, images))
+        result, about = probe_outputs(kind, seen, unseen, len(self.classes))
+        return {**score(result, self.classes), "probe": about}
 
     def read(self, paths: Iterable[str | os.PathLike[str]]) -> Tensor:
         """Image files as the model wants them: float `[N, C, size, size]` in [0, 1].
