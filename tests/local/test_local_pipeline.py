@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def succeeded(found: list[tuple[int, str]]) -> None:
 @pytest.fixture(scope="module")
 def two(launch) -> list[tuple[int, str]]:
     """What two processes had to say; they do one thing after the other, because starting them takes longest."""
-    return launch(2, "exact,rules,refusals,nonfinite")
+    return launch(2, "exact,rules,overlap,refusals,nonfinite")
 
 
 @pytest.mark.slow
@@ -68,6 +70,11 @@ def test_stages_times_replicas_give_the_weights_of_data_parallelism(launch, tmp_
 
 
 @pytest.mark.slow
+def test_two_processes_work_at_the_same_time(two):
+    assert all("overlap passed" in output for _, output in two), two
+
+
+@pytest.mark.slow
 def test_what_cannot_be_a_pipeline_is_refused(two):
     assert all("refusals passed" in output for _, output in two), two
 
@@ -87,6 +94,13 @@ def test_processes_do_not_wait_for_one_that_is_gone(launch, what: str, tmp_path:
         assert float(seconds) < 10
         assert "process 1 of 3 (block" in message
         assert "is gone or no longer answers" in message
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs():
+    script = WORKER.parents[2] / "benchmarks" / "pipeline.py"
+    done = subprocess.run([sys.executable, script, "--quick"], capture_output=True, text=True, check=True, timeout=300)
+    assert re.search(r"\| resnet20, 4 blocks, linear, batch 16 \| \d+ \| \d+ \| [\d.]+ \(", done.stdout), done.stdout
 
 
 def test_a_pipeline_needs_processes():
