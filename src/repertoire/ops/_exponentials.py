@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -42,6 +45,8 @@ class LogSumExp(torch.autograd.Function):
 def logsumexp(plan: Plan, bounded: bool, inputs: Inputs) -> Tensor:
     """Log-sum-exp `[N]`, without a running maximum if the values are bounded."""
     x = inputs.x
+    if (kernels := _kernels(plan, inputs)) is not None:
+        return kernels.logsumexp(plan, inputs)
     with torch.autocast(x.device.type, enabled=False):
         walk = Walk(plan, inputs, fill=-torch.inf, factor=power_factor(plan))
         power = power_of(walk)
@@ -68,6 +73,8 @@ def logsumexp_gradients(
     plan: Plan, bounded: bool, inputs: Inputs, lse: Tensor, grad: Tensor, wants: Sequence[bool]
 ) -> list[Tensor | None]:
     """Gradients of the inputs. The log-sum-exp may be that over more pairs than those of the inputs."""
+    if (kernels := _kernels(plan, inputs)) is not None:
+        return [*kernels.gradients(plan, inputs, lse, grad, wants[0], wants[1]), None, None, None, None]
     walk = Walk(plan, inputs, fill=-torch.inf, factor=power_factor(plan), base=wants_base(plan, wants))
     power = power_of(walk)
     # A row without pairs has lse = -inf; +inf in its place makes its softmax zero instead of not a number.
@@ -88,6 +95,14 @@ def logsumexp_gradients(
         return power(values.sub_(shift[tile.rows, None])).mul_(weight[tile.rows, None]).add_(across)
 
     return gradients(walk, wants, slope)
+
+
+def _kernels(plan: Plan, inputs: Inputs) -> ModuleType | None:
+    """The kernels for accelerators, where there is one, Triton is installed, and they do what is asked."""
+    if inputs.x.device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    kernels = importlib.import_module("repertoire.ops._triton_pairs")
+    return kernels if kernels.fits(plan, inputs) else None
 
 
 def power_factor(plan: Plan) -> float:
