@@ -18,6 +18,10 @@ LOSSES = {
     "dropout-views": losses.SupCon,
     "relu-embedding": losses.SupCon,
     "simclr": None,
+    "byol": None,
+    "simsiam": None,
+    "moco": None,
+    "dino": None,
 }
 
 

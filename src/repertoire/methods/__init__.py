@@ -1,21 +1,31 @@
 """What is optimised: a method owns its modules and turns a batch into a loss."""
 
 from repertoire.methods._base import Method, Step
+from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
+from repertoire.methods._dino import DINO
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._moco import MoCo
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._simclr import SimCLR
+from repertoire.methods._simsiam import SimSiam
 from repertoire.methods._supervised import Supervised
+from repertoire.methods._teacher import Teacher
 
 __all__ = [
+    "BYOL",
+    "DINO",
     "Classifier",
     "DropoutViews",
     "Embedding",
     "Method",
+    "MoCo",
     "Normalize",
     "ReLUEmbedding",
     "SimCLR",
+    "SimSiam",
     "Step",
     "Supervised",
+    "Teacher",
 ]

@@ -1,0 +1,124 @@
+"""DINO: a student learns the soft assignments of its slow copy, which are centred and sharpened."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.errors import ConfigError
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._mlp import check_widths
+from repertoire.methods._two_networks import TwoNetworks
+from repertoire.ops import of_all_ranks
+from repertoire.registry import register
+
+__all__ = ["DINO"]
+
+
+class _Prototypes(nn.Module):
+    """A perceptron with a bottleneck of unit length, and cosines with learned prototypes."""
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+        super().__init__()
+        layers = [nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
+        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(F.normalize(self.layers(features)), F.normalize(self.prototypes))
+
+
+@register("methods", "dino")
+class DINO(TwoNetworks):
+    r"""DINO: pretraining without labels or negatives; a student learns the soft classes that its slow copy assigns.
+
+    Caron et al., *Emerging Properties in Self-Supervised Vision Transformers* (2021). With the outputs g_s of the
+    student and g_t of the teacher, cosines with K prototypes, and a centre c:
+
+    .. math::
+        \ell = -\frac{1}{2} \sum_{u \ne v} \mathrm{softmax}\Bigl(\frac{g_t(x_u) - c}{\tau_t}\Bigr) \cdot
+            \log \mathrm{softmax}\Bigl(\frac{g_s(x_v)}{\tau_s}\Bigr), \qquad
+        c \leftarrow m_c\,c + (1 - m_c)\,\overline{g_t}
+
+    over the pairs of the two views; the loss is the mean over the batch. Centring keeps one prototype from winning,
+    sharpening (a smaller temperature of the teacher) keeps all from being equal. The paper's further, smaller crops are
+    left out, and so are the warm-up of the teacher's temperature and the first epoch in which prototypes stand still.
+
+    Args:
+        model: normalisation, backbone and head; the head is the read-out.
+        prototypes: K. The paper's 65536 is for the million images of ImageNet.
+        student_temperature: tau_s, positive.
+        teacher_temperature: tau_t, positive and smaller.
+        momentum: of the teacher, in [0, 1]; 0.99 or less for a run of a few thousand steps.
+        steps: updates of the whole run, over which the momentum rises to one as a cosine, as in the paper; constant
+            if None.
+        centre_momentum: m_c, in [0, 1].
+        hidden: width of the projector's two hidden layers; the backbone's own width if None.
+        bottleneck: width of the space in which the prototypes lie.
+
+    Attributes:
+        centre: float `[K]`.
+
+    Raises:
+        ConfigError: widths, temperatures or steps that are not positive, or a momentum out of range.
+
+    Example:
+        >>> import torch
+        >>> from repertoire import backbones, heads
+        >>> from repertoire.data import Batch
+        >>> from repertoire.methods import DINO, Classifier, Normalize
+        >>> net = backbones.ConvNet(in_channels=1, image_size=4, width=4, depth=1)
+        >>> method = DINO(Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2)), prototypes=8)
+        >>> batch = Batch((torch.rand(4, 1, 4, 4), torch.rand(4, 1, 4, 4)), torch.full((4,), -1), torch.arange(4))
+        >>> method.step(batch).loss.backward()
+        >>> method.after_update()  # after the step of the optimiser: teacher and centre follow
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        model: Classifier,
+        prototypes: int = 4096,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        momentum: float = 0.996,
+        steps: int | None = None,
+        centre_momentum: float = 0.9,
+        hidden: int | None = None,
+        bottleneck: int = 256,
+    ) -> None:
+        check_widths(prototypes=prototypes, hidden=hidden, bottleneck=bottleneck)
+        if not (student_temperature > 0 and teacher_temperature > 0):
+            raise ConfigError(
+                f"temperatures must be positive, found {student_temperature} for the student and "
+                f"{teacher_temperature} for the teacher"
+            )
+        if not 0 <= centre_momentum <= 1:
+            raise ConfigError(f"centre_momentum must be in [0, 1], found {centre_momentum}")
+        width = model.backbone.out_features
+        super().__init__(model, _Prototypes(width, hidden or width, bottleneck, prototypes), momentum, steps)
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.centre_momentum = centre_momentum
+        self.register_buffer("centre", torch.zeros(prototypes))
+        self._mean: Tensor | None = None
+
+    def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        first, second = views
+        features = self.model.embed(torch.cat([first, second]))
+        student = self.projector(features).float() / self.student_temperature
+        teacher = self.teacher(torch.cat([second, first])).float()
+        if self.training:
+            self._mean = teacher.mean(0)
+        targets = ((teacher - self.centre) / self.teacher_temperature).softmax(1)
+        return -(targets * student.log_softmax(1)).sum(1).mean(), features
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Teacher and centre follow."""
+        super().after_update()
+        if self._mean is not None:
+            self.centre.lerp_(of_all_ranks(self._mean[None]).mean(0), 1 - self.centre_momentum)
+            self._mean = None

@@ -1,0 +1,176 @@
+"""Methods in which a network learns from a slow copy of itself, or from itself, against their formulas."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repertoire import backbones, heads
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.methods import BYOL, DINO, Classifier, Method, MoCo, Normalize, SimSiam, Teacher
+from repertoire.rules import Backprop
+
+
+def classifier(classes: int = 3) -> Classifier:
+    torch.manual_seed(0)
+    net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
+    return Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, classes))
+
+
+def batch_of(seed: int = 0, count: int = 6, views: int = 2) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(views))
+    return Batch(images, torch.arange(count) % 3, torch.arange(count))
+
+
+def train(method: Method, seeds: range) -> list[float]:
+    method.train()
+    rule = Backprop()
+    rule.setup(method, lambda module: torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1))
+    return [float(rule.step(method, batch_of(seed, views=method.views))["loss"]) for seed in seeds]
+
+
+MADE = {
+    "byol": lambda: BYOL(classifier(), momentum=0.9, steps=8, dimensions=5),
+    "simsiam": lambda: SimSiam(classifier(), dimensions=8),
+    "moco": lambda: MoCo(classifier(), momentum=0.9, queue=8, dimensions=5),
+    "dino": lambda: DINO(classifier(), momentum=0.9, prototypes=7, bottleneck=4),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_run_that_resumes_goes_on_exactly(name):
+    """Everything that a step depends on is in the state."""
+    torch.manual_seed(1)
+    method = MADE[name]()
+    train(method, range(3))
+    other = copy.deepcopy(method)
+    for tensor in (*other.parameters(), *other.buffers()):
+        tensor.data.zero_()
+    other.load_state_dict(method.state_dict())
+    assert train(method, range(3, 6)) == train(other, range(3, 6))
+    for mine, theirs in zip(method.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_rehearsal_leaves_no_trace(name):
+    method = MADE[name]().eval()
+    before = copy.deepcopy(method.state_dict())
+    with torch.no_grad():
+        method.step(batch_of())
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(getattr(method, kept, None) is None for kept in ("_keys", "_mean"))
+
+
+def test_the_teacher_is_the_moving_average_and_slows_down():
+    student = nn.Linear(3, 2)
+    teacher = Teacher(student, momentum=0.8, steps=4)
+    expected = student.weight.detach().double()
+    for step in range(6):
+        with torch.no_grad():
+            student.weight.add_(1.0)
+        teacher.follow(student)
+        momentum = 1 - (1 - 0.8) * (math.cos(math.pi * min(step, 4) / 4) + 1) / 2
+        expected = momentum * expected + (1 - momentum) * student.weight.detach().double()
+        torch.testing.assert_close(teacher.network.weight.double(), expected, rtol=1e-5, atol=1e-6)
+    still = teacher.network.weight.clone()
+    teacher.follow(student)
+    assert torch.equal(teacher.network.weight, still)
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize(("momentum", "steps"), [(1.1, None), (-0.1, None), (0.9, 0)])
+def test_a_teacher_out_of_range_is_refused(momentum, steps):
+    with pytest.raises(ConfigError):
+        Teacher(nn.Linear(1, 1), momentum, steps)
+
+
+def test_byol_is_its_formula():
+    method = BYOL(classifier(), dimensions=5).eval()
+    with torch.no_grad():
+        for parameter in method.teacher.parameters():
+            parameter.mul_(1.3)
+    first, second = batch_of().views
+    logged = method.step(batch_of()).logs["loss"]
+    total = 0.0
+    for one, other in ((first, second), (second, first)):
+        q = method.predictor(method.projector(method.model.embed(one))).double()
+        z = method.teacher(other).double()
+        total += (q / q.norm(dim=1, keepdim=True) - z / z.norm(dim=1, keepdim=True)).square().sum(1).mean()
+    torch.testing.assert_close(logged.double(), total, rtol=1e-5, atol=1e-6)
+
+
+def test_simsiam_is_its_formula_and_its_targets_take_no_gradient():
+    method = SimSiam(classifier(), dimensions=8).eval()
+    batch = batch_of()
+    features = torch.cat([method.model.embed(view) for view in batch.views]).detach().requires_grad_()
+    step = method.objective(features, batch)
+    z1, z2 = method.projector(features).chunk(2)
+    p1, p2 = method.predictor(z1), method.predictor(z2)
+    expected = -(F.cosine_similarity(p1, z2.detach()).mean() + F.cosine_similarity(p2, z1.detach()).mean()) / 2
+    torch.testing.assert_close(step.logs["loss"], expected.detach())
+    (found,) = torch.autograd.grad(step.loss, features, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected, features)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_moco_is_its_formula_and_its_queue_holds_the_last_keys():
+    method = MoCo(classifier(), momentum=0.5, queue=10, dimensions=5, temperature=0.3).train()
+    keys = []
+    for seed in range(3):
+        batch = batch_of(seed)
+        before = method.queue.rows.clone()
+        step = method.step(batch)
+        # The teacher passes once more in evaluation of the formula, which changes nothing but running statistics.
+        k = F.normalize(method.teacher(batch.views[1]))
+        q = F.normalize(method.projector(method.model.embed(batch.views[0])))
+        others = before.double() if seed else k.double()
+        positive = (q * k).sum(1).double() / 0.3
+        negative = (q.double() @ others.T / 0.3).exp().sum(1) + (positive.exp() if seed else 0)
+        torch.testing.assert_close(step.logs["loss"].double(), (negative.log() - positive).mean(), rtol=1e-4, atol=1e-5)
+        keys.append(k)
+        method.after_update()
+    held = {tuple(row) for row in method.queue.rows.mul(1e4).round().long().tolist()}
+    assert held == {tuple(row) for row in torch.cat(keys)[-10:].mul(1e4).round().long().tolist()}
+
+
+def test_dino_is_its_formula_and_its_centre_follows():
+    method = DINO(classifier(), prototypes=7, bottleneck=4, centre_momentum=0.75).train()
+    method.centre.copy_(torch.linspace(-0.1, 0.1, 7))
+    old, batch = method.centre.clone(), batch_of()
+    step = method.step(batch)
+    together = torch.cat(batch.views)
+    with torch.no_grad():
+        student = method.student(together).chunk(2)
+        # Batch normalisation does not mind the order of the views.
+        teacher = method.teacher(together).chunk(2)
+    total = 0.0
+    for u, v in ((0, 1), (1, 0)):
+        target = F.softmax((teacher[u] - old) / 0.04, 1)
+        total += -(target * F.log_softmax(student[v] / 0.1, 1)).sum(1).mean() / 2
+    torch.testing.assert_close(step.logs["loss"], total, rtol=1e-4, atol=1e-5)
+    method.after_update()
+    torch.testing.assert_close(method.centre, 0.75 * old + 0.25 * torch.cat(teacher).mean(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BYOL(classifier(), dimensions=0),
+        lambda: SimSiam(classifier(), bottleneck=0),
+        lambda: MoCo(classifier(), queue=0),
+        lambda: DINO(classifier(), teacher_temperature=0.0),
+        lambda: DINO(classifier(), centre_momentum=2.0),
+    ],
+)
+def test_options_out_of_range_are_refused(make):
+    with pytest.raises(ConfigError):
+        make()
