@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from repertoire.errors import Interrupted, RepertoireError, RepertoireWarning, ascii_path
+from repertoire.errors import Interrupted, RankLost, RepertoireError, RepertoireWarning, ascii_path
 
 __all__ = ["build_app", "main"]
 
@@ -22,14 +22,16 @@ Start with:  repertoire train PHOTOS/   where PHOTOS has a directory of images f
 
 
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The command tree. The options of `train` are read off its configuration only when `arguments` ask for them."""
-    from repertoire.cli import catalogue, claims, evaluate, explain, export, papers, predict, report, train
+    """The command tree. Options of `train` and `plan` are read off the configuration only if `arguments` name them."""
+    from repertoire.cli import catalogue, claims, evaluate, explain, export, papers, plan, predict, report, train
 
     app = typer.Typer(
         name="repertoire", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
     )  # fmt: skip
-    app.command("train")(train.make_command() if "train" in arguments else train.outline)
+    configured = "train" in arguments or "plan" in arguments
+    app.command("train")(train.make_command() if configured else train.outline)
+    app.command("plan")(plan.make_command() if configured else plan.outline)
     app.command("evaluate")(evaluate.evaluate)
     app.command("predict")(predict.predict)
     app.command("embed")(predict.embed)
@@ -59,13 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    if "train" in arguments or "plan" in arguments:
+        from repertoire.cli.train import complete
+
+        arguments = complete(arguments)
     warnings.showwarning = _show_warning
     try:
         build_app(arguments)(args=arguments, prog_name="repertoire")
     except RepertoireError as error:
         if debug:
             raise
-        if os.environ.get("RANK", "0") == "0":  # under torchrun, one rank speaks for all
+        # Under torchrun one rank speaks for all, unless it is the one that is gone.
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, RankLost):
             print(f"repertoire: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
     except OSError as error:

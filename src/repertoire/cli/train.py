@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import typer
 
-__all__ = ["make_command", "outline"]
+__all__ = ["complete", "config_parameters", "fields_of", "finished", "input_parameters", "make_command", "outline"]
 
 SUMMARY = "Train a classifier on a folder with a directory of images per class."
 
@@ -31,15 +32,8 @@ outline.__doc__ = SUMMARY
 
 def make_command() -> Callable[..., None]:
     """The command, with an option for each field of the configuration."""
-    from repertoire.train._config import TrainConfig
-
     parameters = [
-        _parameter("data", str | None, typer.Argument(help=_help("data"), show_default=False)),
-        _parameter(
-            "config",
-            Path | None,
-            typer.Option("-c", "--config", help="A YAML file with options; the command line overrides it."),
-        ),
+        *input_parameters(),
         _parameter(
             "out",
             Path | None,
@@ -51,7 +45,40 @@ def make_command() -> Callable[..., None]:
             "report", bool, typer.Option("--report/--no-report", help="Write report.html when training is over."), True
         ),
         _parameter("quiet", bool, typer.Option("-q", "--quiet", help="Show nothing but the result."), False),
+        *config_parameters(),
     ]
+
+    def train(**given: Any) -> None:
+        _train(given)
+
+    return finished(train, DETAILS, parameters)
+
+
+def finished(command: Callable[..., None], text: str, parameters: list[inspect.Parameter]) -> Callable[..., None]:
+    """The function with the signature that the command line is read by."""
+    command.__doc__ = text
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def input_parameters() -> list[inspect.Parameter]:
+    """The data, and a file with options."""
+    return [
+        _parameter("data", str | None, typer.Argument(help=_help("data"), show_default=False)),
+        _parameter(
+            "config",
+            Path | None,
+            typer.Option("-c", "--config", help="A YAML file with options; the command line overrides it."),
+        ),
+    ]
+
+
+def config_parameters(aliases: Mapping[str, str] = MappingProxyType({})) -> list[inspect.Parameter]:
+    """An option for each field of the configuration but the data; `aliases` are second flags, by field."""
+    from repertoire.train._config import TrainConfig
+
+    parameters = []
     for name, field in TrainConfig.model_fields.items():
         if name == "data":
             continue
@@ -62,16 +89,39 @@ def make_command() -> Callable[..., None]:
         if field.annotation is bool:
             option = typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text, show_default=False)
         else:
-            option = typer.Option(flag, help=help_text, show_default=False)
+            flags = [flag, aliases[name]] if name in aliases else [flag]
+            option = typer.Option(*flags, help=help_text, show_default=False)
         parameters.append(_parameter(name, _option_type(field.annotation), option))
+    return parameters
 
-    def train(**given: Any) -> None:
-        _train(given)
 
-    train.__doc__ = DETAILS
-    train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    train.__annotations__ = {p.name: p.annotation for p in parameters}
-    return train
+def fields_of(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are set: by the file, and by the command line, which overrides it.
+
+    Raises:
+        ConfigError: none of them says what the data is.
+    """
+    from repertoire.errors import ConfigError
+
+    chosen = {name: value for name, value in given.items() if value is not None and value != []}
+    fields = {**(_from_file(config) if config else {}), **chosen}
+    if "data" not in fields:
+        raise ConfigError("say what to train on: repertoire train PHOTOS/, or digits to try it out")
+    return fields
+
+
+def complete(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the number that `--pipeline` may leave out.
+
+    >>> complete(["train", "photos/", "--pipeline", "--epochs", "3"])
+    ['train', 'photos/', '--pipeline', 'all', '--epochs', '3']
+    """
+    found: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        found.append(argument)
+        if argument == "--pipeline" and following != "all" and not following.isdecimal():
+            found.append("all")
+    return found
 
 
 def _parameter(name: str, annotation: Any, option: Any, default: Any = None) -> inspect.Parameter:
@@ -108,10 +158,7 @@ def _train(given: dict[str, Any]) -> None:
             raise ConfigError("--resume goes on with a run as it was configured and takes no other options")
         run = resume(run_options["resume"], quiet=run_options["quiet"])
     else:
-        fields = {**(_from_file(run_options["config"]) if run_options["config"] else {}), **chosen}
-        if "data" not in fields:
-            raise ConfigError("say what to train on: repertoire train PHOTOS/, or digits to try it out")
-        config = make_config(**fields)
+        config = make_config(**fields_of(run_options["config"], given))
         run = fit(config=config, out=run_options["out"], overwrite=run_options["overwrite"], quiet=run_options["quiet"])
     _close(run, run_options["report"])
 

@@ -63,12 +63,21 @@ def build_blocks(
                 own=units,
             )
             network: Auxiliary = registry.build("auxiliaries", auxiliary, site=site)
-            like = next(units[-1].module.parameters())
-            objective = LocalObjective(network.to(device=like.device, dtype=like.dtype), loss)
+            objective = LocalObjective(_placed(network, units[-1].module), loss)
         names = [unit.name for unit in units] or ["head"]
         blocks.append(LocalBlock([unit.module for unit in units], names, objective))
         start = end + 1
     return blocks
+
+
+def _placed(network: Auxiliary, module: nn.Module) -> Auxiliary:
+    """The network where the module is, and as it lies in memory: where layouts meet, maps are copied."""
+    parameters = list(module.parameters())
+    network = network.to(device=parameters[0].device, dtype=parameters[0].dtype)
+    last = torch.channels_last
+    if any(p.dim() == 4 and p.is_contiguous(memory_format=last) and not p.is_contiguous() for p in parameters):
+        network = network.to(memory_format=last)  # type: ignore[call-overload]
+    return network
 
 
 class Trainer:

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from repertoire.train._fit import fit, resume
     from repertoire.train._loop import Loop
     from repertoire.train._metrics import Outputs, calibration, outputs, score, wilson
+    from repertoire.train._plan import Plan, PlanRow, plan
     from repertoire.train._run import Run, load, top
 
 _HOME = {
     "Loop": "_loop",
     "Outputs": "_metrics",
     "Run": "_run",
+    "Plan": "_plan",
+    "PlanRow": "_plan",
     "TrainConfig": "_config",
     "calibration": "_metrics",
     "export": "_export",
@@ -32,6 +35,7 @@ _HOME = {
     "load": "_run",
     "make_config": "_config",
     "outputs": "_metrics",
+    "plan": "_plan",
     "read_config": "_config",
     "resume": "_fit",
     "score": "_metrics",
@@ -42,6 +46,8 @@ _HOME = {
 __all__ = [
     "Loop",
     "Outputs",
+    "Plan",
+    "PlanRow",
     "Run",
     "TrainConfig",
     "calibration",
@@ -50,6 +56,7 @@ __all__ = [
     "load",
     "make_config",
     "outputs",
+    "plan",
     "read_config",
     "resume",
     "score",

@@ -14,11 +14,15 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from repertoire import registry
 from repertoire.data import Batch, Splits
-from repertoire.errors import RepertoireError
+from repertoire.errors import ConfigError, RepertoireError
 from repertoire.methods import Classifier, Method
 from repertoire.rules import SAM, Backprop, Rule
 from repertoire.train._config import TrainConfig
@@ -88,13 +92,19 @@ def dry_step(
         ranks: processes that share the batch.
 
     Raises:
-        ConfigError: the rule refuses the method.
+        ConfigError: the rule refuses the method; or what it does depends on values, in a way that cannot be foreseen.
     """
     # What a look at a tensor should show cannot be known. Where one answer is refused as bad input, it was the other.
     try:
-        return _Step(config, method, image, device, ranks, answer=True).footprint()
-    except RepertoireError:
-        return _Step(config, method, image, device, ranks, answer=False).footprint()
+        try:
+            return _Step(config, method, image, device, ranks, answer=True).footprint()
+        except RepertoireError:
+            return _Step(config, method, image, device, ranks, answer=False).footprint()
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise ConfigError(
+            f"the memory of rule {config.rule!r} with loss {config.loss!r} cannot be predicted: it depends on the "
+            f"values in tensors ({error})"
+        ) from None
 
 
 def dry_evaluation(model: Classifier, count: int, image: tuple[int, int, int], device: torch.device) -> int:

@@ -35,6 +35,7 @@ from repertoire.train._display import Display
 from repertoire.train._environment import describe, layout, make_fabric, peak_memory
 from repertoire.train._loop import Loop
 from repertoire.train._metrics import score
+from repertoire.train._plan import settle
 from repertoire.train._run import Run
 from repertoire.train._track import check_trackers
 
@@ -146,7 +147,8 @@ def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
         )
     if fresh and config.pipeline == "all" and layout(config) == (1, 1):
         raise ConfigError(
-            "pipeline needs several processes: start with torchrun --nproc-per-node 2 -m repertoire train ... --pipeline"
+            "pipeline needs several processes: start with torchrun --nproc-per-node 2 -m repertoire train ... "
+            "--pipeline"
         )
 
 
@@ -173,15 +175,16 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
     )
     main = fabric.is_global_zero
     if fresh:
-        config = resolve(config, splits)
+        config, why = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
         info = _new_info(config, splits, fabric)
+        info["notes"] += [why] if why else []
     else:
         info = directory.read_info()
         ranks = layout(config)[1]
         if info.get("ranks") != ranks:
             raise RunError(
-                f"{directory} was trained by {info.get('ranks')} ranks and cannot go on with {ranks}: the batches would "
-                "be others"
+                f"{directory} was trained by {info.get('ranks')} ranks and cannot go on with {ranks}: the batches "
+                "would be others"
             )
         if info["data_digest"] != _digest(splits):
             raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
@@ -199,7 +202,9 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
     )
     if config.weights is not None and not saved:
         load_weights(model.backbone, config.weights)
-    method = build_method(config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train))
+    method = build_method(
+        config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train)
+    )
     if method.needs_labels and (splits.train.labels < 0).any():
         splits, note = _labelled(splits)
         info["notes"] = [*info["notes"], note] if fresh else info["notes"]

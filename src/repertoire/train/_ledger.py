@@ -26,6 +26,9 @@ _FORMULAS: dict[Any, Any] = {
     ],
 }
 
+#: Operators that may be given masks as indices.
+_INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
+
 #: Granularity of the allocator on a GPU, in bytes.
 _GPU_BLOCK = 512
 
@@ -65,7 +68,7 @@ class Ledger(TorchDispatchMode):
     something is so is true.
 
     Args:
-        answer: what the code reads from any other boolean.
+        answer: what the code reads from any other boolean; and whether masks are true everywhere, or nowhere.
 
     Attributes:
         now: bytes that are held, by kind; everything is an "activation" until it is booked as something else.
@@ -106,17 +109,23 @@ class Ledger(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is _aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return self._read(args[0])
-        out = func(*args, **kwargs)
+        if func is _aten.nonzero.default and isinstance(args[0], FakeTensor):
+            out = self._places(args[0])
+        else:
+            if func.overloadpacket in _INDEXED and any(isinstance(i, FakeTensor) for i in args[1]):
+                args = (args[0], self._unmasked(args[1]), *args[2:])
+            out = func(*args, **kwargs)
         if func.overloadpacket is _aten.all and isinstance(out, FakeTensor):
             self._universal.add(out.untyped_storage()._cdata)
-        fresh = 0
-        for tensor in _tensors(out):
-            if tensor.device.type != "meta":
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._held:
-                    self._hold(storage, tensor.device, "activations")
-                    fresh += 1
-        if fresh or not func.is_view:
+        made = list(_tensors(out))
+        for tensor in made:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._held and tensor.device.type != "meta":
+                self._hold(storage, tensor.device, "activations")
+        if func is _aten.native_batch_norm_backward.default and isinstance(out[0], FakeTensor) and out[0].is_cpu:
+            # The kernel of the CPU makes its result twice, and throws one away before it begins.
+            self._touch(out[0].nbytes)
+        if made and not func.is_view:
             self._count(func, args, kwargs, out)
         return out
 
@@ -125,6 +134,17 @@ class Ledger(TorchDispatchMode):
             return self._answer or scalar.untyped_storage()._cdata in self._universal
         return 1.0 if scalar.is_floating_point() else 1
 
+    def _places(self, mask: Tensor) -> Tensor:
+        """Where a mask is true. That cannot be known, and the most it can be is what must fit: everywhere."""
+        return mask.new_empty(mask.numel() if self._answer else 0, mask.dim(), dtype=torch.long)
+
+    def _unmasked(self, indices: Iterable[Tensor | None]) -> list[Tensor | None]:
+        found: list[Tensor | None] = []
+        for index in indices:
+            masked = index is not None and index.dtype in (torch.bool, torch.uint8)
+            found += self._places(index).unbind(1) if masked and index is not None else [index]
+        return found
+
     def _hold(self, storage: Any, device: torch.device, kind: str) -> None:
         key, size = storage._cdata, storage.nbytes()
         if device.type == "cuda":
@@ -132,8 +152,13 @@ class Ledger(TorchDispatchMode):
         self._held[key] = size, kind, weakref.ref(storage, partial(self._free, key))
         self.now[kind] = self.now.get(kind, 0) + size
         self.total += size
-        if self.total > self.peak:
-            self.peak, self.at_peak = self.total, dict(self.now)
+        self._touch(0)
+
+    def _touch(self, scratch: int) -> None:
+        """Notes a new peak, with what a kernel holds for itself."""
+        if self.total + scratch > self.peak:
+            self.peak = self.total + scratch
+            self.at_peak = {**self.now, "activations": self.now["activations"] + scratch}
 
     def _free(self, key: int, _: object) -> None:
         size, kind, _ = self._held.pop(key)

@@ -1,0 +1,86 @@
+"""`repertoire plan`: what a step of training would need, with each way to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from repertoire.cli.train import config_parameters, fields_of, finished, input_parameters
+
+__all__ = ["make_command", "outline"]
+
+SUMMARY = "Predict the memory and the relative time of training, without computing anything."
+
+DETAILS = f"""{SUMMARY}
+
+Takes the options of `train`, and prints a row for back-propagation, for the batch in pieces, for activation
+checkpointing, and for local learning with several numbers of blocks. With --memory it says which of them
+`train --memory` would pick."""
+
+
+def outline() -> None:
+    """Stands for the command in the list of commands."""
+
+
+outline.__doc__ = SUMMARY
+
+
+def make_command() -> Callable[..., None]:
+    """The command, with an option for each field of the configuration."""
+
+    def plan(**given: Any) -> None:
+        _plan(given)
+
+    return finished(plan, DETAILS, [*input_parameters(), *config_parameters({"batch_size": "--batch"})])
+
+
+def _plan(given: dict[str, Any]) -> None:
+    from repertoire.errors import ascii_path
+    from repertoire.train import make_config, plan
+    from repertoire.train._bytes import format_bytes
+
+    file = given.pop("config")
+    found = plan(config=make_config(**fields_of(file, given)))
+    typer.echo(
+        f"{ascii_path(found.backbone)}, {found.batch} images of {found.size} pixels a step on {found.device}: "
+        "predicted peak memory and its parts, and time relative to the first row"
+    )
+    parts = ("parameters", "average", "optimizer", "gradients", "activations", "images")
+    shown = [part for part in parts if any(getattr(row.footprint, part) for row in found.rows)]
+    limited = found.budget is not None
+    table = [("setting", "peak", *shown, "time", *(["fits"] if limited else []))]
+    for row in found.rows:
+        amounts = [format_bytes(value) for value in (row.peak, *(getattr(row.footprint, part) for part in shown))]
+        fits = ["yes" if found.fits(row) else "no"] if limited else []
+        table.append((row.setting, *amounts, f"{row.time:.2f}", *fits))
+    _print(table)
+    for reason in dict.fromkeys(reason for _, reason in found.refused):
+        settings = [setting for setting, why in found.refused if why == reason]
+        typer.echo(f"not {settings[0]}{' and others' if len(settings) > 1 else ''}: {reason}")
+    if limited:
+        typer.echo(found.reason())
+    else:
+        _card(found.device)
+
+
+def _print(table: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        typer.echo("  ".join([row[0].ljust(widths[0]), *cells]))
+
+
+def _card(device: str) -> None:
+    """What a GPU has, where no budget was given."""
+    import torch
+
+    from repertoire.train._bytes import format_bytes
+
+    if torch.device(device).type == "cuda":
+        free, total = torch.cuda.mem_get_info(torch.device(device))
+        name = torch.cuda.get_device_name(device)
+        typer.echo(
+            f"{name}: {format_bytes(total)}, of which {format_bytes(free)} are free; the context takes about half a GiB"
+        )
