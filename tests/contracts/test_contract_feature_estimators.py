@@ -17,8 +17,8 @@ NAMES = registry.names("feature-estimators")
 SPECS = {
     "gb-nn": "gb-nn:n_stages=4,max_iter=20",
     "gb-nn-regressor": "gb-nn-regressor:n_stages=4,max_iter=20",
-    "grownet": "grownet:n_stages=2,hidden=8,epochs=20,learning_rate=0.03,random_state=0",
-    "grownet-regressor": "grownet-regressor:n_stages=2,hidden=8,epochs=20,learning_rate=0.03,random_state=0",
+    "grownet": "grownet:n_stages=2,epochs=10,corrective_epochs=2,learning_rate=0.03,random_state=0",
+    "grownet-regressor": "grownet-regressor:n_stages=2,epochs=10,corrective_epochs=2,learning_rate=0.03,random_state=0",
 }
 
 
