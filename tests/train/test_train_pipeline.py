@@ -16,7 +16,7 @@ import torch
 
 from repertoire import train
 from repertoire.cli.train import complete
-from repertoire.errors import ConfigError, RunError
+from repertoire.errors import CheckpointError, ConfigError, RunError
 from repertoire.train import _checkpoint
 from repertoire.train._environment import layout
 
@@ -129,6 +129,7 @@ def test_what_cannot_be_a_pipeline_leaves_nothing_behind(fields: dict[str, Any],
         ({"pipeline": 0}, "1 or more stages"),
         ({"pipeline": "both"}, "1 or more stages"),
         ({"pipeline": 1, "precision": "16"}, "precision 16 needs a GPU|does not work in float16"),
+        ({"rule": "local:blocks=99"}, "blocks is 99, and this network can be cut into no more than 10"),
     ):
         with pytest.raises(ConfigError, match=text):
             train.fit(out=tmp_path / "a", **{**fields, **changes})
@@ -148,6 +149,15 @@ def test_a_pipelined_run_does_not_go_on_with_other_replicas(one: train.Run, tmp_
     shutil.copytree(one.path, tmp_path / "a")
     train.load(tmp_path / "a").directory.write_info({**one.info, "status": "running", "ranks": 2})
     with pytest.raises(RunError, match="was trained by 2 ranks and cannot go on with 1"):
+        train.resume(tmp_path / "a")
+
+
+def test_a_checkpoint_of_another_partition_is_refused(one: train.Run, tmp_path: Path):
+    shutil.copytree(one.path, tmp_path / "a")
+    directory = train.load(tmp_path / "a").directory
+    directory.write_info({**one.info, "status": "running"})
+    directory.write_config(one.config.model_copy(update={"rule": "local:blocks=2,auxiliary=linear"}))
+    with pytest.raises(CheckpointError, match=r"is of a network cut into 3 blocks .* this one has 2"):
         train.resume(tmp_path / "a")
 
 

@@ -20,8 +20,8 @@ from repertoire.local._partition import split_evenly
 
 __all__ = ["Survey", "bounds_text", "check_followed", "stage_bounds", "survey", "tensors_of"]
 
-PIXELS = 2**16
-"""Of all images together that the time of a block is measured on."""
+PIXELS = {"cpu": 2**16, "cuda": 2**20}
+"""Of all images together that the time of a block is measured on; enough to keep the device busy."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def survey(
     """
     copies = copy.deepcopy(list(blocks))
     _check_losses(copies)
-    count = max(2, min(64, PIXELS // max(1, math.prod(example.shape[1:][-2:]) * views)))
+    count = max(2, min(64, PIXELS.get(example.device.type, 2**16) // max(1, math.prod(example.shape[1:][-2:]) * views)))
     devices = [example.device] if example.device.type == "cuda" else []
     found = []
     with torch.random.fork_rng(devices=devices):
