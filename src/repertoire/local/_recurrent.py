@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, NonFiniteLoss, ShapeError
-from repertoire.local._learner import check_labels
+from repertoire.local._checks import check_labels
 from repertoire.local._target_projection import Distance, target_distance
 
 __all__ = ["RecurrentTargetProjection"]

@@ -11,18 +11,13 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.local._block import LocalObjective
+from repertoire.local._build import build_blocks, method_blocks
+from repertoire.local._checks import check_labels, check_partition
 from repertoire.local._exits import Exits
-from repertoire.local._learner import (
-    Trainer,
-    build_blocks,
-    check_labels,
-    check_partition,
-    method_blocks,
-    single_process,
-)
 from repertoire.local._partition import Balance, head_apart, partition
 from repertoire.local._pipeline import Pipeline
 from repertoire.local._stages import tensors_of
+from repertoire.local._trainer import Trainer, single_process
 from repertoire.local._units import chain_of
 from repertoire.methods import Classifier, Method
 from repertoire.registry import register

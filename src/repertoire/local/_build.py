@@ -1,0 +1,137 @@
+"""From a network to its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire import registry
+from repertoire.errors import ConfigError
+from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site
+from repertoire.local._block import LocalBlock, LocalObjective, MethodObjective
+from repertoire.local._partition import Balance, check_unshared, head_apart, partition
+from repertoire.local._units import Chain, chain_of
+from repertoire.methods import Method
+
+__all__ = ["Blocks", "build_blocks", "chain_outputs", "check_covered", "method_blocks"]
+
+Blocks = int | Literal["all"]
+
+
+def build_blocks(
+    chain: Chain, ends: Sequence[int], auxiliary: str | registry.Spec, classes: int, loss: LocalLoss, last: nn.Module
+) -> list[LocalBlock]:
+    """The blocks of a chain, each but the last with a fresh auxiliary network on the device of its units.
+
+    Args:
+        chain: the network.
+        ends: the last unit of each block; see `head_apart` for a last block without units.
+        auxiliary: spec of the auxiliary networks.
+        classes: number of classes.
+        loss: what every block minimises.
+        last: objective of the last block.
+    """
+    blocks, start = [], 0
+    for index, end in enumerate(ends):
+        units = chain.units[start : end + 1]
+        objective = last
+        if index < len(ends) - 1:
+            site = Site(
+                index=index,
+                count=len(ends),
+                unit=end,
+                units=len(chain.units),
+                shape=units[-1].shape,
+                maps=chain.maps,
+                following=chain.units[end + 1 :],
+                image=chain.image,
+                classes=classes,
+                own=units,
+            )
+            network: Auxiliary = registry.build("auxiliaries", auxiliary, site=site)
+            objective = LocalObjective(_placed(network, units[-1].module), loss)
+        names = [unit.name for unit in units] or ["head"]
+        blocks.append(LocalBlock([unit.module for unit in units], names, objective))
+        start = end + 1
+    return blocks
+
+
+def _placed(network: Auxiliary, module: nn.Module) -> Auxiliary:
+    """The network where the module is, and as it lies in memory: where layouts meet, maps are copied."""
+    parameters = list(module.parameters())
+    network = network.to(device=parameters[0].device, dtype=parameters[0].dtype)
+    last = torch.channels_last
+    if any(p.dim() == 4 and p.is_contiguous(memory_format=last) and not p.is_contiguous() for p in parameters):
+        network = network.to(memory_format=last)  # type: ignore[call-overload]
+    return network
+
+
+def method_blocks(
+    method: Method,
+    example: Tensor,
+    blocks: Blocks,
+    auxiliary: str,
+    at: Sequence[str],
+    balance: Balance,
+    *,
+    apart: bool = False,
+) -> list[LocalBlock]:
+    """The blocks of a method's network; the last minimises what the method does. `apart`: the head is a block too.
+
+    Raises:
+        ConfigError: the network cannot be cut so, or the method trains more than its network and what follows it.
+    """
+    if type(method).objective is Method.objective:
+        raise ConfigError(
+            f"method {type(method).__name__} cannot be trained locally: it does not say what it makes of features "
+            "(Method.objective)"
+        )
+    chain = chain_of(method.model, example)
+    ends = partition(chain, blocks, at=at, balance=balance)
+    if apart:
+        ends = head_apart(chain, ends)
+    check_unshared(chain, ends)
+    loss = getattr(method, "loss", F.cross_entropy)
+    classes = chain_outputs(chain, example)
+    backbone = method.model.backbone
+    own = nn.ModuleList([child for name, child in backbone.named_children() if name != "blocks"])
+    found = build_blocks(chain, ends, auxiliary, classes, loss, MethodObjective(method, own))
+    check_covered(method, found)
+    return found
+
+
+def chain_outputs(chain: Chain, example: Tensor) -> int:
+    """Number of class scores that a network gives.
+
+    Raises:
+        ConfigError: its output is not `[N, K]`.
+    """
+    tail = chain.tail
+    modes = [(m, m.training) for m in tail.modules()]
+    last = chain.units[-1].shape
+    with torch.no_grad():
+        tail.eval()
+        found = tail(torch.zeros(len(example), *last, device=example.device, dtype=example.dtype))
+    for module, mode in modes:
+        module.training = mode
+    if found.dim() != 2:
+        raise ConfigError(f"the network gives {list(found.shape)}; local learning needs class scores [N, K]")
+    return int(found.shape[1])
+
+
+def check_covered(model: nn.Module, blocks: Sequence[LocalBlock]) -> None:
+    """Refuses a network with parameters that no block would train.
+
+    Raises:
+        ConfigError: names them.
+    """
+    held = {id(p) for block in blocks for p in block.parameters()}
+    left = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if left:
+        raise ConfigError(
+            f"no block trains {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}: cut, they are not used"
+        )
