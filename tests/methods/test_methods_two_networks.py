@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from repertoire import backbones, heads
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.methods import BYOL, DINO, Classifier, Method, MoCo, Normalize, SimSiam, Teacher
+from repertoire.methods import BYOL, DINO, Classifier, HardMoCo, Method, MoCo, Normalize, SimSiam, Teacher, TriBYOL
 from repertoire.rules import Backprop
 
 
@@ -41,6 +41,8 @@ MADE = {
     "simsiam": lambda: SimSiam(classifier(), dimensions=8),
     "moco": lambda: MoCo(classifier(), momentum=0.9, queue=8, dimensions=5),
     "dino": lambda: DINO(classifier(), momentum=0.9, prototypes=7, bottleneck=4),
+    "tribyol": lambda: TriBYOL(classifier(), momentum=0.9, dimensions=5),
+    "moco-hard": lambda: HardMoCo(classifier(), momentum=0.9, queue=8, dimensions=5),
 }
 
 
@@ -64,7 +66,7 @@ def test_a_rehearsal_leaves_no_trace(name):
     method = MADE[name]().eval()
     before = copy.deepcopy(method.state_dict())
     with torch.no_grad():
-        method.step(batch_of())
+        method.step(batch_of(views=method.views))
     for name, value in method.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(getattr(method, kept, None) is None for kept in ("_keys", "_mean"))
@@ -142,6 +144,39 @@ def test_moco_is_its_formula_and_its_queue_holds_the_last_keys():
     assert held == {tuple(row) for row in torch.cat(keys)[-10:].mul(1e4).round().long().tolist()}
 
 
+def test_tribyol_is_its_formula_and_its_teachers_take_turns():
+    method = TriBYOL(classifier(), momentum=0.5, dimensions=5).eval()
+    with torch.no_grad():
+        for parameter in method.teacher_two.parameters():
+            parameter.mul_(1.3)
+    v1, v2, v3 = views = batch_of(views=3).views
+    logged = method.step(batch_of(views=3)).logs["loss"]
+    q = [F.normalize(method.predictor(method.projector(method.model.embed(view)))) for view in views]
+    one, two = (lambda view: F.normalize(method.teacher(view))), (lambda view: F.normalize(method.teacher_two(view)))
+    pairs = [(q[0], one(v2)), (q[1], one(v1)), (q[0], two(v3)), (q[2], two(v1))]
+    torch.testing.assert_close(logged, sum((x - y).square().sum(1).mean() for x, y in pairs).detach() / 2)
+    turns = []
+    for _ in range(4):
+        method.after_update()
+        turns.append((int(method.teacher.updates), int(method.teacher_two.updates)))
+    assert turns == [(1, 0), (1, 1), (2, 1), (2, 2)]
+
+
+def test_hard_moco_is_its_formula():
+    method = HardMoCo(classifier(), hard=0.3, queue=20, dimensions=5, temperature=0.4)
+    generator = torch.Generator().manual_seed(3)
+    queue, q, k = (F.normalize(torch.randn(n, 5, generator=generator, dtype=torch.float64)) for n in (20, 6, 6))
+    method.queue.push(queue)
+    expected = 0.0
+    for anchors, positives in ((q, k), (k, q)):
+        for anchor, positive in zip(anchors, positives, strict=True):
+            hardest = sorted((float(anchor @ n) for n in queue), reverse=True)[:6]
+            total = math.exp(float(anchor @ positive) / 0.4)
+            expected += math.log(1 + sum(math.exp(s / 0.4) for s in hardest) / total) / 12
+    found = method.contrast(3 * q.float(), k.float())
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
 def test_dino_is_its_formula_and_its_centre_follows():
     method = DINO(classifier(), prototypes=7, bottleneck=4, centre_momentum=0.75).train()
     method.centre.copy_(torch.linspace(-0.1, 0.1, 7))
@@ -169,6 +204,7 @@ def test_dino_is_its_formula_and_its_centre_follows():
         lambda: MoCo(classifier(), queue=0),
         lambda: DINO(classifier(), teacher_temperature=0.0),
         lambda: DINO(classifier(), centre_momentum=2.0),
+        lambda: HardMoCo(classifier(), hard=0.0),
     ],
 )
 def test_options_out_of_range_are_refused(make):

@@ -3,29 +3,39 @@
 from repertoire.methods._base import Method, Step
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
+from repertoire.methods._datum_index import DatumIndex
 from repertoire.methods._dino import DINO
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._moco import MoCo
+from repertoire.methods._moco_hard import HardMoCo
+from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
 from repertoire.methods._supervised import Supervised
 from repertoire.methods._teacher import Teacher
+from repertoire.methods._tribyol import TriBYOL
 
 __all__ = [
     "BYOL",
     "DINO",
     "Classifier",
+    "DatumIndex",
     "DropoutViews",
     "Embedding",
+    "HardMoCo",
+    "InstanceDiscrimination",
     "Method",
     "MoCo",
     "Normalize",
     "ReLUEmbedding",
+    "Relational",
     "SimCLR",
     "SimSiam",
     "Step",
     "Supervised",
     "Teacher",
+    "TriBYOL",
 ]

@@ -1,0 +1,147 @@
+"""Instance discrimination: every image is found among all that a memory bank holds."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.methods._base import Method, Step
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._mlp import check_widths
+from repertoire.methods._readout import read_out
+from repertoire.ops import of_all_ranks, pair_logsumexp
+from repertoire.registry import register
+
+__all__ = ["InstanceDiscrimination"]
+
+
+@register("methods", "instance-discrimination", paper="instance-discrimination")
+class InstanceDiscrimination(Method):
+    r"""Pretraining without labels against a memory bank: each image is to be found among all images of the data.
+
+    Wu, Xiong, Yu and Lin, *Unsupervised Feature Learning via Non-Parametric Instance Discrimination* (2018). The bank
+    holds one vector v_i of unit length for each of the N training images: what the network said when it last saw it.
+    With the embedding f of image i, of unit length:
+
+    .. math:: P(i \mid f) = \frac{\exp(v_i \cdot f / \tau)}{Z}, \qquad Z = \sum_j \exp(v_j \cdot f / \tau)
+
+    - With `negatives=None` the loss is :math:`-\log P(i \mid f)`; the sum is streamed over the bank.
+    - With m negatives it is the paper's noise-contrastive estimate: with
+      :math:`h(j, f) = P(j \mid f) / (P(j \mid f) + m / N)`,
+
+      .. math:: \ell = -\log h(i, f) - \sum_{j=1}^{m} \log\bigl(1 - h(n_j, f)\bigr)
+
+      where Z is a constant, estimated with the first batch, and the n_j are drawn from all images, anew for each batch;
+      its images share them (the released code draws for each image, which takes N m d numbers).
+
+    `proximal` adds :math:`\lambda \lVert f - v_i \rVert^2` for the images seen before, which steadies the training.
+
+    Args:
+        model: normalisation, backbone and head; the head is the read-out.
+        samples: N, the number of training images; told by the trainer.
+        temperature: tau, positive.
+        negatives: m, or None for the sum over the whole bank.
+        proximal: lambda, 0 or more. The released code has none.
+        momentum: share of the old vector in the new one, in [0, 1). The paper replaces it; the released code uses 0.5.
+        dimensions: width of the embeddings, which are linear in the features.
+
+    Attributes:
+        bank: float `[N, dimensions]`; random directions in the beginning.
+        seen: bool `[N]`, the images that the bank has an embedding of.
+        log_normaliser: float `[]`, log Z; NaN before the first batch.
+
+    Raises:
+        ConfigError: an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from repertoire import backbones, heads
+        >>> from repertoire.data import Batch
+        >>> from repertoire.methods import Classifier, InstanceDiscrimination, Normalize
+        >>> net = backbones.ConvNet(in_channels=1, image_size=4, width=4, depth=1)
+        >>> model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2))
+        >>> method = InstanceDiscrimination(model, samples=9, negatives=None)
+        >>> method.step(Batch((torch.rand(4, 1, 4, 4),), torch.full((4,), -1), torch.arange(4))).loss.backward()
+        >>> method.after_update()  # after the step of the optimiser: the bank follows
+        >>> int(method.seen.sum())
+        4
+    """
+
+    augmentation: str | None = "simclr"
+    separable = False
+    bank: Tensor
+    seen: Tensor
+    log_normaliser: Tensor
+
+    def __init__(
+        self,
+        model: Classifier,
+        samples: int,
+        temperature: float = 0.07,
+        negatives: int | None = 4096,
+        proximal: float = 0.0,
+        momentum: float = 0.0,
+        dimensions: int = 128,
+    ) -> None:
+        super().__init__()
+        check_widths(samples=samples, negatives=negatives, dimensions=dimensions)
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be positive, found {temperature}")
+        if not proximal >= 0:
+            raise ConfigError(f"proximal must be 0 or more, found {proximal}")
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"momentum must be in [0, 1), found {momentum}")
+        self.model = model
+        self.temperature = temperature
+        self.negatives = negatives
+        self.proximal = proximal
+        self.momentum = momentum
+        self.projector = nn.Linear(model.backbone.out_features, dimensions)
+        self.register_buffer("bank", F.normalize(torch.randn(samples, dimensions)))
+        self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))
+        self.register_buffer("log_normaliser", torch.tensor(math.nan))
+        self._pending: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def objective(self, features: Tensor, batch: Batch) -> Step:
+        z = F.normalize(self.projector(features).float())
+        own = self.bank[batch.index]
+        with torch.autocast(z.device.type, enabled=False):
+            positive = (z * own).sum(1) / self.temperature
+            losses, normaliser = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
+            if self.proximal:
+                losses = losses + self.proximal * (z - own).square().sum(1) * self.seen[batch.index]
+        loss = losses.mean()
+        if self.training:
+            self._pending = batch.index, z.detach(), normaliser
+        readout, logs = read_out(self.model.head, features, batch.targets)
+        return Step(loss + readout, {"loss": loss.detach(), **logs})
+
+    def _softmax(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        scale = 1 / self.temperature
+        return pair_logsumexp(z, self.bank, scale=scale, bound=scale) - positive, self.log_normaliser
+
+    def _nce(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        count, samples = self.negatives or 0, len(self.bank)
+        drawn = torch.randint(samples, (count,), device=z.device)
+        negative = z @ self.bank[drawn].T / self.temperature
+        estimate = negative.detach().flatten().logsumexp(0) + math.log(samples / negative.numel())
+        normaliser = self.log_normaliser.where(self.log_normaliser.isfinite(), estimate)
+        # log P less the logarithm of m / N: h is the sigmoid of it.
+        shift = normaliser + math.log(count / samples)
+        return -F.logsigmoid(positive - shift) - F.logsigmoid(shift - negative).sum(1), normaliser
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """The bank takes the embeddings of the batch."""
+        if self._pending is None:
+            return
+        (index, z, normaliser), self._pending = self._pending, None
+        index, z = of_all_ranks(index), of_all_ranks(z)
+        self.bank[index] = F.normalize(self.momentum * self.bank[index] + (1 - self.momentum) * z)
+        self.seen[index] = True
+        self.log_normaliser.copy_(of_all_ranks(normaliser[None]).mean())

@@ -1,0 +1,91 @@
+"""Relational reasoning: are these two views of the same image?"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.methods._base import Method, Step
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._mlp import check_widths
+from repertoire.methods._readout import read_out
+from repertoire.registry import register
+
+__all__ = ["Relational"]
+
+
+@register("methods", "relational", paper="relational-reasoning")
+class Relational(Method):
+    r"""Pretraining without labels by one question: are these two views of the same image?
+
+    Patacchiola and Storkey, *Self-Supervised Relational Reasoning for Representation Learning* (2020). Every two of the
+    K views of a batch give N pairs of views of the same image, and N of different ones by shifting one view along the
+    batch, each time by one more. A relation head r, a perceptron with batch normalisation and one output, looks at the
+    two features side by side. With y = 1 for the same image and the probability p of the right answer:
+
+    .. math:: \ell = -(1 - p)^\gamma \log p, \qquad p = \sigma\bigl((2y - 1)\,r([f(x_i), f(x_j)])\bigr)
+
+    and the loss is the mean over all N K (K - 1) pairs. The head is thrown away afterwards. The released code weights
+    both answers with a half.
+
+    Args:
+        model: normalisation, backbone and head; the head is the read-out.
+        views: K, two or more; the paper uses up to 32 and gains with each.
+        gamma: weight of the hard pairs, 0 or more; 0 is the plain cross-entropy.
+        hidden: width of the relation head's hidden layer.
+
+    Raises:
+        ConfigError: fewer than two views, a width that is not positive, or a negative gamma.
+
+    Example:
+        >>> import torch
+        >>> from repertoire import backbones, heads
+        >>> from repertoire.data import Batch
+        >>> from repertoire.methods import Classifier, Normalize, Relational
+        >>> net = backbones.ConvNet(in_channels=1, image_size=4, width=4, depth=1)
+        >>> method = Relational(Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2)), views=3)
+        >>> step = method.step(Batch(tuple(torch.rand(3, 4, 1, 4, 4)), torch.full((4,), -1), torch.arange(4)))
+        >>> sorted(step.logs)
+        ['accuracy', 'loss', 'readout_loss', 'relation_accuracy']
+    """
+
+    augmentation: str | None = "simclr"
+    separable = False
+
+    def __init__(self, model: Classifier, views: int = 4, gamma: float = 2.0, hidden: int = 256) -> None:
+        super().__init__()
+        check_widths(hidden=hidden)
+        if views < 2:
+            raise ConfigError(f"views must be two or more, found {views}")
+        if not gamma >= 0:
+            raise ConfigError(f"gamma must be 0 or more, found {gamma}")
+        self.model = model
+        self.views = views
+        self.gamma = gamma
+        width = 2 * model.backbone.out_features
+        self.relation = nn.Sequential(
+            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(), nn.Linear(hidden, 1)
+        )
+
+    def objective(self, features: Tensor, batch: Batch) -> Step:
+        views, count = features.chunk(self.views), len(batch)
+        pairs = list(combinations(range(self.views), 2))
+        # Shifts go round 1..N-1, so that no image meets itself.
+        shifts = [1 + number % max(1, count - 1) for number in range(len(pairs))]
+        left = torch.cat([views[i] for i, _ in pairs] * 2)
+        right = torch.cat(
+            [views[j] for _, j in pairs] + [views[j].roll(s, 0) for (_, j), s in zip(pairs, shifts, strict=True)]
+        )
+        scores = self.relation(torch.cat([left, right], 1)).squeeze(1).float()
+        same, different = scores.chunk(2)
+        right_answer = torch.cat([same, -different])
+        log_p = F.logsigmoid(right_answer)
+        loss = -((1 - log_p.exp()) ** self.gamma * log_p).mean()
+        readout, logs = read_out(self.model.head, features, batch.targets.repeat(self.views))
+        relation = (right_answer.detach() > 0).float().mean()
+        return Step(loss + readout, {"loss": loss.detach(), "relation_accuracy": relation, **logs})
