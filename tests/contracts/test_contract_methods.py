@@ -92,3 +92,12 @@ def test_forward_is_step(method: Method):
     first = method(batch).loss
     torch.manual_seed(0)
     assert torch.equal(first, method.step(batch).loss)
+
+
+def test_two_steps_in_half_precision_are_finite(method: Method):
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            step = method.step(batch_for(method))
+        assert step.loss.isfinite()
+        step.loss.backward()
+        method.after_update()

@@ -65,14 +65,15 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, network: nn.Module, turn: Tensor | None = None) -> None:
         """Moves towards the original by one update; by none where `turn`, an int64 `[]`, is 0 and not 1."""
-        weight = torch.tensor(1 - self.momentum, device=self.updates.device)
+        # Computed where the count is, so that nothing waits for the device.
+        weight = torch.full((), 1 - self.momentum, device=self.updates.device)
         if self.steps is not None:
-            # Computed where the count is, so that nothing waits for the device.
             share = (self.updates / self.steps).clamp(max=1)
             weight = weight * ((share * math.pi).cos() + 1) / 2
         if turn is not None:
             weight = weight * turn
-        own, theirs = list(self.network.parameters()), list(network.parameters())
+        own: tuple[Tensor, ...] = tuple(self.network.parameters())
+        theirs: tuple[Tensor, ...] = tuple(network.parameters())
         torch._foreach_mul_(own, 1 - weight)
         torch._foreach_add_(own, torch._foreach_mul(theirs, weight))
         self.updates += 1 if turn is None else turn
