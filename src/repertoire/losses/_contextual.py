@@ -59,11 +59,13 @@ def contextual_loss(
     (itself one of them) and R that of which k/2 are nearest both ways:
 
     .. math::
+        \begin{aligned}
         \tilde w_{ij} &= \tfrac{1}{2} \Bigl(\frac{|N_i \cap N_j|}{|N_i|} + \frac{|\bar N_i \cap \bar N_j|}{|\bar N_i|}
             \Bigr) N_{ij}, \qquad
         w_{ij} = \tfrac{1}{2} (\hat w_{ij} + \hat w_{ji}), \quad \hat w_i = \frac{1}{|R_i|} \sum_l R_{il} \tilde w_l \\
         \ell &= \lambda\, \frac{1}{n^2} \sum_{i \ne j} (w_{ij} - [y_i = y_j])^2
               + (1 - \lambda - \gamma)\, \ell_\mathrm{contrastive} + \gamma\, (\bar s - \sigma)^2
+        \end{aligned}
 
     The contrastive loss is the mean of the positive parts of `positive_margin` - s over positives and of s -
     `negative_margin` over negatives. Memberships are steps of the distance, to which a constant slope is given.

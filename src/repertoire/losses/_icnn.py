@@ -36,9 +36,11 @@ def icnn_loss(
     distances e scaled to [0, 1] among them, S are those of its class and D the others:
 
     .. math::
+        \begin{aligned}
         \lambda_i &= \tfrac{1}{k} \Bigl(\sum_{j \in S} (1 - e_{ij}) + \sum_{j \in D} e_{ij}\Bigr), \qquad
         \omega_i = 1 - \mathrm{Var}_S(e_i) - \mathrm{Var}_D(e_i), \qquad \gamma_i = |S| / k \\
         \ell &= -\log \tfrac{1}{N} \sum_i (\lambda_i\, \omega_i\, \gamma_i)^{1/r}
+        \end{aligned}
 
     The share gamma has no gradient, and weighs the rows instead. The released code drops the spread omega and takes the
     mean of lambda and gamma, which is `combine="mean"`; it also scales the distances by that of the nearest row of

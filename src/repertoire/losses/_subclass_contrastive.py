@@ -37,11 +37,13 @@ def subclass_contrastive_loss(
     views of its sample, and A(i) all other rows:
 
     .. math::
+        \begin{aligned}
         \ell_i &= -\frac{1}{|M(i)|} \sum_{p \in M(i)} \log
             \frac{\exp(z_i \cdot z_p / \tau_1)}{\sum_{a \in A(i)} \exp(z_i \cdot z_a / \tau_1)}
           - \frac{\beta}{|Q(i)|} \sum_{q \in Q(i)} \log
             \frac{\exp(z_i \cdot z_q / \tau_2)}{\sum_{a \in D(i)} \exp(z_i \cdot z_a / \tau_2)} \\
         Q(i) &= P(i) \setminus M(i) \cup V(i), \qquad D(i) = A(i) \setminus M(i) \cup V(i)
+        \end{aligned}
 
     The first term counts subclasses as the supervised contrastive loss counts classes. Where these are clusters of the
     frequent classes, each about as large as a rare class, no class outweighs another. The second term keeps the
