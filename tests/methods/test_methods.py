@@ -91,7 +91,7 @@ def test_losses_for_several_labels_an_image_are_refused():
 
 def test_losses_for_a_number_an_image_are_refused():
     for loss in (losses.RegressionWithClasses(), losses.NextDigit()):
-        with pytest.raises(ConfigError, match="a number an image.*hl-gauss"):
+        with pytest.raises(ConfigError, match=r"a number an image.*hl-gauss"):
             Supervised(classifier(), loss)
 
 
