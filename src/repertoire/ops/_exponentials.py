@@ -16,7 +16,7 @@ from repertoire.ops._backward import dense_gradients, gradients, wants_base
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype
 from repertoire.ops._walk import Tile, Walk
 
-__all__ = ["LogSumExp", "add_powers", "logsumexp", "logsumexp_gradients", "power_factor", "power_of", "weigh"]
+__all__ = ["LogSumExp", "Weigh", "add_powers", "logsumexp", "logsumexp_gradients", "power_factor", "power_of"]
 
 
 class LogSumExp(torch.autograd.Function):
@@ -76,7 +76,7 @@ def logsumexp_gradients(
     if (kernels := _kernels(plan, inputs)) is not None:
         return [*kernels.gradients(plan, inputs, lse, grad, wants[0], wants[1]), None, None, None, None]
     walk = Walk(plan, inputs, fill=-torch.inf, factor=power_factor(plan), base=wants_base(plan, wants))
-    power = power_of(walk)
+    power, weigh = power_of(walk), Weigh(plan)
     # A row without pairs has lse = -inf; +inf in its place makes its softmax zero instead of not a number.
     shift = walk.arrange(lse.masked_fill(lse == -torch.inf, torch.inf))
     weight = walk.arrange(grad)
@@ -88,7 +88,7 @@ def logsumexp_gradients(
         values = tile.values
         if bounded:
             # exp(s_ij) stands in the sums of row i and, in one set, of row j: the weights of both apply.
-            return weigh(power(values), weight[tile.rows], weight[tile.columns] if plan.symmetric else None)
+            return weigh(power(values), weight[tile.rows], weight[tile.columns if plan.symmetric else tile.rows])
         if not plan.symmetric:
             return power(values.sub_(shift[tile.rows, None])).mul_(weight[tile.rows, None])
         across = power(values - shift[tile.columns]).mul_(weight[tile.columns])
@@ -132,9 +132,24 @@ def add_powers(
     largest[rows] = after
 
 
-def weigh(values: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
-    """Multiplies the entry (i, j) by the weight of row i, plus that of column j if the pair stands for both."""
-    return values.mul_(rows[:, None] if columns is None else rows[:, None] + columns)
+class Weigh:
+    """Multiplies the entry (i, j) of a tile by the weight of row i, plus that of column j where a pair stands for both.
+
+    Keeps the memory of the sums of weights from tile to tile: to ask for a tile's worth each time costs as much as the
+    multiplication.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.both = plan.symmetric
+        self._buffer: Tensor | None = None
+
+    def __call__(self, values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        if not self.both:
+            return values.mul_(rows[:, None])
+        if self._buffer is None or self._buffer.numel() < values.numel():
+            self._buffer = torch.empty_like(values)
+        sums = self._buffer.view(-1)[: values.numel()].view(values.shape)
+        return values.mul_(torch.add(rows[:, None], columns, out=sums))
 
 
 def _dense(plan: Plan, inputs: Inputs) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
 from repertoire.ops._backward import dense_gradients, gradients, wants_base
-from repertoire.ops._exponentials import power_factor, power_of, weigh
+from repertoire.ops._exponentials import Weigh, power_factor, power_of
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype
 from repertoire.ops._walk import Tile, Walk
 
@@ -126,6 +126,7 @@ def sum_gradients(
     """Gradients of the weights, of the inputs and of the parameters."""
     walk = _walk(plan, function, inputs, base=wants_base(plan, wants))
     grad, weight = walk.arrange(grad), walk.arrange_y(y_weight)
+    weigh = Weigh(plan)
     grad_weight = torch.zeros_like(weight) if weight is not None and wants_weight else None
     grad_parameters = [
         torch.zeros_like(p) if p is not None and want else None

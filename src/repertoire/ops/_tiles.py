@@ -41,6 +41,9 @@ Mask = Callable[[Tensor, slice, slice], Tensor]
 _TILE_BYTES = {"cpu": 2**20}
 _TILE_BYTES_ELSEWHERE = 2**26
 
+#: Rows of a tile below which it takes longer to ask for it than to make it.
+_SMALLEST_TILE = 128
+
 
 class Which(TypedDict, total=False):
     """Which pairs (i, j) take part in a reduction; what all of them have to be is a tensor a row, or a function.
@@ -299,6 +302,11 @@ def make_plan(x: Tensor, y: Tensor | None, similarity: Similarity, scale: float,
     if sortable and groups is not None and y_groups is not None and max(len(groups), len(y_groups)) > tile:
         order = groups.argsort(stable=True)
         y_order = order if y is None else y_groups.argsort(stable=True)
+        if pairs == "same" and which.get("tile") is None:
+            # The pairs that count lie along the diagonal: tiles not much larger than the groups waste little.
+            ordered = groups[order]
+            size = len(groups) // (1 + int((ordered[1:] != ordered[:-1]).sum()))
+            tile = tall = min(tile, max(_SMALLEST_TILE, 2 * size))
     return Plan(
         similarity="dot" if similarity == "cosine" else similarity,
         scale=float(scale),
