@@ -118,7 +118,7 @@ def main() -> None:
     mean = {rule: statistics.mean(value for job, value in found.items() if job[0] == rule) for rule in given.rules}
     first, weakest = given.rules[0], given.rules[1]
     print(
-        f"resnet20, {given.images:,} training images, {given.epochs} epochs, batch 128, SGD, {given.seeds} seeds; "
+        f"resnet20, {given.images:,} training images, {given.epochs} epochs, batch 128, SGD, {given.seeds} seed(s); "
         "speed is that of a step on one thread, relative to the first row."
     )
     print()
