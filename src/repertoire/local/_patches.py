@@ -22,9 +22,9 @@ class Patches(Auxiliary):
     its convolutions: whatever lies between the pixels of the small maps is lost to them, so the block is not asked to
     keep it. Here the first layer is a convolution with a stride as large as its kernel, as vision transformers begin
     (Dosovitskiy et al., *An Image is Worth 16x16 Words*, 2021): it sees every pixel and costs little more than the
-    average. Then come 3x3 convolutions, the first of them with stride two. On CIFAR-10 images this gave back half of the
-    accuracy that four blocks with `conv:depth=1` lose against back-propagation, at nine tenths of its speed (the page on
-    performance has the numbers).
+    average. Then come 3x3 convolutions, the first of them with stride two. On CIFAR-10 images this gave back half of
+    the accuracy that four blocks with `conv:depth=1` lose against back-propagation, at nine tenths of its speed (the
+    page on performance has the numbers).
 
     Where the block has no grid (vectors, single tokens), all layers are linear.
 
