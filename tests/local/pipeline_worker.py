@@ -238,7 +238,8 @@ def nonfinite() -> None:
 
     with pytest.raises(NonFiniteLoss, match=text):
         train()
-    assert time.monotonic() - start < 20
+    if pipeline.first:
+        assert time.monotonic() - start < 5, "it heard of it at once, and not when the other process was gone"
     raises(RankLost, train, "given up")
 
 
@@ -252,7 +253,7 @@ class Slow(nn.Linear):
 
 
 def overlap() -> None:
-    """Two processes work at the same time: 20 steps of four blocks that take 0.05 s each are 2.1 s and not 4 s."""
+    """The first process is at the next batch, and further, before the second is done with this one."""
     pipeline = Pipeline()
     # Sleep takes no time of a processor, which is what is measured otherwise.
     pipeline._survey = lambda *_: [Survey(1.0, False)] * 4  # type: ignore[method-assign]
@@ -262,11 +263,18 @@ def overlap() -> None:
     assert len(learner.trainer.held) == 2
     images, labels = torch.randn(8, 6), torch.arange(8) % 6
     distributed.barrier()
-    start = time.monotonic()
+    times = []
     for _ in range(20):
+        start = time.monotonic()  # one clock for all processes
         learner.step(images, labels) if pipeline.first else learner.step()
-    learner.gather()
-    assert time.monotonic() - start < 3.2
+        times.append((start, time.monotonic()))
+    found: list[list[tuple[float, float]]] = [[], []]
+    distributed.all_gather_object(found, times)
+    first, second = found
+    early = [after[0] < now[1] for after, now in zip(first[1:], second, strict=False)]
+    assert sum(early) >= 17, early
+    late = [after[1] < now[0] for after, now in zip(first[3:], second, strict=False)]
+    assert not any(late), "it does not run away: what is sent must be received"
 
 
 def replicated() -> None:

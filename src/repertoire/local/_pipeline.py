@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
@@ -15,15 +13,13 @@ import torch
 from torch import Tensor, distributed
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError, NonFiniteLoss, RankLost, RepertoireError
+from repertoire.errors import ConfigError, RankLost
+from repertoire.local._alarm import Alarm
 from repertoire.local._block import LocalBlock
 from repertoire.local._channel import Receiver, Sender
 from repertoire.local._stages import Survey, bounds_text, check_followed, stage_bounds, survey, tensors_of
 
 __all__ = ["Arrival", "Pipeline"]
-
-#: Seconds that a process which stops gives the others to hear of it.
-GRACE = 5.0
 
 #: What a batch has beside its views, and is sent along.
 _FIELDS = [f.name for f in fields(Batch) if f.name != "views"]
@@ -113,15 +109,12 @@ class Pipeline:
             peers = distributed.new_group(ranks, timeout=limit, backend=backend) if self.replicas > 1 else None
             if stage == self.stage:
                 self._peers = peers
-        number = next(_counter)
-        self._failure, self._heard = f"repertoire/{number}/failure", f"repertoire/{number}/heard"
+        self._alarm = Alarm(next(_counter), self.describe)
         self.bounds = list(range(self.stages + 1))
         self._sender: Sender | None = None
         self._receiver: Receiver | None = None
         self._forwards = False
         self._image: tuple[int, ...] = ()
-        self._accumulate = 1
-        self._closed = False
 
     @property
     def first(self) -> bool:
@@ -165,7 +158,7 @@ class Pipeline:
         with self._reporting(0):
             for tensor in tensors_of(blocks):
                 distributed.broadcast(tensor.data, 0)
-        self._image, self._accumulate = tuple(example.shape[1:]), accumulate
+        self._image = tuple(example.shape[1:])
         held = range(self.bounds[self.stage], self.bounds[self.stage + 1])
         self._forwards = any(found.images for found in surveys[held.stop :])
         shared = (self._control, self._payload, self.device, accumulate + len(_FIELDS) + 1, self._reporting)
@@ -245,10 +238,10 @@ class Pipeline:
         Args:
             value: anything that can be pickled; tensors on the CPU.
         """
-        if self.replica:
-            return None
         if self._sender is not None:
             self._sender.flush()
+        if self.replica:
+            return None
         found: list[Any] | None = [None] * self.stages if self.first else None
         with self._reporting(None):
             distributed.gather_object(value, found, dst=0, group=self._control)
@@ -269,60 +262,22 @@ class Pipeline:
             raise
 
     def abandon(self, error: BaseException) -> None:
-        """Tells the other processes why this one stops, and cuts the connections, so that none of them waits for it.
-
-        Waits a little until all have heard, because a launcher kills them as soon as this process is gone, and they
-        would not get to say what happened.
-        """
-        if self._closed:
+        """Tells the other processes why this one stops, and cuts the connections."""
+        if self._alarm.rung:
             return
-        self._closed = True
-        text = str(error) if isinstance(error, RepertoireError) else f"{type(error).__name__}: {error}"
         for end in (self._sender, self._receiver):
             if end is not None:
                 end.close()
-        # The store is gone if its host is: then all connections are cut anyway.
-        with suppress(RuntimeError):
-            store = _store()
-            began = not isinstance(error, RankLost) and not store.check([self._failure])
-            if began:
-                reason = {"kind": type(error).__name__, "text": text, "rank": self.rank}
-                store.set(self._failure, json.dumps(reason))
-            for group in dict.fromkeys((self._control, self._peers)):
-                if group is not None:
-                    distributed.destroy_process_group(group)
-            self._control = self._payload = self._peers = None
-            heard = store.add(self._heard, 1)
-            until = time.monotonic() + GRACE
-            while began and heard < self.world and time.monotonic() < until:
-                time.sleep(0.05)
-                heard = store.add(self._heard, 0)
-            if began:
-                time.sleep(min(0.5, GRACE))
+        groups = [group for group in dict.fromkeys((self._control, self._peers)) if group is not None]
+        self._control = self._payload = self._peers = None
+        self._alarm.ring(error, groups)
 
     @contextmanager
     def _reporting(self, peer: int | None) -> Iterator[None]:
         """Turns what the backend says about a lost connection into what happened."""
-        if self._closed:
+        if self._alarm.rung:
             raise RankLost("the pipeline was given up after an error; start its processes again")
         try:
             yield
         except RuntimeError as error:
-            raise self._lost(peer, error) from None
-
-    def _lost(self, peer: int | None, error: RuntimeError) -> RepertoireError:
-        with suppress(RuntimeError):
-            store = _store()
-            if store.check([self._failure]):
-                reason = json.loads(store.get(self._failure))
-                if reason["kind"] == NonFiniteLoss.__name__:
-                    return NonFiniteLoss(reason["text"])
-                return RankLost(f"{self.describe(reason['rank'])} stopped: {reason['text']}")
-        who = "another process of the pipeline" if peer is None else self.describe(peer)
-        short = str(error).split("] ", 1)[-1].split(". ", 1)[0].split("\n", 1)[0]
-        return RankLost(f"{who} is gone or no longer answers ({short})")
-
-
-def _store() -> Any:
-    """The store that all processes share."""
-    return distributed.distributed_c10d._get_default_store()
+            raise self._alarm.lost(peer, error) from None
