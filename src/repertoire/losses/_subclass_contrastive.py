@@ -124,7 +124,7 @@ class SubclassContrastive(EmbeddingLoss):
     embeds all samples anew for each clustering, which a loss cannot.
 
     The temperature of a class grows with its spread phi, the mean distance to its mean over log(n + 10):
-    :math:`	au_2 = 	au_1 \exp(\phi / ar\phi)`. The released code has :math:`	au_1 \phi / ar\phi`. A class that is
+    :math:`\tau_2 = \tau_1 \exp(\phi / \bar\phi)`. The released code has :math:`\tau_1 \phi / \bar\phi`. A class that is
     a single subclass keeps tau_1.
 
     Args:
