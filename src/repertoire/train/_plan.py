@@ -301,7 +301,7 @@ def _candidates(
 
 
 RATES = {
-    "cpu": Work(calls=2e5, flops=90e9, product_bytes=1e10, bytes=1e10),
+    "cpu": Work(calls=5e4, flops=90e9, product_bytes=6e9, bytes=2e10),
     "cuda": Work(calls=2e5, flops=40e12, product_bytes=2e12, bytes=2e12),
 }
 """What a device does in a second, of each kind. Only ratios matter. Those of the CPU were fitted to
