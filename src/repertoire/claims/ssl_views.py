@@ -220,8 +220,8 @@ def tico(budget: Budget, seed: int) -> Measured:
     Learning* (2022)."""
     data = _digits(budget, seed)
     options = {"epochs": _epochs(budget, small=10), "seed": seed, "batch_size": 16}
-    ours = _probed(_pretrained(losses.TiCo(), data.images, teacher=0.99, **options), data)
-    theirs = _probed(_pretrained(losses.BarlowTwins(), data.images, **options), data)
+    ours = _probed(_pretrained(losses.TiCo(), data.images, teacher=0.99, **options), data)  # type: ignore[arg-type]
+    theirs = _probed(_pretrained(losses.BarlowTwins(), data.images, **options), data)  # type: ignore[arg-type]
     return Measured(ours, theirs)
 
 
@@ -319,7 +319,7 @@ def decoupled_uniformity(budget: Budget, seed: int) -> Measured:
     shuffled = attributes[torch.randperm(len(attributes), generator=generator)]
     options = {"epochs": _epochs(budget), "seed": seed}
     scores = [
-        _probed(_pretrained(losses.DecoupledUniformity(), data.images, prior=prior, **options), data)
+        _probed(_pretrained(losses.DecoupledUniformity(), data.images, prior=prior, **options), data)  # type: ignore[arg-type]
         for prior in (attributes, None, shuffled)
     ]
     return Measured(scores[0], scores[1], {"attributes of other images": scores[2]})
@@ -388,8 +388,8 @@ def isogclr(budget: Budget, seed: int) -> Measured:
     kept = _long_tail(data.labels, seed)
     options = {"epochs": _epochs(budget, small=60), "seed": seed, "batch_size": 64}
     individual = losses.IndividualTemperatures(len(kept), temperature=0.2)
-    ours = _probed(_pretrained(individual, data.images[kept], **options), data)
-    theirs = [_probed(_pretrained(losses.NTXent(t), data.images[kept], **options), data) for t in (0.1, 0.2, 0.5)]
+    ours = _probed(_pretrained(individual, data.images[kept], **options), data)  # type: ignore[arg-type]
+    theirs = [_probed(_pretrained(losses.NTXent(t), data.images[kept], **options), data) for t in (0.1, 0.2, 0.5)]  # type: ignore[arg-type]
     frequency = data.labels[kept].bincount(minlength=10)[data.labels[kept]].double().log()
     correlation = np.corrcoef(frequency.numpy(), individual.temperatures.double().numpy())[0, 1]
     # Without a step taken all temperatures are the same, and nothing correlates with them.
