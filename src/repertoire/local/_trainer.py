@@ -126,7 +126,8 @@ class Trainer:
         for index, block in zip(self.held, self._own, strict=True):
             norms = torch._foreach_norm([p.detach() for p in block.parameters()], math.inf)
             if not math.isfinite(sum(norm.item() for norm in norms)):
-                raise NonFiniteLoss(f"the weights of {self._named(index)} are not finite; no weight was changed")
+                where = "" if self.pipeline is None else " in this process"
+                raise NonFiniteLoss(f"the weights of {self._named(index)} are not finite; no weight was changed{where}")
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of every block that this process holds.
