@@ -186,12 +186,10 @@ def main() -> None:
     for backbone, size, batch in networks:
         a, b, c = compare(backbone, size, batch, rounds)
         memory, times, samples = memory + a, times + b, samples + c
-    print(
-        f"Largest error of the predicted peak: {max(map(abs, memory)):.1%}; median {statistics.median(map(abs, memory)):.1%}."
-    )
-    print(
-        f"Largest error of the predicted relative time: {max(map(abs, times)):.0%}; median {statistics.median(map(abs, times)):.0%}."
-    )
+    for what, errors, digits in (("peak", memory, 1), ("relative time", times, 0)):
+        sizes = [abs(error) for error in errors]
+        most, middle = max(sizes), statistics.median(sizes)
+        print(f"Error of the predicted {what}: at most {most:.{digits}%}, median {middle:.{digits}%}.")
     if options.fit:
         print(f"\nRates that fit best: {fitted(samples)}.")
 
