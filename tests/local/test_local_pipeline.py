@@ -26,7 +26,7 @@ def launch(ranks) -> Callable[..., list[tuple[int, str]]]:
 
     def run(processes: int, what: str, *arguments: str) -> list[tuple[int, str]]:
         started = ranks(processes, str(WORKER), what, *arguments)
-        outputs = [process.communicate(timeout=240)[0] for process in started]
+        outputs = [process.communicate(timeout=600)[0] for process in started]
         return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
     return run
@@ -99,7 +99,7 @@ def test_processes_do_not_wait_for_one_that_is_gone(launch, what: str, tmp_path:
 @pytest.mark.slow
 def test_the_benchmark_runs():
     script = WORKER.parents[2] / "benchmarks" / "pipeline.py"
-    done = subprocess.run([sys.executable, script, "--quick"], capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run([sys.executable, script, "--quick"], capture_output=True, text=True, check=True, timeout=600)
     assert re.search(r"\| resnet20, 4 blocks, linear, batch 16 \| \d+ \| \d+ \| [\d.]+ \(", done.stdout), done.stdout
 
 
