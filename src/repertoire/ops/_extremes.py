@@ -198,7 +198,7 @@ def search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
         if late:
             _look_up(walk, index[:, 0], largest)
     index.masked_fill_(best == worst, -1)
-    if plan.y_order is not None:
+    if plan.y_order is not None and len(plan.y_order):
         index = torch.where(index < 0, index, plan.y_order[index.clamp_min(0)])
     return walk.restore(index)
 
