@@ -158,10 +158,13 @@ def pair_count(
         count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         walk = Walk(plan, inputs, fill=fill)
         threshold = walk.arrange(threshold)
+        marks = torch.empty(0, dtype=compute_dtype(x), device=x.device)
         for tile in walk:
-            count[tile.rows] += compare(tile.values, threshold[tile.rows, None]).sum(1)
+            # Comparisons to numbers take a tenth of the time of those to bool; a tile's counts are exact.
+            marks = torch.empty_like(tile.values) if marks.shape != tile.values.shape else marks
+            count[tile.rows] += compare(tile.values, threshold[tile.rows, None], out=marks).sum(1).long()
             if tile.mirrored:
-                count[tile.columns] += compare(tile.values, threshold[tile.columns]).sum(0)
+                count[tile.columns] += compare(tile.values, threshold[tile.columns], out=marks).sum(0).long()
     return walk.restore(count)
 
 
@@ -207,7 +210,7 @@ def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int
     """Takes the best of what was found before and what a tile holds."""
     k = best.shape[1]
     if k == 1:
-        found, place = values.max(1) if largest else values.min(1)
+        found, place = _best(values, largest)
         better = found > best[rows, 0] if largest else found < best[rows, 0]
         best[rows, 0] = torch.where(better, found, best[rows, 0])
         index[rows, 0] = torch.where(better, place + offset, index[rows, 0])
@@ -216,6 +219,21 @@ def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int
     together = torch.cat([best[rows], found], dim=1)
     best[rows], chosen = together.topk(k, dim=1, largest=largest)
     index[rows] = torch.cat([index[rows], place + offset], dim=1).gather(1, chosen)
+
+
+def _best(values: Tensor, largest: bool) -> tuple[Tensor, Tensor]:
+    """The best of each row of a tile, and where."""
+    if values.device.type != "cpu" or values.shape[1] > _EXACT:
+        return values.max(1) if largest else values.min(1)
+    # Four passes that are vectorised take a third of the time of one that keeps count of where it is.
+    found = values.amax(1, keepdim=True) if largest else values.amin(1, keepdim=True)
+    marks = torch.eq(values, found, out=torch.empty_like(values))
+    place = marks.mul_(torch.arange(values.shape[1], dtype=values.dtype)).amax(1)
+    return found[:, 0], place.long()
+
+
+#: Columns up to which their number is exact in float32.
+_EXACT = 2**24
 
 
 def _merge_late(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int, largest: bool) -> None:
@@ -237,5 +255,5 @@ def _look_up(walk: Walk, index: Tensor, largest: bool) -> None:
             walk.similarities(part, columns, walk.left(part), right, values)
             walk.leave_out(values, part, columns)
             # Below -1, so that no later tile takes the row for its own.
-            index[part] = -2 - columns.start - (values.argmax(1) if largest else values.argmin(1))
+            index[part] = -2 - columns.start - _best(values, largest)[1]
     index.copy_(torch.where(index < -1, -2 - index, index))

