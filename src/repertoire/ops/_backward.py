@@ -35,6 +35,8 @@ def gradients(walk: Walk, wants: Sequence[bool], slope: Callable[[Tile], Tensor]
         grad_bias = _zeros(x, 1) if wanted.bias else None
         grad_y_bias = _zeros(inputs.other, 1) if wanted.y_bias else None
         grad_row_scale = _zeros(x, 1) if wanted.row_scale else None
+        # What mirrored tiles add is kept transposed: a product with the transpose of a tile takes a seventh longer.
+        across = x.new_zeros(x.shape[1], len(x), dtype=compute_dtype(x)) if plan.symmetric and wants_left else None
         row_scale = walk.arrange(inputs.row_scale)
         factor = plan.scale * (-2 if plan.distances else 1)
         for tile in walk:
@@ -55,10 +57,18 @@ def gradients(walk: Walk, wants: Sequence[bool], slope: Callable[[Tile], Tensor]
                 grad_left[rows].addmm_(g, tile.right, alpha=factor)
                 if own is not None:
                     own[rows] += g.sum(1)
-            if grad_right is not None and (tile.mirrored or not plan.symmetric):
+            if across is not None and tile.mirrored:
+                across[:, columns].addmm_(tile.left.T, g, alpha=factor)
+                if own is not None:
+                    own[columns] += g.sum(0)
+            elif grad_right is not None and not plan.symmetric:
                 grad_right[columns].addmm_(g.T, tile.left, alpha=factor)
                 if y_own is not None:
                     y_own[columns] += g.sum(0)
+        if across is not None and grad_left is not None:
+            for rows in plan.slices(len(x)):
+                grad_left[rows] += across[:, rows].T
+            del across
         found_x, found_x_factor = _finish(walk, x, inputs.x_factor, plan.order, grad_left, own)
         found_y = None if y is None else _finish(walk, y, None, plan.y_order, grad_right, y_own)[0]
     return [
