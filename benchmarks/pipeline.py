@@ -26,7 +26,7 @@ from repertoire.local import LocalLearning, Pipeline
 from repertoire.methods import Classifier, Normalize
 
 NETWORKS = [("resnet32", 128, 8, "conv:depth=1", 12), ("resnet110", 64, 8, "conv:depth=1", 8)]
-"""Network, batch, blocks, auxiliary network, steps of a round."""
+"""Network, batch, blocks (which take about as long: `balance=time`), auxiliary network, steps of a round."""
 
 
 def sgd(module: nn.Module) -> torch.optim.Optimizer:
@@ -38,7 +38,7 @@ def learner_of(name: str, blocks: int, auxiliary: str, images: Tensor, pipeline:
     net = registry.build("backbones", name, in_channels=3, image_size=32)
     model = Classifier(Normalize([0.5] * 3, [0.25] * 3), net, heads.Linear(net.out_features, 10))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    learner = LocalLearning(model, blocks, auxiliary, sgd, example=images[:2], pipeline=pipeline)
+    learner = LocalLearning(model, blocks, auxiliary, sgd, example=images[:2], balance="time", pipeline=pipeline)
     learner.auxiliaries.to(memory_format=torch.channels_last)
     return learner
 

@@ -106,7 +106,7 @@ def test_a_killed_process_ends_the_run_which_then_goes_on(
     started[1].kill()
     killed = time.monotonic()
     output, _ = started[0].communicate(timeout=120)
-    assert time.monotonic() - killed < 30
+    assert time.monotonic() - killed < 60
     assert started[0].returncode == 2
     # Which of the two depends on whether the first process was just waiting for a message, or for all others.
     gone = re.compile(r"(process 1 of 2 \(block|another process).* is gone or no longer answers")
