@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
 from repertoire.ops import (
+    _tiles,
     pair_count,
+    pair_hardest,
     pair_logsumexp,
     pair_max,
     pair_min,
@@ -114,7 +116,7 @@ def compare(found: Tensor, expected: Tensor, leaves: list[Tensor]) -> None:
         total = (values.masked_fill(values.isinf(), 0.0) * weights).sum()
         if not total.requires_grad:
             return [torch.zeros_like(t) for t in leaves]
-        grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        grads = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=True)
         return [torch.zeros_like(t) if g is None else g for t, g in zip(leaves, grads, strict=True)]
 
     # Distances from the expanded square lose half of the digits where they are small.
@@ -219,6 +221,38 @@ def test_count(seed, n, m, which, tile, similarity, relation, each):
     limit = threshold[:, None] if each else threshold
     holds = {">": s > limit, ">=": s >= limit, "<": s < limit, "<=": s <= limit}[relation]
     assert torch.equal(found, (holds & case.keep).sum(1))
+
+
+@SETTINGS
+@given(
+    seed=st.integers(0, 1000),
+    n=st.integers(0, 9),
+    m=st.one_of(st.none(), st.integers(0, 7)),
+    similarity=st.sampled_from(SIMILARITIES),
+    size=st.sampled_from([8 * 9, 2**20]),
+)
+def test_hardest(seed, n, m, similarity, size):
+    x = draw(seed, n, 3).requires_grad_()
+    y = None if m is None else draw(seed + 1, m, 3).requires_grad_()
+    other = x if y is None else y
+    generator = torch.Generator().manual_seed(seed)
+    groups, y_groups = (torch.randint(3, (k,), generator=generator) - 1 for k in (n, len(other)))
+    given = {"groups": groups} if y is None else {"groups": groups, "y_groups": y_groups}
+    with pytest.MonkeyPatch.context() as patch:
+        # Many tiles, or one.
+        patch.setitem(_tiles._TILE_BYTES, "cpu", size)
+        patch.setattr(_tiles, "_SMALLEST_TILE", 2)
+        found = pair_hardest(x, y, similarity=similarity, **given)
+    s = similarities(x, other, similarity)
+    same = groups[:, None] == (groups if y is None else y_groups)
+    own = same & ~torch.eye(n, dtype=torch.bool) if y is None else same
+    far = similarity in ("euclidean", "sqeuclidean")
+    for extreme, keep, largest in ((found.same, own, far), (found.different, ~same, not far)):
+        worst = -torch.inf if largest else torch.inf
+        masked = torch.cat([s.masked_fill(~keep, worst), s.new_full((n, 1), worst)], dim=1)
+        expected = masked.amax(1) if largest else masked.amin(1)
+        assert torch.equal(extreme.indices == -1, ~keep.any(1))
+        compare(extreme.values, expected, [x] if y is None else [x, y])
 
 
 @SETTINGS
@@ -339,6 +373,7 @@ X = torch.ones(2, 3)
         (lambda: pair_max(X, mask=lambda u, rows, columns: u), r"mask must give bool \[2, 2\]"),
         (lambda: pair_max(X, exclude=torch.ones(3, dtype=torch.int64)), r"exclude must be int64 \[2\]"),
         (lambda: pair_max(X, X, exclude_self=True), r"give exclude=torch.arange"),
+        (lambda: pair_hardest(X, groups=None), "groups must be int64"),
         (lambda: pair_topk(X, k=0), "k must be 1 or more"),
         (lambda: pair_count(X, relation="=="), "relation must be one of"),
         (lambda: pair_count(X, threshold=torch.ones(3)), r"threshold must be a number or \[2\]"),

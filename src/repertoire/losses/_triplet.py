@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from repertoire.errors import ConfigError, RepertoireWarning
 from repertoire.losses._base import EmbeddingLoss, check_embeddings
 from repertoire.losses._positives import Groups, group, mean_over, poison
-from repertoire.ops import pair_max, pair_min, pair_rows, unit_rows
+from repertoire.ops import pair_hardest, pair_rows, unit_rows
 from repertoire.registry import register
 
 __all__ = ["Triplet", "triplet_loss"]
@@ -56,8 +56,8 @@ def triplet_loss(
     With `mining="batch-all"`, the mean of the loss over all triplets of the batch, or, with `nonzero`, over those that
     are not zero, which Hermans et al. found better.
 
-    No matrix of pairs is ever stored. Batch-hard streams two searches (:func:`repertoire.ops.pair_max`), that for the
-    positives over the pairs of a class only. The others sort a strip of rows at a time
+    No matrix of pairs is ever stored. Batch-hard streams two searches (:func:`repertoire.ops.pair_hardest`), that for
+    the positives over the pairs of a class only. The others sort a strip of rows at a time
     (:func:`repertoire.ops.pair_rows`); batch-all with the soft margin alone takes time in proportion to the triplets.
 
     Args:
@@ -104,15 +104,12 @@ def triplet_loss(
 
 
 def _batch_hard(x: Tensor, y: Tensor | None, groups: Groups, margin: float | None, distance: Distance) -> Tensor:
-    if distance == "cosine":
-        # The farthest is the least similar.
-        least = pair_min(x, y, similarity="cosine", **groups.pairs("same"))
-        most = pair_max(x, y, similarity="cosine", **groups.pairs("different"))
-        gap, found = most.values - least.values, most.indices >= 0
-    else:
-        far = pair_max(x, y, similarity=distance, **groups.pairs("same"))
-        near = pair_min(x, y, similarity=distance, **groups.pairs("different"))
-        gap, found = far.values - near.values, near.indices >= 0
+    own, other = pair_hardest(
+        x, y, groups=groups.own, y_groups=None if groups.within else groups.other, similarity=distance
+    )
+    # The farthest of cosines is the least similar.
+    gap = other.values - own.values if distance == "cosine" else own.values - other.values
+    found = other.indices >= 0
     chosen = groups.anchors & found
     _warn_without(found, groups)
     return mean_over(_hinge(gap.masked_fill(~chosen, 0.0), margin), chosen)

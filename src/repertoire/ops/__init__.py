@@ -3,6 +3,7 @@
 from repertoire.ops._chosen import pair_values
 from repertoire.ops._covariance import covariance, cross_square
 from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk
+from repertoire.ops._hardest import Hardest, pair_hardest
 from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
@@ -19,6 +20,7 @@ __all__ = [
     "LARGEST_BOUND",
     "Clusters",
     "Extreme",
+    "Hardest",
     "Pairs",
     "Queue",
     "Similarity",
@@ -33,6 +35,7 @@ __all__ = [
     "newton_whiten",
     "of_all_ranks",
     "pair_count",
+    "pair_hardest",
     "pair_logsumexp",
     "pair_max",
     "pair_min",

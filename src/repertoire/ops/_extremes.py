@@ -14,7 +14,7 @@ from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype
 from repertoire.ops._walk import Walk
 
-__all__ = ["Extreme", "pair_count", "pair_max", "pair_min", "pair_topk", "search"]
+__all__ = ["Extreme", "best_of", "pair_count", "pair_max", "pair_min", "pair_topk", "search"]
 
 
 class Extreme(NamedTuple):
@@ -210,7 +210,7 @@ def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int
     """Takes the best of what was found before and what a tile holds."""
     k = best.shape[1]
     if k == 1:
-        found, place = _best(values, largest)
+        found, place = best_of(values, largest)
         better = found > best[rows, 0] if largest else found < best[rows, 0]
         best[rows, 0] = torch.where(better, found, best[rows, 0])
         index[rows, 0] = torch.where(better, place + offset, index[rows, 0])
@@ -221,7 +221,7 @@ def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int
     index[rows] = torch.cat([index[rows], place + offset], dim=1).gather(1, chosen)
 
 
-def _best(values: Tensor, largest: bool) -> tuple[Tensor, Tensor]:
+def best_of(values: Tensor, largest: bool) -> tuple[Tensor, Tensor]:
     """The best of each row of a tile, and where."""
     if values.device.type != "cpu" or values.shape[1] > _EXACT:
         return values.max(1) if largest else values.min(1)
@@ -255,5 +255,5 @@ def _look_up(walk: Walk, index: Tensor, largest: bool) -> None:
             walk.similarities(part, columns, walk.left(part), right, values)
             walk.leave_out(values, part, columns)
             # Below -1, so that no later tile takes the row for its own.
-            index[part] = -2 - columns.start - _best(values, largest)[1]
+            index[part] = -2 - columns.start - best_of(values, largest)[1]
     index.copy_(torch.where(index < -1, -2 - index, index))

@@ -61,11 +61,8 @@ class Walk:
         if factor != 1:
             self._bias = None if self._bias is None else self._bias * factor
             self._y_bias = None if self._y_bias is None else self._y_bias * factor
-        self._squares = self._y_squares = None
-        if plan.distances:
-            x, y = inputs.x, inputs.y
-            self._squares = self.arrange(plan.squared_lengths(x, inputs.x_factor))
-            self._y_squares = self._squares if y is None else self.arrange_y(plan.squared_lengths(y, None))
+        self._squares: Tensor | None = None
+        self._y_squares: Tensor | None = None
         ordered = plan.order is not None
         self._groups, self._y_groups = self.arrange(plan.ranks), self.arrange_y(plan.y_ranks)
         self._limits: Tensor | None = None
@@ -154,6 +151,10 @@ class Walk:
     ) -> None:
         """Writes a tile of scaled similarities."""
         factor = self._scale
+        if self.plan.distances and self._squares is None:
+            self._squares = self.plan.squared_lengths(self._x, self._x_factor)
+            one = self.inputs.y is None
+            self._y_squares = self._squares if one else self.plan.squared_lengths(self._y, self._y_factor)
         if self._squares is None or self._y_squares is None:
             torch.addmm(values, left, right.T, beta=0, alpha=1.0 if kept is not None else factor, out=values)
             if kept is not None:
