@@ -96,6 +96,8 @@ class Trainer:
         self.modules: list[Any] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self._gathered: dict[int, Any] = {}
+        if compile:
+            _compile_many(len(self._own))
         for block in self._own:
             if compile:
                 backend = compile if isinstance(compile, str) else "inductor"
@@ -288,3 +290,13 @@ def _check_trainable(blocks: Sequence[LocalBlock]) -> None:
                 f"block {index + 1} of {len(blocks)} ({block.names[0]} to {block.names[-1]}) has no parameters to "
                 "train: all of them are frozen. Cut elsewhere (at=...), or into fewer blocks"
             )
+
+
+def _compile_many(count: int) -> None:
+    """Lets the compiler work on so many blocks: they share their code, and it gives up on code that it has compiled for
+    more than eight objects."""
+    from torch._dynamo import config
+
+    # PyTorch 2.6 has it under its first name.
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, name, max(getattr(config, name), 8 + 2 * count))

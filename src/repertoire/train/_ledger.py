@@ -123,7 +123,7 @@ class Ledger(TorchDispatchMode):
             if storage._cdata not in self._held and tensor.device.type != "meta":
                 self._hold(storage, tensor.device, "activations")
         if made and isinstance(made[0], FakeTensor) and made[0].device.type == "cpu":
-            self._touch(_scratch(func, out))
+            self._touch(_scratch(func, args, out))
         if made and not func.is_view:
             self._count(func, args, kwargs, out)
         return out
@@ -188,7 +188,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield from _tensors(list(value.values()))
 
 
-def _scratch(func: Any, out: Any) -> int:
+def _scratch(func: Any, args: Any, out: Any) -> int:
     """Bytes that kernels of the CPU hold for themselves when they are done, found with PyTorch's profiler."""
     if func is _aten.native_batch_norm_backward.default:
         # The result is made twice, and one is thrown away before anything is computed.
@@ -196,4 +196,14 @@ def _scratch(func: Any, out: Any) -> int:
     if func is _aten.convolution_backward.default:
         # The gradient of the weights is made in a layout of its own, then in rows, then in that of the weights.
         return 2 * out[1].nbytes if out[1] is not None else 0
+    if func is _aten.max_pool2d_with_indices_backward.default:
+        # Everything is brought into the layout of the gradient that comes in.
+        gradient, indices = args[0], args[-1]
+        return 0 if _layout(gradient) == _layout(indices) else indices.nbytes + out.nbytes
     return 0
+
+
+def _layout(tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions in the order in which they lie in memory."""
+    strides = tensor.stride()
+    return tuple(sorted(range(tensor.dim()), key=lambda dim: -int(strides[dim])))
