@@ -1,11 +1,12 @@
-"""Finding the layer to explain."""
+"""Finding the layers to explain."""
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from repertoire.backbones import Backbone
 from repertoire.errors import ConfigError, UnknownName
 
-__all__ = ["Layer", "choose_layers", "evaluating"]
+__all__ = ["Layer", "Where", "check_where", "choose_layers"]
+
+#: A module or its name, several of them, or None for the one that is found.
+Where = str | nn.Module | Sequence[str | nn.Module] | None
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,37 @@ class Layer:
     to_maps: Callable[[Tensor], Tensor]
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode, and afterwards each in the mode that it had."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def check_where(layer: Any) -> Where:
+    """A `layer` argument: as it came, or split at its commas, which is how the command line gives several.
+
+    Raises:
+        ConfigError: neither modules nor names.
+    """
+    if isinstance(layer, str) and "," in layer:
+        layer = [name.strip() for name in layer.split(",")]
+    several = layer if isinstance(layer, list | tuple) else [layer]
+    fits = layer is None or (several and all(isinstance(one, str | nn.Module) for one in several))
+    if not fits or len({id(one) if isinstance(one, nn.Module) else one for one in several}) < len(several):
+        raise ConfigError(f"layer must be a module or its name, or a list of different ones, found {_shown(layer)}")
+    return list(layer) if isinstance(layer, tuple) else layer
 
 
-def choose_layers(model: nn.Module, layer: str | nn.Module | None, inputs: Tensor) -> list[Layer]:
-    """The layer that was asked for; or, if none was, those to try, the best first.
+def _shown(layer: Any) -> str:
+    return repr(layer) if isinstance(layer, list | tuple | str) else type(layer).__name__
+
+
+def choose_layers(model: nn.Module, layer: Where, inputs: Tensor, *, slopes: bool = True) -> list[list[Layer]]:
+    """The layers that were asked for; or, if none were, those to try, the best first.
 
     Of a backbone that honours the contract these are its last block and the one before it: a transformer that reads
     its answer from a class token has no gradient on the other tokens of its last block. Of any other network it is the
-    module that is last to give a map of more than one pixel, which one image is passed through the network to find.
+    module that is last to give a map of more than one pixel on which the scores depend, which one image is passed
+    through the network to find.
+
+    Args:
+        model, inputs: as explainers take them.
+        layer: what the user said.
+        slopes: whether the scores must depend on the map that is found.
 
     Raises:
         UnknownName: the model has no module of that name.
@@ -58,25 +75,54 @@ def choose_layers(model: nn.Module, layer: str | nn.Module | None, inputs: Tenso
     """
     backbone = _backbone(model)
     names = {module: name for name, module in model.named_modules()}
-    grids = dict.fromkeys(backbone.blocks, backbone.grid) if backbone is not None else {}
+    blocks = set(backbone.blocks) if backbone is not None else set()
+    size = (int(inputs.shape[2]), int(inputs.shape[3]))
 
     def found(module: nn.Module) -> Layer:
-        return Layer(module, names[module], grids.get(module, _identity))
+        if backbone is not None and module in blocks:
+            return Layer(module, names[module], backbone.grid)
+        return Layer(module, names[module], lambda output: _as_maps(output, size))
 
-    if isinstance(layer, str):
-        return [found(_named(model, layer))]
+    def of(one: str | nn.Module) -> Layer:
+        if isinstance(one, str):
+            return found(_named(model, backbone, one))
+        if one not in names:
+            raise ConfigError(f"layer is a {type(one).__name__} that is not part of the {type(model).__name__}")
+        return found(one)
+
     if layer is not None:
-        if layer not in names:
-            raise ConfigError(f"layer is a {type(layer).__name__} that is not part of the {type(model).__name__}")
-        return [found(layer)]
+        return [[of(one) for one in ([layer] if isinstance(layer, str | nn.Module) else layer)]]
     if backbone is not None:
         last = backbone.stage_ends[-1]
-        return [found(block) for block in reversed(backbone.blocks[max(last - 1, 0) : last + 1])]
-    return [found(_last_spatial(model, inputs))]
+        return [[found(block)] for block in reversed(backbone.blocks[max(last - 1, 0) : last + 1])]
+    return [[found(_last_spatial(model, inputs, size, slopes))]]
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
+def _as_maps(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """The output of a layer of any network as maps `[N, K, h, w]`, where their proportions show what they are.
+
+    Maps have about the proportions of the images: `[N, h, w, K]`, as Swin has it, and tokens `[N, T, K]`, after up to
+    eight that stand for no place (class and register tokens), are brought into that form. What looks like none of them
+    is left as it is.
+    """
+    if output.ndim == 4:
+        last = not _like(output.shape[2:], size) and _like(output.shape[1:3], size)
+        return output.movedim(3, 1) if last else output
+    if output.ndim == 3:
+        # Exact proportions first: among few tokens there is more than one way to come near.
+        for within in (0.0, 2.0):
+            for extra in range(9):
+                tokens = output.shape[1] - extra
+                h = round(math.sqrt(max(tokens, 0) * size[0] / size[1]))
+                if h and tokens > 1 and tokens % h == 0 and _like((h, tokens // h), size, within):
+                    return output[:, extra:].transpose(1, 2).unflatten(2, (h, tokens // h))
+    return output
+
+
+def _like(shape: Sequence[int], size: tuple[int, int], within: float = 2.0) -> bool:
+    """Whether a map has the proportions of an image, up to what borders and strides take."""
+    h, w = shape
+    return abs(h - w * size[0] / size[1]) <= within + 1e-6 and h <= size[0] + 2 and w <= size[1] + 2
 
 
 def _backbone(model: nn.Module) -> Backbone | None:
@@ -84,8 +130,13 @@ def _backbone(model: nn.Module) -> Backbone | None:
     return next((candidate for candidate in candidates if isinstance(candidate, Backbone)), None)
 
 
-def _named(model: nn.Module, name: str) -> nn.Module:
+def _named(model: nn.Module, backbone: Backbone | None, name: str) -> nn.Module:
     known = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
+    stage = re.fullmatch(r"stage(\d+)", name)
+    if name not in known and backbone is not None and stage:
+        if 1 <= int(stage[1]) <= len(backbone.stage_ends):
+            return backbone.blocks[backbone.stage_ends[int(stage[1]) - 1]]
+        raise UnknownName("stage of the backbone", name, [f"stage{i + 1}" for i in range(len(backbone.stage_ends))])
     if name not in known:
         # A deep network has hundreds of modules; the message names those that look most like what was meant.
         raise UnknownName(
@@ -94,27 +145,54 @@ def _named(model: nn.Module, name: str) -> nn.Module:
     return known[name]
 
 
-def _last_spatial(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """The module that is last to give one tensor `[N, K, h, w]` of more than one pixel, and that runs once."""
+def _last_spatial(model: nn.Module, inputs: Tensor, size: tuple[int, int], slopes: bool) -> nn.Module:
+    """The module that is last to give one tensor of maps of more than one pixel, and that runs once.
+
+    If slopes are needed, all of what the network gives is asked at once whether its output depends on it."""
     runs: Counter[nn.Module] = Counter()
-    order: list[nn.Module] = []
+    order: list[tuple[nn.Module, Tensor]] = []
 
-    def record(module: nn.Module, _: Any, output: Any) -> None:
+    def note(module: nn.Module, _: Any, output: Any) -> Tensor | None:
         runs[module] += 1
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
-            order.append(module)
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return None
+        maps = _as_maps(output, size)
+        if maps.ndim != 4 or maps.shape[2:].numel() < 2 or not _like(maps.shape[2:], size):
+            return None
+        if slopes and not output.requires_grad:
+            output = output.detach().requires_grad_()
+        order.append((module, output))
+        return output.clone() if slopes else None
 
-    handles = [module.register_forward_hook(record) for module in model.modules() if module is not model]
+    handles = [module.register_forward_hook(note) for module in model.modules() if module is not model]
     try:
-        with torch.no_grad():
-            model(inputs[:1])
+        with torch.set_grad_enabled(slopes):
+            result = model(inputs[:1])
     finally:
         for handle in handles:
             handle.remove()
-    for module in reversed(order):
-        if runs[module] == 1:
-            return module
-    raise ConfigError(
-        f"no module of the {type(model).__name__} gives feature maps [N, K, h, w] of more than one pixel; "
-        "a network without them cannot be explained by Grad-CAM"
-    )
+    found = [(module, output) for module, output in order if runs[module] == 1]
+    if not found:
+        raise ConfigError(
+            f"no module of the {type(model).__name__} gives feature maps [N, K, h, w] of more than one pixel; "
+            "a network without them cannot be explained by what a layer gives"
+        )
+    return _depended_on(found, result, size) if slopes else found[-1][0]
+
+
+def _depended_on(found: list[tuple[nn.Module, Tensor]], result: Any, size: tuple[int, int]) -> nn.Module:
+    """The last module of whose maps the result depends on more than one pixel; the last of all if there is none, whose
+    refusal says why."""
+    tensors = list(result.values()) if isinstance(result, dict) else result
+    tensors = [t for t in (tensors if isinstance(tensors, list | tuple) else [tensors]) if isinstance(t, Tensor)]
+    tensors = [t for t in tensors if t.requires_grad]
+    if tensors:
+        generator = torch.Generator().manual_seed(0)
+        with torch.enable_grad():
+            # Random signs: the sum of a softmax, or of what follows a normalisation, depends on nothing.
+            total = sum((t.float() * torch.randn(t.shape, generator=generator).to(t.device)).sum() for t in tensors)
+            gradients = torch.autograd.grad(total, [output for _, output in found], allow_unused=True)
+        for (module, _), gradient in reversed(list(zip(found, gradients, strict=True))):
+            if gradient is not None and int((_as_maps(gradient, size) != 0).any(1).sum()) > 1:
+                return module
+    return found[-1][0]

@@ -1,0 +1,226 @@
+"""Maps made from what a layer gives: the base of the class activation family."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.errors import ConfigError
+from repertoire.explain._explainer import Explainer, classes, kind, to_unit_range
+from repertoire.explain._layers import Layer, Where, check_where, choose_layers
+
+__all__ = ["ActivationMap", "Combine", "Recorded"]
+
+Combine = Literal["mean", "product", "max"]
+
+
+@dataclass
+class Recorded:
+    """One forward and backward pass, as seen at some layers.
+
+    Attributes:
+        scores: `[N, C]`, detached; None where the pass ended at the last layer because no scores were needed.
+        chosen: the explained classes, int64 `[K, N]`; None without scores.
+        maps: the output of each layer as maps `[N, k, h, w]`, in single precision at least.
+        slopes: the gradient of the K explained scores with respect to each, `[K, N, k, h, w]`; empty if not asked for.
+    """
+
+    scores: Tensor | None
+    chosen: Tensor | None
+    maps: list[Tensor]
+    slopes: list[Tensor]
+
+
+class ActivationMap(Explainer):
+    """Base of explainers that look at the output of one layer, or several.
+
+    A subclass says in `_heat` what becomes of the maps of a layer and of the gradient of the scores there. The network
+    runs once and as cheaply as it can: without a graph up to the first of the layers, with one from there to the
+    scores, and backward over that part only.
+
+    Args:
+        layer: the layer to look at: a module of the model, or its name ("layer4", "backbone.blocks.9"), or "stage2" for
+            the end of that stage of a Repertoire backbone; or a list of several. By default the last block of a
+            Repertoire backbone (for a class token, which has no gradient on the last map, the block before it), and of
+            another network the module that is last to give a map of more than one pixel on which the scores depend.
+        combine: what becomes of the maps of several layers, each scaled to [0, 1]: their "mean", their geometric mean
+            ("product") or their "max". One layer is not scaled by this.
+        normalize: divide each map by its largest value, so that maps lie in [0, 1]; zero stays zero, which means no
+            evidence. Without it, maps are in units of the score.
+        output: what to take as the scores `[N, C]` of what the model returns. By default the tensor itself, the value
+            under "logits" of a mapping, or the first of a tuple or list.
+
+    Raises:
+        ConfigError: `layer` or `output` is of no use, when it is built or called.
+    """
+
+    #: Whether `_heat` looks at slopes. Where it does not, and not at scores either, the pass ends at the last layer.
+    _needs_slopes: bool = True
+
+    # `layer` may be a module or a list; Any, because the registry checks options by type and knows no modules.
+    def __init__(
+        self,
+        layer: str | Any = None,
+        combine: Combine = "mean",
+        normalize: bool = True,
+        output: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__(normalize, output)
+        if combine not in ("mean", "product", "max"):
+            raise ConfigError(f"combine must be mean, product or max, found {combine!r}")
+        self.layer: Where = check_where(layer)
+        self.combine = combine
+
+    def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
+        for layers in choose_layers(model, self.layer, inputs, slopes=self._needs_slopes):
+            recorded = self._record(model, layers, inputs, targets)
+            if not recorded.slopes or any(bool(slope.any()) for slope in recorded.slopes):
+                break
+        return self._combined(self._heats(recorded), inputs)
+
+    def _heats(self, recorded: Recorded) -> list[Tensor]:
+        """A small map `[K, N, h, w]` for each layer."""
+        with torch.autocast(recorded.maps[0].device.type, enabled=False):
+            if recorded.slopes:
+                return [self._heat(*pair) for pair in zip(recorded.maps, recorded.slopes, strict=True)]
+            return [self._heat(maps, maps.new_zeros(1, 0)) for maps in recorded.maps]
+
+    @abc.abstractmethod
+    def _heat(self, maps: Tensor, slopes: Tensor) -> Tensor:
+        """The heat `[K, N, h, w]`, none of it negative, of maps `[N, k, h, w]` and slopes `[K, N, k, h, w]`."""
+
+    def _record(
+        self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, targets: Tensor | int | None
+    ) -> Recorded:
+        """Runs the model on the inputs, and differentiates the explained scores if slopes are needed."""
+        return record(self, model, layers, inputs, targets, slopes=self._needs_slopes)
+
+    def _combined(self, heats: list[Tensor], inputs: Tensor) -> Tensor:
+        """The maps of the layers, enlarged bilinearly to the size of the images, as one."""
+        large = [F.interpolate(heat, inputs.shape[2:], mode="bilinear", align_corners=False) for heat in heats]
+        if len(large) == 1:
+            return large[0]
+        stack = torch.stack([to_unit_range(heat) for heat in large])
+        if self.combine == "mean":
+            return stack.mean(0)
+        return stack.amax(0) if self.combine == "max" else stack.log().mean(0).exp()
+
+
+class _Ended(Exception):
+    """The last layer of interest has run; what follows is not needed."""
+
+
+def record(
+    explainer: Explainer,
+    model: nn.Module,
+    layers: Sequence[Layer],
+    inputs: Tensor,
+    targets: Tensor | int | None,
+    *,
+    slopes: bool = True,
+    until_scores: bool = True,
+) -> Recorded:
+    """One pass through the model, seen at some layers.
+
+    Args:
+        explainer: knows where the scores are in what the model returns.
+        model, inputs, targets: as explainers take them, under `undisturbed`.
+        layers: where to look.
+        slopes: differentiate the explained scores with respect to the outputs of the layers.
+        until_scores: without slopes, and targets to check, the pass may end at the last layer; then this is False.
+
+    Raises:
+        ConfigError: a layer does not run, runs twice or gives no maps; the scores do not depend on any of the layers.
+        ShapeError: scores or targets that do not fit.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def watch(layer: Layer) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor:
+            if layer.name in outputs:
+                raise ConfigError(
+                    f"layer {layer.name!r} runs more than once in a forward pass; choose one that runs once"
+                )
+            if not isinstance(output, Tensor) or not output.is_floating_point():
+                raise ConfigError(f"layer {layer.name!r} gives a {kind(output)}, not a tensor of feature maps")
+            if not output.requires_grad or not slopes:
+                # The graph begins here.
+                output = output.detach()
+                output = (output.clone() if output.is_inference() else output).requires_grad_(slopes)
+            outputs[layer.name] = output
+            if not slopes and not until_scores and len(outputs) == len(layers):
+                raise _Ended
+            torch.set_grad_enabled(slopes)
+            # What follows gets a copy, which it may overwrite (ReLU in place).
+            return output.clone()
+
+        return hook
+
+    handles = [layer.module.register_forward_hook(watch(layer)) for layer in layers]
+    result: Any = None
+    try:
+        result = model(inputs)
+    except _Ended:
+        return Recorded(None, None, [_maps(layer, outputs[layer.name], inputs) for layer in layers], [])
+    finally:
+        for handle in handles:
+            handle.remove()
+        torch.set_grad_enabled(False)
+    for layer in layers:
+        if layer.name not in outputs:
+            raise ConfigError(f"layer {layer.name!r} does not run in the forward pass of the {type(model).__name__}")
+    with torch.set_grad_enabled(slopes):  # `output` may compute
+        scores = explainer.scores(model, result, len(inputs))
+    chosen = classes(targets, scores)
+    maps = [_maps(layer, outputs[layer.name].detach(), inputs) for layer in layers]
+    if not slopes:
+        return Recorded(scores.detach(), chosen, maps, [])
+    points = [outputs[layer.name] for layer in layers]
+    gradients = _gradients(scores, points, chosen)
+    if all(gradient is None for gradient in gradients):
+        names = " and ".join(repr(layer.name) for layer in layers)
+        raise ConfigError(
+            f"the scores do not depend on layer {names}, or the model computes them without gradients; "
+            "choose another layer"
+        )
+    found = []
+    for layer, output, gradient in zip(layers, points, gradients, strict=True):
+        if gradient is None:
+            gradient = torch.zeros_like(output).expand(len(chosen), *output.shape)
+        flat = _maps(layer, gradient.flatten(0, 1), inputs)
+        found.append(flat.unflatten(0, (len(chosen), -1)))
+    return Recorded(scores.detach(), chosen, maps, found)
+
+
+def _gradients(scores: Tensor, points: list[Tensor], chosen: Tensor) -> list[Tensor | None]:
+    """Of the K chosen scores of each image with respect to some tensors: `[K, *point.shape]` each, or None."""
+    if not scores.requires_grad:
+        return [None] * len(points)
+    # Ones and zeros rather than indexing: they need nothing kept of targets made in inference mode.
+    ones = torch.zeros_like(scores).expand(len(chosen), -1, -1).scatter(2, chosen[..., None], 1.0)
+    if len(chosen) == 1:
+        found = torch.autograd.grad(scores, points, ones[0], allow_unused=True)
+        return [None if gradient is None else gradient[None] for gradient in found]
+    try:
+        return list(
+            torch.autograd.grad(scores, points, ones, allow_unused=True, is_grads_batched=True, retain_graph=True)
+        )
+    except RuntimeError:  # functions written by hand may have no rule for a batch of gradients; they go one by one
+        each = [torch.autograd.grad(scores, points, one, allow_unused=True, retain_graph=True) for one in ones]
+        return [None if parts[0] is None else torch.stack(parts) for parts in zip(*each, strict=True)]
+
+
+def _maps(layer: Layer, output: Tensor, inputs: Tensor) -> Tensor:
+    """A layer's output (or its gradient) as maps `[N, k, h, w]`, in single precision at least."""
+    maps = layer.to_maps(output)
+    if maps.ndim != 4 or maps.shape[2:].numel() < 2:
+        raise ConfigError(
+            f"layer {layer.name!r} gives {list(maps.shape)}; maps [N, K, h, w] of more than one pixel are needed"
+        )
+    return maps.to(torch.promote_types(maps.dtype, torch.float32))

@@ -1,0 +1,183 @@
+"""What every explainer of the class activation family can do: several targets or layers, in networks of any make."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repertoire import backbones, heads, registry
+from repertoire.errors import ConfigError, ShapeError, UnknownName
+from repertoire.explain import GradCAM
+from repertoire.explain._layers import _as_maps
+from repertoire.methods import Classifier, Normalize
+
+
+def resnet() -> Classifier:
+    torch.manual_seed(0)
+    net = backbones.ResNet(8, in_channels=3, width=4)
+    return Classifier(Normalize([0.5] * 3, [0.25] * 3), net, heads.Linear(net.out_features, 5)).eval()
+
+
+def images(count: int = 3, size: int = 16) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+class Square(torch.autograd.Function):
+    """Has no rule for a batch of gradients."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad * float(grad.abs().sum() >= 0)
+
+
+class Squared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Square.apply(x)
+
+
+@pytest.mark.parametrize("batches", [True, False])
+@pytest.mark.parametrize("layer", [None, ["backbone.blocks.1", "stage3"]])
+def test_several_targets_are_each_alone(batches, layer):
+    model, x = resnet(), images()
+    if not batches:
+        model.head = nn.Sequential(Squared(), model.head)
+    targets = torch.tensor([[0, 4], [1, 1], [2, 3]])
+    explainer = GradCAM(layer)
+    maps = explainer(model, x, targets)
+    assert maps.shape == (3, 2, 16, 16)
+    for k in range(2):
+        torch.testing.assert_close(maps[:, k], explainer(model, x, targets[:, k]))
+    assert explainer(model, images(0), torch.zeros(0, 2, dtype=torch.int64)).shape == (0, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "targets", [torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 1, 1, dtype=torch.int64), "0"]
+)
+def test_targets_of_no_use(targets):
+    with pytest.raises(ShapeError, match=r"targets must be int64 \[3\]"):
+        GradCAM()(resnet(), images(), targets)
+
+
+def test_stages_of_a_backbone():
+    model, x = resnet(), images()
+    for number, last in enumerate(model.backbone.stage_ends, 1):
+        torch.testing.assert_close(GradCAM(f"stage{number}")(model, x), GradCAM(f"backbone.blocks.{last}")(model, x))
+    with pytest.raises(UnknownName, match="stage3"):
+        GradCAM("stage4")(model, x)
+
+
+def test_layers_are_combined():
+    model, x = resnet(), images()
+    names = ["stage2", "stage3"]
+    alone = torch.stack([GradCAM(name)(model, x, 1) for name in names])
+    for combine, expected in (
+        ("mean", alone.mean(0)), ("max", alone.amax(0)), ("product", alone.prod(0).sqrt()),
+    ):  # fmt: skip
+        maps = GradCAM(names, combine=combine, normalize=False)(model, x, 1)
+        torch.testing.assert_close(maps, expected)
+        again = registry.build("explainers", f"grad-cam:layer=(stage3,stage2),combine={combine},normalize=false")
+        torch.testing.assert_close(again(model, x, 1), expected)
+
+
+def test_layers_on_two_branches():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.a(x) * self.b(x)).mean((2, 3))
+
+    torch.manual_seed(0)
+    model, x = Two(), images()
+    for pair in (["a", "b"], ["b", "a"]):
+        maps = GradCAM(pair, normalize=False)(model, x, 2)
+        torch.testing.assert_close(maps, (GradCAM("a")(model, x, 2) + GradCAM("b")(model, x, 2)) / 2)
+
+
+@pytest.mark.parametrize("layer", [[], ["a", "a"], ["a", 3], 3])
+def test_layers_of_no_use(layer):
+    with pytest.raises(ConfigError, match="layer must be a module or its name, or a list"):
+        GradCAM(layer)
+    with pytest.raises(ConfigError, match="combine must be"):
+        GradCAM(combine="sum")
+
+
+def test_what_a_map_is_shows_in_its_proportions():
+    size = (32, 48)
+    maps = torch.arange(2 * 5 * 4 * 6.0).reshape(2, 5, 4, 6)
+    torch.testing.assert_close(_as_maps(maps, size), maps)
+    torch.testing.assert_close(_as_maps(maps.movedim(1, 3), size), maps)
+    tokens = maps.flatten(2).transpose(1, 2)
+    for extra in (0, 1, 5):
+        torch.testing.assert_close(_as_maps(torch.cat([torch.ones(2, extra, 5), tokens], 1), size), maps)
+    assert _as_maps(torch.zeros(2, 4, 25, 64), (80, 80)).shape == (2, 4, 25, 64), "heads, tokens, features"
+    assert _as_maps(torch.zeros(2, 7), size).shape == (2, 7)
+
+
+def test_a_transformer_of_any_make():
+    """One that reads a class token: the other tokens have no part in the answer after the last mixing of tokens."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+            self.mix = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(x)
+            return x + self.mix(y, y, y)[0]
+
+    class Foreign(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Conv2d(3, 8, 4, 4)
+            self.cls = nn.Parameter(torch.randn(1, 1, 8))
+            self.blocks = nn.Sequential(Attention(), Attention())
+            self.norm = nn.LayerNorm(8)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.patch(x).flatten(2).transpose(1, 2)
+            x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1)
+            return self.head(self.norm(self.blocks(x))[:, 0])
+
+    torch.manual_seed(0)
+    model, x = Foreign().eval(), images(2, 32)
+    maps = GradCAM()(model, x)
+    assert maps.shape == (2, 32, 32)
+    assert maps.any()
+    torch.testing.assert_close(maps, GradCAM("blocks.1.norm")(model, x))
+
+
+def test_a_compiled_model_is_explained_as_it_is():
+    model, x = resnet(), images()
+    expected = GradCAM("stage3")(model, x)
+    compiled = torch.compile(copy.deepcopy(model), backend="eager")
+    compiled(x)
+    torch.testing.assert_close(GradCAM("stage3")(compiled, x), expected)
+    inside = copy.deepcopy(model)
+    inside.compile(backend="eager")
+    inside(x)
+    torch.testing.assert_close(GradCAM("stage3")(inside, x), expected)
+
+
+def test_images_of_single_precision_for_weights_of_half():
+    model, x = resnet(), images()
+    maps = GradCAM()(copy.deepcopy(model).to(torch.bfloat16), x, 1)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps, GradCAM()(model, x, 1), rtol=0, atol=0.15)
+
+
+def test_images_of_mixed_sizes():
+    with pytest.raises(ShapeError, match="images of mixed sizes"):
+        GradCAM()(resnet(), [images(1, 16)[0], images(1, 20)[0]])
