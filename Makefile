@@ -22,7 +22,7 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) torch
-	$(PIP) -e '.[dev,docs,export,hf,timm]'
+	$(PIP) -e '.[compare,dev,docs,export,hf,timm]'
 	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base ## train on handwritten digits and write runs/demo/report.html
