@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
 
-__all__ = ["Explainer", "classes", "evaluating", "forward_in_parts", "kind", "to_unit_range", "undisturbed"]
+__all__ = [
+    "Explainer",
+    "classes",
+    "evaluating",
+    "find_scores",
+    "forward_in_parts",
+    "kind",
+    "to_unit_range",
+    "undisturbed",
+]
 
 
 class Explainer(abc.ABC):
@@ -74,23 +83,7 @@ class Explainer(abc.ABC):
     def scores(self, model: nn.Module, result: Any, count: int) -> Tensor:
         """The scores `[N, C]` in what a model returned: what `output` says, or by default the tensor itself, the value
         under "logits" of a mapping, or the first tensor of a tuple or list."""
-        if self.output is not None:
-            result = self.output(result)
-        elif isinstance(result, Mapping):
-            result = result.get("logits", result)
-        elif isinstance(result, tuple | list):
-            result = next((item for item in result if isinstance(item, Tensor)), result)
-        if not isinstance(result, Tensor):
-            raise ConfigError(
-                f"the {type(model).__name__} returns a {kind(result)}; say where the scores are with output=, "
-                "a function from what it returns to a tensor [N, C]"
-            )
-        if result.ndim != 2 or len(result) != count or not result.is_floating_point():
-            raise ShapeError(
-                f"the scores of the {type(model).__name__} must be floating point [{count}, C], found {result.dtype} "
-                f"{list(result.shape)}; output= may turn them into that"
-            )
-        return result
+        return find_scores(model, result, count, self.output)
 
     def _check_inputs(self, inputs: Tensor) -> None:
         if not isinstance(inputs, Tensor):
@@ -104,6 +97,32 @@ class Explainer(abc.ABC):
                 f"inputs must be floating point images [N, C, H, W]{or_features}, found {inputs.dtype} "
                 f"{list(inputs.shape)}"
             )
+
+
+def find_scores(model: nn.Module, result: Any, count: int, output: Callable[[Any], Tensor] | None = None) -> Tensor:
+    """The scores `[N, C]` in what a model returned; see :meth:`Explainer.scores`.
+
+    Raises:
+        ConfigError: there is no tensor where scores are looked for.
+        ShapeError: it is not floating point `[count, C]`.
+    """
+    if output is not None:
+        result = output(result)
+    elif isinstance(result, Mapping):
+        result = result.get("logits", result)
+    elif isinstance(result, tuple | list):
+        result = next((item for item in result if isinstance(item, Tensor)), result)
+    if not isinstance(result, Tensor):
+        raise ConfigError(
+            f"the {type(model).__name__} returns a {kind(result)}; say where the scores are with output=, "
+            "a function from what it returns to a tensor [N, C]"
+        )
+    if result.ndim != 2 or len(result) != count or not result.is_floating_point():
+        raise ShapeError(
+            f"the scores of the {type(model).__name__} must be floating point [{count}, C], found {result.dtype} "
+            f"{list(result.shape)}; output= may turn them into that"
+        )
+    return result
 
 
 def classes(targets: Tensor | int | None, scores: Tensor) -> Tensor:
