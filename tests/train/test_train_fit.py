@@ -16,6 +16,7 @@ from repertoire.data import Loader
 from repertoire.errors import ConfigError, NonFiniteLoss, RepertoireError, RunError, ShapeError, UnknownName
 from repertoire.losses import CrossEntropy
 from repertoire.train import _checkpoint
+from repertoire.train._environment import forget_peak_memory, peak_memory
 from repertoire.train._fit import _stem
 
 
@@ -340,3 +341,36 @@ def test_metrics_are_strict_json(run: train.Run):
 
     json.loads(run.directory.metrics_file.read_text(), parse_constant=refuse)
     json.loads(run.directory.info_file.read_text(), parse_constant=refuse)
+
+
+def test_a_rehearsal_resolves_and_leaves_nothing(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    resolved = train.rehearse(train.make_config(**{**options, "lr": None}))
+    assert resolved.lr is not None
+    assert resolved.method == "supervised"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_refuses_what_a_run_would_refuse(options):
+    with pytest.raises(ConfigError, match="class weights"):
+        train.rehearse(train.make_config(**{**options, "loss": "supcon", "class_weights": True}))
+
+
+def test_splits_that_are_at_hand_give_the_same_run(options, tmp_path):
+    splits = data.load(options["data"], seed=options["seed"])
+    first = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
+    second = train.fit(out=tmp_path / "b", splits=splits, **{**options, "epochs": 1})
+    assert first.metrics == second.metrics
+    assert first.info["data_digest"] == second.info["data_digest"]
+
+
+def test_peak_memory_can_start_anew():
+    """A process that trains one network after the other says of each what it took, not of the largest."""
+    device = torch.device("cpu")
+    block = np.ones(2**26, dtype=np.uint8)
+    with_block = peak_memory(device)
+    del block
+    forget_peak_memory(device)
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system cannot forget")
+    assert peak_memory(device) < with_block - 2**25

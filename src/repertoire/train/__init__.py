@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from repertoire.train._config import TrainConfig, make_config, read_config
     from repertoire.train._export import export
-    from repertoire.train._fit import fit, resume
+    from repertoire.train._fit import fit, rehearse, resume
     from repertoire.train._loop import Loop
     from repertoire.train._metrics import Outputs, calibration, outputs, score, wilson
     from repertoire.train._plan import Plan, PlanRow, plan
@@ -37,6 +37,7 @@ _HOME = {
     "outputs": "_metrics",
     "plan": "_plan",
     "read_config": "_config",
+    "rehearse": "_fit",
     "resume": "_fit",
     "score": "_metrics",
     "top": "_run",
@@ -58,6 +59,7 @@ __all__ = [
     "outputs",
     "plan",
     "read_config",
+    "rehearse",
     "resume",
     "score",
     "top",

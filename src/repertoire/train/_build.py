@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from repertoire import registry
-from repertoire.data import Splits
+from repertoire.data import Splits, load
 from repertoire.errors import ConfigError
 from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss
@@ -20,7 +20,15 @@ from repertoire.methods import Classifier, Method, Normalize
 from repertoire.train._config import TrainConfig
 from repertoire.train._optim import learning_rate, weight_decay
 
-__all__ = ["build_classifier", "build_loss", "build_method", "channel_statistics", "import_plugins", "resolve"]
+__all__ = [
+    "build_classifier",
+    "build_loss",
+    "build_method",
+    "channel_statistics",
+    "import_plugins",
+    "load_splits",
+    "resolve",
+]
 
 
 def import_plugins(config: TrainConfig) -> None:
@@ -42,6 +50,20 @@ def import_plugins(config: TrainConfig) -> None:
                 raise ConfigError(f"plugins: cannot import {name!r}: {error}") from error
     finally:
         sys.path.remove(here)
+
+
+def load_splits(config: TrainConfig) -> Splits:
+    """The images of a configuration."""
+    return load(
+        config.data,
+        size=config.size,
+        fit=config.fit,
+        seed=config.seed,
+        val=config.val,
+        test=config.test,
+        skip_unreadable=config.skip_unreadable,
+        download=config.download,
+    )
 
 
 def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:

@@ -150,8 +150,8 @@ class _Step:
             rule, shown, pieces = self._rule(method, count)
             update = self._prime(rule)
             averaged = self._book(method, rule)
-            batch, rest = self._batch(shown, method.views), self._pixels(count, shown, method.views)
-            self.ledger.book([*batch.views, batch.targets, batch.index, *rest], "images")
+            batch, rest = self._batch(shown, method), self._pixels(count, shown, method.views)
+            self.ledger.book([*batch.views, *batch.masks, batch.targets, batch.index, *rest], "images")
             self.ledger.forget()
             rule.step(method, batch)
             if averaged:
@@ -226,9 +226,11 @@ class _Step:
         assert parameter.grad is not None
         self.ledger.book([parameter.grad], "gradients")
 
-    def _batch(self, count: int, views: int) -> Batch:
-        images = (torch.empty(count, *self.image).contiguous(memory_format=torch.channels_last) for _ in range(views))
-        return Batch(tuple(images), torch.zeros(count, dtype=torch.long), torch.arange(count))
+    def _batch(self, count: int, method: Method) -> Batch:
+        images = [torch.empty(count, *self.image) for _ in range(method.views)]
+        views = tuple(image.contiguous(memory_format=torch.channels_last) for image in images)
+        masks = tuple(image[:, 0].clone() for image in images) if method.needs_masks else ()
+        return Batch(views, torch.zeros(count, dtype=torch.long), torch.arange(count), masks)
 
     def _pixels(self, count: int, shown: int, views: int) -> list[Tensor]:
         """What lies beside the batch: the bytes that it was augmented from, and images that are not shown here."""

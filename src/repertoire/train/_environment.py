@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -19,7 +20,7 @@ import repertoire
 from repertoire.errors import ConfigError
 from repertoire.train._config import TrainConfig
 
-__all__ = ["describe", "find_device", "layout", "make_fabric", "peak_memory"]
+__all__ = ["describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"]
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -144,5 +145,18 @@ def peak_memory(device: torch.device) -> int:
     """Largest memory so far in bytes: what the allocator gave on a GPU, the resident set of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, StopIteration):
+        # Not that of `getrusage`, which never falls, and which a process starts with that of the one it came from.
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory` start anew, where the system can: a process may train one network after the other."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ from lightning_fabric import Fabric
 from repertoire import registry
 from repertoire.backbones import load_weights
 from repertoire.data import Splits
-from repertoire.data import load as load_data
 from repertoire.errors import ConfigError, Interrupted, RepertoireError, RunError
 from repertoire.files import atomic_path, lock_directory, write_json
 from repertoire.local import Local, Pipeline
@@ -27,19 +28,20 @@ from repertoire.train._build import (
     build_method,
     channel_statistics,
     import_plugins,
+    load_splits,
     resolve,
 )
 from repertoire.train._config import TrainConfig, make_config
 from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._display import Display
-from repertoire.train._environment import describe, layout, make_fabric, peak_memory
+from repertoire.train._environment import describe, forget_peak_memory, layout, make_fabric, peak_memory
 from repertoire.train._loop import Loop
 from repertoire.train._metrics import score
 from repertoire.train._plan import settle
 from repertoire.train._run import Run
 from repertoire.train._track import check_trackers
 
-__all__ = ["fit", "resume"]
+__all__ = ["fit", "pinned", "rehearse", "resume"]
 
 
 def fit(
@@ -49,6 +51,7 @@ def fit(
     overwrite: bool = False,
     quiet: bool = True,
     config: TrainConfig | None = None,
+    splits: Splits | None = None,
     **fields: Any,
 ) -> Run:
     """Trains a classifier and gives the run.
@@ -59,6 +62,7 @@ def fit(
         overwrite: replace a run that lies there.
         quiet: show nothing while training.
         config: a whole configuration, instead of `data` and fields.
+        splits: the images, where they have been loaded already with the configuration's options.
         fields: fields of `TrainConfig`, such as `backbone="resnet32"` or `epochs=30`.
 
     Raises:
@@ -86,13 +90,18 @@ def fit(
             f"{directory} already holds a run; go on with it: --resume {directory}, replace it: --overwrite, "
             "or choose another --out"
         )
-    return _session(directory, _pinned(config), quiet=quiet, fresh=True)
+    return _session(directory, pinned(config), splits, quiet=quiet, fresh=True)
 
 
-def resume(path: str | Path, *, quiet: bool = True) -> Run:
+def resume(path: str | Path, *, quiet: bool = True, splits: Splits | None = None) -> Run:
     """Goes on with a run that was interrupted, killed or crashed; the result is the one it would have had.
 
     A finished run is given back as it is, once its weights have been found whole.
+
+    Args:
+        path: the run's directory.
+        quiet: show nothing while training.
+        splits: the images, where they have been loaded already with the run's options.
 
     Raises:
         RunError: the directory is not a run, or its data changed. CheckpointError: no checkpoint is whole.
@@ -105,23 +114,57 @@ def resume(path: str | Path, *, quiet: bool = True) -> Run:
         if not quiet:
             print(f"{directory} is already finished; to train for longer, start a new run", file=sys.stderr)
         return run
-    return _session(directory, directory.read_config(), quiet=quiet, fresh=False)
+    return _session(directory, directory.read_config(), splits, quiet=quiet, fresh=False)
 
 
-def _session(directory: RunDirectory, config: TrainConfig, *, quiet: bool, fresh: bool) -> Run:
+def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:
+    """Takes the first batch of a run through network and loss, trains nothing and leaves nothing behind.
+
+    Args:
+        config: of the run.
+        splits: the images, where they have been loaded already with the configuration's options.
+
+    Returns:
+        The configuration with everything resolved that it left open.
+
+    Raises:
+        RepertoireError: whatever `fit` would refuse the run for before its first step.
+    """
+    fabric = _set_up(config, fresh=True)
+    splits = load_splits(config) if splits is None else splits
+    with _own_randomness(fabric):
+        config, _ = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
+        directory = RunDirectory("rehearsal")  # where nothing is written
+        _assemble(directory, config, splits, fabric, _new_info(config, splits, fabric), quiet=True).rehearse()
+    return config
+
+
+def _set_up(config: TrainConfig, *, fresh: bool) -> Fabric:
     import_plugins(config)
     check_trackers(config)
     _check_pipeline(config, fresh=fresh)
-    fabric = make_fabric(config)
+    return make_fabric(config)
+
+
+@contextlib.contextmanager
+def _own_randomness(fabric: Fabric) -> Iterator[None]:
+    """Random numbers, and algorithms, that leave those of the caller alone."""
     devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        yield
+
+
+def _session(directory: RunDirectory, config: TrainConfig, splits: Splits | None, *, quiet: bool, fresh: bool) -> Run:
+    fabric = _set_up(config, fresh=fresh)
     existed = directory.path.exists()
+    forget_peak_memory(fabric.device)
     try:
-        with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        with _own_randomness(fabric):
             if fabric.is_global_zero:
                 with lock_directory(directory.path):
-                    _train(directory, config, fabric, quiet=quiet, fresh=fresh)
+                    _train(directory, config, splits, fabric, quiet=quiet, fresh=fresh)
             else:
-                _train(directory, config, fabric, quiet=True, fresh=fresh)
+                _train(directory, config, splits, fabric, quiet=True, fresh=fresh)
     except BaseException:
         if not existed and not directory.occupied:
             # Refused before it began: leave no empty directory, whose number the next run would skip.
@@ -152,7 +195,7 @@ def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
         )
 
 
-def _pinned(config: TrainConfig) -> TrainConfig:
+def pinned(config: TrainConfig) -> TrainConfig:
     """With the paths that exist made absolute, so that the run can be opened from anywhere."""
     changes = {
         name: str(Path(value).resolve())
@@ -162,17 +205,10 @@ def _pinned(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=changes)
 
 
-def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quiet: bool, fresh: bool) -> None:
-    splits = load_data(
-        config.data,
-        size=config.size,
-        fit=config.fit,
-        seed=config.seed,
-        val=config.val,
-        test=config.test,
-        skip_unreadable=config.skip_unreadable,
-        download=config.download,
-    )
+def _train(
+    directory: RunDirectory, config: TrainConfig, splits: Splits | None, fabric: Fabric, *, quiet: bool, fresh: bool
+) -> None:
+    splits = load_splits(config) if splits is None else splits
     main = fabric.is_global_zero
     if fresh:
         config, why = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
@@ -189,31 +225,8 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
         if info["data_digest"] != _digest(splits):
             raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
     saved = not fresh and bool(_checkpoint.checkpoints(directory.checkpoints))
-    # The same first weights on every rank, whatever random numbers were drawn before.
-    torch.manual_seed(config.seed)
-    model = build_classifier(
-        config,
-        num_classes=len(info["classes"]),
-        channels=info["channels"],
-        size=info["size"],
-        mean=info["mean"],
-        std=info["std"],
-        pretrained=not saved,
-    )
-    if config.weights is not None and not saved:
-        load_weights(model.backbone, config.weights)
-    method = build_method(
-        config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train)
-    )
-    if method.needs_labels and (splits.train.labels < 0).any():
-        splits, note = _labelled(splits)
-        info["notes"] = [*info["notes"], note] if fresh else info["notes"]
-    info["parameters"] = sum(p.numel() for p in model.parameters())
-    display = Display(config.epochs, 0, quiet=quiet)
-    stages = layout(config)[0]
-    pipeline = Pipeline(stages, device=fabric.device) if stages > 1 else None
-    loop = Loop(config, directory, splits, method, fabric, display, pipeline)
-    display.steps = loop.loader.steps_per_epoch
+    loop = _assemble(directory, config, splits, fabric, info, quiet=quiet, fresh=fresh, saved=saved)
+    splits, display = loop.splits, loop.display
     parts = " / ".join(f"{len(part):,}" for part in (splits.train, splits.val, splits.test))
     display.note(
         f"{splits.source}: {parts} images to train / validate / test, {len(splits.classes)} classes, {info['size']} "
@@ -250,6 +263,46 @@ def _train(directory: RunDirectory, config: TrainConfig, fabric: Fabric, *, quie
             directory.write_info({**info, "status": status, "reason": reason})
         raise
     fabric.barrier()
+
+
+def _assemble(
+    directory: RunDirectory,
+    config: TrainConfig,
+    splits: Splits,
+    fabric: Fabric,
+    info: dict[str, Any],
+    *,
+    quiet: bool,
+    fresh: bool = True,
+    saved: bool = False,
+) -> Loop:
+    """Network, loss, method and loop; `info` is told the number of parameters, and of images that have no use."""
+    # The same first weights on every rank, whatever random numbers were drawn before.
+    torch.manual_seed(config.seed)
+    model = build_classifier(
+        config,
+        num_classes=len(info["classes"]),
+        channels=info["channels"],
+        size=info["size"],
+        mean=info["mean"],
+        std=info["std"],
+        pretrained=not saved,
+    )
+    if config.weights is not None and not saved:
+        load_weights(model.backbone, config.weights)
+    method = build_method(
+        config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train)
+    )
+    if method.needs_labels and (splits.train.labels < 0).any():
+        splits, note = _labelled(splits)
+        info["notes"] = [*info["notes"], note] if fresh else info["notes"]
+    info["parameters"] = sum(p.numel() for p in model.parameters())
+    display = Display(config.epochs, 0, quiet=quiet)
+    stages = layout(config)[0]
+    pipeline = Pipeline(stages, device=fabric.device) if stages > 1 else None
+    loop = Loop(config, directory, splits, method, fabric, display, pipeline)
+    display.steps = loop.loader.steps_per_epoch
+    return loop
 
 
 def _new_info(config: TrainConfig, splits: Splits, fabric: Fabric) -> dict[str, Any]:

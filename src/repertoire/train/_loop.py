@@ -108,6 +108,7 @@ class Loop:
             config.batch_size,
             augmentation=registry.build("augmentations", config.augment),
             views=method.views,
+            masks=method.needs_masks,
             seed=config.seed,
             device=fabric.device,
             balanced=config.balanced,

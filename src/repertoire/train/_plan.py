@@ -13,10 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from repertoire import registry
 from repertoire.data import Splits
-from repertoire.data import load as load_data
 from repertoire.errors import ConfigError, RepertoireError
 from repertoire.methods import Method
-from repertoire.train._build import build_classifier, build_loss, build_method, import_plugins, resolve
+from repertoire.train._build import build_classifier, build_loss, build_method, import_plugins, load_splits, resolve
 from repertoire.train._bytes import format_bytes, parse_bytes
 from repertoire.train._config import TrainConfig, make_config
 from repertoire.train._dry import Footprint, augmentation_bytes, dry_evaluation, dry_step
@@ -170,16 +169,7 @@ def plan(data: str | Path | None = None, *, config: TrainConfig | None = None, *
     elif data is not None or fields:
         raise ConfigError("give either config, or data and fields")
     import_plugins(config)
-    splits = load_data(
-        config.data,
-        size=config.size,
-        fit=config.fit,
-        seed=config.seed,
-        val=config.val,
-        test=config.test,
-        skip_unreadable=config.skip_unreadable,
-        download=config.download,
-    )
+    splits = load_splits(config)
     return make_plan(resolve(config, splits), splits, find_device(config))
 
 

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from repertoire import registry
 from repertoire.data import ImageSet, Splits, plain
-from repertoire.data import load as load_data
 from repertoire.errors import CheckpointError, RepertoireWarning, RunError, ShapeError, UnknownName
 from repertoire.local import Exits, Local
 from repertoire.methods import Classifier
 from repertoire.train import _checkpoint
-from repertoire.train._build import build_classifier, import_plugins
+from repertoire.train._build import build_classifier, import_plugins, load_splits
 from repertoire.train._config import TrainConfig
 from repertoire.train._directory import RunDirectory
 from repertoire.train._metrics import Outputs, exit_table, outputs, score
@@ -209,17 +208,7 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The data the run was trained on, split as it was then."""
-        c = self.config
-        return load_data(
-            c.data,
-            size=c.size,
-            fit=c.fit,
-            seed=c.seed,
-            val=c.val,
-            test=c.test,
-            skip_unreadable=c.skip_unreadable,
-            download=c.download,
-        )
+        return load_splits(self.config)
 
     def predict(
         self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, *, batch_size: int = 256
