@@ -19,6 +19,7 @@ _ROOMS = (
     "backbones",
     "boosting",
     "claims",
+    "compare",
     "data",
     "diagnostics",
     "errors",

@@ -67,6 +67,7 @@ def test_rooms_import_downwards_only():
         ["rules"],
         ["local"],
         ["train"],
+        ["compare"],
         ["papers"],
         ["claims"],
         ["report"],

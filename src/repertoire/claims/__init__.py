@@ -13,7 +13,7 @@ A claim measures a method and its baseline on the same data and seeds; the harne
 from repertoire.claims._claim import BUDGETS, Budget, BudgetName, Claim, ClaimError, Measured, claim, entries, get
 from repertoire.claims._evidence import Evidence, evidence, stored
 from repertoire.claims._harness import missing_or_stale, run, run_all
-from repertoire.claims._statistics import Verdict, interval, verdict
+from repertoire.compare import Verdict, interval, verdict
 
 __all__ = [
     "BUDGETS",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repertoire.claims._claim import Budget, BudgetName, Claim, Measured
-from repertoire.claims._statistics import Verdict, interval, verdict
+from repertoire.compare import Verdict, interval, verdict
 from repertoire.errors import DataError, RunError
 from repertoire.files import write_json
 
