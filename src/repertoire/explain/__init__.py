@@ -1,8 +1,60 @@
 """Where a network looked: heat maps of a decision, pictures of them, and how well they find the object."""
 
+from repertoire.explain._ablationcam import AblationCAM
+from repertoire.explain._curves import area_under_curve, deletion_curve, insertion_curve
+from repertoire.explain._eigencam import EigenCAM
 from repertoire.explain._explainer import Explainer
 from repertoire.explain._gradcam import GradCAM
+from repertoire.explain._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
+from repertoire.explain._guided import GuidedBackprop, GuidedGradCAM
+from repertoire.explain._judge import judge
+from repertoire.explain._judgement import Judged, Judgement
+from repertoire.explain._normgrad import NormGrad
 from repertoire.explain._overlay import overlay, save_overlay
-from repertoire.explain._scores import energy_inside, pointing_game
+from repertoire.explain._retraining import diffroar, keep_pixels
+from repertoire.explain._rollout import AttentionRollout
+from repertoire.explain._sanity import Randomization, class_sensitivity, randomization_check, randomized
+from repertoire.explain._scorecam import ScoreCAM
+from repertoire.explain._scores import energy_inside, mask_intersection, pointing_game
+from repertoire.explain._similarity import map_correlation, rank_correlation, structural_similarity
+from repertoire.explain._smoothgradcam import SmoothGradCAMPlusPlus
+from repertoire.explain._tokencut import Cut, TokenCut, token_cut
 
-__all__ = ["Explainer", "GradCAM", "energy_inside", "overlay", "pointing_game", "save_overlay"]
+__all__ = [
+    "AblationCAM",
+    "AttentionRollout",
+    "Cut",
+    "EigenCAM",
+    "Explainer",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "Judged",
+    "Judgement",
+    "LayerCAM",
+    "NormGrad",
+    "Randomization",
+    "ScoreCAM",
+    "SmoothGradCAMPlusPlus",
+    "TokenCut",
+    "XGradCAM",
+    "area_under_curve",
+    "class_sensitivity",
+    "deletion_curve",
+    "diffroar",
+    "energy_inside",
+    "insertion_curve",
+    "judge",
+    "keep_pixels",
+    "map_correlation",
+    "mask_intersection",
+    "overlay",
+    "pointing_game",
+    "randomization_check",
+    "randomized",
+    "rank_correlation",
+    "save_overlay",
+    "structural_similarity",
+    "token_cut",
+]
