@@ -27,6 +27,10 @@ LOSSES = {
     "datum-index": None,
     "instance-discrimination": None,
     "relational": None,
+    "guided": losses.CrossEntropy,
+    "cpc": None,
+    "densecl": None,
+    "byol-self-labels": None,
 }
 
 
@@ -44,7 +48,8 @@ def method(request: pytest.FixtureRequest) -> Method:
 def batch_for(method: Method, count: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(1)
     views = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(method.views))
-    return Batch(views, torch.arange(count) % 3, torch.arange(count))
+    masks = tuple((view > 0.5)[:, 0].float() for view in views) if method.needs_masks else ()
+    return Batch(views, torch.arange(count) % 3, torch.arange(count), masks)
 
 
 def test_a_step_gives_a_finite_scalar_and_detached_logs(method: Method):

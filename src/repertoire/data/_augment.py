@@ -2,11 +2,15 @@
 
 Every augmentation maps uint8 `[N, H, W, C]` to float `[N, C, H, W]` in [0, 1], channels last in memory, and draws for
 each image by itself. All randomness comes from torch's global state, which `Loader` seeds before each batch.
+
+`geometry` of an augmentation is what it does first and moves pixels by, itself if it does nothing else: applied to the
+mask of an object from the same random state, it moves the mask with the image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,7 +21,16 @@ from repertoire.data._enhance import OPERATIONS
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.registry import register
 
-__all__ = ["CropFlip", "NoAugmentation", "ResizedCrop", "Shift", "SimCLRAugmentation", "StrongAugmentation", "plain"]
+__all__ = [
+    "CropFlip",
+    "NoAugmentation",
+    "ResizedCrop",
+    "Shift",
+    "SimCLRAugmentation",
+    "StrongAugmentation",
+    "move_masks",
+    "plain",
+]
 
 
 def plain(images: Tensor) -> Tensor:
@@ -40,8 +53,40 @@ def plain(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
+def move_masks(augmentation: Callable[[Tensor], Tensor], masks: Tensor) -> Tensor:
+    """Masks as an augmentation that comes next moves their images; torch's random state stays as it is.
+
+    Args:
+        augmentation: `plain`, or one that has a `geometry`.
+        masks: bool `[N, H, W]`.
+
+    Returns:
+        float `[N, H, W]` in [0, 1]: the share of each pixel that the object covers.
+
+    Raises:
+        ConfigError: the augmentation does not say how it moves pixels.
+    """
+    geometry = plain if augmentation is plain else getattr(augmentation, "geometry", None)
+    if geometry is None:
+        raise ConfigError(
+            f"augmentation {type(augmentation).__name__} does not say how it moves masks along with images (it has no "
+            "geometry); use none, shift, crop-flip, resized-crop or simclr"
+        )
+    device = masks.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return geometry(masks[..., None].to(torch.uint8) * 255)[:, 0]
+
+
+class _Geometric(nn.Module):
+    """An augmentation that moves pixels and does nothing else."""
+
+    @property
+    def geometry(self) -> nn.Module:
+        return self
+
+
 @register("augmentations", "none")
-class NoAugmentation(nn.Module):
+class NoAugmentation(_Geometric):
     """Leaves images as they are: `plain` as a module.
 
     Example:
@@ -54,7 +99,7 @@ class NoAugmentation(nn.Module):
 
 
 @register("augmentations", "shift")
-class Shift(nn.Module):
+class Shift(_Geometric):
     """Translates by up to a few pixels in each direction and fills with black; for digits, which bear no flip.
 
     Args:
@@ -77,7 +122,7 @@ class Shift(nn.Module):
 
 
 @register("augmentations", "crop-flip")
-class CropFlip(nn.Module):
+class CropFlip(_Geometric):
     """Pads by reflection, crops at random to the original size, and flips left to right: usual for small images.
 
     Padding, crop and flip are one gather of bytes, followed by one conversion. kornia's `RandomCrop` and
@@ -106,7 +151,7 @@ class CropFlip(nn.Module):
 
 
 @register("augmentations", "resized-crop")
-class ResizedCrop(nn.Module):
+class ResizedCrop(_Geometric):
     """Crops a random box, scales it to the size of the image, and flips left to right (Szegedy et al., 2015).
 
     The box has area `scale` times that of the image and aspect ratio `ratio` (width by height, uniform in its
@@ -203,6 +248,10 @@ class SimCLRAugmentation(nn.Module):
             RandomGrayscale(p=_check_probability("grey", grey)),
         )
         self.blur = _check_probability("blur", blur)
+
+    @property
+    def geometry(self) -> nn.Module:
+        return self.crop
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.crop(images)

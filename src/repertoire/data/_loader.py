@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repertoire.data._augment import plain
+from repertoire.data._augment import move_masks, plain
 from repertoire.data._types import Batch, ImageSet
 from repertoire.errors import ConfigError, DataError
 
@@ -57,6 +57,8 @@ class Loader:
         batch_size: images per step over all ranks together.
         augmentation: maps uint8 `[N, H, W, C]` to float `[N, C, H, W]`; None for `plain`.
         views: how many augmentations of each image a batch holds.
+        masks: whether a batch holds the masks of the objects too, moved as the images are; asking for them changes
+            neither images nor order.
         seed: decides order and augmentation, in [0, 2**64).
         device: where batches are made.
         shuffle: a new order each epoch; False for the order of the set.
@@ -67,8 +69,8 @@ class Loader:
         prefetch: read the next images in a thread while a batch is used; by default where the device is not the CPU.
 
     Raises:
-        ConfigError: an option is out of its range.
-        DataError: there is no image, no batch, or nothing labelled to balance.
+        ConfigError: an option is out of its range, or the augmentation cannot move masks.
+        DataError: there is no image, no batch, nothing labelled to balance, or no mask where they are asked for.
 
     Example:
         >>> zeros = np.zeros((10, 8, 8, 1), dtype=np.uint8)
@@ -85,6 +87,7 @@ class Loader:
         *,
         augmentation: nn.Module | None = None,
         views: int = 1,
+        masks: bool = False,
         seed: int = 0,
         device: str | torch.device = "cpu",
         shuffle: bool = True,
@@ -108,6 +111,7 @@ class Loader:
         self.batch_size = batch_size
         self.augmentation: Callable[[Tensor], Tensor] = plain if augmentation is None else augmentation
         self.views = views
+        self.masks = masks
         self.seed = seed
         self.device = torch.device(device)
         self.shuffle = shuffle
@@ -120,6 +124,8 @@ class Loader:
         self._length = len(self._by_class) if balanced else len(images)
         if self._length == 0:
             raise DataError("there is no labelled image to balance" if balanced else "there is no image to load")
+        if masks:
+            move_masks(self.augmentation, torch.from_numpy(images.object_masks([0])))
         self._steps = self._count_steps(drop_last)
         if self._steps == 0:
             raise DataError(
@@ -159,14 +165,17 @@ class Loader:
 
     def _batches(self, number: int, start: int) -> Iterator[Batch]:
         order = self._order(number)
-        for step, (pixels, targets, index) in enumerate(self._read(order, start), start=start):
-            if not len(index):
+        for step, read in enumerate(self._read(order, start), start=start):
+            if not len(read[0]):
                 continue
-            device_pixels = pixels.to(self.device, non_blocking=True)
+            pixels, targets, index, *masks = (tensor.to(self.device, non_blocking=True) for tensor in read)
             if self._seeds:
                 torch.manual_seed(step_seed(self.seed, number, step, self.rank))
-            views = tuple(self.augmentation(device_pixels) for _ in range(self.views))
-            yield Batch(views, targets.to(self.device, non_blocking=True), index.to(self.device, non_blocking=True))
+            moved, views = [], []
+            for _ in range(self.views):
+                moved += [move_masks(self.augmentation, mask) for mask in masks]
+                views.append(self.augmentation(pixels))
+            yield Batch(tuple(views), targets, index, tuple(moved))
 
     def _order(self, number: int) -> np.ndarray:
         """Positions in the set in the order in which the epoch takes them."""
@@ -181,16 +190,16 @@ class Loader:
         first = np.cumsum(counts) - counts
         return self._by_class[first[classes] + generator.integers(0, counts[classes])]
 
-    def _read(self, order: np.ndarray, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Pixels, labels and positions of this rank's share of each batch, in the memory of the host."""
+    def _read(self, order: np.ndarray, start: int) -> Iterator[list[Tensor]]:
+        """Pixels, labels, positions and perhaps masks of this rank's share of each batch, in the memory of the host."""
 
-        def share(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        def share(step: int) -> list[Tensor]:
             index = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world_size]
-            arrays = (self.images.pixels(index), self.images.labels[index], np.ascontiguousarray(index))
-            pixels, labels, positions = (torch.from_numpy(array) for array in arrays)
-            if self.device.type == "cuda":
-                return pixels.pin_memory(), labels.pin_memory(), positions.pin_memory()
-            return pixels, labels, positions
+            arrays = [self.images.pixels(index), self.images.labels[index], np.ascontiguousarray(index)]
+            if self.masks:
+                arrays.append(self.images.object_masks(index))
+            tensors = [torch.from_numpy(array) for array in arrays]
+            return [tensor.pin_memory() for tensor in tensors] if self.device.type == "cuda" else tensors
 
         steps = range(start, self._steps)
         if not self.prefetch:

@@ -132,11 +132,14 @@ class Batch:
             channels last in memory.
         targets: int64 `[N]`, -1 where there is no label.
         index: int64 `[N]`, each sample's position in its `ImageSet`.
+        masks: where the object is in each view, float `[N, H, W]` in [0, 1], one a view; none unless the method wants
+            them and the data has them.
     """
 
     views: tuple[Tensor, ...]
     targets: Tensor
     index: Tensor
+    masks: tuple[Tensor, ...] = ()
 
     @property
     def images(self) -> Tensor:
@@ -153,4 +156,5 @@ class Batch:
         bounds = [len(self) * i // parts for i in range(parts + 1)]
         for start, stop in pairwise(bounds):
             part = slice(start, stop)
-            yield Batch(tuple(view[part] for view in self.views), self.targets[part], self.index[part])
+            views, masks = (tuple(tensor[part] for tensor in tensors) for tensors in (self.views, self.masks))
+            yield Batch(views, self.targets[part], self.index[part], masks)

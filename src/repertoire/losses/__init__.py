@@ -3,6 +3,7 @@ embeddings, and on views."""
 
 from repertoire.losses._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
 from repertoire.losses._asymmetric import Asymmetric, asymmetric_loss
+from repertoire.losses._attention_alignment import attention_alignment
 from repertoire.losses._barlow_twins import BarlowTwins, barlow_twins_loss
 from repertoire.losses._base import (
     EmbeddingLoss,
@@ -17,6 +18,7 @@ from repertoire.losses._base import (
 from repertoire.losses._circle import Circle, circle_loss
 from repertoire.losses._clip import CLIP, clip_loss
 from repertoire.losses._contextual import Contextual, contextual_loss
+from repertoire.losses._cpc import cpc_loss
 from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses._debiased import DebiasedContrastive, debiased_contrastive_loss
 from repertoire.losses._decoupled_contrastive import DecoupledContrastive, decoupled_contrastive_loss
@@ -140,6 +142,7 @@ __all__ = [
     "alignment_loss",
     "asymmetric_loss",
     "asymmetric_pseudo_labels",
+    "attention_alignment",
     "balanced_softmax_loss",
     "barlow_twins_loss",
     "bin_edges",
@@ -152,6 +155,7 @@ __all__ = [
     "clip_loss",
     "contextual_loss",
     "covariance_penalty",
+    "cpc_loss",
     "cross_entropy",
     "debiased_contrastive_loss",
     "decoupled_contrastive_loss",

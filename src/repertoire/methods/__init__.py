@@ -3,15 +3,19 @@
 from repertoire.methods._base import Method, Step
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
+from repertoire.methods._cpc import CPC
 from repertoire.methods._datum_index import DatumIndex
+from repertoire.methods._densecl import DenseCL
 from repertoire.methods._dino import DINO
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
+from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
 from repertoire.methods._supervised import Supervised
@@ -20,11 +24,14 @@ from repertoire.methods._tribyol import TriBYOL
 
 __all__ = [
     "BYOL",
+    "CPC",
     "DINO",
     "Classifier",
     "DatumIndex",
+    "DenseCL",
     "DropoutViews",
     "Embedding",
+    "Guided",
     "HardMoCo",
     "InstanceDiscrimination",
     "Method",
@@ -32,6 +39,7 @@ __all__ = [
     "Normalize",
     "ReLUEmbedding",
     "Relational",
+    "SelfLabelBYOL",
     "SimCLR",
     "SimSiam",
     "Step",

@@ -32,6 +32,7 @@ class Method(nn.Module):
         views: how many augmented views of each sample `step` wants.
         augmentation: the augmentation it was designed for, or None for whatever suits the data.
         needs_labels: whether images without a label are of no use to it.
+        needs_masks: whether it wants the masks of the objects in `batch.masks`; then only data that has them will do.
         separable: whether the loss of a batch is the mean of the losses of its samples, so that a batch may be
             processed in pieces. Not so where samples are compared with each other.
     """
@@ -40,6 +41,7 @@ class Method(nn.Module):
     views: int = 1
     augmentation: str | None = None
     needs_labels: bool = False
+    needs_masks: bool = False
     separable: bool = True
 
     def step(self, batch: Batch) -> Step:

@@ -1,0 +1,86 @@
+"""Supervised training that is told where to look."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.losses import Loss, attention_alignment
+from repertoire.methods._base import Method, Step
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._supervised import Supervised
+from repertoire.registry import register
+
+__all__ = ["Guided"]
+
+
+@register("methods", "guided", paper="au-guided-fer")
+class Guided(Supervised):
+    r"""Trains a classifier that is also told where to look: the attention of a layer follows the objects' masks.
+
+    Belharbi et al., *Guided Interpretable Facial Expression Recognition via Spatial Action Unit Cues* (2024). To a loss
+    on logits it adds, for one stage of the backbone, :func:`repertoire.losses.attention_alignment` of its maps with the
+    masks that come with the images:
+
+    .. math:: \ell + \lambda \bigl(1 - \cos(\tfrac{1}{K} \textstyle\sum_k A^k,\, H)\bigr)
+
+    The paper draws its heat maps from what is known of facial expressions; any mask of what matters will do. Images
+    whose mask is empty are trained on as usual. Nothing is added to the network, and masks are not needed afterwards.
+    Masks move with the images, so the augmentation must be one that says how it moves pixels (`crop-flip`, say).
+
+    Args:
+        model: normalisation, backbone and head.
+        loss: a loss on logits.
+        weight: lambda, 0 or more.
+        stage: which stage of the backbone is told, from 1; the last by default.
+
+    Raises:
+        ConfigError: a loss that method `supervised` would refuse, a weight out of range, a stage that is not there, or
+            a batch without masks.
+
+    Example:
+        >>> import torch
+        >>> from repertoire import backbones, heads, losses
+        >>> from repertoire.data import Batch
+        >>> from repertoire.methods import Classifier, Guided, Normalize
+        >>> net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
+        >>> model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2))
+        >>> masks = (torch.ones(4, 8, 8).triu(),)
+        >>> batch = Batch((torch.rand(4, 1, 8, 8),), torch.tensor([0, 1, 0, 1]), torch.arange(4), masks)
+        >>> sorted(Guided(model, losses.CrossEntropy()).step(batch).logs)
+        ['accuracy', 'alignment_loss', 'loss']
+    """
+
+    needs_masks = True
+    #: More than features and labels decides: rules that train the network piece by piece have nothing to go by.
+    objective = Method.objective
+
+    def __init__(self, model: Classifier, loss: Loss, weight: float = 1.0, stage: int | None = None) -> None:
+        super().__init__(model, loss)
+        ends = model.backbone.stage_ends
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"weight must be 0 or more, found {weight}")
+        if stage is not None and not 1 <= stage <= len(ends):
+            raise ConfigError(f"stage must be from 1 to {len(ends)}, the stages of the backbone; found {stage}")
+        self.weight = weight
+        self.block = ends[-1 if stage is None else stage - 1]
+
+    def step(self, batch: Batch) -> Step:
+        if not batch.masks:
+            raise ConfigError("method 'guided' needs the masks of the objects, and the batch has none")
+        backbone = self.model.backbone
+        x = self.model.normalize(batch.images)
+        seen = x
+        for number, block in enumerate(backbone.blocks):
+            x = block(x)
+            if number == self.block:
+                seen = backbone.grid(x)
+        step = Supervised.objective(self, backbone.pool(x), batch)
+        with torch.autocast(x.device.type, enabled=False):
+            alignment: Tensor = attention_alignment(seen, batch.masks[0])
+        loss = step.loss + self.weight * alignment
+        return Step(loss, {**step.logs, "loss": loss.detach(), "alignment_loss": alignment.detach()})

@@ -1,0 +1,65 @@
+"""Masks go with their images through augmentation, and change nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from repertoire import registry
+from repertoire.data._loader import Loader
+from repertoire.data._types import Batch, ImageSet
+from repertoire.errors import ConfigError, DataError
+
+
+def image_set(count: int = 20) -> ImageSet:
+    """Images that show their own mask: white on the object, black elsewhere."""
+    masks = np.random.default_rng(0).random((count, 24, 24)) < 0.4
+    images = np.repeat(masks[..., None] * np.uint8(255), 3, axis=3)
+    keys = np.arange(count, dtype=np.uint64)
+    return ImageSet(images, np.arange(count) % 2, [str(i) for i in range(count)], ("a", "b"), keys, masks)
+
+
+MOVING = ["none", "shift:pixels=3", "crop-flip", "resized-crop:scale=(0.3,1.0)"]
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize("spec", MOVING)
+def test_a_mask_moves_as_its_image_does(spec: str, views: int, prefetch: bool):
+    options = {"augmentation": registry.build("augmentations", spec), "views": views, "seed": 3, "prefetch": prefetch}
+    with_masks = list(Loader(image_set(), 8, masks=True, **options).epoch(1))
+    without = list(Loader(image_set(), 8, **options).epoch(1))
+    assert len(with_masks) == len(without) == 3
+    for batch, plain in zip(with_masks, without, strict=True):
+        assert len(batch.masks) == views
+        assert plain.masks == ()
+        for view, mask, other in zip(batch.views, batch.masks, plain.views, strict=True):
+            torch.testing.assert_close(mask, view[:, 0])
+            assert torch.equal(view, other)
+        if views == 2 and spec != "none":
+            assert not torch.equal(*batch.masks)
+
+
+def test_of_colours_and_blur_a_mask_sees_nothing():
+    augmentation = registry.build("augmentations", "simclr:strength=0,blur=0,grey=0")
+    (batch,) = Loader(image_set(), 20, augmentation=augmentation, masks=True).epoch(0)
+    torch.testing.assert_close(batch.masks[0], batch.images[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_masks_of_a_subset_and_in_pieces():
+    images = image_set().subset([3, 8, 11, 5])
+    (batch,) = Loader(images, 4, masks=True, shuffle=False).epoch(0)
+    np.testing.assert_array_equal(batch.masks[0].numpy(), image_set().masks[[3, 8, 11, 5]])
+    pieces = list(batch.split(2))
+    assert torch.equal(torch.cat([piece.masks[0] for piece in pieces]), batch.masks[0])
+    assert all(piece.masks == () for piece in Batch(batch.views, batch.targets, batch.index).split(2))
+
+
+def test_what_has_no_masks_or_cannot_move_them_is_refused():
+    with pytest.raises(DataError, match="no object masks"):
+        Loader(replace(image_set(), masks=None), 8, masks=True)
+    with pytest.raises(ConfigError, match="how it moves masks"):
+        Loader(image_set(), 8, masks=True, augmentation=registry.build("augmentations", "strong"))
