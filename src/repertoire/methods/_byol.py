@@ -68,4 +68,8 @@ class BYOL(TwoNetworks):
         features = self.model.embed(torch.cat([first, second]))
         predicted = self.predictor(self.projector(features))
         targets = self.teacher(torch.cat([second, first]))
-        return 2 * squared_distance(predicted, targets).mean(), features
+        return self.match(predicted, targets), features
+
+    def match(self, predicted: Tensor, targets: Tensor) -> Tensor:
+        """The loss of predictions and targets `[2N, d]`, those of the first view of every image first."""
+        return 2 * squared_distance(predicted, targets).mean()
