@@ -5,14 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 
+import numpy
 import pytest
 import torch
 from torch import Tensor
 
 from repertoire import diagnostics, registry
-from repertoire.errors import ShapeError
+from repertoire.errors import DataError, ShapeError
 
 NAMES = registry.names("diagnostics")
+#: Those that take features which do not fit into memory.
+STREAMED = [
+    name
+    for name in NAMES
+    if inspect.signature(registry.get("diagnostics", name).factory).parameters["features"].annotation == "Features"
+]
 
 
 def features(rows: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -90,3 +97,44 @@ def test_identical_and_zero_features(name):
 def test_features_that_do_not_fit(name, x):
     with pytest.raises(ShapeError):
         registry.get("diagnostics", name).factory(x, torch.arange(8) % 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constant_feature_fewer_samples_than_dimensions_and_one_class_give_numbers(name):
+    diagnostic = registry.get("diagnostics", name).factory
+    x, labels = features()
+    constant = x.clone()
+    constant[:, 2] = 5.0
+    assert all(map(math.isfinite, values(diagnostic(constant, labels))))
+    wide = torch.randn(8, 30, generator=torch.Generator().manual_seed(0))
+    assert all(map(math.isfinite, values(diagnostic(wide, torch.arange(8) % 4))))
+    values(diagnostic(x, torch.zeros(40, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_blocks_and_memory_maps_give_what_the_whole_matrix_gives(name, tmp_path):
+    diagnostic = registry.get("diagnostics", name).factory
+    x, labels = features()
+    expected = pytest.approx(values(diagnostic(x, labels)), rel=1e-9)
+    numpy.save(tmp_path / "x.npy", x.numpy())
+    assert values(diagnostic(numpy.load(tmp_path / "x.npy", mmap_mode="r"), labels)) == expected
+    assert values(diagnostic(list(x.split(7)), labels)) == expected
+    assert values(diagnostic(lambda: iter(x.split(11)), labels)) == expected
+    with pytest.raises(ShapeError, match="more than one pass"):
+        diagnostic(iter(x.split(7)), labels)
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMED if name != "effective-rank"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_rows_that_are_not_finite_are_named(name, bad):
+    x, labels = features()
+    x[[3, 31], 2] = bad
+    with pytest.raises(DataError, match="rows 3, 31"):
+        registry.get("diagnostics", name).factory(x, labels)
+
+
+@pytest.mark.parametrize("name", ["alignment", "fisher-ratio", "neural-collapse"])
+@pytest.mark.parametrize("count", [39, 41])
+def test_labels_of_another_length(name, count):
+    with pytest.raises(ShapeError):
+        registry.get("diagnostics", name).factory(features()[0], torch.zeros(count, dtype=torch.int64))

@@ -7,18 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
+from repertoire.diagnostics._stream import ROWS, Features, moments
+from repertoire.errors import DataError
 from repertoire.registry import register
 
 __all__ = ["effective_rank"]
 
 #: Rows that are looked at together: bounds the temporaries.
-_ROWS = 4096
+_ROWS = ROWS
 
 
 @register("diagnostics", "effective-rank")
 @torch.no_grad()
-def effective_rank(features: Tensor, labels: Tensor | None = None) -> float:
+def effective_rank(features: Features, labels: Tensor | None = None) -> float:
     r"""How many dimensions the features use; far below their width, they have collapsed to a part of the space.
 
     Roy and Vetterli, *The Effective Rank: A Measure of Effective Dimensionality* (2007), of the centred features, with
@@ -29,7 +30,7 @@ def effective_rank(features: Tensor, labels: Tensor | None = None) -> float:
     Features are streamed into their covariance, in double precision: time O(Nd²), memory O(d²).
 
     Args:
-        features: float `[N, d]`.
+        features: float `[N, d]`, in memory or not: see :func:`repertoire.diagnostics.eigenvalue_spectrum`.
         labels: not looked at; there because all diagnostics are called alike.
 
     Returns:
@@ -44,18 +45,13 @@ def effective_rank(features: Tensor, labels: Tensor | None = None) -> float:
         >>> round(effective_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 4)
         2.0
     """
-    if features.ndim != 2 or not features.is_floating_point():
-        raise ShapeError(f"features must be a floating point [N, d], found {features.dtype} {list(features.shape)}")
-    if not len(features):
+    try:
+        found = moments(features, _ROWS)
+    except DataError:
         return math.nan
-    mean = sum(part.double().sum(0) for part in features.split(_ROWS)) / len(features)
-    second = features.new_zeros(features.shape[1], features.shape[1], dtype=torch.float64)
-    for part in features.split(_ROWS):
-        centred = part.double() - mean
-        second.addmm_(centred.T, centred)
-    if not second.isfinite().all():
+    if found is None:
         return math.nan
-    values = torch.linalg.eigvalsh(second)
+    values = torch.linalg.eigvalsh(found.scatter)
     # Of an eigenvalue, rounding leaves some 1e-16 of the largest: its square root would count as 1e-8.
     values = values.clamp_min(0).where(values > 1e-14 * len(values) * values[-1:], 0.0).sqrt()
     total = values.sum()

@@ -1,0 +1,248 @@
+"""Separability, and what is wrong in the data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import cdist
+
+from repertoire.diagnostics import (
+    class_overlap,
+    feature_mapping,
+    hierarchy,
+    label_errors,
+    label_mapping,
+    macro_std,
+    near_duplicates,
+    neighbour_votes,
+    persistence_separability,
+    persistence_times,
+    sensitivity_sample,
+    thumbnails,
+    tree_lengths,
+    weak_subgroups,
+)
+from repertoire.errors import ConfigError, ShapeError
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 4), st.integers(0, 999))
+def test_the_tree_is_the_minimum_spanning_one(count, width, seed):
+    x = normal(count, width, seed=seed).double()
+    expected = np.sort(minimum_spanning_tree(cdist(x, x)).data)
+    np.testing.assert_allclose(tree_lengths(x).numpy(), expected, rtol=1e-9)
+
+
+def test_the_tree_of_more_rows_than_are_dropped_at_once():
+    x = normal(700, 3).double()
+    np.testing.assert_allclose(tree_lengths(x).numpy(), np.sort(minimum_spanning_tree(cdist(x, x)).data), rtol=1e-9)
+
+
+def test_clumps_lower_the_score():
+    labels = torch.arange(400) % 4
+    scores = [persistence_separability(normal(400, 8) + far * torch.eye(8)[labels]) for far in (0, 5, 20)]
+    assert scores[0] > scores[1] > scores[2]
+    times = persistence_times(normal(50, 3), most=20)
+    assert len(times) == 19
+    assert float(times[-1]) == 1
+    assert persistence_separability(torch.ones(9, 3)) == 0.0
+    assert math.isnan(persistence_separability(torch.ones(1, 3)))
+    with pytest.raises(ConfigError, match="most"):
+        persistence_times(normal(5, 2), most=1)
+
+
+def test_votes_are_those_of_the_nearest():
+    x, labels = normal(30, 4), torch.arange(30) % 3
+    cosine = torch.nn.functional.cosine_similarity(x[:, None], x[None], dim=2).double()
+    found = neighbour_votes(x, labels, 3, neighbours=5)
+    for i in range(30):
+        near = sorted((j for j in range(30) if j != i), key=lambda j: -cosine[i, j])[:5]
+        votes = [sum(math.exp(cosine[i, j] / 0.07) for j in near if labels[j] == k) for k in range(3)]
+        assert found[i].tolist() == pytest.approx([v / sum(votes) for v in votes], rel=1e-4)
+    assert neighbour_votes(x[:1], labels[:1], 3).tolist() == [[1 / 3] * 3]
+    assert neighbour_votes(x, labels, 3, queries=x[:2], neighbours=1)[1].tolist() == [0, 1, 0]
+    with pytest.raises(ShapeError, match="one length"):
+        neighbour_votes(x, labels[1:], 3)
+
+
+def test_classes_that_touch_are_found():
+    labels = torch.arange(300) % 3 * 10
+    centres = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 8, 0]])
+    found = class_overlap(normal(300, 3) + centres[labels // 10], labels)
+    assert found.pairs(1)[0][:2] == (1, 2)
+    assert found.shares[0, 0] > 0.95
+    assert 0.5 < found.accuracy < 0.9
+    torch.testing.assert_close(found.shares.sum(1), torch.ones(3).double())
+    with pytest.raises(ShapeError, match="one length"):
+        class_overlap(normal(9, 2), torch.zeros(8).long())
+    with pytest.raises(ShapeError, match="one length"):
+        class_overlap(normal(9, 2), torch.zeros(10).long())
+    assert class_overlap(normal(1, 2), torch.zeros(1).long()).purity == 1.0
+
+
+def test_wrong_labels_are_found_and_their_share_is_estimated():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.arange(600) % 3
+    x = normal(600, 5) + 6 * torch.eye(5)[truth]
+    flipped = torch.rand(600, generator=generator) < 0.1
+    labels = torch.where(flipped, (truth + 1) % 3, truth)
+    found = label_errors(neighbour_votes(x, labels, 3), labels)
+    hit = flipped[found.index]
+    assert hit.float().mean() > 0.9
+    assert hit.sum() > 0.8 * flipped.sum()
+    assert (found.suggested == truth[found.index])[hit].all()
+    assert found.share == pytest.approx(float(flipped.float().mean()), abs=0.03)
+    assert found.margin.tolist() == sorted(found.margin.tolist(), reverse=True)
+    assert float(found.noise.sum()) == pytest.approx(1)
+
+
+def test_label_errors_of_odd_sets():
+    assert len(label_errors(torch.full((4, 1), 1.0), torch.zeros(4).long()).index) == 0
+    assert len(label_errors(torch.zeros(0, 3), torch.zeros(0).long()).index) == 0
+    p = torch.tensor([[0.6, 0.3, 0.1]] * 3)  # nobody is labelled 2, and 2 is never suggested
+    assert 2 not in label_errors(p, torch.tensor([0, 1, 1])).suggested
+    with pytest.raises(ShapeError, match=r"0\.\.2"):
+        label_errors(p, torch.tensor([0, 1, 3]))
+    with pytest.raises(ShapeError, match=r"\[N, K\]"):
+        label_errors(p, torch.tensor([0, 1]))
+
+
+def test_copies_are_found_across_sets_and_within_one():
+    x, y = normal(20, 30), normal(50, 30, seed=1)
+    y[7] = 3 * x[4] + 0.01 * normal(30, seed=2)
+    found = near_duplicates(x, y)
+    assert (found.index.tolist(), found.match.tolist()) == ([4], [7])
+    assert len(near_duplicates(x).index) == 0
+    assert near_duplicates(torch.cat([x, x[:2]])).index.tolist() in ([20, 21], [21, 20])
+    assert len(near_duplicates(x[:0], y).index) == 0
+    with pytest.raises(ConfigError, match="threshold"):
+        near_duplicates(x, y, threshold=1.5)
+    with pytest.raises(ShapeError, match="one width"):
+        near_duplicates(x, y[:, 1:])
+
+
+def test_thumbnails_see_the_same_picture_in_another_size_and_brightness():
+    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 64)
+    bright = (0.5 * picture + 0.3).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    a, b = thumbnails(picture), thumbnails(bright)
+    assert float(torch.nn.functional.cosine_similarity(a, b)) > 0.999
+    assert thumbnails((255 * picture).to(torch.uint8).permute(0, 2, 3, 1)).shape == (1, 3 * 256)
+    with pytest.raises(ShapeError, match="images"):
+        thumbnails(picture[0])
+
+
+@pytest.mark.parametrize("method", ["ward", "bisecting"])
+@pytest.mark.parametrize("x", [normal(200, 4), torch.zeros(200, 4), normal(1, 4), normal(2, 1)])
+def test_the_tree_is_a_tree(method, x):
+    tree = hierarchy(x, leaf=5, method=method)
+    assert sorted(tree.order.tolist()) == list(range(len(x)))
+    assert (tree.start[0], tree.end[0], tree.parent[0]) == (0, len(x), -1)
+    for node in range(1, len(tree.start)):
+        parent = tree.parent[node]
+        assert parent < node
+        assert tree.start[parent] <= tree.start[node] < tree.end[node] <= tree.end[parent]
+        assert tree.depth[node] == tree.depth[parent] + 1
+    children = np.bincount(tree.parent[1:], minlength=len(tree.start))
+    assert set(children.tolist()) <= {0, 2}
+    assert (tree.sizes[children == 0] <= 5).all()
+    held = np.zeros(len(tree.start), dtype=int)
+    np.add.at(held, tree.parent[1:], tree.sizes[1:])
+    assert (held[children == 2] == tree.sizes[children == 2]).all()
+
+
+@pytest.mark.parametrize("method", ["ward", "bisecting"])
+def test_a_group_that_the_model_gets_wrong_is_found(method):
+    x = torch.cat([normal(300, 4), normal(30, 4, seed=1) + torch.tensor([20.0, 0, 0, 0])])
+    wrong = np.arange(330) >= 300
+    wrong[:10] = True
+    (found,) = weak_subgroups(hierarchy(x, method=method), wrong, most=1)
+    assert found.error > 0.9
+    assert (found.members >= 300).mean() > 0.9
+    assert found.p_value < 1e-6
+    assert weak_subgroups(hierarchy(x, method=method), np.zeros(330, bool)) == []
+    with pytest.raises(ShapeError, match="one entry"):
+        weak_subgroups(hierarchy(x, method=method), wrong[1:])
+
+
+def test_even_errors_are_no_subgroup():
+    wrong = np.random.default_rng(0).random(400) < 0.2
+    assert weak_subgroups(hierarchy(normal(400, 4)), wrong) == []
+    for options in ({"leaf": 0}, {"method": "ward2"}):
+        with pytest.raises(ConfigError):
+            hierarchy(normal(4, 2), **options)
+    with pytest.raises(ShapeError, match="at least one row"):
+        hierarchy(torch.zeros(0, 2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3), st.integers(0, 999))
+def test_macro_std(count, classes, parts, seed):
+    rng = np.random.default_rng(seed)
+    right, labels, groups = rng.random(count) < 0.6, rng.integers(classes, size=count), rng.integers(parts, size=count)
+    total = []
+    for k in set(labels.tolist()):
+        members = [(right[(labels == k) & (groups == g)]) for g in set(groups[labels == k].tolist())]
+        n = sum(map(len, members))
+        mean = sum(len(m) / n * m.mean() for m in members)
+        total.append(math.sqrt(sum(len(m) / n * (m.mean() - mean) ** 2 for m in members)))
+    assert macro_std(right, labels, groups) == pytest.approx(sum(total) / len(total))
+    assert math.isnan(macro_std(right[:0], labels[:0], groups[:0]))
+    with pytest.raises(ShapeError, match="one length"):
+        macro_std(right, labels, groups[:-1])
+
+
+def test_the_weighted_sample_estimates_the_mean_loss_without_bias():
+    x = normal(400, 3)
+    losses = x.square().sum(1).double()
+    generator = torch.Generator().manual_seed(0)
+    estimates = []
+    for _ in range(200):
+        found = sensitivity_sample(x, lambda index: losses[index], 30, clusters=10, generator=generator)
+        estimates.append(float((found.weight * losses[found.index]).sum()))
+    mean, error = np.mean(estimates), np.std(estimates) / math.sqrt(200)
+    assert abs(mean - float(losses.mean())) < 4 * error
+    assert len(found.asked) == 10
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "error"),
+    [
+        (lambda i: -torch.ones(len(i)), {}, ConfigError),
+        (lambda i: torch.ones(2), {}, ShapeError),
+        (lambda i: torch.ones(len(i)), {"size": 0}, ConfigError),
+        (lambda i: torch.ones(len(i)), {"power": 0.0}, ConfigError),
+    ],
+)
+def test_bad_sensitivity(loss, options, error):
+    with pytest.raises(error):
+        sensitivity_sample(normal(20, 2), loss, **{"size": 5, "clusters": 3, **options})
+
+
+def test_equal_samples_without_loss_are_drawn_evenly():
+    found = sensitivity_sample(torch.zeros(10, 2), lambda index: torch.zeros(len(index)), 5, clusters=2)
+    assert found.weight.tolist() == pytest.approx([0.2] * 5)
+
+
+def test_source_parts_are_ranked_by_use():
+    logits = torch.eye(5)[[3, 3, 3, 1, 1, 4]]
+    found = label_mapping(logits)
+    assert found.order[:3].tolist() == [3, 1, 4]
+    assert found.counts.tolist() == [0, 2, 0, 3, 1]
+    assert found.keep(0.4).tolist() == [1, 3]
+    assert feature_mapping(logits, torch.eye(5)).counts.tolist() == found.counts.tolist()
+    with pytest.raises(ConfigError, match="share"):
+        found.keep(0.0)
+    with pytest.raises(ShapeError, match="logits"):
+        label_mapping(torch.zeros(3))
+    with pytest.raises(ShapeError, match="one width"):
+        feature_mapping(logits, torch.eye(4))
