@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire import backbones, explain, heads, registry
+from repertoire.errors import ConfigError
 from repertoire.methods import Classifier, Normalize
 
 NAMES = registry.names("explainers")
@@ -21,6 +22,16 @@ def classifier(kind: str) -> Classifier:
     return Classifier(Normalize([0.5] * 3, [0.25] * 3), net, heads.Linear(net.out_features, CLASSES))
 
 
+#: The network of each kind of `Explainer.kinds`.
+KINDS = {"convnet": "maps", "vit": "tokens"}
+
+
+def fitting(name: str) -> Classifier:
+    """The first network that an explainer can explain."""
+    kinds = registry.get("explainers", name).factory.kinds
+    return classifier(next(kind for kind, what in KINDS.items() if what in kinds))
+
+
 def images(count: int = 3) -> Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -31,6 +42,7 @@ def snapshot(model: nn.Module) -> tuple[object, ...]:
         [module.training for module in model.modules()],
         [parameter.requires_grad for parameter in model.parameters()],
         [parameter.grad for parameter in model.parameters()],
+        ["forward" in vars(module) for module in model.modules()],
         [
             (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), len(m._backward_pre_hooks))
             for m in model.modules()
@@ -57,6 +69,11 @@ def test_is_public_and_documented(name):
 def test_gives_a_map_for_each_image_and_leaves_no_trace(name, kind, training):
     model, x, explainer = classifier(kind).train(training), images(), registry.build("explainers", name)
     before, pixels = snapshot(model), x.clone()
+    if KINDS[kind] not in explainer.kinds:
+        with pytest.raises(ConfigError):
+            explainer(model, x)
+        torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0)
+        return
     for targets in (None, torch.tensor([0, 3, 1])):
         maps = explainer(model, x, targets)
         assert maps.shape == (3, 16, 16)
@@ -72,13 +89,13 @@ def test_gives_a_map_for_each_image_and_leaves_no_trace(name, kind, training):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_targets_explains_the_predicted_class(name):
-    model, x, explainer = classifier("convnet").eval(), images(), registry.build("explainers", name)
+    model, x, explainer = fitting(name).eval(), images(), registry.build("explainers", name)
     torch.testing.assert_close(explainer(model, x), explainer(model, x, model(x).argmax(1)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_do_not_depend_on_each_other(name):
-    model, x, explainer = classifier("convnet"), images(), registry.build("explainers", name)
+    model, x, explainer = fitting(name), images(), registry.build("explainers", name)
     targets = torch.tensor([0, 3, 1])
     torch.testing.assert_close(explainer(model, x, targets)[1:2], explainer(model, x[1:2], targets[1:2]))
 
@@ -86,7 +103,7 @@ def test_images_do_not_depend_on_each_other(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_frozen_weights_and_callers_without_gradients(name, context):
-    model, explainer = classifier("convnet"), registry.build("explainers", name)
+    model, explainer = fitting(name), registry.build("explainers", name)
     expected = explainer(model, images())
     model.requires_grad_(False)
     with context():
@@ -96,12 +113,12 @@ def test_frozen_weights_and_callers_without_gradients(name, context):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_batch(name):
-    assert registry.build("explainers", name)(classifier("convnet"), images(0)).shape == (0, 16, 16)
+    assert registry.build("explainers", name)(fitting(name), images(0)).shape == (0, 16, 16)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_leaves_no_trace_when_the_model_fails(name):
-    model = classifier("convnet").train()
+    model = fitting(name).train()
     before = snapshot(model)
     with pytest.raises(RuntimeError):
         registry.build("explainers", name)(model, torch.rand(2, 5, 16, 16))  # five channels

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from repertoire import backbones, heads, registry
 from repertoire.errors import ConfigError, ShapeError, UnknownName
 from repertoire.explain import GradCAM
-from repertoire.explain._layers import _as_maps
+from repertoire.explain._layers import as_maps
 from repertoire.methods import Classifier, Normalize
 
 
@@ -115,13 +115,13 @@ def test_layers_of_no_use(layer):
 def test_what_a_map_is_shows_in_its_proportions():
     size = (32, 48)
     maps = torch.arange(2 * 5 * 4 * 6.0).reshape(2, 5, 4, 6)
-    torch.testing.assert_close(_as_maps(maps, size), maps)
-    torch.testing.assert_close(_as_maps(maps.movedim(1, 3), size), maps)
+    torch.testing.assert_close(as_maps(maps, size), maps)
+    torch.testing.assert_close(as_maps(maps.movedim(1, 3), size), maps)
     tokens = maps.flatten(2).transpose(1, 2)
     for extra in (0, 1, 5):
-        torch.testing.assert_close(_as_maps(torch.cat([torch.ones(2, extra, 5), tokens], 1), size), maps)
-    assert _as_maps(torch.zeros(2, 4, 25, 64), (80, 80)).shape == (2, 4, 25, 64), "heads, tokens, features"
-    assert _as_maps(torch.zeros(2, 7), size).shape == (2, 7)
+        torch.testing.assert_close(as_maps(torch.cat([torch.ones(2, extra, 5), tokens], 1), size), maps)
+    assert as_maps(torch.zeros(2, 4, 25, 64), (80, 80)).shape == (2, 4, 25, 64), "heads, tokens, features"
+    assert as_maps(torch.zeros(2, 7), size).shape == (2, 7)
 
 
 def test_a_transformer_of_any_make():

@@ -112,17 +112,14 @@ def test_finds_the_object_of_each_class():
     assert green[:, 8:].sum() > 0.95 * green.sum()
 
 
-def test_agrees_with_pytorch_grad_cam():
-    try:
-        from pytorch_grad_cam import GradCAM as Peer
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
-        pytest.skip(f"pytorch-grad-cam cannot be imported: {error}")
+def test_agrees_with_pytorch_grad_cam(peers):
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     model, x = cnn().eval(), images(4, (24, 20))
     model.relu2.inplace = False  # the peer takes the layer's output after it was overwritten
     for target in range(4):
         ours = GradCAM(model.last)(model, x, target)
-        with Peer(model, [model.last]) as peer:
+        with peers.GradCAM(model, [model.last]) as peer:
             theirs = torch.from_numpy(peer(x.clone(), [ClassifierOutputTarget(target)] * 4))
         low = ours.amin((1, 2), keepdim=True)  # the peer shifts each map to start at zero, before it enlarges it
         torch.testing.assert_close(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +17,8 @@ from repertoire.explain._layers import Layer, Where, check_where, choose_layers
 __all__ = ["ActivationMap", "Combine", "Recorded"]
 
 Combine = Literal["mean", "product", "max"]
+#: Scores `[N, C]` and ones at the K chosen classes `[K, N, C]` to the gradient of what is explained in the scores.
+Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -40,9 +41,9 @@ class Recorded:
 class ActivationMap(Explainer):
     """Base of explainers that look at the output of one layer, or several.
 
-    A subclass says in `_heat` what becomes of the maps of a layer and of the gradient of the scores there. The network
-    runs once and as cheaply as it can: without a graph up to the first of the layers, with one from there to the
-    scores, and backward over that part only.
+    A subclass says in `_heat` what becomes of the maps of a layer and of the gradient of the scores there, or in
+    `_heats` if that takes further passes through the network. The network runs once and as cheaply as it can: without a
+    graph up to the first of the layers, with one from there to the scores, and backward over that part only.
 
     Args:
         layer: the layer to look at: a module of the model, or its name ("layer4", "backbone.blocks.9"), or "stage2" for
@@ -60,8 +61,13 @@ class ActivationMap(Explainer):
         ConfigError: `layer` or `output` is of no use, when it is built or called.
     """
 
-    #: Whether `_heat` looks at slopes. Where it does not, and not at scores either, the pass ends at the last layer.
+    #: Whether slopes are looked at; the choice of a layer depends on it too, since the scores must then depend on it.
     _needs_slopes: bool = True
+    #: Whether scores are looked at. Where neither is, and there are no targets to check, the pass ends at the layer.
+    _needs_scores: bool = True
+
+    #: Of what else than the score there are to be slopes, see `record`.
+    _objective: Objective | None = None
 
     # `layer` may be a module or a list; Any, because the registry checks options by type and knows no modules.
     def __init__(
@@ -79,27 +85,29 @@ class ActivationMap(Explainer):
 
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
         for layers in choose_layers(model, self.layer, inputs, slopes=self._needs_slopes):
-            recorded = self._record(model, layers, inputs, targets)
+            recorded = record(
+                self,
+                model,
+                layers,
+                inputs,
+                targets,
+                slopes=self._needs_slopes,
+                until_scores=self._needs_scores or targets is not None,
+                objective=self._objective,
+            )
             if not recorded.slopes or any(bool(slope.any()) for slope in recorded.slopes):
                 break
-        return self._combined(self._heats(recorded), inputs)
+        heats = self._heats(model, layers, inputs, recorded)
+        return self._combined(heats, inputs)
 
-    def _heats(self, recorded: Recorded) -> list[Tensor]:
-        """A small map `[K, N, h, w]` for each layer."""
-        with torch.autocast(recorded.maps[0].device.type, enabled=False):
-            if recorded.slopes:
-                return [self._heat(*pair) for pair in zip(recorded.maps, recorded.slopes, strict=True)]
-            return [self._heat(maps, maps.new_zeros(1, 0)) for maps in recorded.maps]
+    def _heats(self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, recorded: Recorded) -> list[Tensor]:
+        """A small map `[K, N, h, w]` for each layer. Overridden by what needs more than one pass through the model."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            return [self._heat(*pair) for pair in zip(recorded.maps, recorded.slopes, strict=True)]
 
-    @abc.abstractmethod
     def _heat(self, maps: Tensor, slopes: Tensor) -> Tensor:
         """The heat `[K, N, h, w]`, none of it negative, of maps `[N, k, h, w]` and slopes `[K, N, k, h, w]`."""
-
-    def _record(
-        self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, targets: Tensor | int | None
-    ) -> Recorded:
-        """Runs the model on the inputs, and differentiates the explained scores if slopes are needed."""
-        return record(self, model, layers, inputs, targets, slopes=self._needs_slopes)
+        raise NotImplementedError  # one of the two methods is given by each subclass
 
     def _combined(self, heats: list[Tensor], inputs: Tensor) -> Tensor:
         """The maps of the layers, enlarged bilinearly to the size of the images, as one."""
@@ -125,6 +133,8 @@ def record(
     *,
     slopes: bool = True,
     until_scores: bool = True,
+    run: Callable[[Tensor], Any] | None = None,
+    objective: Objective | None = None,
 ) -> Recorded:
     """One pass through the model, seen at some layers.
 
@@ -134,6 +144,8 @@ def record(
         layers: where to look.
         slopes: differentiate the explained scores with respect to the outputs of the layers.
         until_scores: without slopes, and targets to check, the pass may end at the last layer; then this is False.
+        run: runs the model, if not as it is (with other weights).
+        objective: what is differentiated, if not the explained scores, by its gradient `[K, N, C]` in the scores.
 
     Raises:
         ConfigError: a layer does not run, runs twice or gives no maps; the scores do not depend on any of the layers.
@@ -165,7 +177,7 @@ def record(
     handles = [layer.module.register_forward_hook(watch(layer)) for layer in layers]
     result: Any = None
     try:
-        result = model(inputs)
+        result = (run or model)(inputs)
     except _Ended:
         return Recorded(None, None, [_maps(layer, outputs[layer.name], inputs) for layer in layers], [])
     finally:
@@ -182,7 +194,7 @@ def record(
     if not slopes:
         return Recorded(scores.detach(), chosen, maps, [])
     points = [outputs[layer.name] for layer in layers]
-    gradients = _gradients(scores, points, chosen)
+    gradients = _gradients(scores, points, chosen, objective)
     if all(gradient is None for gradient in gradients):
         names = " and ".join(repr(layer.name) for layer in layers)
         raise ConfigError(
@@ -198,12 +210,16 @@ def record(
     return Recorded(scores.detach(), chosen, maps, found)
 
 
-def _gradients(scores: Tensor, points: list[Tensor], chosen: Tensor) -> list[Tensor | None]:
+def _gradients(
+    scores: Tensor, points: list[Tensor], chosen: Tensor, objective: Objective | None
+) -> list[Tensor | None]:
     """Of the K chosen scores of each image with respect to some tensors: `[K, *point.shape]` each, or None."""
     if not scores.requires_grad:
         return [None] * len(points)
     # Ones and zeros rather than indexing: they need nothing kept of targets made in inference mode.
     ones = torch.zeros_like(scores).expand(len(chosen), -1, -1).scatter(2, chosen[..., None], 1.0)
+    if objective is not None:
+        ones = objective(scores.detach(), ones)
     if len(chosen) == 1:
         found = torch.autograd.grad(scores, points, ones[0], allow_unused=True)
         return [None if gradient is None else gradient[None] for gradient in found]

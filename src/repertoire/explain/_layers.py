@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from repertoire.backbones import Backbone
 from repertoire.errors import ConfigError, UnknownName
 
-__all__ = ["Layer", "Where", "check_where", "choose_layers"]
+__all__ = ["Layer", "Where", "as_maps", "check_where", "choose_layers"]
 
 #: A module or its name, several of them, or None for the one that is found.
 Where = str | nn.Module | Sequence[str | nn.Module] | None
@@ -81,7 +81,7 @@ def choose_layers(model: nn.Module, layer: Where, inputs: Tensor, *, slopes: boo
     def found(module: nn.Module) -> Layer:
         if backbone is not None and module in blocks:
             return Layer(module, names[module], backbone.grid)
-        return Layer(module, names[module], lambda output: _as_maps(output, size))
+        return Layer(module, names[module], lambda output: as_maps(output, size))
 
     def of(one: str | nn.Module) -> Layer:
         if isinstance(one, str):
@@ -98,7 +98,7 @@ def choose_layers(model: nn.Module, layer: Where, inputs: Tensor, *, slopes: boo
     return [[found(_last_spatial(model, inputs, size, slopes))]]
 
 
-def _as_maps(output: Tensor, size: tuple[int, int]) -> Tensor:
+def as_maps(output: Tensor, size: tuple[int, int]) -> Tensor:
     """The output of a layer of any network as maps `[N, K, h, w]`, where their proportions show what they are.
 
     Maps have about the proportions of the images: `[N, h, w, K]`, as Swin has it, and tokens `[N, T, K]`, after up to
@@ -156,7 +156,7 @@ def _last_spatial(model: nn.Module, inputs: Tensor, size: tuple[int, int], slope
         runs[module] += 1
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return None
-        maps = _as_maps(output, size)
+        maps = as_maps(output, size)
         if maps.ndim != 4 or maps.shape[2:].numel() < 2 or not _like(maps.shape[2:], size):
             return None
         if slopes and not output.requires_grad:
@@ -193,6 +193,6 @@ def _depended_on(found: list[tuple[nn.Module, Tensor]], result: Any, size: tuple
             total = sum((t.float() * torch.randn(t.shape, generator=generator).to(t.device)).sum() for t in tensors)
             gradients = torch.autograd.grad(total, [output for _, output in found], allow_unused=True)
         for (module, _), gradient in reversed(list(zip(found, gradients, strict=True))):
-            if gradient is not None and int((_as_maps(gradient, size) != 0).any(1).sum()) > 1:
+            if gradient is not None and int((as_maps(gradient, size) != 0).any(1).sum()) > 1:
                 return module
     return found[-1][0]
