@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repertoire.errors import ShapeError
-from repertoire.explain import energy_inside, pointing_game
+from repertoire.explain import energy_inside, mask_intersection, pointing_game
 
 
 @settings(max_examples=25, deadline=None)
@@ -60,3 +60,43 @@ def test_input_that_does_not_fit(score, maps, masks, message):
 def test_energy_is_not_negative():
     with pytest.raises(ShapeError, match="must not be negative"):
         energy_inside(torch.full((1, 2, 2), -1.0), torch.ones(1, 2, 2, dtype=torch.bool))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(2, 6), st.sampled_from([2, 1000]), st.integers(0, 999))
+def test_intersection_agrees_with_counting(count, height, width, levels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randint(levels, (count, height, width), generator=generator).double()
+    masks = torch.rand(count, height, width, generator=generator) < 0.5
+    masks[:, 0, 0] = True
+    found = mask_intersection(maps, masks, threshold=0.4)
+    matched = mask_intersection(maps, masks)
+    for i in range(count):
+        heat, inside = maps[i].flatten().tolist(), masks[i].flatten().tolist()
+        hot = [h >= 0.4 * max(heat) and max(heat) > 0 for h in heat]
+        both = sum(a and b for a, b in zip(hot, inside, strict=True))
+        either = sum(a or b for a, b in zip(hot, inside, strict=True))
+        assert found[i] == pytest.approx(both / either)
+        # The mean overlap of all ways to break ties: each pixel at the border is as likely as the next.
+        area = sum(inside)
+        border = sorted(heat, reverse=True)[area - 1]
+        equal = [i for i, h in enumerate(heat) if h == border]
+        above = [i for i, h in enumerate(heat) if h > border]
+        overlap = sum(inside[i] for i in above) + (area - len(above)) / len(equal) * sum(inside[i] for i in equal)
+        assert matched[i] == pytest.approx(overlap / (2 * area - overlap))
+
+
+def test_intersection_of_perfect_and_opposite_maps():
+    masks = torch.zeros(1, 4, 4, dtype=torch.bool)
+    masks[0, 1:3, 1:3] = True
+    assert mask_intersection(masks.float(), masks) == mask_intersection(masks.float(), masks, threshold=0.2) == 1
+    assert mask_intersection(1 - masks.float(), masks) == 0
+    assert mask_intersection(torch.zeros(1, 4, 4), masks, threshold=0.2) == 0
+
+
+def test_intersection_refuses():
+    masks = torch.ones(1, 2, 2, dtype=torch.bool)
+    with pytest.raises(ShapeError, match="threshold must lie"):
+        mask_intersection(torch.ones(1, 2, 2), masks, threshold=0.0)
+    with pytest.raises(ShapeError, match="negative"):
+        mask_intersection(-torch.ones(1, 2, 2), masks, threshold=0.5)

@@ -7,10 +7,16 @@ from repertoire.explain._explainer import Explainer
 from repertoire.explain._gradcam import GradCAM
 from repertoire.explain._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
 from repertoire.explain._guided import GuidedBackprop, GuidedGradCAM
+from repertoire.explain._input_gradients import Gradient, GradientXInput, IntegratedGradients, SmoothGrad
 from repertoire.explain._judge import judge
 from repertoire.explain._judgement import Judged, Judgement
+from repertoire.explain._kernelshap import KernelSHAP
+from repertoire.explain._lime import CLIME, LIME
+from repertoire.explain._local_approximation import LocalApproximation
 from repertoire.explain._normgrad import NormGrad
+from repertoire.explain._occlusion import Occlusion
 from repertoire.explain._overlay import overlay, save_overlay
+from repertoire.explain._prototype_parts import PrototypeParts
 from repertoire.explain._retraining import diffroar, keep_pixels
 from repertoire.explain._rollout import AttentionRollout
 from repertoire.explain._sanity import Randomization, class_sensitivity, randomization_check, randomized
@@ -21,6 +27,8 @@ from repertoire.explain._smoothgradcam import SmoothGradCAMPlusPlus
 from repertoire.explain._tokencut import Cut, TokenCut, token_cut
 
 __all__ = [
+    "CLIME",
+    "LIME",
     "AblationCAM",
     "AttentionRollout",
     "Cut",
@@ -28,14 +36,22 @@ __all__ = [
     "Explainer",
     "GradCAM",
     "GradCAMPlusPlus",
+    "Gradient",
+    "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "IntegratedGradients",
     "Judged",
     "Judgement",
+    "KernelSHAP",
     "LayerCAM",
+    "LocalApproximation",
     "NormGrad",
+    "Occlusion",
+    "PrototypeParts",
     "Randomization",
     "ScoreCAM",
+    "SmoothGrad",
     "SmoothGradCAMPlusPlus",
     "TokenCut",
     "XGradCAM",

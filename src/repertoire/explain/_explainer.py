@@ -20,6 +20,7 @@ __all__ = [
     "find_scores",
     "forward_in_parts",
     "kind",
+    "moved",
     "to_unit_range",
     "undisturbed",
 ]
@@ -38,6 +39,8 @@ class Explainer(abc.ABC):
 
     #: Whether maps depend on the class; of those that do not (Eigen-CAM), `targets` are checked and otherwise unused.
     class_dependent: bool = True
+    #: The networks that it can explain, by what their layers give: feature maps, or tokens that attend to each other.
+    kinds: tuple[str, ...] = ("maps", "tokens")
     #: Whether feature vectors `[N, D]` are taken too, for an attribution `[N, D]`.
     takes_features: bool = False
 
@@ -56,8 +59,8 @@ class Explainer(abc.ABC):
                 default each image's predicted class.
 
         Returns:
-            `[N, H, W]` on the model's device, `[N, K, H, W]` for several targets; none of it negative; float32, or
-            float64 if the model's are.
+            `[N, H, W]` on the model's device, `[N, K, H, W]` for several targets; none of it negative, unless the
+            explainer says that it has a sign without `normalize`; float32, or float64 if the model's are.
 
         Raises:
             ConfigError: see above.
@@ -66,13 +69,17 @@ class Explainer(abc.ABC):
         self._check_inputs(inputs)
         model = getattr(model, "_orig_mod", model)  # of torch.compile: hooks are set on the network itself
         with undisturbed(model):
-            inputs = _moved(model, inputs)
+            inputs = moved(model, inputs)
             if len(inputs) == 0:
                 return _empty(inputs, targets, features=inputs.ndim == 2)
             heat = self._explain(model, inputs, targets)
             several = isinstance(targets, Tensor) and targets.ndim == 2
             heat = heat.transpose(0, 1) if several else heat[0]
-            return to_unit_range(heat, inputs.ndim - 1 if inputs.ndim == 2 else 2) if self.normalize else heat
+            return self._scaled(heat, features=inputs.ndim == 2) if self.normalize else heat
+
+    def _scaled(self, heat: Tensor, features: bool) -> Tensor:
+        """What `normalize` makes of maps `[..., H, W]`, or of the attributions of features, `[..., D]`."""
+        return to_unit_range(heat, 1 if features else 2)
 
     @abc.abstractmethod
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
@@ -196,7 +203,8 @@ def to_unit_range(heat: Tensor, dims: int = 2) -> Tensor:
     return heat / largest.masked_fill(largest == 0, 1.0)
 
 
-def _moved(model: nn.Module, inputs: Tensor) -> Tensor:
+def moved(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Inputs where the model's weights are, in half precision if those are; to be called under `undisturbed`."""
     first = next((t for tensors in (model.parameters(), model.buffers()) for t in tensors), inputs)
     weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), inputs.dtype)
     half = weights in (torch.float16, torch.bfloat16) and inputs.dtype == torch.float32
