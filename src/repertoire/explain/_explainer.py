@@ -41,8 +41,6 @@ class Explainer(abc.ABC):
     class_dependent: bool = True
     #: The networks that it can explain, by what their layers give: feature maps, or tokens that attend to each other.
     kinds: tuple[str, ...] = ("maps", "tokens")
-    #: The networks that it can explain, by what their layers give: feature maps, or tokens that attend to each other.
-    kinds: tuple[str, ...] = ("maps", "tokens")
     #: Whether feature vectors `[N, D]` are taken too, for an attribution `[N, D]`.
     takes_features: bool = False
 
