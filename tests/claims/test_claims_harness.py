@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from repertoire import claims
-from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _evidence, _harness
+from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _evidence, _harness, ssl_methods
 from repertoire.errors import ConfigError, DataError, RunError, UnknownName
 
 TOYS = (toys.better, toys.smaller, toys.failing, toys.not_a_number, toys.killed, toys.unknown)
@@ -132,6 +132,14 @@ def test_the_fingerprint_covers_helpers(monkeypatch: pytest.MonkeyPatch) -> None
         return 2.0
 
     monkeypatch.setitem(globals(), "_helper", _helper)
+    assert check.fingerprint != before
+
+
+def test_the_fingerprint_covers_helpers_from_other_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = dataclasses.replace(toys.better, function=_calls_helper)
+    monkeypatch.setitem(globals(), "_helper", ssl_methods._images)
+    before = check.fingerprint
+    monkeypatch.setitem(globals(), "_helper", ssl_methods._new)
     assert check.fingerprint != before
 
 

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -153,6 +154,10 @@ class Claim:
         return digest.hexdigest()[:16]
 
 
+#: Modules whose functions and classes are part of the claims that call them.
+_HELPERS = re.compile(r"repertoire\.claims\.(_training|[a-z]\w*)")
+
+
 def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str]:
     """The source of a function, and of the helpers and constants of the claims' modules that it refers to."""
     if function in seen:
@@ -164,7 +169,7 @@ def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str
     for name in sorted(_names(function.__code__)):
         value = function.__globals__.get(name)
         if inspect.isfunction(value) or inspect.isclass(value):
-            if value.__module__ in (function.__module__, "repertoire.claims._training"):
+            if value.__module__ == function.__module__ or _HELPERS.fullmatch(value.__module__):
                 yield from _sources(value, seen)
         elif name.isupper() and name in function.__globals__:
             yield f"{name}={value!r}"
