@@ -14,6 +14,7 @@ from repertoire.diagnostics import (
     effective_rank,
     eigenvalue_spectrum,
     fisher_ratio,
+    mixed_layout,
     neural_collapse,
     orthogonal_frame,
 )
@@ -154,3 +155,22 @@ def test_what_cannot_be_measured():
     for labels in (torch.zeros(5).long(), torch.zeros(7).long()):
         with pytest.raises(ShapeError, match="one length"):
             neural_collapse(x, labels)
+
+
+def test_mixed_features_in_the_plane_of_their_classifiers():
+    means, weight = normal(3, 4), normal(3, 4, seed=1)
+    first, second, share = torch.tensor([0, 2]), torch.tensor([1, 0]), torch.tensor([0.25, 0.5]).double()
+    h = normal(2, 4, seed=2)
+    found = mixed_layout(h, share, first, second, means, weight)
+    deviations = []
+    for i, (a, b) in enumerate([(0, 1), (2, 0)]):
+        u = (weight[a] - weight[b]) / (weight[a] - weight[b]).norm()
+        v = weight[a] + weight[b] - ((weight[a] + weight[b]) @ u) * u
+        torch.testing.assert_close(found.positions[i], torch.stack([h[i] @ u, h[i] @ v / v.norm()]))
+        blend = share[i] * means[a] + (1 - share[i]) * means[b]
+        deviations.append(float((h[i] - blend).norm() / (means[a] - means[b]).norm()))
+    assert found.deviation == pytest.approx(sum(deviations) / 2)
+    with pytest.raises(ShapeError, match="differ"):
+        mixed_layout(h, share, first, first, means, weight)
+    with pytest.raises(ShapeError, match="share"):
+        mixed_layout(h, share[:1], first, second, means, weight)
