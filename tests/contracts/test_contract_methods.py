@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from repertoire import backbones, heads, losses, registry
+from repertoire import backbones, losses, registry
 from repertoire.data import Batch
 from repertoire.methods import Classifier, Method, Normalize
 
@@ -28,6 +28,7 @@ LOSSES = {
     "instance-discrimination": None,
     "relational": None,
     "guided": losses.CrossEntropy,
+    "support-trivial": None,
     "cpc": None,
     "densecl": None,
     "byol-self-labels": None,
@@ -39,7 +40,9 @@ def method(request: pytest.FixtureRequest) -> Method:
     assert request.param in LOSSES, f"say here which loss method {request.param!r} is tested with"
     torch.manual_seed(0)
     net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
-    model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 3))
+    head = registry.get("methods", request.param).factory.head or "linear"
+    built = registry.build("heads", head, in_features=net.out_features, num_classes=3)
+    model = Classifier(Normalize([0.5], [0.25]), net, built)
     loss = LOSSES[request.param]
     given = {"model": model, "image_size": 8, "samples": 6} | ({"loss": loss()} if loss else {})
     return registry.build("methods", request.param, **given)

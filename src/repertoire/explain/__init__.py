@@ -8,15 +8,19 @@ from repertoire.explain._gradcam import GradCAM
 from repertoire.explain._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
 from repertoire.explain._guided import GuidedBackprop, GuidedGradCAM
 from repertoire.explain._input_gradients import Gradient, GradientXInput, IntegratedGradients, SmoothGrad
-from repertoire.explain._judge import judge
+from repertoire.explain._interaction_basis import Basis, interaction_edges, local_interaction_basis
+from repertoire.explain._judge import fitting, judge, usual_explainers
 from repertoire.explain._judgement import Judged, Judgement
 from repertoire.explain._kernelshap import KernelSHAP
 from repertoire.explain._lime import CLIME, LIME
 from repertoire.explain._local_approximation import LocalApproximation
+from repertoire.explain._lrp import LRP
 from repertoire.explain._normgrad import NormGrad
 from repertoire.explain._occlusion import Occlusion
-from repertoire.explain._overlay import overlay, save_overlay
+from repertoire.explain._overlay import colour_map, overlay, save_overlay
+from repertoire.explain._patching import activation_patching, estimated_patching
 from repertoire.explain._prototype_parts import PrototypeParts
+from repertoire.explain._representers import LinearModel, Representers, fit_linear, nearest_examples, representers
 from repertoire.explain._retraining import diffroar, keep_pixels
 from repertoire.explain._rollout import AttentionRollout
 from repertoire.explain._sanity import Randomization, class_sensitivity, randomization_check, randomized
@@ -29,8 +33,10 @@ from repertoire.explain._tokencut import Cut, TokenCut, token_cut
 __all__ = [
     "CLIME",
     "LIME",
+    "LRP",
     "AblationCAM",
     "AttentionRollout",
+    "Basis",
     "Cut",
     "EigenCAM",
     "Explainer",
@@ -45,32 +51,44 @@ __all__ = [
     "Judgement",
     "KernelSHAP",
     "LayerCAM",
+    "LinearModel",
     "LocalApproximation",
     "NormGrad",
     "Occlusion",
     "PrototypeParts",
     "Randomization",
+    "Representers",
     "ScoreCAM",
     "SmoothGrad",
     "SmoothGradCAMPlusPlus",
     "TokenCut",
     "XGradCAM",
+    "activation_patching",
     "area_under_curve",
     "class_sensitivity",
+    "colour_map",
     "deletion_curve",
     "diffroar",
     "energy_inside",
+    "estimated_patching",
+    "fit_linear",
+    "fitting",
     "insertion_curve",
+    "interaction_edges",
     "judge",
     "keep_pixels",
+    "local_interaction_basis",
     "map_correlation",
     "mask_intersection",
+    "nearest_examples",
     "overlay",
     "pointing_game",
     "randomization_check",
     "randomized",
     "rank_correlation",
+    "representers",
     "save_overlay",
     "structural_similarity",
     "token_cut",
+    "usual_explainers",
 ]

@@ -13,6 +13,7 @@ from repertoire.heads._margin import MarginHead
 from repertoire.heads._matryoshka import Matryoshka, nested_sizes
 from repertoire.heads._normalised import NormalizedSoftmax
 from repertoire.heads._simplex import Simplex, simplex_vectors
+from repertoire.heads._support_trivial import SupportTrivial
 
 __all__ = [
     "ArcFace",
@@ -29,6 +30,7 @@ __all__ = [
     "Matryoshka",
     "NormalizedSoftmax",
     "Simplex",
+    "SupportTrivial",
     "nested_sizes",
     "simplex_vectors",
 ]

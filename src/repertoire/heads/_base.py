@@ -15,7 +15,13 @@ class Head(nn.Module):
     Args:
         in_features: d, the width of the features `[N, d]`.
         num_classes: C, the width of the logits `[N, C]`.
+
+    Attributes:
+        takes_maps: whether a classifier gives it the backbone's last maps `[N, d, h, w]` instead of features `[N, d]`,
+            which it takes too.
     """
+
+    takes_maps: bool = False
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()

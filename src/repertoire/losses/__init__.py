@@ -55,6 +55,7 @@ from repertoire.losses._nt_xent import NTXent, nt_xent_loss
 from repertoire.losses._number_token import NumberToken, number_token_loss, number_token_penalty
 from repertoire.losses._numbers import RegressionLoss, check_numbers
 from repertoire.losses._proto_triplet import ProtoTriplet, proto_triplet_loss
+from repertoire.losses._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
 from repertoire.losses._proxy_anchor import ProxyAnchor, proxy_anchor_loss
 from repertoire.losses._regression_with_classes import RegressionWithClasses, bin_edges, regression_with_classes_loss
 from repertoire.losses._reject import Reject, reject_loss
@@ -153,6 +154,7 @@ __all__ = [
     "check_views",
     "circle_loss",
     "clip_loss",
+    "closeness_loss",
     "contextual_loss",
     "covariance_penalty",
     "cpc_loss",
@@ -163,6 +165,7 @@ __all__ = [
     "decoupled_uniformity_loss",
     "dimco_codes",
     "dimco_loss",
+    "discrimination_loss",
     "encouraging_loss",
     "energy_confusion",
     "ens_loss",
@@ -191,6 +194,7 @@ __all__ = [
     "nt_xent_loss",
     "number_token_loss",
     "number_token_penalty",
+    "orthogonality_loss",
     "proto_triplet_loss",
     "proxy_anchor_loss",
     "reduce",

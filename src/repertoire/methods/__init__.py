@@ -19,6 +19,7 @@ from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
 from repertoire.methods._supervised import Supervised
+from repertoire.methods._support_trivial import SupportTrivialPrototypes
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._tribyol import TriBYOL
 
@@ -44,6 +45,7 @@ __all__ = [
     "SimSiam",
     "Step",
     "Supervised",
+    "SupportTrivialPrototypes",
     "Teacher",
     "TriBYOL",
 ]

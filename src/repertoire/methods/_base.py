@@ -33,6 +33,7 @@ class Method(nn.Module):
         augmentation: the augmentation it was designed for, or None for whatever suits the data.
         needs_labels: whether images without a label are of no use to it.
         needs_masks: whether it wants the masks of the objects in `batch.masks`; then only data that has them will do.
+        head: spec of the head that it brings where the user names none; empty for any.
         separable: whether the loss of a batch is the mean of the losses of its samples, so that a batch may be
             processed in pieces. Not so where samples are compared with each other.
     """
@@ -42,6 +43,7 @@ class Method(nn.Module):
     augmentation: str | None = None
     needs_labels: bool = False
     needs_masks: bool = False
+    head: str = ""
     separable: bool = True
 
     def step(self, batch: Batch) -> Step:

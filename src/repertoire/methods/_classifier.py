@@ -42,7 +42,7 @@ class Classifier(nn.Module):
     Args:
         normalize: applied to images float `[N, C, H, W]` in [0, 1].
         backbone: normalised images to features `[N, d]`.
-        head: features to logits `[N, K]`.
+        head: features to logits `[N, K]`; one that says so (`Head.takes_maps`) gets the maps before pooling.
     """
 
     def __init__(self, normalize: Normalize, backbone: Backbone, head: Head) -> None:
@@ -55,5 +55,17 @@ class Classifier(nn.Module):
         """Features `[N, d]`."""
         return self.backbone(self.normalize(images))
 
+    def maps(self, images: Tensor) -> Tensor:
+        """The backbone's last maps `[N, d, h, w]`, before pooling."""
+        return self.backbone.grid(self.backbone.forward_map(self.normalize(images)))
+
+    def embed_and_score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features `[N, d]` and logits `[N, K]`, in one pass."""
+        if not self.head.takes_maps:
+            features = self.embed(images)
+            return features, self.head(features)
+        last = self.backbone.forward_map(self.normalize(images))
+        return self.backbone.pool(last), self.head(self.backbone.grid(last))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.embed(images))
+        return self.head(self.maps(images) if self.head.takes_maps else self.embed(images))

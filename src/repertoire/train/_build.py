@@ -76,6 +76,11 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
         loss = registry.get("losses", registry.parse(config.loss).name).factory
         logits = isinstance(loss, type) and issubclass(loss, LogitsLoss)
         changes["method"] = "supervised" if logits else "embedding"
+    head = getattr(
+        registry.get("methods", registry.parse(changes.get("method", config.method)).name).factory, "head", ""
+    )
+    if head and config.head == TrainConfig.model_fields["head"].default:
+        changes["head"] = head
     if config.augment == "auto":
         method = registry.get("methods", registry.parse(changes.get("method", config.method)).name).factory
         wanted = getattr(method, "augmentation", None)
@@ -153,11 +158,13 @@ def build_method(config: TrainConfig, model: Classifier, loss: Loss, samples: in
     """The method around a classifier and a loss, told the number of training images if it asks for it.
 
     Raises:
-        ConfigError: a loss was chosen for a method that has one of its own.
+        ConfigError: a loss was chosen for a method that has one of its own, or a head that the method cannot train.
     """
     name = registry.parse(config.method).name
     own = "loss" not in registry.options(registry.get("methods", name).factory)
     if own and config.loss != TrainConfig.model_fields["loss"].default:
         raise ConfigError(f"method {name!r} has a loss of its own, found --loss {config.loss}; leave --loss out")
+    if model.head.takes_maps and not getattr(registry.get("methods", name).factory, "head", ""):
+        raise ConfigError(f"head {config.head!r} looks at maps, and method {name!r} trains on pooled features")
     context = {"model": model, "loss": loss, "image_size": config.size}
     return registry.build("methods", config.method, **context, **({} if samples is None else {"samples": samples}))

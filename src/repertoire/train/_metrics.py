@@ -47,9 +47,9 @@ def outputs(
     logits, embeddings = [], []
     try:
         for batch in Loader(images, batch_size, shuffle=False, device=device).epoch(0):
-            features = model.embed(batch.images)
+            features, scores = model.embed_and_score(batch.images)
             embeddings.append(features.float().cpu())
-            logits.append(model.head(features).float().cpu())
+            logits.append(scores.float().cpu())
     finally:
         for module, training in modes:
             module.training = training

@@ -282,9 +282,9 @@ class Run:
         logits, embeddings, count = [], [], 0
         with torch.inference_mode():
             for chunk in self._chunks(images, batch_size):
-                features = model.embed(chunk)
+                features, scores = model.embed_and_score(chunk)
                 embeddings.append(features.float())
-                logits.append(model.head(features).float())
+                logits.append(scores.float())
                 count += len(chunk)
         width = self.model.backbone.out_features
         return Outputs(
