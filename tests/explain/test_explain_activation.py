@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
+import gc
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from repertoire import backbones, heads, registry
 from repertoire.errors import ConfigError, ShapeError, UnknownName
-from repertoire.explain import GradCAM
+from repertoire.explain import (
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    GuidedGradCAM,
+    LayerCAM,
+    NormGrad,
+    ScoreCAM,
+    SmoothGradCAMPlusPlus,
+    XGradCAM,
+)
 from repertoire.explain._layers import as_maps
 from repertoire.methods import Classifier, Normalize
 
@@ -39,9 +55,9 @@ class Square(torch.autograd.Function):
         return 2 * x * grad * float(grad.abs().sum() >= 0)
 
 
-class Squared(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return Square.apply(x)
+class Squared(heads.Linear):
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        return super().forward(Square.apply(x), targets)
 
 
 @pytest.mark.parametrize("batches", [True, False])
@@ -49,7 +65,7 @@ class Squared(nn.Module):
 def test_several_targets_are_each_alone(batches, layer):
     model, x = resnet(), images()
     if not batches:
-        model.head = nn.Sequential(Squared(), model.head)
+        model.head = Squared(model.backbone.out_features, 5)
     targets = torch.tensor([[0, 4], [1, 1], [2, 3]])
     explainer = GradCAM(layer)
     maps = explainer(model, x, targets)
@@ -181,3 +197,122 @@ def test_images_of_single_precision_for_weights_of_half():
 def test_images_of_mixed_sizes():
     with pytest.raises(ShapeError, match="images of mixed sizes"):
         GradCAM()(resnet(), [images(1, 16)[0], images(1, 20)[0]])
+
+
+CAMS = {
+    "grad-cam": GradCAM, "grad-cam++": GradCAMPlusPlus, "smooth-grad-cam++": SmoothGradCAMPlusPlus,
+    "xgrad-cam": XGradCAM, "layer-cam": LayerCAM, "eigen-cam": EigenCAM, "score-cam": ScoreCAM,
+    "ablation-cam": AblationCAM, "normgrad": NormGrad, "meta-normgrad": functools.partial(NormGrad, step=0.01),
+    "guided-grad-cam": GuidedGradCAM,
+}  # fmt: skip
+every_cam = pytest.mark.parametrize("cam", CAMS.values(), ids=CAMS)
+
+
+def left_behind(model: nn.Module) -> list[object]:
+    return [
+        part
+        for module in model.modules()
+        for part in (
+            *module._forward_hooks,
+            *module._forward_pre_hooks,
+            *module._backward_hooks,
+            vars(module).get("forward"),
+        )
+        if part is not None
+    ] + [parameter for parameter in model.parameters() if parameter.grad is not None]
+
+
+@every_cam
+def test_every_method_takes_several_targets_and_layers(cam):
+    model, x = resnet(), images()
+    targets = torch.tensor([[0, 4], [1, 1], [2, 3]])
+    layers = ["stage2", "stage3"]
+    maps = cam(layers)(model, x, targets)
+    assert maps.shape == (3, 2, 16, 16)
+    for k in range(2):
+        torch.testing.assert_close(maps[:, k], cam(layers)(model, x, targets[:, k]))
+
+
+@every_cam
+def test_every_method_survives_what_follows_in_place(cam):
+    class Relu(nn.Module):
+        def __init__(self, inplace: bool) -> None:
+            super().__init__()
+            self.inplace = inplace
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(x, inplace=self.inplace)
+
+    def net(inplace: bool) -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3), Relu(inplace), nn.Conv2d(6, 6, 3), Relu(inplace), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(24, 4),
+        )  # fmt: skip
+
+    torch.testing.assert_close(cam("2")(net(True), images(), 1), cam("2")(net(False), images(), 1))
+
+
+@every_cam
+def test_every_method_survives_a_model_that_fails_behind_the_layer(cam):
+    class Fails(nn.Module):
+        passes = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Fails.passes += 1
+            if Fails.passes >= fails_at:
+                raise RuntimeError("in the middle")
+            return x
+
+    model = nn.Sequential(OrderedDict(net=resnet(), after=Fails())).train()
+    training = [module.training for module in model.modules()]
+    for fails_at in (1, 2, 4):
+        Fails.passes = 0
+        with contextlib.suppress(RuntimeError):
+            cam("net.backbone.blocks.2")(model, images(), 1)
+            assert Fails.passes < fails_at, "the error is the caller's"
+        assert not left_behind(model)
+        assert [module.training for module in model.modules()] == training
+        assert torch.is_grad_enabled()
+
+
+@every_cam
+def test_every_method_explains_half_precision_and_compiled_models(cam):
+    model, x = resnet(), images()
+    expected = cam("stage3")(model, x, 1)
+    compiled = torch.compile(copy.deepcopy(model), backend="eager")
+    compiled(x)
+    with torch.inference_mode():
+        torch.testing.assert_close(cam("stage3")(compiled, x, 1), expected)
+    half = cam("stage3")(copy.deepcopy(model).to(torch.bfloat16), x, 1)
+    assert half.dtype == torch.float32
+    assert half.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = cam("stage3")(model, x, 1)
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=0.25)
+
+
+def test_thousands_of_calls_leave_nothing():
+    """No tensor and no hook stays, whatever the method, over calls and over models."""
+    x = images(2)
+
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    model, explainers = resnet(), [cam("stage3") for cam in CAMS.values()]
+    for explainer in explainers:
+        explainer(model, x)
+    before = alive()
+    for explainer in explainers:
+        for _ in range(300 if isinstance(explainer, GradCAM) else 5):
+            explainer(model, x)
+    assert alive() == before
+    assert not left_behind(model)
+    for _ in range(12):
+        other = resnet()
+        for explainer in explainers[:6]:
+            explainer(other, x)
+        assert not left_behind(other)
+    del other
+    assert alive() == before
