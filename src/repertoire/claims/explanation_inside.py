@@ -376,7 +376,7 @@ def _correlation(estimates: dict[str, Tensor], effects: dict[str, Tensor]) -> fl
     metric="Pearson correlation with activation patching, over layers, tokens and samples",
     method="relevance patching",
     baseline="attribution patching",
-    data="digits: pairs of two classes; a transformer of 8 layers",
+    data="digits: pairs of two classes; a transformer of 6 layers",
     threshold=0.0,
     seeds={"small": 3, "full": 3},
 )
@@ -387,12 +387,14 @@ def relp(budget: Budget, seed: int) -> Measured:
     correlations for the residual stream.
     """
     splits = load("digits", seed=seed)
-    depth = budget.pick(smoke=2, small=8, full=12)
+    depth = budget.pick(smoke=2, small=6, full=12)
     method = train(
         splits,
         backbone=f"vit:patch=2,dim={budget.pick(smoke=16, small=32, full=96)},depth={depth},heads=2",
         optimizer="adamw",
-        epochs=budget.pick(smoke=1, small=15, full=60),
+        augment="none",
+        batch_size=32,
+        epochs=budget.pick(smoke=1, small=25, full=60),
         seed=seed,
         device=budget.device,
     )
