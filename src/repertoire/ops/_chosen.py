@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,7 +59,7 @@ class Chosen(torch.autograd.Function):
         values = x.new_full(index.shape, missing, dtype=compute_dtype(x))
         if len(other):
             with torch.autocast(x.device.type, enabled=False):
-                for rows in _chunks(plan, index):
+                for rows in _chunks(plan, index, x.shape[1]):
                     values[rows] = _chosen(plan, x[rows], other, index[rows], missing)
         return values
 
@@ -85,7 +84,7 @@ class Chosen(torch.autograd.Function):
         grad_x = torch.zeros_like(x, dtype=compute_dtype(x)) if wants_x else None
         into = grad_x if y is None else torch.zeros_like(y, dtype=compute_dtype(y)) if wants_y else None
         with torch.autocast(x.device.type, enabled=False):
-            for rows in _chunks(plan, index):
+            for rows in _chunks(plan, index, x.shape[1]):
                 place = index[rows].clamp_min(0)
                 weight = grad[rows].masked_fill(index[rows] < 0, 0.0)[..., None]
                 left, right = (
@@ -99,21 +98,24 @@ class Chosen(torch.autograd.Function):
                         weight = (weight / length).masked_fill_(length == 0, 0.0)
                     else:
                         weight = 2 * weight
-                    to_left = difference.mul_(weight)
-                    to_right = -to_left
+                    to_left = to_right = difference.mul_(weight)
+                    sign = -1
                 else:
-                    to_left, to_right = weight * right, weight * left
+                    to_left, to_right, sign = weight * right, weight * left, 1
                 if grad_x is not None:
                     grad_x[rows] += _through_unit(plan, x[rows], to_left.sum(1))
                 if into is not None:
                     flat = to_right.reshape(-1, other.shape[1])
-                    into.index_add_(0, place.flatten(), _through_unit(plan, other[place.flatten()], flat))
+                    if plan.normalise:
+                        flat = _through_unit(plan, other[place.flatten()], flat)
+                    into.index_add_(0, place.flatten(), flat, alpha=sign)
         grad_x = None if grad_x is None else grad_x.to(x.dtype)
         return None, None, None, grad_x, None if y is None or into is None else into.to(y.dtype)
 
 
-def _chunks(plan: Plan, index: Tensor) -> Iterator[slice]:
-    return replace(plan, tile=max(1, plan.tile // max(1, index.shape[1]))).slices(len(index))
+def _chunks(plan: Plan, index: Tensor, width: int) -> Iterator[slice]:
+    """Rows whose chosen rows, of so many numbers, take no more memory than a tile."""
+    return plan.slices(len(index), step=max(1, plan.tile * plan.tall // max(1, index.shape[1] * width)))
 
 
 def _unit(plan: Plan, x: Tensor) -> Tensor:

@@ -71,13 +71,13 @@ def pair_hardest(
     plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=True, which=same)
     with torch.no_grad():
         detached = Inputs(inputs.x.detach(), None if inputs.y is None else inputs.y.detach())
-        # Rows are of unit length by now, unless they are to be made so tile by tile.
-        kind: Similarity = "cosine" if plan.normalise else plan.similarity
-        others, _ = prepare(*detached[:2], kind, 1.0, None, None, symmetric=True, which=different)
         far = plan.distances
-        if plan.order is None and len(x) <= plan.tall and len(inputs.other) <= plan.tile:
-            index = _in_one_tile(plan, others, detached)
+        if plan.order is None and 0 < len(x) <= plan.tall and 0 < len(inputs.other) <= plan.tile:
+            index = _in_one_tile(plan, detached)
         else:
+            # Rows are of unit length by now, unless they are to be made so tile by tile.
+            kind: Similarity = "cosine" if plan.normalise else plan.similarity
+            others, _ = prepare(*detached[:2], kind, 1.0, None, None, symmetric=True, which=different)
             index = torch.cat([search(plan, detached, 1, far), search(others, detached, 1, not far)], dim=1)
     values = Chosen.apply(plan, index, 0.0, inputs.x, inputs.y)
     worst = torch.tensor([-torch.inf, torch.inf] if far else [torch.inf, -torch.inf], device=x.device)
@@ -85,18 +85,27 @@ def pair_hardest(
     return Hardest(Extreme(values[:, 0], index[:, 0]), Extreme(values[:, 1], index[:, 1]))
 
 
-def _in_one_tile(same: Plan, different: Plan, inputs: Inputs) -> Tensor:
+def _in_one_tile(plan: Plan, inputs: Inputs) -> Tensor:
     """Both searches in the one tile that there is."""
-    index = torch.full((len(inputs.x), 2), -1, dtype=torch.int64, device=inputs.x.device)
-    if same.similarity == "euclidean":  # The order of distances is that of their squares.
-        same, different = (replace(plan, similarity="sqeuclidean") for plan in (same, different))
-    far = same.distances
+    far = plan.distances
+    if plan.similarity == "euclidean":  # The order of distances is that of their squares.
+        plan = replace(plan, similarity="sqeuclidean")
+    groups, y_groups = plan.ranks, plan.y_ranks
+    assert groups is not None
+    assert y_groups is not None
     with torch.autocast(inputs.x.device.type, enabled=False):
-        for tile in Walk(same, inputs, fill=None):
-            for column, (plan, largest) in enumerate(((same, far), (different, not far))):
-                worst = -torch.inf if largest else torch.inf
-                values = tile.values if column else tile.values.clone()
-                Walk(plan, inputs, fill=worst).leave_out(values, tile.rows, tile.columns)
-                found, place = best_of(values, largest)
-                index[:, column] = torch.where(found == worst, -1, place)
-    return index
+        (tile,) = Walk(plan, inputs, fill=None)
+        values = tile.values
+        # Infinite, of one sign within a group and of the other elsewhere: the smaller of a value and this leaves one
+        # kind of pairs, the larger the other kind.
+        limits = torch.ne(groups[:, None], y_groups, out=torch.empty_like(values))
+        limits.sub_(0.5).mul_(-torch.inf if far else torch.inf)
+        lower, upper = torch.minimum(values, limits), torch.maximum(values, limits, out=limits)
+        own, other = (lower, upper) if far else (upper, lower)
+        worst = -torch.inf if far else torch.inf
+        if plan.exclude_self:
+            own.fill_diagonal_(worst)
+        found = best_of(own, far), best_of(other, not far)
+        return torch.stack(
+            [place.where(best != none, -1) for (best, place), none in zip(found, (worst, -worst), strict=True)], dim=1
+        )
