@@ -21,18 +21,37 @@ HELP = """Representation learning in which every method can be performed.
 Start with:  repertoire train PHOTOS/   where PHOTOS has a directory of images for each class."""
 
 
+_CONFIGURED = {"train", "plan", "compare"}
+"""Commands whose options are read off the configuration of a run."""
+
+
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The command tree. Options of `train` and `plan` are read off the configuration only if `arguments` name them."""
-    from repertoire.cli import catalogue, claims, evaluate, explain, export, papers, plan, predict, report, train
+    """The command tree. Options are read off the configuration only if `arguments` name a command that takes them."""
+    from repertoire.cli import (
+        catalogue,
+        claims,
+        compare,
+        diagnose,
+        evaluate,
+        explain,
+        export,
+        papers,
+        plan,
+        predict,
+        report,
+        train,
+    )
 
     app = typer.Typer(
         name="repertoire", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
     )  # fmt: skip
-    configured = "train" in arguments or "plan" in arguments
+    configured = not _CONFIGURED.isdisjoint(arguments)
     app.command("train")(train.make_command() if configured else train.outline)
     app.command("plan")(plan.make_command() if configured else plan.outline)
+    app.command("compare")(compare.make_command() if configured else compare.outline)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("diagnose")(diagnose.diagnose)
     app.command("predict")(predict.predict)
     app.command("embed")(predict.embed)
     app.command("explain")(explain.explain)
@@ -61,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    if "train" in arguments or "plan" in arguments:
+    if not _CONFIGURED.isdisjoint(arguments):
         from repertoire.cli.train import complete
 
         arguments = complete(arguments)

@@ -2,8 +2,13 @@
 
 import repertoire
 repertoire.report.write_report(repertoire.train.load("runs/demo"))
+
+the diagnosis of one, `diagnose`, and the report of a comparison of many, `write_comparison`.
 """
 
+from repertoire.report._comparison import write_comparison
+from repertoire.report._diagnosis import Diagnosis, diagnose
+from repertoire.report._gallery import Explained, Gallery
 from repertoire.report._page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["Diagnosis", "Explained", "Gallery", "diagnose", "write_comparison", "write_report"]

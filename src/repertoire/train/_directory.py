@@ -54,7 +54,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Deletes what a run and the commands on it write here, and nothing else."""
         files = [self.info_file, self.config_file, self.history_file, self.metrics_file, self.predictions_file]
-        files += [self.report_file, self.path / "mlflow_run_id"]
+        files += [self.report_file, self.path / "diagnosis.html", self.path / "mlflow_run_id"]
         files += [path for name in ("onnx", "ts", "pt2") for path in self.path.glob(f"model.{name}*")]
         for file in files:
             file.unlink(missing_ok=True)
