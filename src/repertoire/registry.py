@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from repertoire.errors import ConfigError, UnknownName
 
-__all__ = ["Entry", "Spec", "build", "entries", "get", "names", "options", "parse", "register", "user_options"]
+__all__ = ["Entry", "Spec", "build", "entries", "get", "names", "options", "parse", "register", "split", "user_options"]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -163,6 +163,18 @@ def parse(spec: str) -> Spec:
         else:
             args.append(_unwrap(item.strip()))
     return Spec(name.strip(), tuple(args), kwargs)
+
+
+def split(text: str) -> list[str]:
+    """The items of a list of specs: split at the commas outside parentheses, which may stand around an item.
+
+    >>> split("supcon,(local:blocks=4,width=16)")
+    ['supcon', 'local:blocks=4,width=16']
+
+    Raises:
+        ConfigError: parentheses do not match, or an item is empty.
+    """
+    return [_unwrap(item.strip()) for item in _split(text, text)]
 
 
 def _split(text: str, spec: str) -> list[str]:

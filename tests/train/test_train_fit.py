@@ -17,7 +17,7 @@ from repertoire.errors import ConfigError, NonFiniteLoss, RepertoireError, RunEr
 from repertoire.losses import CrossEntropy
 from repertoire.train import _checkpoint
 from repertoire.train._environment import forget_peak_memory, peak_memory
-from repertoire.train._fit import _stem
+from repertoire.train._fit import stem
 
 
 @pytest.fixture(scope="module")
@@ -330,9 +330,9 @@ def test_arrays_of_another_shape_are_refused(run: train.Run, shape: tuple[int, .
 
 
 def test_names_of_directories_come_from_the_data():
-    assert _stem("photos/") == "photos"
-    assert _stem("/a/b/my pets.npz") == "my-pets"
-    assert _stem("shapes:size=64,count=10") == "shapes"
+    assert stem("photos/") == "photos"
+    assert stem("/a/b/my pets.npz") == "my-pets"
+    assert stem("shapes:size=64,count=10") == "shapes"
 
 
 def test_metrics_are_strict_json(run: train.Run):

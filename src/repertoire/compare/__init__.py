@@ -1,5 +1,8 @@
 """Comparing configurations honestly: the same images, the same seeds, and what the differences say.
 
+    found = repertoire.compare.compare("photos/", vary={"loss": "cross-entropy,supcon"}, seeds=5)
+    print(found)
+
 Names are imported when they are first used: showing stored evidence takes the statistics, and must not wait for torch.
 """
 
@@ -9,10 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repertoire.compare._compare import compare
+    from repertoire.compare._comparison import Comparison, Measurement, Row
+    from repertoire.compare._metric import Metric
+    from repertoire.compare._search import Trial
     from repertoire.compare._statistics import Verdict, holm, interval, p_value, seeds_needed, verdict
 
 _HOME = {
+    "Comparison": "_comparison",
+    "Measurement": "_comparison",
+    "Metric": "_metric",
+    "Row": "_comparison",
+    "Trial": "_search",
     "Verdict": "_statistics",
+    "compare": "_compare",
     "holm": "_statistics",
     "interval": "_statistics",
     "p_value": "_statistics",
@@ -21,7 +34,13 @@ _HOME = {
 }
 
 __all__ = [
+    "Comparison",
+    "Measurement",
+    "Metric",
+    "Row",
+    "Trial",
     "Verdict",
+    "compare",
     "holm",
     "interval",
     "p_value",

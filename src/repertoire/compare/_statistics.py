@@ -75,7 +75,9 @@ def p_value(differences: Sequence[float]) -> float:
 
     .. math:: p = 2\, T_{n-1}\left(-\frac{|\bar d|}{s / \sqrt n}\right)
 
-    Equal differences are certain: 0, or 1 where all of them are zero. One difference says nothing: 1.
+    Equal differences, which are common where a metric is a share of a few hundred images, have no spread to reckon
+    with. They are left to the sign test, which gives 2^(1 - n), or 1 where all of them are zero. One difference says
+    nothing: 1.
 
     >>> round(p_value([0.01, 0.02, 0.03]), 4)
     0.0742
@@ -88,7 +90,7 @@ def p_value(differences: Sequence[float]) -> float:
     if len(differences) == 1:
         return 1.0
     if min(differences) == max(differences):
-        return float(differences[0] == 0)
+        return _sign_test(len(differences)) if differences[0] else 1.0
     from scipy.special import stdtr
 
     mean, spread = _moments(differences)
@@ -116,7 +118,7 @@ def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: fl
     """How many seeds would tell the difference from zero, were it and its spread what they seem to be.
 
     The smallest n at which the paired t test at level `alpha` finds the mean difference in a share `power` of cases:
-    the power is that of the noncentral t distribution.
+    the power is that of the noncentral t distribution. For equal differences, the n that the sign test takes.
 
     Args:
         differences: one a seed, at least two of them.
@@ -137,7 +139,7 @@ def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: fl
         raise ValueError(f"{len(differences)} difference(s) have no spread; at least two are needed")
     mean, spread = _moments(differences)
     if min(differences) == max(differences):
-        return 2 if differences[0] else None
+        return math.floor(2 - math.log2(alpha)) if differences[0] else None
     if mean == 0:
         return None
     # More seeds always tell more, so halving finds the first number that is enough.
@@ -149,6 +151,11 @@ def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: fl
         else:
             low = middle
     return high if high <= MOST_SEEDS else None
+
+
+def _sign_test(count: int) -> float:
+    """P value of so many differences that all have the same sign."""
+    return 2.0 ** (1 - count)
 
 
 def _power(effect: float, count: int, alpha: float) -> float:

@@ -41,7 +41,7 @@ from repertoire.train._plan import settle
 from repertoire.train._run import Run
 from repertoire.train._track import check_trackers
 
-__all__ = ["fit", "pinned", "rehearse", "resume"]
+__all__ = ["digest", "fit", "pinned", "rehearse", "resume", "stem"]
 
 
 def fit(
@@ -84,7 +84,7 @@ def fit(
         config = make_config(data=str(data), **fields)
     elif data is not None or fields:
         raise ConfigError("give either config, or data and fields")
-    directory = RunDirectory(out if out is not None else next_free(_stem(config.data)))
+    directory = RunDirectory(out if out is not None else next_free(stem(config.data)))
     if directory.occupied and not overwrite:
         raise RunError(
             f"{directory} already holds a run; go on with it: --resume {directory}, replace it: --overwrite, "
@@ -222,7 +222,7 @@ def _train(
                 f"{directory} was trained by {info.get('ranks')} ranks and cannot go on with {ranks}: the batches "
                 "would be others"
             )
-        if info["data_digest"] != _digest(splits):
+        if info["data_digest"] != digest(splits):
             raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
     saved = not fresh and bool(_checkpoint.checkpoints(directory.checkpoints))
     loop = _assemble(directory, config, splits, fabric, info, quiet=quiet, fresh=fresh, saved=saved)
@@ -318,7 +318,7 @@ def _new_info(config: TrainConfig, splits: Splits, fabric: Fabric) -> dict[str, 
         "counts": {name: getattr(splits, name).counts().tolist() for name in ("train", "val", "test")},
         "notes": list(splits.notes),
         "skipped": [{"path": item.path, "reason": item.reason} for item in splits.skipped],
-        "data_digest": _digest(splits),
+        "data_digest": digest(splits),
         "ranks": layout(config)[1],
         "device": str(fabric.device),
         **describe(fabric.device),
@@ -359,15 +359,16 @@ def _labelled(splits: Splits) -> tuple[Splits, str]:
     return replace(splits, train=splits.train.subset(keep)), note
 
 
-def _digest(splits: Splits) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(splits: Splits) -> str:
+    """What makes data the same: the images and labels of the three parts, in their order."""
+    found = hashlib.blake2b(digest_size=16)
     for part in (splits.train, splits.val, splits.test):
-        digest.update(np.ascontiguousarray(part.keys).tobytes())
-        digest.update(np.ascontiguousarray(part.labels).tobytes())
-    return digest.hexdigest()
+        found.update(np.ascontiguousarray(part.keys).tobytes())
+        found.update(np.ascontiguousarray(part.labels).tobytes())
+    return found.hexdigest()
 
 
-def _stem(data: str) -> str:
+def stem(data: str) -> str:
     """A name for the run's directory from that of its data."""
     name = Path(data).name or Path(data).resolve().name
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.split(":")[0].removesuffix(".npz"))

@@ -1,0 +1,154 @@
+"""One run of many: what a worker is given, what it does, and what it says in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from repertoire.data import Splits
+from repertoire.errors import CheckpointError, Interrupted, RepertoireError, RunError
+from repertoire.train import TrainConfig, fit, resume
+from repertoire.train._build import import_plugins, load_splits
+from repertoire.train._directory import RunDirectory
+
+__all__ = ["Job", "Outcome", "execute", "explained", "forget_splits", "splits_of"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be trained.
+
+    Attributes:
+        label: of its configuration.
+        config: all of it.
+        path: where the run lies.
+        marks: the directory in which a worker says that it is at work.
+        stop: a file that, once it exists, tells workers to begin nothing.
+        threads: that the run may use.
+        trial: number of the trial, for runs of a search.
+    """
+
+    label: str
+    config: TrainConfig
+    path: Path
+    marks: Path
+    stop: Path
+    threads: int = 1
+    trial: int | None = None
+
+    @property
+    def mark(self) -> Path:
+        return self.marks / hashlib.blake2b(os.fsencode(self.path), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; of a failed one, why."""
+
+    path: Path
+    status: Literal["finished", "failed", "interrupted"]
+    reason: str = ""
+
+
+def execute(job: Job, worker: bool = True) -> Outcome:
+    """Trains a run, or goes on with it. Failures come back as values: the other runs go on.
+
+    Args:
+        job: the run.
+        worker: whether this is a process of its own. It leaves the group of the one that started it: Ctrl-C in a
+            terminal goes to the whole group, and it is for the parent to say who stops.
+    """
+    if job.stop.exists():
+        return Outcome(job.path, "interrupted")
+    if worker and os.name == "posix":
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.threads)
+    try:
+        with _marked(job), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _release_memory()
+            _train(job)
+        return Outcome(job.path, "finished")
+    except Interrupted:
+        return Outcome(job.path, "interrupted")
+    except Exception as error:
+        return Outcome(job.path, "failed", explained(error))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def explained(error: Exception) -> str:
+    """What went wrong, on one line; of what was not raised on purpose, its kind as well."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RepertoireError) else f"{type(error).__name__}: {text}"
+
+
+def splits_of(config: TrainConfig) -> Splits:
+    """The images of a configuration. Those of the last one are kept: runs of one seed, which have the same, follow each
+    other."""
+    import_plugins(config)
+    c = config
+    key = (c.data, c.size, c.fit, c.seed, c.val, c.test, c.skip_unreadable, c.download)
+    if key not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = load_splits(config)
+    return _LOADED[key]
+
+
+def forget_splits() -> None:
+    """Lets go of the images: the next comparison may find others at the same place."""
+    _LOADED.clear()
+
+
+_LOADED: dict[tuple[object, ...], Splits] = {}
+
+
+def _train(job: Job) -> None:
+    splits = splits_of(job.config)
+    directory = RunDirectory(job.path)
+    if directory.occupied:
+        with contextlib.suppress(CheckpointError):  # nothing that is whole is left: begin again
+            if _readable(directory):
+                resume(job.path, splits=splits)
+                return
+    fit(config=job.config, out=job.path, overwrite=True, splits=splits)
+
+
+def _readable(directory: RunDirectory) -> bool:
+    try:
+        directory.read_info()
+        return directory.config_file.exists()
+    except RunError:
+        return False
+
+
+@contextlib.contextmanager
+def _marked(job: Job) -> Iterator[None]:
+    """Leaves a file with the number of this process while it works; that of a process that was killed stays."""
+    job.marks.mkdir(parents=True, exist_ok=True)
+    job.mark.write_text(f"{os.getpid()}\n{job.path}\n", encoding="utf-8", errors="surrogateescape")
+    try:
+        yield
+    finally:
+        job.mark.unlink(missing_ok=True)
+
+
+def _release_memory() -> None:
+    """Gives back what the last run left with the allocator, or the peak of this one would seem larger than it is."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

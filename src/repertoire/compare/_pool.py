@@ -1,0 +1,207 @@
+"""Running jobs side by side, through joblib: a worker may die, and Ctrl-C leaves everything resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from repertoire.compare._folder import Folder
+from repertoire.compare._jobs import Job, Outcome, execute
+from repertoire.errors import ConfigError, Interrupted, MissingExtra, RunError, UnknownName
+
+__all__ = ["Backend", "Crew", "run_jobs"]
+
+Backend = Literal["loky", "ray", "dask"]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work.
+
+    Attributes:
+        backend: "loky", processes on this machine; "ray" or "dask", those of a cluster.
+        workers: how many runs at once; 1 with "loky" means this process. None means one for each core here that
+            `threads` leaves room for, and whatever a cluster has.
+        threads: for each run.
+    """
+
+    backend: Backend = "loky"
+    workers: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.backend not in get_args(Backend):
+            raise UnknownName("backend", self.backend, get_args(Backend))
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{'jobs' if name == 'workers' else name} is {value}; it must be 1 or more")
+
+    def resolved(self, device: str) -> Crew:
+        """With a number of workers: one where a GPU does the work, which runs would have to share."""
+        if self.workers is not None or self.backend != "loky":
+            return self
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return Crew(self.backend, 1 if device == "cuda" else max(1, cores // self.threads), self.threads)
+
+    def require(self) -> None:
+        """Raises `MissingExtra` where the backend is not installed."""
+        try:
+            if self.backend == "ray":
+                import ray.util.joblib  # noqa: F401
+            elif self.backend == "dask":
+                import distributed  # noqa: F401
+        except ImportError:
+            raise MissingExtra(self.backend, f"--backend {self.backend}") from None
+
+
+def run_jobs(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[[Job, Outcome], None]) -> None:
+    """Runs all jobs, and calls `done` with each as it ends, however it ends.
+
+    A worker that is killed (by the system, when memory is short) takes the others with it, and it does not say which
+    run it was at. Those that were under way go on one at a time, each with a worker to itself, and only one that dies
+    again has failed.
+
+    Raises:
+        Interrupted: the user pressed Ctrl-C; every run can go on.
+    """
+    if not jobs:
+        return
+    if crew.workers == 1 and crew.backend == "loky":
+        _in_turn(jobs, done)
+        return
+    waiting = {job.path: job for job in jobs}
+    suspects: list[Job] = []
+    with _stoppable(folder, crew):
+        while waiting:
+            batch = suspects[:1] or list(waiting.values())
+            try:
+                for outcome in _stream(batch, crew):
+                    if outcome.status != "interrupted":
+                        done(waiting.pop(outcome.path), outcome)
+                suspects = suspects[1:]
+            except _broken() as error:
+                _refuse_if_stopped(folder)
+                left = [job for job in batch if job.mark.exists()]
+                if not left:
+                    raise RunError(f"the worker processes ended before they began: {error}") from error
+                for job in left:
+                    job.mark.unlink(missing_ok=True)
+                if suspects:
+                    suspects = suspects[1:]
+                    del waiting[left[0].path]
+                    done(left[0], Outcome(left[0].path, "failed", KILLED))
+                else:
+                    suspects = [job for job in left if job.path in waiting]
+            _refuse_if_stopped(folder)
+
+
+KILLED = (
+    "its process was killed, most likely because memory ran out: try fewer --jobs, --accumulate, or a smaller network"
+)
+STOPPED = "stopped; every run can go on: give the same command again"
+
+
+def _in_turn(jobs: Sequence[Job], done: Callable[[Job, Outcome], None]) -> None:
+    """In this process, whose training loop looks after Ctrl-C itself."""
+    for job in jobs:
+        try:
+            outcome = execute(job, worker=False)
+        except KeyboardInterrupt:
+            raise Interrupted(STOPPED) from None
+        if outcome.status == "interrupted":
+            raise Interrupted(STOPPED)
+        done(job, outcome)
+
+
+def _stream(jobs: Sequence[Job], crew: Crew) -> Iterator[Outcome]:
+    """Outcomes as they come."""
+    from joblib import Parallel, delayed
+
+    tasks = (delayed(execute)(job) for job in jobs)
+    with _backend(crew, len(jobs)):
+        try:
+            parallel = Parallel(return_as="generator_unordered", batch_size=1)
+        except ValueError:  # a backend that gives everything at the end
+            parallel = Parallel(batch_size=1)
+        yield from parallel(tasks)
+
+
+def _backend(crew: Crew, jobs: int) -> Any:
+    from joblib import parallel_config
+
+    if crew.backend == "loky":
+        # Never one: joblib would take this process for it, which must outlive a run that is killed.
+        workers = max(2, min(crew.workers or 1, jobs))
+        return parallel_config("loky", n_jobs=workers, inner_max_num_threads=crew.threads)
+    crew.require()
+    if crew.backend == "ray":
+        from ray.util.joblib import register_ray
+
+        register_ray()
+    else:
+        from distributed import Client, get_client
+
+        try:
+            get_client()
+        except ValueError:  # none yet: that of DASK_SCHEDULER_ADDRESS, or workers on this machine
+            Client()
+    return parallel_config(crew.backend, n_jobs=crew.workers or -1)
+
+
+def _broken() -> type[BaseException]:
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    return BrokenProcessPool
+
+
+def _refuse_if_stopped(folder: Folder) -> None:
+    if folder.stop_file.exists():
+        raise Interrupted(STOPPED)
+
+
+@contextlib.contextmanager
+def _stoppable(folder: Folder, crew: Crew) -> Iterator[None]:
+    """Turns the first Ctrl-C (or SIGTERM) into a request to save and stop, and the second into an end at once."""
+    try:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.getsignal(number) for number in signals}
+
+        def request(number: int, frame: object) -> None:
+            folder.stop_file.touch()
+            print("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
+            for which, handler in previous.items():
+                signal.signal(which, handler)
+            if crew.backend == "loky":
+                for mark in folder.marks.iterdir():
+                    with contextlib.suppress(OSError, ValueError, IndexError):
+                        os.kill(int(mark.read_text(encoding="utf-8", errors="replace").splitlines()[0]), signal.SIGTERM)
+
+        for number in signals:
+            signal.signal(number, request)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+    except KeyboardInterrupt:
+        raise Interrupted(STOPPED) from None
+    finally:
+        if crew.backend == "loky":
+            _dismiss()
+
+
+def _dismiss() -> None:
+    """Ends the idle workers, which would hold their memory for minutes."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
