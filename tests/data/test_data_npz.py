@@ -178,3 +178,32 @@ def test_an_archive_cut_short_at_any_byte_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(bytes(broken))
     with pytest.raises(DataError, match="not a readable"):
         npz(SourceRequest(), path)
+
+
+def test_masks_follow_their_images(tmp_path: Path) -> None:
+    masks = PIXELS[..., 0] > 100
+    for given in (masks, masks.astype(np.uint8), masks * 255.0):
+        splits = read(tmp_path, images=PIXELS, labels=LABELS, masks=given)
+        for part in (splits.train, splits.val, splits.test):
+            np.testing.assert_array_equal(part.object_masks(slice(None)), part.pixels(slice(None))[..., 0] > 100)
+    # Images that show their masks, cut and enlarged: both stay the same.
+    wide = np.random.default_rng(1).random((60, 8, 12)) < 0.4
+    splits = read(
+        tmp_path, SourceRequest(size=16), images=wide.astype(np.uint8) * np.uint8(255), labels=LABELS, masks=wide
+    )
+    np.testing.assert_array_equal(splits.test.object_masks([0]), splits.test.pixels([0])[..., 0] > 127)
+    assert read(tmp_path, images=PIXELS, labels=LABELS).train.masks is None
+
+
+def test_masks_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"masks must be bool or numbers, \[60, 8, 8\] like the images"):
+        read(tmp_path, images=PIXELS, labels=LABELS, masks=np.zeros((60, 4, 4), dtype=bool))
+    with pytest.raises(DataError, match="lacks masks_test; give every part"):
+        read(
+            tmp_path,
+            images_train=PIXELS[:40],
+            labels_train=LABELS[:40],
+            masks_train=np.zeros((40, 8, 8), dtype=bool),
+            images_test=PIXELS[40:],
+            labels_test=LABELS[40:],
+        )

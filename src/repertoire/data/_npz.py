@@ -26,8 +26,9 @@ def npz(request: SourceRequest, path: Path) -> Splits:
     The file holds `images` and `labels`, from which the splits are drawn; or `images_train` and `labels_train`, with
     `images_val`, `labels_val`, `images_test` and `labels_test` where they exist, the rest being drawn from the
     training images. Images are `[N, H, W]` or `[N, H, W, C]` with C 1 or 3, uint8, or float in [0, 1]. Labels are
-    `[N]`: integers from 0, with -1 for no label, or class names. `classes` may name the integers. Nothing is unpickled:
-    arrays of Python objects are refused.
+    `[N]`: integers from 0, with -1 for no label, or class names. `classes` may name the integers. `masks` (or
+    `masks_train` and so on) may say where the objects are: `[N, H, W]` like the images, of bool, or of numbers that are
+    not 0 on the object; all parts have them or none. Nothing is unpickled: arrays of Python objects are refused.
 
     Args:
         request: `size` is the side in pixels; by default that of the images, or their shorter side.
@@ -56,6 +57,10 @@ def npz(request: SourceRequest, path: Path) -> Splits:
             f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}. Save 'images' and "
             "'labels', or 'images_train', 'labels_train' and the same for val and test"
         )
+    masks = {part: _masks(path, part, arrays, request) for part in parts if f"masks{part}" in arrays}
+    if masks and len(masks) < len(parts):
+        lacking = ", ".join(f"masks{part}" for part in parts if part not in masks)
+        raise DataError(f"{path} lacks {lacking}; give every part its masks, or none")
     images = {part: _images(f"{path}: images{part}", arrays.pop(f"images{part}"), request) for part in parts}
     labels, classes = _labels(path, {part: arrays[f"labels{part}"] for part in parts}, arrays.get("classes"))
     first = images[parts[0]]
@@ -70,7 +75,7 @@ def npz(request: SourceRequest, path: Path) -> Splits:
         if len(pixels) != len(targets):
             raise DataError(f"{path}: images{part} has {len(pixels)} images, and labels{part} {len(targets)} labels")
         names = [f"{part[1:]}-{number}" if part else str(number) for number in range(len(pixels))]
-        sets[part] = ImageSet(pixels, targets, names, classes, pixel_keys(pixels))
+        sets[part] = ImageSet(pixels, targets, names, classes, pixel_keys(pixels), masks.get(part))
     return make_splits(
         sets[parts[0]],
         val_set=sets.get("_val"),
@@ -125,6 +130,17 @@ def _images(what: str, images: np.ndarray, request: SourceRequest) -> np.ndarray
         raise DataError(f"{what} must be uint8, or float in [0, 1]; found {images.dtype}")
     size = min(images.shape[1:3]) if request.size is None else request.size
     return resized(images, size, request.fit)
+
+
+def _masks(path: Path, part: str, arrays: Mapping[str, np.ndarray], request: SourceRequest) -> np.ndarray:
+    """bool `[N, S, S]`: the masks of a part, brought to the size of its images in the same way."""
+    masks, images = arrays[f"masks{part}"], arrays[f"images{part}"]
+    if masks.shape != images.shape[:3] or masks.dtype.kind not in "biuf":
+        raise DataError(
+            f"{path}: masks{part} must be bool or numbers, {list(images.shape[:3])} like the images; found "
+            f"{masks.dtype} {list(masks.shape)}"
+        )
+    return _images(f"{path}: masks{part}", (masks != 0).astype(np.uint8) * np.uint8(255), request)[..., 0] > 127
 
 
 def _labels(
