@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from repertoire import backbones, heads, losses
 from repertoire.data import Batch, plain
 from repertoire.errors import ConfigError
-from repertoire.explain import GradCAM, PrototypeParts
+from repertoire.explain import GradCAM, PrototypeParts, prototype_examples
 from repertoire.methods import Classifier, Normalize, Supervised, SupportTrivialPrototypes
 from repertoire.rules import Backprop
 from repertoire.train import fit
@@ -149,6 +149,31 @@ def test_the_map_is_the_weighted_similarity_of_the_class():
     halves = [PrototypeParts(sets=name, normalize=False)(model, x, targets) for name in ("support", "trivial")]
     torch.testing.assert_close(halves[0] + halves[1], large)
     assert GradCAM()(model, x).shape == (3, 16, 16)
+
+
+def test_examples_are_the_most_similar_cells_of_the_class():
+    model, given = classifier(), batch(6)
+    found = prototype_examples(model.train(), [*given.split(3)])
+    assert model.training
+    with torch.no_grad():
+        maps = model.eval().maps(given.images)
+        for name, part in model.head.prototypes().items():
+            similarities = part.similarities(maps)
+            examples = found[name]
+            assert examples.grid == tuple(maps.shape[2:])
+            for c in range(3):
+                for k in range(2):
+                    own = similarities[given.targets == c, c, k]
+                    torch.testing.assert_close(examples.similarity[c, k], own.max())
+                    row, column = examples.cell[c, k].tolist()
+                    n = int(examples.image[c, k])
+                    assert given.targets[n] == c
+                    torch.testing.assert_close(similarities[n, c, k, row, column], own.max())
+    missing = prototype_examples(model, [Batch(given.views, torch.zeros_like(given.targets), given.index)])
+    assert (missing["support"].image[1:] == -1).all()
+    assert (missing["support"].similarity[1:] == 0).all()
+    with pytest.raises(ConfigError, match="no batch"):
+        prototype_examples(model, [])
 
 
 def test_what_is_refused():

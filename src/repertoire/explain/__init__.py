@@ -19,7 +19,7 @@ from repertoire.explain._normgrad import NormGrad
 from repertoire.explain._occlusion import Occlusion
 from repertoire.explain._overlay import colour_map, overlay, save_overlay
 from repertoire.explain._patching import activation_patching, estimated_patching
-from repertoire.explain._prototype_parts import PrototypeParts
+from repertoire.explain._prototype_parts import PrototypeExamples, PrototypeParts, prototype_examples
 from repertoire.explain._representers import LinearModel, Representers, fit_linear, nearest_examples, representers
 from repertoire.explain._retraining import diffroar, keep_pixels
 from repertoire.explain._rollout import AttentionRollout
@@ -55,6 +55,7 @@ __all__ = [
     "LocalApproximation",
     "NormGrad",
     "Occlusion",
+    "PrototypeExamples",
     "PrototypeParts",
     "Randomization",
     "Representers",
@@ -83,6 +84,7 @@ __all__ = [
     "nearest_examples",
     "overlay",
     "pointing_game",
+    "prototype_examples",
     "randomization_check",
     "randomized",
     "rank_correlation",
