@@ -393,7 +393,7 @@ def relp(budget: Budget, seed: int) -> Measured:
         backbone=f"vit:patch=2,dim={budget.pick(smoke=16, small=32, full=96)},depth={depth},heads=2",
         optimizer="adamw",
         augment="none",
-        batch_size=32,
+        batch_size=budget.pick(smoke=128, small=32, full=32),
         epochs=budget.pick(smoke=1, small=25, full=60),
         seed=seed,
         device=budget.device,
