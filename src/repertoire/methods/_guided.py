@@ -26,7 +26,7 @@ class Guided(Supervised):
     on logits it adds, for one stage of the backbone, :func:`repertoire.losses.attention_alignment` of its maps with the
     masks that come with the images:
 
-    .. math:: \ell + \lambda \bigl(1 - \cos(\tfrac{1}{K} \textstyle\sum_k A^k,\, H)\bigr)
+    .. math:: \ell + \lambda \bigl(1 - \cos(\frac{1}{K} \sum_k A^k,\, H)\bigr)
 
     The paper draws its heat maps from what is known of facial expressions; any mask of what matters will do. Images
     whose mask is empty are trained on as usual. Nothing is added to the network, and masks are not needed afterwards.
