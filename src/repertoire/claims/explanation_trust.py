@@ -113,8 +113,8 @@ def diffroar_blocks(budget: Budget, seed: int) -> Measured:
     Half of the pixels are the digit's block: gradients that know nothing score about 0.5. The radius of the adversary
     is below half the distance of digits of different classes. In `extra`: DiffROAR at a quarter of the pixels, with
     networks trained afresh as usual. There it is zero for standard gradients, because which pixels are left gives the
-    explained network's answer away, whatever is on them. Further the share where the digit is always above, where the authors find standard
-    gradients to be right.
+    explained network's answer away, whatever is on them. Further the share where the digit is always above, where the
+    authors find standard gradients to be right.
     """
     splits = load("digits", seed=seed, size=budget.pick(smoke=None, small=None, full=16))
     width, epochs = budget.pick(smoke=32, small=256, full=1024), budget.pick(smoke=1, small=40, full=200)

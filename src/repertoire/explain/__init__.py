@@ -1,9 +1,19 @@
 """Where a network looked: heat maps of a decision, pictures of them, and how well they find the object."""
 
 from repertoire.explain._ablationcam import AblationCAM
+from repertoire.explain._attribution_table import Attributed, attribution_table
+from repertoire.explain._choose_explainer import ExplainerChoice, choose_explainer
 from repertoire.explain._curves import area_under_curve, deletion_curve, insertion_curve
 from repertoire.explain._eigencam import EigenCAM
 from repertoire.explain._explainer import Explainer
+from repertoire.explain._function_tasks import (
+    BlackBox,
+    FunctionTask,
+    InterpretationScore,
+    function_tasks,
+    interpret,
+    score_interpretation,
+)
 from repertoire.explain._gradcam import GradCAM
 from repertoire.explain._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
 from repertoire.explain._guided import GuidedBackprop, GuidedGradCAM
@@ -36,10 +46,14 @@ __all__ = [
     "LRP",
     "AblationCAM",
     "AttentionRollout",
+    "Attributed",
     "Basis",
+    "BlackBox",
     "Cut",
     "EigenCAM",
     "Explainer",
+    "ExplainerChoice",
+    "FunctionTask",
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
@@ -47,6 +61,7 @@ __all__ = [
     "GuidedBackprop",
     "GuidedGradCAM",
     "IntegratedGradients",
+    "InterpretationScore",
     "Judged",
     "Judgement",
     "KernelSHAP",
@@ -66,6 +81,8 @@ __all__ = [
     "XGradCAM",
     "activation_patching",
     "area_under_curve",
+    "attribution_table",
+    "choose_explainer",
     "class_sensitivity",
     "colour_map",
     "deletion_curve",
@@ -74,8 +91,10 @@ __all__ = [
     "estimated_patching",
     "fit_linear",
     "fitting",
+    "function_tasks",
     "insertion_curve",
     "interaction_edges",
+    "interpret",
     "judge",
     "keep_pixels",
     "local_interaction_basis",
@@ -90,6 +109,7 @@ __all__ = [
     "rank_correlation",
     "representers",
     "save_overlay",
+    "score_interpretation",
     "structural_similarity",
     "token_cut",
     "usual_explainers",

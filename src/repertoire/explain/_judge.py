@@ -22,7 +22,18 @@ from repertoire.explain._sanity import explained_class, extreme_classes, randomi
 from repertoire.explain._scores import energy_inside, pointing_game
 from repertoire.explain._similarity import map_correlation, rank_correlation
 
-__all__ = ["fitting", "judge"]
+__all__ = ["fitting", "judge", "usual_explainers"]
+
+_USUAL = (
+    "grad-cam",
+    "layer-cam",
+    "eigen-cam",
+    "integrated-gradients",
+    "gradient",
+    "smooth-grad",
+    "occlusion",
+)
+_QUICK = ("grad-cam", "layer-cam", "eigen-cam", "integrated-gradients")
 
 
 def judge(
@@ -116,10 +127,33 @@ def judge(
     return rank(rows, _reference(sample, seed), failed, seed)
 
 
+def usual_explainers(*, quick: bool = False) -> tuple[str, ...]:
+    """The explainers to compare when none are named: one or two of each kind, with their default options.
+
+    Args:
+        quick: the few that cost little; for a report.
+
+    Example:
+        >>> from repertoire.explain import usual_explainers
+        >>> "grad-cam" in usual_explainers(quick=True)
+        True
+    """
+    known = registry.names("explainers")
+    return tuple(name for name in (_QUICK if quick else _USUAL) if name in known)
+
+
 def fitting(
     model: nn.Module, images: Tensor, explainers: Mapping[str, Explainer]
 ) -> tuple[dict[str, Explainer], dict[str, str]]:
-    """The explainers that can explain this model, asked for one image; and why the others cannot."""
+    """The explainers that can explain this model, and why the others cannot; each is asked for the map of one image.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from repertoire.explain import GradCAM, fitting
+        >>> fitting(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2), {"cam": GradCAM()})[0]
+        {}
+    """
     good, failed = {}, {}
     for name, explainer in explainers.items():
         try:

@@ -11,12 +11,21 @@ import numpy as np
 from repertoire.errors import ShapeError
 from repertoire.files import atomic_path
 
-__all__ = ["overlay", "save_overlay"]
+__all__ = ["colour_map", "overlay", "save_overlay"]
 
 
 @functools.cache
-def _colours() -> np.ndarray:
-    """Matplotlib's inferno as uint8 `[256, 3]`: black to yellow, ever lighter, so that it needs no hue."""
+def colour_map() -> np.ndarray:
+    """The colours of heat: matplotlib's inferno, from black to a light yellow, ever lighter, so that it needs no hue.
+
+    Returns:
+        uint8 `[256, 3]`; to be read, not written to.
+
+    Example:
+        >>> from repertoire.explain import colour_map
+        >>> colour_map()[0].tolist(), colour_map()[255].tolist()
+        ([0, 0, 3], [252, 254, 164])
+    """
     import matplotlib
 
     return matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3]
@@ -59,7 +68,7 @@ def overlay(image: Any, heat: Any, opacity: float = 0.6) -> np.ndarray:
     if not 0 <= opacity <= 1:
         raise ShapeError(f"opacity must lie in [0, 1], found {opacity}")
     grey = _grey(pixels)[..., None]
-    colour = _colours()[np.rint(values * 255).astype(np.int64)]
+    colour = colour_map()[np.rint(values * 255).astype(np.int64)]
     return np.rint((1 - opacity) * grey + opacity * colour).astype(np.uint8)
 
 

@@ -1,0 +1,109 @@
+"""What `repertoire explain` writes, image by image, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from repertoire.files import atomic_path
+
+__all__ = ["Index", "MapArchive", "file_stem", "printable"]
+
+
+def printable(name: object) -> str:
+    """A file name as text; bytes that are no UTF-8 are escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def file_stem(text: str) -> str:
+    """What a file may be called after: letters, digits and a few signs."""
+    return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)[:100].strip(". ") or "image"
+
+
+class Index:
+    """A CSV file that says which picture came from which image; it appears when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._target = atomic_path(path)
+
+    def __enter__(self) -> Self:
+        self._file: IO[str] = open(self._target.__enter__(), "w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(["picture", "image", "explainer", "class", "probability"])
+        return self
+
+    def add(self, picture: str, image: str, explainer: str, name: str, probability: float) -> None:
+        self._writer.writerow([picture, image, explainer, name, f"{probability:.6f}"])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._target.__exit__(kind, error, trace)
+
+
+class MapArchive:
+    """An .npz file of maps, which are kept on the disk until their number is known.
+
+    It holds `maps` float32 `[N, E, K, H, W]` of N images, E explainers and K classes, as the explainers gave them: in
+    [0, 1], unless they were asked not to normalise. Further `names` `[N]`, `targets` int64 `[N, K]`, `explainers`
+    `[E]`, and `classes`, the names of all classes.
+    """
+
+    def __init__(self, path: Path, explainers: Sequence[str], classes: Sequence[str]) -> None:
+        self.path, self.explainers, self.classes = path, explainers, classes
+        self._names: list[str] = []
+        self._targets: list[np.ndarray] = []
+        self._shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the archive, where there must be room for it anyway; /tmp may be memory.
+        self._raw: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)
+        return self
+
+    def add(self, maps: np.ndarray, names: Sequence[str], targets: np.ndarray) -> None:
+        """Maps `[n, E, K, H, W]` of n images."""
+        self._raw.write(np.ascontiguousarray(maps, dtype=np.float32).data)
+        self._shape = maps.shape[1:]
+        self._names.extend(names)
+        self._targets.append(targets)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None and self._names:
+                self._write()
+        finally:
+            self._raw.close()
+
+    def _write(self) -> None:
+        arrays = {
+            "names": np.array(self._names),
+            "targets": np.concatenate(self._targets),
+            "explainers": np.array(list(self.explainers)),
+            "classes": np.array(list(self.classes)),
+        }
+        header: dict[str, Any] = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)),
+            "fortran_order": False,
+            "shape": (len(self._names), *self._shape),
+        }
+        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            with archive.open("maps.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_2_0(member, header)
+                self._raw.seek(0)
+                while block := self._raw.read(2**20):
+                    member.write(block)
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
