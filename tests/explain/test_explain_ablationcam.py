@@ -127,8 +127,8 @@ def test_the_layer_of_a_class_token_is_found():
 
 
 class Crooked(nn.Module):
-    """A connection past the layer, a part in place, one more that is written down in functions, and one module that
-    runs twice."""
+    """A connection past the layer, a part in place, one more that is written down in functions, one module that runs
+    twice before the layer, and one that runs before and after it."""
 
     def __init__(self, hide: bool = False) -> None:
         super().__init__()
@@ -137,6 +137,7 @@ class Crooked(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True))
         self.twice = nn.Conv2d(4, 4, 3, padding=1)
         self.branch = nn.Conv2d(4, 4, 1)
+        self.shared = nn.Hardswish()
         self.unused = nn.Conv2d(4, 4, 1)
         self.inner = nn.ModuleDict({"layer": nn.Conv2d(4, 4, 3, padding=1), "after": nn.Conv2d(4, 4, 1)})
         self.linear = nn.Linear(4, 5)
@@ -144,10 +145,10 @@ class Crooked(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         stem = self.stem(2 * x - 1)
-        branch = self.branch(stem)
+        branch = self.branch(self.shared(stem))
         y = self.twice(F.relu(self.twice(stem), inplace=True)).relu_()
         y = self.inner["layer"](y)
-        y = self.inner["after"](y.relu_())
+        y = self.shared(self.inner["after"](y.relu_()))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.hide):
             past = branch.mul_(branch.sigmoid())
         return self.linear((y + past).mean((2, 3)) + x.mean((1, 2, 3))[:, None])

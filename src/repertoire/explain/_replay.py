@@ -81,16 +81,25 @@ class Replay:
         for one in [] if self._whole else self._given:
             given.setdefault(one.module, []).append(one)
         runs: Counter[nn.Module] = Counter()
+        ended = False
 
-        def stand_in(module: nn.Module) -> Callable[..., Tensor]:
-            def forward(*args: Any, **kwargs: Any) -> Tensor:
-                one = given[module][min(runs[module], len(given[module]) - 1)]
+        def stand_in(module: nn.Module) -> Callable[..., Any]:
+            own = module.forward
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if ended:  # a module that runs before the layer may run again after it
+                    return own(*args, **kwargs)
+                one = given[module][runs[module]]
                 return torch.empty((len(rows), *one.shape[1:]), dtype=one.dtype, device=rows.device)
 
             return forward
 
         def replace(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+            nonlocal ended
+            if ended:
+                return None
             if module is self._layer:
+                ended = True
                 return outputs
             runs[module] += 1
             one = given[module][runs[module] - 1]
