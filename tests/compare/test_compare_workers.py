@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from repertoire.compare import compare
+from repertoire.compare._jobs import Job
+from repertoire.compare._pool import in_order
+from repertoire.train import make_config
 
 SHARED = {"backbone": "mlp:hidden=8,depth=1", "augment": "none", "epochs": 1, "batch_size": 64, "device": "cpu"}
 
@@ -75,3 +78,16 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tiny: Path, tmp_path: Path):
     assert all('"status": "interrupted"' in info for info in infos)
     assert not (tmp_path / "a" / ".stop").exists()
     assert not (tmp_path / "a" / ".working").exists()
+
+
+def test_what_takes_long_comes_first_once_it_is_known():
+    jobs = [
+        Job(label, make_config(data="digits", seed=seed), Path(f"{label}{seed}"), Path("m"), Path("s"))
+        for seed in range(2)
+        for label in "abc"
+    ]
+    took: dict[str, float] = {}
+    order = in_order(jobs, took)
+    assert [next(order).label for _ in range(3)] == ["a", "b", "c"]
+    took.update(a=1.0, b=3.0, c=2.0)
+    assert [(job.label, job.config.seed) for job in order] == [("b", 1), ("c", 1), ("a", 1)]

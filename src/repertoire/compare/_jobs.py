@@ -7,6 +7,7 @@ import ctypes
 import gc
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,11 +54,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; of a failed one, why."""
+    """How a run ended, of a failed one why, and how long it kept its worker, in seconds."""
 
     path: Path
     status: Literal["finished", "failed", "interrupted"]
     reason: str = ""
+    seconds: float = 0.0
 
 
 def execute(job: Job, worker: bool = True) -> Outcome:
@@ -73,14 +75,14 @@ def execute(job: Job, worker: bool = True) -> Outcome:
     if worker and os.name == "posix":
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-    threads = torch.get_num_threads()
+    start, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(job.threads)
     try:
         with _marked(job), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _release_memory()
             _train(job)
-        return Outcome(job.path, "finished")
+        return Outcome(job.path, "finished", seconds=time.perf_counter() - start)
     except Interrupted:
         return Outcome(job.path, "interrupted")
     except Exception as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -124,13 +125,33 @@ def _stream(jobs: Sequence[Job], crew: Crew) -> Iterator[Outcome]:
     """Outcomes as they come."""
     from joblib import Parallel, delayed
 
-    tasks = (delayed(execute)(job) for job in jobs)
+    labels = {job.path: job.label for job in jobs}
+    took: dict[str, float] = {}
+    tasks = (delayed(execute)(job) for job in in_order(jobs, took))
     with _backend(crew, len(jobs)):
         try:
             parallel = Parallel(return_as="generator_unordered", batch_size=1)
         except ValueError:  # a backend that gives everything at the end
             parallel = Parallel(batch_size=1)
-        yield from parallel(tasks)
+        for outcome in parallel(tasks):
+            if outcome.status == "finished":
+                took[labels[outcome.path]] = outcome.seconds
+            yield outcome
+
+
+def in_order(jobs: Sequence[Job], took: Mapping[str, float]) -> Iterator[Job]:
+    """Seed by seed; and of one seed what is known to take long first, so that in the end no worker waits for long.
+
+    Args:
+        jobs: those of a seed beside each other.
+        took: how long runs of a configuration took, by label; looked at anew for each job.
+    """
+    left = list(jobs)
+    while left:
+        seed = left[0].config.seed
+        job = max((job for job in left if job.config.seed == seed), key=lambda job: took.get(job.label, math.inf))
+        left.remove(job)
+        yield job
 
 
 def _backend(crew: Crew, jobs: int) -> Any:
