@@ -55,7 +55,7 @@ def test_it_has_every_section_in_order(page: Path) -> None:
     found = Page(page)
     assert [a["id"] for a in found.all("h2")] == [
         *(["warnings"] if any(a.get("class") == "warnings" for a in found.all("section")) else []),
-        "curves", "classes", "confusion", "calibration", "images", "map", "next", "details",
+        "curves", "classes", "confusion", "calibration", "images", "trust", "map", "next", "details",
     ]  # fmt: skip
     assert len(found.all("h1")) == 1
     assert found.all("html")[0]["lang"] == "en"
@@ -237,8 +237,9 @@ def test_fifty_classes_list_pairs_instead_of_a_matrix(tmp_path: Path) -> None:
     assert "The figure shows the lowest ones" in found.words
 
 
-def test_a_backbone_without_maps_has_pictures_and_a_reason(tmp_path: Path) -> None:
+def test_a_backbone_without_feature_maps_has_those_of_its_input_and_a_reason(tmp_path: Path) -> None:
     found = Page(write_report(train(tmp_path, ("a", "b"), backbone="mlp", loss="supcon")))
-    assert "There are no heat maps." in found.words
+    assert "Left out: grad-cam (" in found.words
+    assert any("heat map by gradient" in str(a["alt"]) for a in found.all("img"))
     assert "Training loss: supcon" in found.words
     assert found.all("img")

@@ -33,7 +33,7 @@ _USUAL = (
     "smooth-grad",
     "occlusion",
 )
-_QUICK = ("grad-cam", "layer-cam", "eigen-cam", "integrated-gradients")
+_QUICK = ("grad-cam", "layer-cam", "eigen-cam", "gradient")
 
 
 def judge(

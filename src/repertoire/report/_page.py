@@ -39,9 +39,9 @@ def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
 
     It says what was trained on what and how well that went, warns of what looks wrong, and shows the curves, the
     accuracy of each class, the confusion matrix, the calibration, the exits of a network that was trained block by
-    block, the most telling test images with Grad-CAM, a map of the embeddings, and how to repeat the run. An unfinished
-    run gets a report without test results. Where the data is no longer there, or the weights are not, the report says
-    so and goes without pictures, or without heat maps.
+    block, the most telling test images with heat maps, how far those can be trusted, a map of the embeddings, and how
+    to repeat the run. An unfinished run gets a report without test results. Where the data is no longer there, or the
+    weights are not, the report says so and goes without pictures, or without heat maps.
 
     Args:
         run: what `repertoire.train.fit` or `repertoire.train.load` gave.
@@ -80,7 +80,12 @@ def _render(content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=_text.count, number=_text.number, percent=_text.percent, duration=_text.duration, label=_text.label
+        count=_text.count,
+        number=_text.number,
+        percent=_text.percent,
+        duration=_text.duration,
+        label=_text.label,
+        signed=_text.signed,
     )
     # The page's own script may run and nothing else, whatever the names in the data look like.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

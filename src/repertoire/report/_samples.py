@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repertoire.errors import RepertoireError
-
 if TYPE_CHECKING:
     from repertoire.data import ImageSet
+    from repertoire.explain import Explainer
     from repertoire.methods import Classifier
 
 __all__ = ["Picture", "choose", "data_uri", "pictures"]
@@ -30,10 +29,10 @@ LOSSLESS = 64
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, and the same image under its heat map where there is one, as `data:` addresses."""
+    """An image, and the same image under the heat map of each explainer, by name, as `data:` addresses."""
 
     image: str
-    overlay: str | None
+    overlays: Mapping[str, str]
     pixelated: bool
 
 
@@ -58,41 +57,38 @@ def choose(probabilities: np.ndarray, labels: np.ndarray, most: int = MOST) -> t
 
 
 def pictures(
-    images: ImageSet, index: Sequence[int] | np.ndarray, model: Classifier | None
-) -> tuple[list[Picture], str | None]:
-    """Images with the Grad-CAM maps of the classes that the model predicts for them.
+    images: ImageSet,
+    index: Sequence[int] | np.ndarray,
+    model: Classifier | None = None,
+    explainers: Mapping[str, Explainer] | None = None,
+) -> list[Picture]:
+    """Images with maps of the classes that the model predicts for them, in the order of `index`.
 
     Args:
         images: the test images.
         index: which of them.
         model: the classifier, or None to show the images alone.
-
-    Returns:
-        The pictures in the order of `index`, and why there are no maps, if there are none.
+        explainers: whose maps to show.
     """
     if len(index) == 0:
-        return [], None
+        return []
     pixels = images.pixels(np.asarray(index, dtype=np.int64))
-    overlays: list[str | None] = [None] * len(pixels)
-    reason = None
+    overlays: list[dict[str, str]] = [{} for _ in pixels]
     if model is not None:
-        try:
-            overlays = list(_overlays(pixels, model))
-        except RepertoireError as error:
-            reason = str(error)
+        for name, explainer in (explainers or {}).items():
+            for shown, address in zip(overlays, _overlays(pixels, model, explainer), strict=True):
+                shown[name] = address
     small = max(images.size) <= LOSSLESS
-    shown = [Picture(data_uri(image), overlay, small) for image, overlay in zip(pixels, overlays, strict=True)]
-    return shown, reason
+    return [Picture(data_uri(image), shown, small) for image, shown in zip(pixels, overlays, strict=True)]
 
 
-def _overlays(pixels: np.ndarray, model: Classifier) -> list[str]:
+def _overlays(pixels: np.ndarray, model: Classifier, explainer: Explainer) -> list[str]:
     import torch
 
-    from repertoire import registry
     from repertoire.data import plain
     from repertoire.explain import overlay
 
-    heats = registry.build("explainers", "grad-cam")(model, plain(torch.from_numpy(pixels)))
+    heats = explainer(model, plain(torch.from_numpy(pixels)))
     return [data_uri(np.asarray(overlay(image, heat))) for image, heat in zip(pixels, heats, strict=True)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from repertoire.data import ImageSet
 from repertoire.errors import RepertoireError, RunError
-from repertoire.report import _map, _samples
+from repertoire.report import _map, _samples, _trust
 from repertoire.report._text import label, percent, shorten
 from repertoire.train import Outputs, Run
 
@@ -43,14 +43,15 @@ def tested(run: Run, classes: Sequence[str]) -> dict[str, Any]:
 
     mistakes, hits = _samples.choose(probabilities, result.labels)
     chosen = np.concatenate([mistakes, hits])
-    pictures, why_no_maps = _pictures(run, images, chosen)
+    looked = _looked(run, images, chosen)
+    pictures = looked.pop("pictures")
     samples = [{**describe(i), "picture": picture} for i, picture in zip(chosen.tolist(), pictures, strict=True)]
     return {
         "mistakes": samples[: len(mistakes)],
         "hits": samples[len(mistakes) :],
         "wrong": int(((predicted != result.labels) & (result.labels >= 0)).sum()),
         "why_no_images": why_no_images,
-        "why_no_maps": why_no_maps,
+        **looked,
         "map": _embedding_map(result, predicted, classes, describe),
     }
 
@@ -86,17 +87,22 @@ def _test_images(run: Run, labels: np.ndarray) -> tuple[ImageSet | None, str | N
     return images, None
 
 
-def _pictures(
-    run: Run, images: ImageSet | None, index: np.ndarray
-) -> tuple[Sequence[_samples.Picture | None], str | None]:
-    """The pictures at these positions, None for each where there are none; and why there are no heat maps."""
+def _looked(run: Run, images: ImageSet | None, index: np.ndarray) -> dict[str, Any]:
+    """The pictures at these positions, None for each where there are none; why there are no heat maps, or not all; and
+    how far those that are there can be trusted."""
+    found: dict[str, Any] = {"why_no_maps": None, "unfit": {}, "explainers": [], "trust": None}
     if images is None:
-        return [None] * len(index), None
+        return {**found, "pictures": [None] * len(index)}
     try:
         model = run.model
+        chosen, found["unfit"] = _trust.explainers(model, images)
     except RepertoireError as error:
-        return _samples.pictures(images, index, None)[0], str(error)
-    return _samples.pictures(images, index, model)
+        return {**found, "why_no_maps": str(error), "pictures": _samples.pictures(images, index)}
+    if not chosen:
+        reason = next(iter(found["unfit"].values()))
+        return {**found, "why_no_maps": reason, "pictures": _samples.pictures(images, index)}
+    found |= {"explainers": list(chosen), "trust": _trust.trust(model, images, chosen)}
+    return {**found, "pictures": _samples.pictures(images, index, model, chosen)}
 
 
 def _embedding_map(

@@ -6,7 +6,7 @@ import math
 
 from repertoire.errors import ascii_path
 
-__all__ = ["count", "data_size", "duration", "label", "number", "percent", "plural", "shorten"]
+__all__ = ["count", "data_size", "duration", "label", "number", "percent", "plural", "shorten", "signed"]
 
 DASH = "–"
 
@@ -20,6 +20,17 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def signed(value: float | None) -> str:
+    """A number between -1 and 1 to three decimals, with a true minus sign; a dash where there is none.
+
+    >>> signed(0.5), signed(-0.25), signed(-0.0001), signed(None)
+    ('0.500', '−0.250', '0.000', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "\u2212")
 
 
 def percent(value: float | None, digits: int = 1) -> str:

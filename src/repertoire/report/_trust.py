@@ -1,0 +1,103 @@
+"""Where the model looked, by several explainers, and which of them to believe of this model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repertoire.errors import RepertoireError
+
+if TYPE_CHECKING:
+    from repertoire.data import ImageSet
+    from repertoire.explain import Explainer, Judgement
+    from repertoire.methods import Classifier
+
+__all__ = ["explainers", "trust"]
+
+MOST = 32
+"""Images of the sample."""
+
+FEWEST = 8
+"""Images of which a judgement still says something."""
+
+STEPS = 8
+WORK = 4e11
+"""Floating-point operations that a report may spend on its judgement: some seconds of a slow processor."""
+
+PASSES = 4 * (2 * (STEPS + 1) + 9) + 2 * (STEPS + 1)
+"""Passes through the network, about, of an image: curves, and three maps, of four explainers; the curves of chance."""
+
+
+def explainers(model: Classifier, images: ImageSet) -> tuple[dict[str, Explainer], dict[str, str]]:
+    """The explainers of the report that fit the model, and why the others do not."""
+    import torch
+
+    from repertoire import registry
+    from repertoire.data import plain
+    from repertoire.explain import fitting, usual_explainers
+
+    named = {name: registry.build("explainers", name) for name in usual_explainers(quick=True)}
+    return fitting(model, plain(torch.from_numpy(images.pixels([0]))), named)
+
+
+def trust(model: Classifier, images: ImageSet, chosen: dict[str, Explainer]) -> dict[str, Any]:
+    """The table of the judge, or why there is none, and warnings, which hold in either case.
+
+    Args:
+        model: the classifier.
+        images: the test images.
+        chosen: explainers that fit it.
+    """
+    found = _judgement(model, images, chosen)
+    if isinstance(found, str):
+        blind = [name for name, explainer in chosen.items() if not explainer.class_dependent]
+        return {"rows": [], "why_not": found, "blind": blind, "sentence": "", "warnings": [], "images": 0}
+    rows = []
+    for row in (*found.rows, found.random):
+        means = {what: row.mean(what) for what in ("insertion", "deletion", "randomization", "sensitivity", "energy")}
+        interval = row.intervals["faithfulness"]
+        rows.append({"name": row.name, "faithfulness": row.mean("faithfulness"), "interval": interval, **means})
+    return {
+        "rows": rows,
+        "why_not": "",
+        "blind": [row.name for row in found.rows if not row.class_dependent],
+        "sentence": found.sentence(),
+        "warnings": found.warnings(),
+        "images": found.images,
+    }
+
+
+def _judgement(model: Classifier, images: ImageSet, chosen: dict[str, Explainer]) -> Judgement | str:
+    import torch
+
+    from repertoire.data import plain
+    from repertoire.explain import judge
+
+    affordable = int(WORK / (PASSES * max(_work(model, images), 1)))
+    count = min(MOST, len(images), affordable)
+    if count < min(FEWEST, len(images)) or count < 2:
+        return "There are too few test images." if affordable >= FEWEST else "The network is too large for a report."
+    # The same images whenever the report is written.
+    rows = np.sort(np.random.default_rng(0).permutation(len(images))[:count])
+    masks = None if images.masks is None else torch.from_numpy(images.object_masks(rows))
+    if masks is not None and not masks.any(2).any(1).all():
+        masks = None
+    try:
+        return judge(
+            model, plain(torch.from_numpy(images.pixels(rows))), chosen, masks=masks, steps=STEPS, batch_size=MOST
+        )
+    except RepertoireError as error:
+        return str(error)
+
+
+def _work(model: Classifier, images: ImageSet) -> int:
+    """Floating-point operations of a pass of one image; counted and not timed, so that a report can be repeated."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from repertoire.data import plain
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(plain(torch.from_numpy(images.pixels([0]))))
+    return int(counter.get_total_flops())
