@@ -115,9 +115,9 @@ class Problem:
         for which, images in blocks(around.samples, len(self.inputs), self.setting.batch_size):
             weights = (around.weights[which] / around.weights.sum()).to(self.inputs.device, self.dtype)
             _, each = self.passes.slopes(around.points(which, images), images)
-            if total is None:
-                total = self.inputs.new_zeros((len(self.passes.chosen), *self.inputs.shape), dtype=self.dtype)
             for k, slope in enumerate(each):
+                if total is None:  # not before the first graph is gone
+                    total = self.inputs.new_zeros((len(self.passes.chosen), *self.inputs.shape), dtype=self.dtype)
                 total[k, images] += torch.tensordot(weights, slope.to(self.dtype), 1)
         assert total is not None
         if self.parts is None:

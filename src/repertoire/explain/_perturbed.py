@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from repertoire.errors import ConfigError
 from repertoire.explain._explainer import classes
@@ -174,17 +175,18 @@ class Passes:
         if self.targets is None:
             _ = self.chosen  # the predicted class is that of the input, not of the points
         with _frozen(self.model), torch.enable_grad():
-            x = points.flatten(0, 1).detach().requires_grad_()
-            # The model gets a copy, which it may overwrite.
-            values = self._take(self._scores(x.clone()), points, images)
+            # The graph begins at a sum with zero, not at the points: the model may overwrite them, and needs no copy.
+            x = points.flatten(0, 1).detach().add_(points.new_zeros(()).requires_grad_())
+            start = get_gradient_edge(x)
+            values = self._take(self._scores(x), points, images)
             totals = values.sum((1, 2)).unbind()  # a row depends on nothing but its own input
-        return values.detach(), self._backward(totals, x, points.shape[:2])
+        return values.detach(), self._backward(totals, start, points.shape[:2])
 
-    def _backward(self, totals: tuple[Tensor, ...], x: Tensor, rows: torch.Size) -> Iterator[Tensor]:
+    def _backward(self, totals: tuple[Tensor, ...], start: GradientEdge, rows: torch.Size) -> Iterator[Tensor]:
         for k, total in enumerate(totals):
             found = None
             if total.requires_grad:
-                (found,) = torch.autograd.grad(total, x, retain_graph=k + 1 < len(totals), allow_unused=True)
+                (found,) = torch.autograd.grad(total, start, retain_graph=k + 1 < len(totals), allow_unused=True)
             if found is None:
                 raise ConfigError(
                     f"the scores of the {type(self.model).__name__} do not depend on its inputs, or are computed "
