@@ -79,7 +79,7 @@ def test_options_of_components_on_the_choice_page_parse():
     cells = re.findall(r"^\|[^|]*\|([^|]*)\|", text, re.MULTILINE)
     named = {spec for cell in cells for spec in re.findall(r"`([^`]+)`", cell) if not spec.startswith("-")}
     assert "supcon" in named
-    rooms = ("losses", "heads", "rules", "auxiliaries", "methods", "backbones")
+    rooms = ("losses", "heads", "rules", "auxiliaries", "methods", "backbones", "explainers")
     for spec in named - {f"timm:{rest}" for rest in ("resnet18", "resnet50,pretrained=true")}:
         assert any(registry.parse(spec).name in registry.names(room) for room in rooms), spec
     with pytest.raises(RepertoireError):
