@@ -174,7 +174,8 @@ def test_a_group_that_the_model_gets_wrong_is_found(method):
         weak_subgroups(hierarchy(x, method=method), wrong[1:])
 
 
-def test_even_errors_are_no_subgroup():
+def test_even_errors_are_no_subgroup_and_neither_is_one_error():
+    assert weak_subgroups(hierarchy(normal(400, 4)), np.arange(400) == 7) == []
     wrong = np.random.default_rng(0).random(400) < 0.2
     assert weak_subgroups(hierarchy(normal(400, 4)), wrong) == []
     for options in ({"leaf": 0}, {"method": "ward2"}):

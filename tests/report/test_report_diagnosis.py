@@ -107,7 +107,7 @@ def test_images_whose_features_are_not_finite_are_named(hostile: Run) -> None:
 
 
 def healthy() -> dict:
-    part = {"images": 100, "wrong_labels": 0}
+    part = {"images": 100, "surely_wrong": 0, "agreement": 0.9}
     collapse = {"variability": 0.5}
     return {
         "accuracy": 0.9, "test_images": 100,
@@ -125,7 +125,7 @@ def healthy() -> dict:
     ("path", "value", "title"),
     [
         ("data.copies", [{}] * 3, "Test images were trained on"),
-        ("data.test.wrong_labels", 9, "Some labels are probably wrong"),
+        ("data.test.surely_wrong", 9, "Some labels are probably wrong"),
         (
             "data.weak_subgroups",
             [{"images": 20, "errors": 10, "error": 0.5, "p_value": 0.0}],

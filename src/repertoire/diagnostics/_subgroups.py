@@ -224,11 +224,13 @@ def weak_subgroups(
 
     errors = np.rint(tree.sums(np.asarray(wrong, dtype=bool))).astype(np.int64)
     sizes = tree.sizes
-    candidates = np.flatnonzero((sizes >= smallest) & (errors > 0) & (sizes < len(tree.order)))
+    looked_at = (sizes >= smallest) & (sizes < len(tree.order))
+    # A single error is no pattern.
+    candidates = np.flatnonzero(looked_at & (errors > 1))
     if not len(candidates):
         return []
     rate = errors[0] / sizes[0]
-    p = np.minimum(1.0, binom.sf(errors[candidates] - 1, sizes[candidates], rate) * len(candidates))
+    p = np.minimum(1.0, binom.sf(errors[candidates] - 1, sizes[candidates], rate) * int(looked_at.sum()))
     taken = np.zeros(len(tree.order), dtype=bool)
     found: list[Subgroup] = []
     # Of equal p-values (zero, where there are very many errors) the larger group says more.

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from repertoire.diagnostics import Landscape
 from repertoire.errors import RunError
 from repertoire.files import write_text
 from repertoire.report import _bars, _figures, _samples, _text, _treemap
 from repertoire.report._advice import Advice
 from repertoire.report._findings import findings
 from repertoire.report._measure import Measurements, measure
+from repertoire.report._optimisation import landscape_section, optimisation
 from repertoire.report._text import number, percent
 from repertoire.train import Run
 
@@ -40,11 +42,13 @@ class Diagnosis:
         findings: what looks wrong, on what evidence, and what to try; worst first, empty where nothing is off.
         numbers: everything that was measured, ready for JSON.
         measured: the same with images, features and arrays.
+        landscape: the loss about the weights, where it was asked for.
     """
 
     findings: Sequence[Advice]
     numbers: Mapping[str, Any]
     measured: Measurements
+    landscape: Landscape | None = None
 
     def write(self, out: str | os.PathLike[str]) -> Path:
         """Writes the page: one HTML file that opens offline.
@@ -59,7 +63,7 @@ class Diagnosis:
         return target
 
 
-def diagnose(run: Run, against: Run | None = None) -> Diagnosis:
+def diagnose(run: Run, against: Run | None = None, *, landscape: bool = False) -> Diagnosis:
     """Diagnoses a run: is its representation healthy, and what is wrong in its data?
 
     Its training and test images pass through its model (of more than 20,000 training images, as many are drawn), and
@@ -69,6 +73,8 @@ def diagnose(run: Run, against: Run | None = None) -> Diagnosis:
     Args:
         run: what `repertoire.train.fit` or `repertoire.train.load` gave.
         against: another run on the same data, to compare layers and to stitch classifiers with.
+        landscape: also look at the loss about the weights: landscape, curvature, sharpness and gradient noise. It takes
+            some hundred passes over 128 training images.
 
     Raises:
         RunError: the data cannot be read, has no labelled image, or the other run is of other classes or sizes.
@@ -81,7 +87,10 @@ def diagnose(run: Run, against: Run | None = None) -> Diagnosis:
         PosixPath('diagnosis.html')
     """
     measured = measure(run, against)
-    return Diagnosis(findings(measured.numbers), measured.numbers, measured)
+    if not landscape:
+        return Diagnosis(findings(measured.numbers), measured.numbers, measured)
+    about, plane = optimisation(run, measured.train)
+    return Diagnosis(findings(measured.numbers), {**measured.numbers, "optimisation": about}, measured, plane)
 
 
 def _render(diagnosis: Diagnosis) -> str:
@@ -121,6 +130,8 @@ def _content(diagnosis: Diagnosis) -> dict[str, Any]:
         _complexity(m),
         *_other(m),
     ]
+    if diagnosis.landscape is not None:
+        sections.append(landscape_section(numbers["optimisation"], diagnosis.landscape))
     predicted = m.unseen.logits.argmax(1)
     confidence = m.unseen.probabilities.max(1)
     return {
@@ -221,7 +232,7 @@ def _trend(m: Measurements) -> dict[str, Any] | None:
     figure = _figures.line_chart(
         [_figures.Series("", points)],
         description="NC1 of the training images at each checkpoint that was kept, on a logarithmic scale.",
-        write=lambda power: number(10.0**power, 2),
+        write=lambda power: number(10.0**power, 3),
         axis="step",
     )
     return _section(

@@ -19,6 +19,9 @@ OVERLAP = 0.15
 NOISY = 0.02
 """Share of doubtful labels from which it is worth looking through them."""
 
+TRUSTED = 0.7
+"""Share of the labels that a prediction must agree with before it may doubt the others."""
+
 DEAD = 0.2
 """Share of units that never fire from which a layer is named."""
 
@@ -68,12 +71,13 @@ def _labels(numbers: Mapping[str, Any]) -> Advice | None:
     parts = [
         (name, numbers["data"][key])
         for name, key in (("training", "train"), ("test", "test"))
-        if numbers["data"][key]["wrong_labels"] > NOISY * numbers["data"][key]["images"]
+        if numbers["data"][key]["surely_wrong"] > NOISY * numbers["data"][key]["images"]
+        and numbers["data"][key]["agreement"] >= TRUSTED
     ]
     if not parts:
         return None
     told = " and ".join(
-        f"{plural(part['wrong_labels'], name + ' image')} of {count(part['images'])}" for name, part in parts
+        f"{plural(part['surely_wrong'], name + ' image')} of {count(part['images'])}" for name, part in parts
     )
     return Advice(
         "Some labels are probably wrong",

@@ -135,18 +135,20 @@ def measure(run: Run, against: Run | None = None) -> Measurements:
     }
     cka, blocks, layers = _network(model, test)
     numbers["network"] = layers | {"blocks": blocks, "cka": cka.tolist()}
-    doubtful = {
-        "train": diagnostics.label_errors(diagnostics.neighbour_votes(x, own, classes), own),
-        "test": diagnostics.label_errors(torch.from_numpy(unseen.probabilities), truth),
+    told = {
+        "train": (train, own, diagnostics.neighbour_votes(x, own, classes)),
+        "test": (test, truth, torch.from_numpy(unseen.probabilities)),
     }
+    doubtful = {name: diagnostics.label_errors(p, labels) for name, (_, labels, p) in told.items()}
     copies = diagnostics.near_duplicates(_thumbnails(test), _thumbnails(train), threshold=COPY)
     tree = diagnostics.hierarchy(z)
     weak = diagnostics.weak_subgroups(tree, wrong)
     groups = _parts(tree)
     harmful = _harmful(x, own, z, truth, classes)
     numbers["data"] = {
-        name: _data_numbers(images, run.classes, found)
-        for name, images, found in (("train", train, doubtful["train"]), ("test", test, doubtful["test"]))
+        name: _data_numbers(images, run.classes, doubtful[name])
+        | {"agreement": float((p.argmax(1) == labels).double().mean())}
+        for name, (images, labels, p) in told.items()
     } | {
         "copies": [
             {"test": label(test.names[i]), "train": label(train.names[j]), "cosine": s}
@@ -350,6 +352,7 @@ def _data_numbers(images: ImageSet, classes: Sequence[str], found: LabelErrors) 
     return {
         "images": len(images),
         "wrong_labels": len(found.index),
+        "surely_wrong": int((found.margin >= 0.5).sum()),
         "wrong_label_share": found.share,
         "most_doubtful": [
             {
