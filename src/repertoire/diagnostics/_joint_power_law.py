@@ -149,8 +149,10 @@ def fit_joint_power_law(n: Numbers, d: Numbers, loss: Numbers, *, form: Form = "
     def off(p: np.ndarray) -> np.ndarray:
         return np.asarray(curve(p, logs[0], logs[1]) - logs[2])
 
+    # Exponents from a thousandth to seven: beyond, the powers overflow.
+    bounds = ([-7.0, -7.0, *[-np.inf] * (count - 2)], [2.0, 2.0, *[np.inf] * (count - 2)])
     fits = [
-        least_squares(off, start, loss="huber", f_scale=0.02, x_scale="jac", max_nfev=2000)
+        least_squares(off, start, bounds=bounds, loss="huber", f_scale=0.02, x_scale="jac", max_nfev=300)
         for start in _starts(form, *logs)
     ]
     best = min(fits, key=lambda fit: float(fit.cost))
