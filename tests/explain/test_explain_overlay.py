@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from repertoire.errors import ShapeError
-from repertoire.explain import overlay, save_overlay
-from repertoire.explain._overlay import _colours
+from repertoire.explain import colour_map, overlay, save_overlay
 
 
 def luminance(rgb: np.ndarray) -> np.ndarray:
@@ -19,7 +18,7 @@ def luminance(rgb: np.ndarray) -> np.ndarray:
 
 
 def test_colours_grow_lighter_with_the_heat():
-    light = luminance(_colours().astype(np.float64))
+    light = luminance(colour_map().astype(np.float64))
     assert (np.diff(light) >= 0).all()
     assert light[0] < 0.001
     assert light[-1] > 0.85
@@ -45,7 +44,7 @@ def test_blends_the_grey_image_with_the_map(shape):
             for j in range(4):
                 grey = sum(float(c) * w for c, w in zip(colour[i, j], weights, strict=True))
                 for k in range(3):
-                    expected = (1 - opacity) * grey + opacity * float(_colours()[round(heat[i, j] * 255), k])
+                    expected = (1 - opacity) * grey + opacity * float(colour_map()[round(heat[i, j] * 255), k])
                     assert abs(float(picture[i, j, k]) - expected) <= 0.51
 
 
