@@ -23,6 +23,9 @@ def diagnose(
             "--against", metavar="RUN", help="Another run on the same data to compare with.", show_default=False
         ),
     ] = None,
+    landscape: Annotated[
+        bool, typer.Option("--landscape", help="Look at the loss about the weights too; takes a while.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything that was measured as JSON.")] = False,
 ) -> None:
     """Print what looks wrong with a run's features, network and data, and write a page that shows it."""
@@ -36,7 +39,7 @@ def diagnose(
     target = opened.path / "diagnosis.html" if out is None else out
     if target.is_dir():  # said before minutes of work
         raise RunError(f"cannot write to {ascii_path(str(target))}: it is a directory; name a file in it")
-    found = measure(opened, None if against is None else load(against))
+    found = measure(opened, None if against is None else load(against), landscape=landscape)
     found.write(target)
     if json:
         findings = [vars(advice) for advice in found.findings]
