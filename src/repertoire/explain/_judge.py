@@ -39,7 +39,7 @@ _QUICK = ("grad-cam", "layer-cam", "eigen-cam", "gradient")
 def judge(
     model: nn.Module,
     images: Tensor,
-    explainers: Mapping[str, Explainer] | Sequence[str],
+    explainers: Mapping[str, Explainer] | Sequence[str] | str,
     *,
     targets: Tensor | int | None = None,
     masks: Tensor | None = None,
@@ -71,7 +71,8 @@ def judge(
     Args:
         model: images to scores `[N, C]`; runs in evaluation mode and is left as it was.
         images: float `[N, C, H, W]`, at least two; about fifty say a good deal.
-        explainers: by name; or what :func:`repertoire.registry.build` understands, such as "grad-cam".
+        explainers: a mapping from names to explainers; or what :func:`repertoire.registry.build` understands, one or
+            several: "grad-cam", ["grad-cam", "layer-cam:layer=stage2"].
         targets: the class of each image that is explained, int64 `[N]`, or one for all; by default the predicted one.
         masks: bool `[N, H, W]`, the object's pixels, if they are known.
         steps: of the curves, at least 1; the network runs 2 (steps + 1) times an image for each explainer.
@@ -103,6 +104,8 @@ def judge(
     if steps < 1 or batch_size < 1:
         raise ConfigError(f"steps and batch_size must be at least 1, found {steps} and {batch_size}")
     model = getattr(model, "_orig_mod", model)
+    if isinstance(explainers, str):
+        explainers = [explainers]
     named = explainers if isinstance(explainers, Mapping) else {n: registry.build("explainers", n) for n in explainers}
     if not named:
         raise ConfigError("there is no explainer to judge; name at least one")
