@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.diagnostics import PowerLaw, fit_critical_batch, fit_joint_power_law, fit_power_law
+from repertoire.diagnostics import PowerLaw, comparisons_needed, fit_critical_batch, fit_joint_power_law, fit_power_law
 from repertoire.errors import DataError
 
 #: Variables that the teacher reads.
@@ -247,7 +247,7 @@ def triplets(budget: Budget, seed: int) -> Measured:
     steps = budget.pick(smoke=10, small=300, full=1000)
     needed = [_triplets_needed(n, d, steps, seed, budget.device) for n, d in cases]
     errors = []
-    for rule in (lambda n, d: min(n * d, n * n), lambda n, d: n * n):
+    for rule in (comparisons_needed, lambda n, d: n * n):
         unit = needed[0] / rule(*cases[0])
         errors.append(
             float(np.mean([abs(math.log2(unit * rule(*c) / m)) for c, m in zip(cases[1:], needed[1:], strict=True)]))

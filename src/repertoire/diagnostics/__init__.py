@@ -48,6 +48,7 @@ from repertoire.diagnostics._relative import (
     stitching,
 )
 from repertoire.diagnostics._rotation import rotation_probe
+from repertoire.diagnostics._sample_complexity import comparisons_needed
 from repertoire.diagnostics._sensitivity import WeightedSample, sensitivity_sample
 from repertoire.diagnostics._sharpness import Sharpness, sharpness
 from repertoire.diagnostics._source_pruning import SourceRanking, feature_mapping, label_mapping
@@ -96,6 +97,7 @@ __all__ = [
     "class_overlap",
     "classifier_collapse",
     "compare_representations",
+    "comparisons_needed",
     "counted_inductive_bias",
     "effective_rank",
     "eigenvalue_spectrum",

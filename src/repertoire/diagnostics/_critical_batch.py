@@ -45,7 +45,7 @@ def fit_critical_batch(batch: Numbers, steps: Numbers) -> CriticalBatch:
     number of steps S and of samples E = BS that training takes to a loss obey
 
     .. math:: \Big(\frac{S}{S_{\min}} - 1\Big) \Big(\frac{E}{E_{\min}} - 1\Big) = 1
-              \quad\Longleftrightarrow\quad S = S_{\min} + \frac{E_{\min}}{B}, \qquad
+              , \qquad S = S_{\min} + \frac{E_{\min}}{B}, \qquad
               B_\mathrm{crit} = \frac{E_{\min}}{S_{\min}}
 
     which is fitted by relative errors; the interval is that of Fieller for a ratio.
