@@ -29,7 +29,17 @@ from torch.profiler import ProfilerActivity, profile
 
 from repertoire.backbones._timm import _import
 from repertoire.errors import MissingExtra
-from repertoire.explain import AblationCAM, EigenCAM, GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM
+from repertoire.explain import (
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    IntegratedGradients,
+    LayerCAM,
+    Occlusion,
+    ScoreCAM,
+    SmoothGrad,
+)
 
 
 class Setting(NamedTuple):
@@ -162,31 +172,110 @@ def ways_of_eigen(it: Setting) -> Ways:
 
 
 def ways_of_masks(it: Setting) -> Ways:
-    """Class activation from a pass for each map: of two images, and not of all maps, so that it comes to an end."""
-    few = it._replace(x=it.x[:2], targets=it.targets[:2])
-    channels = MASKS
-    masked = few.x.repeat_interleave(channels, 0)
+    """Class activation from a pass for each map; not of all maps, so that it comes to an end."""
+    masked = it.x.repeat_interleave(MASKS, 0)
 
     @torch.no_grad()
     def bare() -> None:
-        it.model(few.x)
+        it.model(it.x)
         for part in masked.split(32):
             it.model(part)
 
     return {
-        f"bare: forward, of 2 images and {len(masked)} masked ones": bare,
-        f"repertoire ScoreCAM, {channels} maps": _ours(ScoreCAM(it.layer, channels=channels, rows=32), few),
-        f"repertoire AblationCAM, {channels} maps": _ours(AblationCAM(it.layer, channels=channels, rows=32), few),
+        f"bare: forward, of the images and {len(masked)} masked ones": bare,
+        f"repertoire ScoreCAM, {MASKS} maps": _ours(ScoreCAM(it.layer, channels=MASKS, rows=32), it),
+        f"repertoire AblationCAM, {MASKS} maps": _ours(AblationCAM(it.layer, channels=MASKS, rows=32), it),
     }
+
+
+def ways_of_path(it: Setting) -> Ways:
+    """Integrated gradients: a forward and a backward pass for each step of each image."""
+    explainer = IntegratedGradients(STEPS, batch_size=STEPS * len(it.x))
+    found: Ways = {f"bare: forward and backward, {STEPS} steps": _bare_to_inputs(it)}
+    found["repertoire IntegratedGradients"] = _ours(explainer, it)
+    if captum := _captum():
+        peer = captum.IntegratedGradients(it.model)
+        found["captum IntegratedGradients"] = lambda: peer.attribute(it.x, target=it.targets, n_steps=STEPS)
+    return found
+
+
+def ways_of_noise(it: Setting) -> Ways:
+    """SmoothGrad: a forward and a backward pass for each sample of each image."""
+    found: Ways = {f"bare: forward and backward, {STEPS} samples": _bare_to_inputs(it)}
+    found["repertoire SmoothGrad"] = _ours(SmoothGrad(STEPS, batch_size=STEPS * len(it.x)), it)
+    if captum := _captum():
+        peer = captum.NoiseTunnel(captum.Saliency(it.model))
+        # The peer sets what its inputs require.
+        found["captum SmoothGrad"] = lambda: peer.attribute(
+            it.x.clone().requires_grad_(), nt_samples=STEPS, stdevs=0.15, target=it.targets
+        )
+    return found
+
+
+def ways_of_occlusion(it: Setting) -> Ways:
+    """Occlusion: a forward pass for each square of each image, `ROWS` of them at once."""
+    squares = -(-it.x.shape[2] // SQUARE) * -(-it.x.shape[3] // SQUARE)
+    hidden = it.x.repeat_interleave(squares + 1, 0)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for part in hidden.split(ROWS):
+            it.model(part)
+
+    found: Ways = {f"bare: forward, of {squares} squares and the image": bare}
+    found["repertoire Occlusion"] = _ours(Occlusion(patch=SQUARE, batch_size=ROWS), it)
+    if captum := _captum():
+        peer, window = captum.Occlusion(it.model), (it.x.shape[1], SQUARE, SQUARE)
+
+        @torch.no_grad()
+        def call_peer() -> Any:
+            at_once = max(1, ROWS // len(it.x))
+            return peer.attribute(it.x, window, window, target=it.targets, perturbations_per_eval=at_once)
+
+        found["captum Occlusion"] = call_peer
+    return found
+
+
+def _bare_to_inputs(it: Setting) -> Callable[[], Tensor]:
+    """All rows at once, and no gradient in the weights."""
+    rows, targets = it.x.repeat(STEPS, 1, 1, 1), it.targets.repeat(STEPS)[:, None]
+
+    def run() -> Tensor:
+        needs = [parameter.requires_grad for parameter in it.model.parameters()]
+        it.model.requires_grad_(False)
+        x = rows.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(it.model(x).gather(1, targets).sum(), x)
+        for parameter, needed in zip(it.model.parameters(), needs, strict=True):
+            parameter.requires_grad = needed
+        return gradient
+
+    return run
+
+
+def _captum() -> ModuleType | None:
+    try:
+        import captum.attr
+    except (ImportError, RuntimeError) as error:
+        print(f"captum is left out: {error}\n")
+        return None
+    return captum.attr
 
 
 #: How many maps of a layer Score-CAM and Ablation-CAM look at.
 MASKS = 32
+#: Steps of a path, and samples of noise: few, so that all rows fit at once, as captum has it unless told otherwise.
+STEPS = 2
+#: Side of the squares of occlusion, and how many inputs pass at once.
+SQUARE, ROWS = 32, 32
 
-FAMILIES: dict[str, tuple[str, Callable[[Setting], Ways]]] = {
-    "gradients": ("Class activation with a gradient", ways_of_gradients),
-    "eigen": ("Class activation without a class", ways_of_eigen),
-    "masks": ("Class activation with a pass for each map", ways_of_masks),
+#: What a family is called, its ways, and how many images it is given at most.
+FAMILIES: dict[str, tuple[str, Callable[[Setting], Ways], int]] = {
+    "gradients": ("Class activation with a gradient", ways_of_gradients, 10**6),
+    "eigen": ("Class activation without a class", ways_of_eigen, 10**6),
+    "masks": ("Class activation with a pass for each map", ways_of_masks, 2),
+    "path": (f"Integrated gradients of {STEPS} steps", ways_of_path, 10**6),
+    "noise": (f"SmoothGrad of {STEPS} samples", ways_of_noise, 10**6),
+    "occlusion": (f"Occlusion with squares of {SQUARE} pixels", ways_of_occlusion, 2),
 }
 
 
@@ -284,8 +373,9 @@ def main() -> None:
     for kind in given.network:
         it = network(kind, given.batch, given.size, given.device)
         for family in given.family:
-            title, ways_of = FAMILIES[family]
-            print(f"\n{table(it, title, ways_of(it), given.rounds, given.device)}", flush=True)
+            title, ways_of, most = FAMILIES[family]
+            few = it._replace(x=it.x[:most], targets=it.targets[:most])
+            print(f"\n{table(few, title, ways_of(few), given.rounds, given.device)}", flush=True)
 
 
 if __name__ == "__main__":

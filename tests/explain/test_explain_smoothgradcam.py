@@ -88,7 +88,7 @@ def test_the_seed_is_all_that_is_random():
 def test_restricted_to_maps_and_neurons():
     model, x = cnn().double(), images()
     each = [SmoothGradCAMPlusPlus("1", maps=[k], normalize=False)(model, x, 1) for k in range(5)]
-    pair = registry.build("explainers", "smooth-grad-cam++:layer=1,maps=(1,3),normalize=false")(model, x, 1)
+    pair = registry.build("explainers", "smooth-grad-cam-plus-plus:layer=1,maps=(1,3),normalize=false")(model, x, 1)
     # A weight never is negative, nor is a map after a ReLU: the whole is the sum of its parts.
     torch.testing.assert_close(pair, each[1] + each[3])
     torch.testing.assert_close(SmoothGradCAMPlusPlus("1", normalize=False)(model, x, 1), sum(each))

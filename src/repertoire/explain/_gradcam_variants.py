@@ -11,7 +11,7 @@ from repertoire.registry import register
 __all__ = ["GradCAMPlusPlus", "LayerCAM", "XGradCAM", "weighted"]
 
 
-@register("explainers", "grad-cam++")
+@register("explainers", "grad-cam-plus-plus")
 class GradCAMPlusPlus(ActivationMap):
     r"""Grad-CAM++: as Grad-CAM, but places that speak for the class have weights of their own.
 

@@ -17,7 +17,7 @@ from repertoire.registry import register
 __all__ = ["SmoothGradCAMPlusPlus"]
 
 
-@register("explainers", "smooth-grad-cam++", paper="smooth-grad-cam-plus-plus")
+@register("explainers", "smooth-grad-cam-plus-plus", paper="smooth-grad-cam-plus-plus")
 class SmoothGradCAMPlusPlus(ActivationMap):
     r"""Smooth Grad-CAM++: the weights of Grad-CAM++ from gradients averaged over noisy copies of the image.
 
