@@ -37,6 +37,8 @@ class SmoothGradCAMPlusPlus(ActivationMap):
     implemented it did. `numerator="first"` gives what is printed.
 
     All images of a batch get the same noise, so that none depends on the others, and each call draws the same again.
+    Where only an average and a linear classifier follow the layer, the gradient is the same for every image, noise
+    changes nothing, and this is :class:`GradCAMPlusPlus`: look at an earlier layer.
 
     Args:
         layer: the layer to look at, or several; as :class:`GradCAM` takes it.
