@@ -1,6 +1,6 @@
 """Time of a loss landscape: Repertoire, and the way of the released code of Li et al.
 
-    python benchmarks/landscape.py                            # a resnet20 on a grid of 25 x 25, 32 images, two threads
+    python benchmarks/landscape.py                            # a resnet20 on a grid of 25 x 25, 24 images, two threads
     python benchmarks/landscape.py --images 1000 --device cuda
 
 Both evaluate the same points of the same directions on the same images, in one process: the grid is cut into rows,
@@ -68,7 +68,7 @@ def released(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--grid", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
