@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repertoire import heads, registry
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.heads import Head
 
 NAMES = registry.names("heads")
@@ -127,3 +127,15 @@ def test_can_be_exported(name):
 def test_sizes_out_of_range(name, size):
     with pytest.raises(ConfigError, match="must be positive"):
         registry.build("heads", name, **size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "bad",
+    [torch.zeros(N, WIDTH + 1), torch.zeros(N, WIDTH, dtype=torch.int64), torch.zeros(WIDTH)],
+    ids=["another width", "integers", "a vector"],
+)
+def test_features_that_do_not_fit_are_named(name, bad):
+    for training in (True, False):
+        with pytest.raises(ShapeError, match=rf"features must be a floating point \[N, {WIDTH}\], found {bad.dtype}"):
+            build(name).train(training)(bad)

@@ -616,3 +616,55 @@ def test_what_a_loss_on_views_learns_gets_a_gradient(name):
     for parameter in loss.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
+
+
+def real_options() -> list[tuple[str, str]]:
+    """The options of all losses that are real numbers, with the loss."""
+    found = []
+    for name in NAMES:
+        factory = registry.get("losses", name).factory
+        for option, parameter in registry.options(factory).items():
+            if isinstance(parameter.default, float):
+                found.append((name, option))
+    return found
+
+
+@pytest.mark.parametrize(("name", "option"), real_options())
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_options_that_are_no_numbers_never_make_a_loss_that_is_none(name, option, value):
+    try:
+        loss = build(name, **{option: value})
+    except ConfigError:
+        return
+    assert value != "nan", "accepted"
+    assert call(loss, inputs(loss)).isfinite()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "index" in build(name).wants])
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (torch.arange(3), r"index must be integers \[9\], one a sample, found torch.int64 \[3\]"),
+        (torch.arange(9.0), "found torch.float32"),
+        (torch.arange(9)[:, None], r"found torch.int64 \[9, 1\]"),
+        (56 + torch.arange(9), r"index must be in 0..63.*found 64"),
+        (-1 + torch.arange(9), r"index must be in 0..63.*found -1"),
+    ],
+    ids=["short", "floats", "a column", "too high", "negative"],
+)
+def test_numbers_of_samples_that_do_not_fit_are_named(name, index, said):
+    loss = build(name)
+    with pytest.raises(ShapeError, match=said):
+        loss(*inputs(loss), index=index)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in BY_CONTRACT["embeddings"] if "queue" in registry.options(registry.get("losses", n).factory)]
+)
+def test_embeddings_of_another_width_than_those_in_the_queue(name):
+    loss = build(name, queue=8)
+    embeddings, labels = inputs(loss)
+    loss(embeddings, labels)
+    loss.after_update()
+    with pytest.raises(ShapeError, match=r"embeddings must be \[N, 6\] like those of earlier batches, found \[9, 5\]"):
+        loss(embeddings[:, :5], labels)

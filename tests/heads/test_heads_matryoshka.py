@@ -79,7 +79,7 @@ def test_prefix():
     assert not head.prefix(torch.zeros(2, 16), 3).any()
     with pytest.raises(ShapeError, match="from 1 to 16, found 17"):
         head.prefix(z, 17)
-    with pytest.raises(ShapeError, match=r"features must be \[N, 16\]"):
+    with pytest.raises(ShapeError, match=r"features must be a floating point \[N, 16\]"):
         head.prefix(z[:, :4], 8)
 
 

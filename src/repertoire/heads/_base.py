@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from repertoire.errors import ShapeError
+
 __all__ = ["Head"]
 
 
@@ -33,6 +35,14 @@ class Head(nn.Module):
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]`. Only margin heads look at `targets`, and only while training."""
         raise NotImplementedError
+
+    def check_features(self, features: Tensor) -> None:
+        """Raises `ShapeError` unless features are as wide as the head was made for, and floating point."""
+        if features.ndim < 2 or features.shape[-1] != self.in_features or not features.is_floating_point():
+            raise ShapeError(
+                f"features must be a floating point [N, {self.in_features}], found {features.dtype} "
+                f"{list(features.shape)}"
+            )
 
     def outputs(self, features: Tensor, targets: Tensor | None = None) -> Sequence[tuple[float, Tensor]]:
         """What training applies the loss to: pairs of a weight and logits `[N, C]`. One pair, unless a head trains

@@ -71,4 +71,5 @@ class Cosine(Head):
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
+        self.check_features(features)
         return self.scale * F.linear(unit_rows(features), unit_rows(self.weight))

@@ -62,6 +62,7 @@ class Harmonic(Head):
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
+        self.check_features(features)
         half = features.dtype in (torch.float16, torch.bfloat16)
         z, w = (features.float(), self.weight.float()) if half else (features, self.weight)
         return -self.exponent / 2 * torch.log(torch.cdist(z, w).square() + self.eps)

@@ -136,4 +136,5 @@ class Legendre(Head):
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
+        self.check_features(features)
         return F.pad(self.link(self.linear(features)), (0, 1))

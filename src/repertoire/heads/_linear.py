@@ -30,4 +30,5 @@ class Linear(Head):
         self.linear = nn.Linear(in_features, num_classes, bias=bias)
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        self.check_features(features)
         return self.linear(features)

@@ -44,8 +44,10 @@ class MarginHead(Head):
         classes have the margin; a target below 0, of a sample without a label, gives none.
 
         Raises:
-            ShapeError: targets that are not integers `[N]`, or (on the CPU) beyond the classes.
+            ShapeError: features of another width, targets that are not integers `[N]`, or (on the CPU) beyond the
+                classes.
         """
+        self.check_features(features)
         cosines = F.linear(unit_rows(features), unit_rows(self.weight))
         if targets is None or not self.training:
             return self.scale * cosines

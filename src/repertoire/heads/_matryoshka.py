@@ -155,8 +155,12 @@ class Matryoshka(Head):
         return logits if bias is None else [each + bias for each in logits]
 
     def _check(self, features: Tensor, least: int) -> None:
-        if features.ndim != 2 or not least <= features.shape[1] <= self.in_features:
-            raise ShapeError(f"features must be [N, {self.in_features}], found {list(features.shape)}")
+        width = features.shape[-1] if features.ndim == 2 and features.is_floating_point() else 0
+        if not least <= width <= self.in_features:
+            raise ShapeError(
+                f"features must be a floating point [N, {self.in_features}], found {features.dtype} "
+                f"{list(features.shape)}"
+            )
 
 
 def _check_sizes(sizes: Sequence[int], weights: Sequence[float], width: int) -> None:

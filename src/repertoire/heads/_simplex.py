@@ -107,4 +107,5 @@ class Simplex(Head):
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
+        self.check_features(features)
         return self.scale * F.linear(features, self.weight)

@@ -103,6 +103,8 @@ class SupportTrivial(Head):
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of maps `[N, d, h, w]` or features `[N, d]`; targets are not looked at."""
+        if features.ndim != 4:
+            self.check_features(features)
         maps = features[:, :, None, None] if features.ndim == 2 else features
         logits = [part.logits(part.similarities(maps)) for part in self.prototypes().values()]
         return logits[0] if len(logits) == 1 else logits[0] + logits[1]

@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from repertoire.losses._base import ViewsLoss
-from repertoire.losses._views import check_views
+from repertoire.losses._base import ViewsLoss, check_finite
+from repertoire.losses._views import check_views, check_weights
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
 
@@ -114,7 +114,7 @@ def align_uniform_loss(
     check_views(views)
     _check_power(alpha)
     _check_sharpness(t)
-    _check_weights(align_weight, uniform_weight)
+    check_weights(align_weight=align_weight, uniform_weight=uniform_weight)
     units = [unit_rows(view) for view in views]
     uniformity = torch.stack([_uniformity(z, t) for z in units]).mean()
     return align_weight * _alignment(units, alpha) + uniform_weight * uniformity
@@ -145,17 +145,13 @@ def _uniformity(z: Tensor, t: float) -> Tensor:
 def _check_power(alpha: float) -> None:
     if not alpha >= 1:
         raise ValueError(f"alpha must be at least 1, found {alpha}")
+    check_finite(alpha=alpha)
 
 
 def _check_sharpness(t: float) -> None:
     if not t > 0:
         raise ValueError(f"t must be positive, found {t}")
-
-
-def _check_weights(align_weight: float, uniform_weight: float) -> None:
-    for name, value in (("align_weight", align_weight), ("uniform_weight", uniform_weight)):
-        if not value >= 0:
-            raise ValueError(f"{name} must be 0 or more, found {value}")
+    check_finite(t=t)
 
 
 @register("losses", "align-uniform", paper="align-uniform")
@@ -189,7 +185,7 @@ class AlignUniform(ViewsLoss):
         super().__init__()
         _check_power(alpha)
         _check_sharpness(t)
-        _check_weights(align_weight, uniform_weight)
+        check_weights(align_weight=align_weight, uniform_weight=uniform_weight)
         self.align_weight = align_weight
         self.uniform_weight = uniform_weight
         self.alpha = alpha

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ __all__ = [
     "Reduction",
     "ViewsLoss",
     "check_embeddings",
+    "check_finite",
+    "check_index",
     "check_logits",
     "reduce",
 ]
@@ -118,6 +121,26 @@ def check_embeddings(
         if reference.dtype != embeddings.dtype:
             raise ShapeError(f"reference must be {embeddings.dtype} like the embeddings, found {reference.dtype}")
         _check_indices("reference_labels", reference_labels, len(reference))
+
+
+def check_finite(**values: float | None) -> None:
+    """Raises `ValueError` unless every value is a finite number, or None: others make a loss that is no number."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, found {value}")
+
+
+def check_index(index: Tensor, rows: int, samples: int) -> None:
+    """Raises `ShapeError` unless the numbers of the samples are integers `[rows]`, and on the CPU below `samples`."""
+    if index.shape != (rows,) or index.is_floating_point() or index.is_complex():
+        raise ShapeError(f"index must be integers [{rows}], one a sample, found {index.dtype} {list(index.shape)}")
+    if index.device.type == "cpu" and rows:
+        least, most = int(index.min()), int(index.max())
+        if least < 0 or most >= samples:
+            found = least if least < 0 else most
+            raise ShapeError(
+                f"index must be in 0..{samples - 1}, since the loss was made for {samples} samples; found {found}"
+            )
 
 
 def _check_indices(name: str, values: Tensor, count: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._positives import full_precision, group
 from repertoire.ops import unit_rows
 from repertoire.registry import register
@@ -209,6 +209,13 @@ class Contextual(EmbeddingLoss):
     ) -> None:
         super().__init__()
         _check(neighbours, contextual, regularisation)
+        check_finite(
+            tolerance=tolerance,
+            slope=slope,
+            positive_margin=positive_margin,
+            negative_margin=negative_margin,
+            mean_similarity=mean_similarity,
+        )
         self.neighbours = neighbours
         self.contextual = contextual
         self.regularisation = regularisation

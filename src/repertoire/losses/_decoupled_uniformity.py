@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses._base import ViewsLoss
+from repertoire.losses._base import ViewsLoss, check_finite
 from repertoire.losses._views import check_views, full_precision
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -101,6 +101,7 @@ def _check(t: float, kernel: str, bandwidth: float, ridge: float) -> None:
     for name, value in (("t", t), ("bandwidth", bandwidth), ("ridge", ridge)):
         if not value > 0:
             raise ValueError(f"{name} must be positive, found {value}")
+    check_finite(t=t, bandwidth=bandwidth, ridge=ridge)
     if kernel not in get_args(PriorKernel):
         raise ConfigError(f"kernel must be 'gaussian' or 'cosine', found {kernel!r}")
 

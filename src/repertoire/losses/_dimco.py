@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._classes import at_least_float32
 from repertoire.losses._positives import full_precision, group, poison
 from repertoire.ops import class_sums
@@ -139,6 +139,7 @@ def _check(symbols: int, independence: float) -> None:
         raise ConfigError(f"symbols must be 2 or more, found {symbols}")
     if not independence >= 0:
         raise ConfigError(f"independence must be 0 or more, found {independence}")
+    check_finite(independence=independence)
 
 
 @register("losses", "dimco", paper="dimco")

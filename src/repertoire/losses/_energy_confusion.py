@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._positives import full_precision, group
 from repertoire.losses._wrapped import WrappedLoss
 from repertoire.ops import class_sums, unit_rows
@@ -123,6 +123,7 @@ class EnergyConfusion(WrappedLoss):
         super().__init__(base, counts=counts, num_classes=num_classes, samples=samples)
         if not weight >= 0:
             raise ConfigError(f"weight must be 0 or more, found {weight}")
+        check_finite(weight=weight)
         self.weight = weight
 
     def forward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from repertoire.losses._base import LogitsLoss, Reduction, check_logits, reduce
+from repertoire.losses._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
 from repertoire.losses._classes import as_weight, check_weight, target_log_probabilities
 from repertoire.registry import register
 
@@ -87,8 +87,9 @@ class Focal(LogitsLoss):
         self, gamma: float = 2.0, weight: list[float] | Tensor | None = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction)
-        if gamma < 0:
+        if not gamma >= 0:
             raise ValueError(f"gamma must be 0 or more, found {gamma}")
+        check_finite(gamma=gamma)
         self.gamma = gamma
         self.register_buffer("weight", as_weight(weight))
 

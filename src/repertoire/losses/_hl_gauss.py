@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
-from repertoire.losses._base import LogitsLoss, Reduction, reduce
+from repertoire.losses._base import LogitsLoss, Reduction, check_finite, reduce
 from repertoire.losses._classes import at_least_float32
 from repertoire.losses._numbers import check_numbers
 from repertoire.registry import register
@@ -184,6 +184,7 @@ class HLGauss(LogitsLoss):
             _check_bins(1, low, high)
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, found {sigma}")
+        check_finite(sigma=sigma)
         self.low = low
         self.high = high
         self.sigma = sigma

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
-from repertoire.losses._base import ViewsLoss
+from repertoire.losses._base import ViewsLoss, check_finite, check_index
 from repertoire.losses._supcon import check_temperature
 from repertoire.losses._views import check_views, full_precision, similarities_of_views
 from repertoire.ops import of_all_ranks, pair_logsumexp, unit_rows
@@ -115,6 +115,7 @@ def _check(decay: float, spread: float) -> None:
         raise ValueError(f"decay must be in [0, 1), found {decay}")
     if not spread >= 0:
         raise ValueError(f"spread must be 0 or more, found {spread}")
+    check_finite(spread=spread)
 
 
 @register("losses", "individual-temperatures", paper="isogclr")
@@ -202,12 +203,7 @@ class IndividualTemperatures(ViewsLoss):
         rows, samples = len(views[0]), len(self.temperatures)
         if index is None:
             index = torch.arange(rows, device=views[0].device)
-        if index.shape != (rows,) or index.is_floating_point() or index.is_complex():
-            raise ShapeError(f"index must be integers [{rows}], one a sample, found {index.dtype} {list(index.shape)}")
-        if rows > samples or (
-            index.device.type == "cpu" and rows and not 0 <= int(index.min()) <= int(index.max()) < samples
-        ):
-            raise ShapeError(f"index must be in 0..{samples - 1}, since the loss was made for {samples} samples")
+        check_index(index, rows, samples)
         index = index.long()
         loss, gradient, means = individual_temperature_loss(
             *views,

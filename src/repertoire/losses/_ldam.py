@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repertoire.losses._base import LogitsLoss, Reduction, check_logits, reduce
+from repertoire.losses._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
 from repertoire.losses._classes import at_least_float32, check_classes, target_log_probabilities
 from repertoire.losses._counts import as_counts, check_counts
 from repertoire.registry import register
@@ -105,6 +105,7 @@ class LDAM(LogitsLoss):
             raise ValueError(f"margin must be 0 or more, found {margin}")
         if not scale > 0:
             raise ValueError(f"scale must be positive, found {scale}")
+        check_finite(margin=margin, scale=scale)
         self.margin = margin
         self.scale = scale
         self.register_buffer("counts", as_counts(counts))

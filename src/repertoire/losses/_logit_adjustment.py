@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repertoire.losses._base import LogitsLoss, Reduction, check_logits, reduce
+from repertoire.losses._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
 from repertoire.losses._classes import at_least_float32, target_log_probabilities
 from repertoire.losses._counts import as_counts, check_counts
 from repertoire.registry import register
@@ -114,6 +114,7 @@ class LogitAdjusted(LogitsLoss):
         super().__init__(reduction)
         if not tau >= 0:
             raise ValueError(f"tau must be 0 or more, found {tau}")
+        check_finite(tau=tau)
         self.tau = tau
         self.register_buffer("counts", as_counts(counts))
 

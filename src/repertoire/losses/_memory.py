@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses._base import EmbeddingLoss
 from repertoire.losses._positives import check_dimensions
 from repertoire.ops import Queue
@@ -66,6 +66,11 @@ class MemoryLoss(EmbeddingLoss):
             if reference is None or reference_labels is None:
                 reference, reference_labels = embeddings, labels
                 exclude = torch.arange(len(embeddings), device=embeddings.device)
+            width = self.queue.memory.shape[1]
+            if embeddings.shape[1] != width:
+                raise ShapeError(
+                    f"embeddings must be [N, {width}] like those of earlier batches, found {list(embeddings.shape)}"
+                )
             rows = self.queue.rows.to(embeddings.dtype)
             found = Candidates(
                 torch.cat([reference, rows]), torch.cat([reference_labels.long(), self.queue.labels]), exclude

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._positives import check_positive, group, mean_over, poison
 from repertoire.losses._wrapped import WrappedLoss
 from repertoire.ops import LARGEST_BOUND, pair_logsumexp, unit_rows
@@ -168,6 +168,7 @@ class Metrix(WrappedLoss):
         check_positive(mixing=mixing, alpha=alpha, beta=beta)
         if not weight >= 0:
             raise ConfigError(f"weight must be 0 or more, found {weight}")
+        check_finite(weight=weight, threshold=threshold)
         self.weight = weight
         self.mixing = mixing
         self.alpha = alpha

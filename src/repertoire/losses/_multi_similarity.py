@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._positives import check_positive, group, mean_over, poison
 from repertoire.ops import pair_logsumexp, pair_max, pair_min, unit_rows
 from repertoire.registry import register
@@ -115,6 +115,7 @@ class MultiSimilarity(EmbeddingLoss):
     ) -> None:
         super().__init__()
         check_positive(alpha=alpha, beta=beta)
+        check_finite(threshold=threshold, epsilon=epsilon)
         self.alpha = alpha
         self.beta = beta
         self.threshold = threshold

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.losses._base import check_finite
 from repertoire.losses._supcon import warn_without_positives
 from repertoire.ops import Which, class_index
 
@@ -131,6 +132,7 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} must be positive, found {value}")
+    check_finite(**values)
 
 
 def check_dimensions(dimensions: int, known: int | None) -> None:

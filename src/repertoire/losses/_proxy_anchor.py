@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._positives import check_dimensions, check_proxies, warn_if_none
 from repertoire.ops import LARGEST_BOUND, pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -134,6 +134,7 @@ class ProxyAnchor(EmbeddingLoss):
     ) -> None:
         super().__init__()
         _check_alpha(alpha)
+        check_finite(margin=margin)
         if num_classes < 1:
             raise ConfigError(f"num_classes must be positive, found {num_classes}")
         self.num_classes = num_classes

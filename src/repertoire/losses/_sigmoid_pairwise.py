@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from repertoire.losses._base import ViewsLoss
+from repertoire.losses._base import ViewsLoss, check_finite
 from repertoire.losses._supcon import check_temperature
 from repertoire.losses._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import pair_sum, unit_rows
@@ -91,6 +91,7 @@ class SigmoidPairwise(ViewsLoss):
     def __init__(self, temperature: float = 0.1, bias: float = -10.0, learn: bool = True) -> None:
         super().__init__()
         check_temperature(temperature)
+        check_finite(bias=bias)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learn)
 

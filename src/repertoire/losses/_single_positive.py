@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
-from repertoire.losses._base import Reduction, reduce
+from repertoire.losses._base import Reduction, check_finite, reduce
 from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.registry import register
 
@@ -132,6 +132,7 @@ class SinglePositive(MultiLabelLoss):
         for name, value in (("alpha", alpha), ("beta", beta)):
             if not value >= 0:
                 raise ValueError(f"{name} must be 0 or more, found {value}")
+        check_finite(alpha=alpha, beta=beta)
         self.alpha = alpha
         self.beta = beta
 

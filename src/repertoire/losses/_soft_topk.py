@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
-from repertoire.losses._base import Reduction, reduce
+from repertoire.losses._base import Reduction, check_finite, reduce
 from repertoire.losses._classes import at_least_float32
 from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.registry import register
@@ -165,6 +165,7 @@ class SoftTopK(MultiLabelLoss):
             raise ValueError(f"k must be 1 or more, found {k}")
         if not sharpness > 0:
             raise ValueError(f"sharpness must be positive, found {sharpness}")
+        check_finite(sharpness=sharpness)
         self.k = k
         self.sharpness = sharpness
 

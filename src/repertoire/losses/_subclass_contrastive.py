@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_index
 from repertoire.losses._positives import check_dimensions, group, mean_over
 from repertoire.losses._supcon import check_temperature, supcon_loss
 from repertoire.ops import class_index, class_sums, kmeans, of_all_ranks, pair_logsumexp, unit_rows
@@ -225,6 +225,9 @@ class SubclassContrastive(EmbeddingLoss):
         """The loss of embeddings `[N, d]` with labels `[N]`, of samples with the numbers `index` `[N]`."""
         if self.bank is None:
             raise ConfigError("dimensions of the embeddings are not known yet: give dimensions, or call prepare")
+        if index is not None:
+            check_embeddings(embeddings, labels, reference, reference_labels)
+            check_index(index, len(embeddings), len(self.temperatures))
         if self.training and index is not None:
             self._pending = embeddings.detach(), labels, index
         if reference is not None or index is None or not int(self.clusterings):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import RepertoireWarning
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.ops import class_index, class_sums, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
@@ -120,6 +120,7 @@ def check_temperature(temperature: float) -> None:
     """Raises `ValueError` unless the temperature is a positive number."""
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, found {temperature}")
+    check_finite(temperature=temperature)
 
 
 @register("losses", "supcon", paper="supcon")

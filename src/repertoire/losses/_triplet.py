@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, RepertoireWarning
-from repertoire.losses._base import EmbeddingLoss, check_embeddings
+from repertoire.losses._base import EmbeddingLoss, check_embeddings, check_finite
 from repertoire.losses._positives import Groups, group, mean_over, poison
 from repertoire.ops import pair_hardest, pair_rows, unit_rows
 from repertoire.registry import register
@@ -206,6 +206,7 @@ def _check(mining: str, margin: float | None, distance: str, nonzero: bool) -> N
         raise ConfigError(f"mining must be 'batch-hard', 'semi-hard' or 'batch-all', found {mining!r}")
     if margin is not None and not margin >= 0:
         raise ConfigError(f"margin must be 0 or more, or None for the soft margin, found {margin}")
+    check_finite(margin=margin)
     if distance not in ("euclidean", "sqeuclidean", "cosine"):
         raise ConfigError(f"distance must be 'euclidean', 'sqeuclidean' or 'cosine', found {distance!r}")
     if nonzero and (mining != "batch-all" or margin is None):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
+from repertoire.losses._base import check_finite
 
 __all__ = [
     "check_view_count",
@@ -47,6 +48,7 @@ def check_weights(**weights: float) -> None:
     for name, value in weights.items():
         if not value >= 0:
             raise ValueError(f"{name} must be 0 or more, found {value}")
+    check_finite(**weights)
 
 
 @contextmanager

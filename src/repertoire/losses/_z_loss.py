@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
-from repertoire.losses._base import LogitsLoss, Reduction, check_logits, reduce
+from repertoire.losses._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
 from repertoire.losses._classes import at_least_float32, check_classes
 from repertoire.registry import register
 
@@ -97,6 +97,7 @@ class ZLoss(LogitsLoss):
         super().__init__(reduction)
         if not a > 0:
             raise ValueError(f"a must be positive, found {a}")
+        check_finite(a=a, b=b)
         self.a = a
         self.b = b
 
