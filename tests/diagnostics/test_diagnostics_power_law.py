@@ -67,7 +67,7 @@ def test_profile_intervals_end_where_the_best_law_is_at_the_limit():
 def test_intervals_cover():
     x, inside = np.geomspace(10, 1e4, 10), np.zeros(3)
     true = 2 * 1e5**-0.4 + 0.05
-    for seed in range(20):
+    for seed in range(10):
         random = np.random.default_rng(seed)
         law = fit_power_law(x, (2 * x**-0.4 + 0.05) * np.exp(0.03 * random.standard_normal(10)))
         curve, point = law.predict([1e5]), law.predict([1e5], observation=True)
@@ -78,7 +78,7 @@ def test_intervals_cover():
             law.exponent_interval[0] <= 0.4 <= law.exponent_interval[1],
         ]
         assert point.low[0] < curve.low[0] < curve.value[0] < curve.high[0] < point.high[0]
-    assert (inside >= 16).all()  # of 20, 19 expected
+    assert (inside >= 7).all()  # of 10, 9.5 expected
 
 
 def test_intervals_widen_beyond_the_data_and_with_confidence():
