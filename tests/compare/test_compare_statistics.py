@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from repertoire.compare import holm, interval, p_value, seeds_needed, verdict
+from repertoire.compare._statistics import _power
 
 numbers = st.floats(-10, 10).map(lambda x: round(x, 6))
 
@@ -141,3 +142,13 @@ def test_where_no_number_of_seeds_would_tell() -> None:
     with pytest.raises(ValueError, match="at least one"):
         p_value([])
     assert p_value([0.5]) == 1.0
+
+
+def test_power_is_that_of_the_noncentral_t_distribution_and_rises_with_the_effect() -> None:
+    for effect, count in ((0.3, 40), (0.8, 15), (2.0, 5)):
+        critical = stats.t.ppf(1 - 0.05 / 2, count - 1)
+        expected = stats.nct.sf(critical, count - 1, effect * math.sqrt(count))
+        assert _power(effect, count, 0.05) == pytest.approx(expected, abs=1e-3)
+    for effect in (13, 22, 50, 1000):
+        assert _power(effect, 3, 0.05 / 7) == pytest.approx(1.0, abs=0.05)
+    assert [seeds_needed([1.0, 1.0 + width], alpha=0.05 / 7) for width in (0.001, 0.01, 0.1)] == [2, 2, 3]

@@ -14,7 +14,7 @@ import pytest
 
 from repertoire.compare import compare
 from repertoire.compare._jobs import Job
-from repertoire.compare._pool import in_order
+from repertoire.compare._pool import Crew, _backend, dismiss, in_order, warm_up
 from repertoire.train import make_config
 
 SHARED = {"backbone": "mlp:hidden=8,depth=1", "augment": "none", "epochs": 1, "batch_size": 64, "device": "cpu"}
@@ -91,3 +91,21 @@ def test_what_takes_long_comes_first_once_it_is_known():
     assert [next(order).label for _ in range(3)] == ["a", "b", "c"]
     took.update(a=1.0, b=3.0, c=2.0)
     assert [(job.label, job.config.seed) for job in order] == [("b", 1), ("c", 1), ("a", 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no list of children")
+def test_workers_that_were_started_ahead_are_the_ones_that_work():
+    from joblib import Parallel, delayed
+
+    crew = Crew("loky", 2)
+    warming = warm_up(crew, 5)
+    assert warming is not None
+    warming.join()
+    children = {int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+    with _backend(crew, 4):
+        pids = set(Parallel(batch_size=1)(delayed(os.getpid)() for _ in range(4)))
+    dismiss(crew)
+    assert pids <= children
+    assert warm_up(Crew("loky", 1), 5) is None, "this process does the work"
+    assert warm_up(crew, 0) is None, "nothing is left to do"

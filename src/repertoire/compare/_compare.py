@@ -15,7 +15,7 @@ from repertoire.compare._folder import Folder, fingerprint, finished
 from repertoire.compare._grid import Grid, Member, make_grid
 from repertoire.compare._jobs import Job, Outcome, forget_splits
 from repertoire.compare._metric import Metric, find_metric
-from repertoire.compare._pool import Backend, Crew, run_jobs
+from repertoire.compare._pool import Backend, Crew, dismiss, run_jobs, warm_up
 from repertoire.compare._search import SEARCH_SEED, Range, Study, Trial, parse_space, require_optuna
 from repertoire.errors import ConfigError
 from repertoire.files import lock_directory, write_text
@@ -104,8 +104,16 @@ def compare(
     board = Board(grid.members, grid.baseline.label, numbers, chosen, quiet=quiet)
     board.note(f"{len(grid.members)} configurations, {seeds} seed(s) each: looking at all of them before any is run")
     forget_splits()
+    left = sum(
+        not finished(folder.run(m.label, m.config.model_copy(update={"seed": s})))
+        for m in grid.members
+        for s in numbers
+    )
+    warming = warm_up(crew, left)
     try:
         splits, resolved = check(grid, complaints, chosen)
+        if warming is not None:
+            warming.join()
         with lock_directory(folder.path):
             folder.open(grid.shared, grid.varied, threads, digest(splits))
             session = _Session(grid, chosen, crew, folder, board, resolved)
@@ -114,6 +122,9 @@ def compare(
                 comparison = session.run(numbers, studies, space)
             write_text(folder.summary_file, comparison.to_json() + "\n")
     finally:
+        if warming is not None:
+            warming.join()
+        dismiss(crew)
         forget_splits()
     return comparison
 

@@ -22,7 +22,7 @@ from repertoire.train import TrainConfig, fit, resume
 from repertoire.train._build import import_plugins, load_splits
 from repertoire.train._directory import RunDirectory
 
-__all__ = ["Job", "Outcome", "execute", "explained", "forget_splits", "splits_of"]
+__all__ = ["Job", "Outcome", "execute", "explained", "forget_splits", "ready", "splits_of"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ def execute(job: Job, worker: bool = True) -> Outcome:
         return Outcome(job.path, "failed", explained(error))
     finally:
         torch.set_num_threads(threads)
+
+
+def ready() -> None:
+    """Does nothing; but a worker that has done it has imported everything that a run takes."""
 
 
 def explained(error: Exception) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from repertoire.compare._folder import Folder
-from repertoire.compare._jobs import Job, Outcome, execute
+from repertoire.compare._jobs import Job, Outcome, execute, ready
 from repertoire.errors import ConfigError, Interrupted, MissingExtra, RunError, UnknownName
 
-__all__ = ["Backend", "Crew", "run_jobs"]
+__all__ = ["Backend", "Crew", "dismiss", "run_jobs", "warm_up"]
 
 Backend = Literal["loky", "ray", "dask"]
 
@@ -48,8 +48,9 @@ class Crew:
         """With a number of workers: one where a GPU does the work, which runs would have to share."""
         if self.workers is not None or self.backend != "loky":
             return self
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Crew(self.backend, 1 if device == "cuda" else max(1, cores // self.threads), self.threads)
+        from joblib import cpu_count  # which knows of the limits of containers
+
+        return Crew(self.backend, 1 if device == "cuda" else max(1, cpu_count() // self.threads), self.threads)
 
     def require(self) -> None:
         """Raises `MissingExtra` where the backend is not installed."""
@@ -216,13 +217,36 @@ def _stoppable(folder: Folder, crew: Crew) -> Iterator[None]:
                 signal.signal(number, handler)
     except KeyboardInterrupt:
         raise Interrupted(STOPPED) from None
-    finally:
-        if crew.backend == "loky":
-            _dismiss()
 
 
-def _dismiss() -> None:
-    """Ends the idle workers, which would hold their memory for minutes."""
-    from joblib.externals.loky import get_reusable_executor
+def warm_up(crew: Crew, jobs: int) -> threading.Thread | None:
+    """Starts the workers in the background: they import what they need while this process looks at the grid.
 
-    get_reusable_executor().shutdown(wait=True)
+    Args:
+        crew: who does the work.
+        jobs: how many there are at most.
+
+    Returns:
+        A thread that has to be joined before `run_jobs`; None where there are no workers to start.
+    """
+    if crew.backend != "loky" or crew.workers == 1 or not jobs:
+        return None
+
+    def start() -> None:
+        from joblib import Parallel, delayed
+
+        # A worker that is gone by now is replaced when it is needed.
+        with contextlib.suppress(_broken()), _backend(crew, jobs):
+            Parallel(batch_size=1)(delayed(ready)() for _ in range(min(crew.workers or 1, jobs)))
+
+    thread = threading.Thread(target=start, name="warm-up", daemon=True)
+    thread.start()
+    return thread
+
+
+def dismiss(crew: Crew) -> None:
+    """Ends the workers on this machine, which would hold their memory for minutes."""
+    if crew.backend == "loky" and crew.workers != 1:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True)

@@ -117,8 +117,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: float = 0.8) -> int | None:
     """How many seeds would tell the difference from zero, were it and its spread what they seem to be.
 
-    The smallest n at which the paired t test at level `alpha` finds the mean difference in a share `power` of cases:
-    the power is that of the noncentral t distribution. For equal differences, the n that the sign test takes.
+    The smallest n at which the paired t test at level `alpha` finds the mean difference in a share `power` of cases.
+    For equal differences, the n that the sign test takes.
 
     Args:
         differences: one a seed, at least two of them.
@@ -159,11 +159,18 @@ def _sign_test(count: int) -> float:
 
 
 def _power(effect: float, count: int, alpha: float) -> float:
-    """Share of samples of that size in which the test finds a mean of so many standard deviations, on its own side."""
-    from scipy.special import nctdtr, stdtrit
+    """Share of samples of that size in which the test finds a mean of so many standard deviations, on its own side.
 
-    critical = float(stdtrit(count - 1, 1 - alpha / 2))
-    return 1.0 - float(nctdtr(count - 1, effect * math.sqrt(count), critical))
+    The mean over the spreads that a sample may have, at evenly spaced quantiles. SciPy's noncentral t distribution
+    gives nonsense for large effects, which few seeds often seem to have.
+    """
+    import numpy as np
+    from scipy.special import gammaincinv, ndtr, stdtrit
+
+    free = count - 1
+    quantiles = (np.arange(1000) + 0.5) / 1000
+    spreads = np.sqrt(2 * gammaincinv(free / 2, quantiles) / free)
+    return float(ndtr(effect * math.sqrt(count) - stdtrit(free, 1 - alpha / 2) * spreads).mean())
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:

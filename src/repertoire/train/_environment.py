@@ -156,6 +156,7 @@ def peak_memory(device: torch.device) -> int:
 def forget_peak_memory(device: torch.device) -> None:
     """Lets `peak_memory` start anew, where the system can: a process may train one network after the other."""
     if device.type == "cuda":
+        torch.cuda.init()  # before which there are no statistics to reset
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):
