@@ -61,12 +61,16 @@ def test_the_largest_direction_of_hard_matrices():
     for values in ([1.0, 0.999], [1.0] + [0.9] * 40, [1.0], [1e-12, 1e-13], [1e12, 1e11]):
         spectrum = torch.zeros(60, dtype=torch.float64)
         spectrum[: len(values)] = torch.tensor(values, dtype=torch.float64)
-        gram = ((basis * spectrum) @ basis.T)[None]
-        found = first_direction(gram)[0]
-        assert float((found @ basis[:, 0]).abs()) > 1 - 1e-9
+        other = torch.linalg.qr(torch.randn(70, 60, dtype=torch.float64))[0]
+        found = first_direction(((basis * spectrum) @ other.T)[None])[0]
+        assert float((found @ basis[:, 0]).abs()) > 1 - 1e-8
     found = first_direction(torch.eye(60)[None])[0]
     assert float(found.norm()) == pytest.approx(1, abs=1e-5)
     assert first_direction(torch.zeros(2, 60, 60)).isfinite().all()
+    for shape in ((1, 5), (5, 1), (3, 40), (40, 3), (8, 8), (9, 9)):
+        matrix = torch.randn(4, *shape, dtype=torch.float64)
+        expected = torch.linalg.svd(matrix)[0][:, :, 0]
+        torch.testing.assert_close((first_direction(matrix) * expected).sum(1).abs(), torch.ones(4).double())
 
 
 def test_agrees_with_pytorch_grad_cam(peers):

@@ -77,13 +77,10 @@ class EigenCAM(ActivationMap):
             features = features - features.mean(2, keepdim=True)
         # U S = A V, so the map is found on the shorter side of the matrix.
         if features.shape[1] < features.shape[2]:
-            direction = first_direction(features @ features.mT)
-            heat = (direction[:, None] @ features).squeeze(1)
+            heat = (first_direction(features)[:, None] @ features).squeeze(1)
         else:
-            gram = features.mT @ features
-            direction = first_direction(gram)
-            largest = (direction[:, None] @ gram @ direction[:, :, None]).squeeze(2)
-            heat = direction * largest.clamp_min(0).sqrt()
+            places = first_direction(features.mT)
+            heat = places * (features @ places[:, :, None]).squeeze(2).norm(dim=1, keepdim=True)
         turned = (heat * features.norm(dim=1)).sum(1, keepdim=True)
         heat = torch.where(turned < 0, -heat, heat)
         return heat.relu_().unflatten(1, maps.shape[2:])[None]
@@ -91,33 +88,43 @@ class EigenCAM(ActivationMap):
 
 #: How many directions are followed at once; the error falls with the ratio of the eigenvalue after them to the first.
 BLOCK = 8
+#: How often the block is multiplied four times before those that have not settled are computed exactly.
+ROUNDS = 6
 #: Largest error of a direction that is let pass, as a sine; another is computed exactly.
 ERROR = 5e-5
 
 
-def first_direction(gram: Tensor) -> Tensor:
-    """The unit eigenvector of the largest eigenvalue of each of some positive matrices `[N, d, d]`, as `[N, d]`.
+def first_direction(matrices: Tensor) -> Tensor:
+    r"""The first left singular vector of each of some matrices `[N, d, m]`, as `[N, d]`.
 
-    By power iteration on a block of vectors. How far a vector may be off is bounded by its residual over the gap to the
-    next eigenvalue (Davis and Kahan); those for which the bound says nothing good are decomposed exactly. Where the two
-    largest are equal, any direction between them is right. A matrix of zeros has any.
+    By power iteration of :math:`A A^\top`, which is not computed, on a block of vectors. How far a vector may be off is
+    bounded by its residual over the gap to the next value (Davis and Kahan); those for which the bound is no good
+    after some rounds are decomposed exactly. Where the two largest values are equal, any direction between them is
+    right. A matrix of zeros has any.
     """
-    size = gram.shape[1]
-    scale = gram.diagonal(dim1=1, dim2=2).amax(1)
-    gram = gram / scale.masked_fill(scale == 0, 1.0)[:, None, None]
-    if size <= 2 * BLOCK:
-        return torch.linalg.eigh(gram)[1][:, :, -1]
-    # The columns of a positive matrix that are longest lie closest to its first directions.
-    longest = gram.square().sum(1).topk(BLOCK, dim=1).indices
-    block = gram.gather(2, longest[:, None].expand(-1, size, -1))
-    for _ in range(6):
-        block = gram @ (gram @ torch.linalg.qr(block)[0])
-    basis = torch.linalg.qr(block)[0]
-    image = gram @ basis
-    values, inner = torch.linalg.eigh(basis.mT @ image)
-    best = (basis @ inner[:, :, -1:]).squeeze(2)
-    residual = ((image @ inner[:, :, -1:]).squeeze(2) - values[:, -1:] * best).norm(dim=1)
-    unsure = ~(residual <= ERROR * (values[:, -1] - values[:, -2]))
-    if unsure.any():
-        best[unsure] = torch.linalg.eigh(gram[unsure])[1][:, :, -1]
+    scale = matrices.abs().amax((1, 2), keepdim=True)
+    matrices = matrices / scale.masked_fill_(scale == 0, 1.0)
+    size, count = matrices.shape[1:]
+    block = min(BLOCK, size)
+    # The columns that are longest lie closest to the first directions.
+    longest = matrices.square().sum(1).topk(min(block, count), dim=1).indices
+    vectors = matrices.gather(2, longest[:, None].expand(-1, size, -1))
+
+    def times(x: Tensor) -> Tensor:
+        return matrices @ (matrices.mT @ x)
+
+    vectors = times(vectors)
+    for _ in range(ROUNDS):
+        basis = torch.linalg.qr(vectors)[0]
+        image = times(basis)
+        values, inner = torch.linalg.eigh(basis.mT @ image)
+        best = (basis @ inner[:, :, -1:]).squeeze(2)
+        residual = ((image @ inner[:, :, -1:]).squeeze(2) - values[:, -1:] * best).norm(dim=1)
+        gap = values[:, -1] - (values[:, -2] if values.shape[1] > 1 else 0)
+        unsure = ~(residual <= ERROR * gap)
+        if not unsure.any():
+            return best
+        vectors = times(times(times(image)))
+    hard = matrices[unsure]
+    best[unsure] = torch.linalg.eigh(hard @ hard.mT)[1][:, :, -1]
     return best
