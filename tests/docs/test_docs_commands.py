@@ -10,7 +10,7 @@ import pytest
 import typer
 from pages import PAGES, ROOT, blocks, name
 
-from repertoire import diagnostics, explain, registry
+from repertoire import diagnostics, explain, losses, registry
 from repertoire.cli import build_app
 from repertoire.errors import RepertoireError
 
@@ -80,7 +80,7 @@ def test_options_of_components_on_the_choice_page_parse():
     named = {spec for cell in cells for spec in re.findall(r"`([^`]+)`", cell) if not spec.startswith("-")}
     assert "supcon" in named
     rooms = ("losses", "heads", "rules", "auxiliaries", "methods", "backbones", "explainers", "diagnostics")
-    public = {*diagnostics.__all__, *explain.__all__}
+    public = {*diagnostics.__all__, *explain.__all__, *losses.__all__}
     for spec in named - {f"timm:{rest}" for rest in ("resnet18", "resnet50,pretrained=true")}:
         function = spec.partition("(")[0]
         assert function in public or any(registry.parse(spec).name in registry.names(room) for room in rooms), spec
