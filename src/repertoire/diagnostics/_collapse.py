@@ -69,8 +69,8 @@ def neural_collapse(features: Features, labels: Tensor | np.ndarray | None = Non
 
     .. math::
         \mathrm{NC1} = \tfrac1K \operatorname{tr}(\Sigma_W \Sigma_B^+), \quad
-        \Sigma_W = \tfrac1N \textstyle\sum_i (z_i - \mu_{y_i})(z_i - \mu_{y_i})^\top, \quad
-        \Sigma_B = \tfrac1K \textstyle\sum_k m_k m_k^\top
+        \Sigma_W = \tfrac1N \sum_i (z_i - \mu_{y_i})(z_i - \mu_{y_i})^\top, \quad
+        \Sigma_B = \tfrac1K \sum_k m_k m_k^\top
 
     .. math::
         \mathrm{NC2} = \frac{\operatorname{std}_k \lVert m_k \rVert}{\operatorname{mean}_k \lVert m_k \rVert}, \quad

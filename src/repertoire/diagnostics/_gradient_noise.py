@@ -58,9 +58,10 @@ def gradient_noise_scale(model: nn.Module, batches: Batches, loss: Loss | None =
         The scale in samples, and the two estimates it comes from.
 
     Raises:
-        DataError: fewer than two batches. ConfigError: no parameter needs a gradient, or the loss is that of a method
-        that compares the samples of a batch, which has no gradient of one sample. NonFiniteLoss: a loss or gradient is
-        not finite.
+        DataError: fewer than two batches.
+        ConfigError: no parameter needs a gradient, or the loss is that of a method that compares the samples of a
+            batch, which has no gradient of one sample.
+        NonFiniteLoss: a loss or gradient is not finite.
 
     Example:
         >>> import torch

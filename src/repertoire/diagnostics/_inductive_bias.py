@@ -59,8 +59,8 @@ def inductive_bias(errors: Numbers, target: float, *, resamples: int = 20, seed:
         Bits and the fitted distribution.
 
     Raises:
-        DataError: errors that are not positive and finite, all the same, or fewer than ten. ConfigError: a target that
-        is not positive.
+        DataError: errors that are not positive and finite, all the same, or fewer than ten.
+        ConfigError: a target that is not positive.
 
     Example:
         >>> import numpy as np

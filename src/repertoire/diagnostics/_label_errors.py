@@ -42,7 +42,7 @@ def label_errors(probabilities: Tensor, labels: Tensor) -> LabelErrors:
     as of class j when its probability reaches what samples labelled j have on average,
 
     .. math:: t_j = \frac{1}{|\{i : y_i = j\}|} \sum_{i : y_i = j} p_{ij}, \qquad
-        \hat\jmath_i = \operatorname{arg\,max}_{j : p_{ij} \ge t_j} p_{ij},
+        \hat{c}_i = \operatorname{arg\,max}_{j : p_{ij} \ge t_j} p_{ij},
 
     and its label is doubtful when that class is not its label. Counts of pairs of label and class, scaled to the
     labels' frequencies, estimate the joint distribution. The probabilities must come from a model that was not fitted

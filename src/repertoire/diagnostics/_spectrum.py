@@ -114,7 +114,7 @@ def participation_ratio(features: Features, labels: Tensor | np.ndarray | None =
 
     With the eigenvalues :math:`\lambda_k` of the covariance:
 
-    .. math:: \big(\textstyle\sum_k \lambda_k\big)^2 \big/ \textstyle\sum_k \lambda_k^2
+    .. math:: \frac{\big(\sum_k \lambda_k\big)^2}{\sum_k \lambda_k^2}
 
     Args:
         features: float `[N, d]`, in memory or not: see :func:`repertoire.diagnostics.eigenvalue_spectrum`.
