@@ -33,7 +33,8 @@ def mixed_layout(
     the positions are :math:`(u^\top h, v^\top h)`, and the deviation is the mean over i of
 
     .. math::
-        \frac{\lVert h_i - (\lambda_i \mu_{a_i} + (1 - \lambda_i) \mu_{b_i}) \rVert}{\lVert \mu_{a_i} - \mu_{b_i} \rVert}
+        \frac{\lVert h_i - (\lambda_i \mu_{a_i} + (1 - \lambda_i) \mu_{b_i}) \rVert}
+        {\lVert \mu_{a_i} - \mu_{b_i} \rVert}
 
     Args:
         features: h, float `[N, d]`, of images mixed as :math:`\lambda x_a + (1 - \lambda) x_b`.
