@@ -24,6 +24,7 @@ from repertoire.explain._judgement import Judged, Judgement
 from repertoire.explain._kernelshap import KernelSHAP
 from repertoire.explain._lime import CLIME, LIME
 from repertoire.explain._local_approximation import LocalApproximation
+from repertoire.explain._low_rank_representers import LowRankModel, fit_low_rank, low_rank_representers
 from repertoire.explain._lrp import LRP
 from repertoire.explain._normgrad import NormGrad
 from repertoire.explain._occlusion import Occlusion
@@ -68,6 +69,7 @@ __all__ = [
     "LayerCAM",
     "LinearModel",
     "LocalApproximation",
+    "LowRankModel",
     "NormGrad",
     "Occlusion",
     "PrototypeExamples",
@@ -90,6 +92,7 @@ __all__ = [
     "energy_inside",
     "estimated_patching",
     "fit_linear",
+    "fit_low_rank",
     "fitting",
     "function_tasks",
     "insertion_curve",
@@ -98,6 +101,7 @@ __all__ = [
     "judge",
     "keep_pixels",
     "local_interaction_basis",
+    "low_rank_representers",
     "map_correlation",
     "mask_intersection",
     "nearest_examples",

@@ -180,8 +180,8 @@ def representers(model: LinearModel, features: Tensor, targets: Tensor) -> Repre
 
     so each sample counts by its importance, the same for all queries, times a similarity on the features that the model
     keeps. With an l2 penalty the similarity is the plain :math:`x_i \cdot x` (Yeh et al., *Representer Point Selection
-    for Explaining Deep Neural Networks*, 2018). Both are exact as far as the model is at its minimum. (The paper has a
-    like decomposition for matrices with a nuclear norm, for recommenders; it is not here.)
+    for Explaining Deep Neural Networks*, 2018). Both are exact as far as the model is at its minimum. For
+    matrices with a nuclear norm, as recommenders have them, see :func:`low_rank_representers`.
 
     Args:
         model: what :func:`fit_linear` gave.
