@@ -52,7 +52,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, a convnet in training mode, one image of 16 pixels a call\n")
-    print(f"| explainer | grown over {given.calls:,} calls | left on the network | of {given.models} models still there |")
+    print(f"| explainer | grown over {given.calls:,} calls | left on it | of {given.models} models still there |")
     print("|---|--:|--:|--:|")
     image = torch.rand(1, 3, 16, 16)
     for spec in EXPLAINERS:
