@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert older.exists()
     assert_equal(weights(train.resume(tmp_path / "a")), weights(whole))
+
+
+def test_as_many_checkpoints_as_asked_for_are_kept(options: dict, tmp_path: Path):
+    for keep in (2, 3):
+        run = train.fit(out=tmp_path / str(keep), **{**options, "epochs": 4, "keep": keep})
+        steps = [int(path.stem.partition("-")[2]) for path in _checkpoint.checkpoints(run.directory.checkpoints)]
+        assert len(steps) == keep
+        assert steps == sorted(steps, reverse=True)
+        assert len({newer - older for newer, older in pairwise(steps)}) == 1, "one after each epoch"
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(

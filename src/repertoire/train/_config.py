@@ -91,6 +91,11 @@ class TrainConfig(pydantic.BaseModel):
     save_every: int | None = Field(
         None, ge=1, description="Steps between checkpoints inside an epoch, beside the one after each."
     )
+    keep: int = Field(
+        2,
+        ge=2,
+        description="Newest checkpoints that stay on the disk; diagnose shows what changed over them.",
+    )
     track: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
         (), description="Where metrics go besides metrics.jsonl."
     )

@@ -37,9 +37,6 @@ from repertoire.train._track import make_trackers
 
 __all__ = ["Loop", "Progress"]
 
-KEEP = 2
-"""Step checkpoints on disk. Two, so that one is left when a crash of the machine damages the newest."""
-
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device. On a CPU every step is looked at."""
 
@@ -333,7 +330,8 @@ class Loop:
         }
         path = _checkpoint.step_path(self.directory.checkpoints, self.progress.total_steps)
         _checkpoint.save(path, tensors, values)
-        _checkpoint.prune(self.directory.checkpoints, KEEP)
+        # Two at least, so that one is left when a crash of the machine damages the newest.
+        _checkpoint.prune(self.directory.checkpoints, self.config.keep)
 
     def _save_best(self) -> None:
         state = {f"model.{name}": value for name, value in self.evaluated.model.state_dict().items()}
