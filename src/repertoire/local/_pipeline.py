@@ -21,8 +21,9 @@ from repertoire.local._stages import Survey, bounds_text, check_followed, stage_
 
 __all__ = ["Arrival", "Pipeline"]
 
-#: What a batch has beside its views, and is sent along.
-_FIELDS = [f.name for f in fields(Batch) if f.name != "views"]
+#: What a batch has beside its views, and is sent along. Not masks: methods that look at them take steps of their own,
+#: which local rules refuse.
+_FIELDS = [f.name for f in fields(Batch) if f.name not in ("views", "masks")]
 
 _counter = itertools.count()
 
