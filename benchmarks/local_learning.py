@@ -189,10 +189,12 @@ def measure(name: str, size: int, batch: int, settings: list[str], rounds: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every block count and auxiliary network")
+    parser.add_argument("--each", action="store_true", help="only the last table: every auxiliary network once")
     parser.add_argument("--quick", action="store_true", help="one small network and one round, to see that it runs")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    networks, rounds = NETWORKS, options.rounds
+    each = ("resnet32", 32, 128, [f"4 {auxiliary}" for auxiliary in registry.names("auxiliaries")])
+    networks, rounds = [each] if options.each else [*NETWORKS, each], options.rounds
     if options.quick:
         networks, rounds = [("resnet20", 32, 8, ["4 conv", "all linear"])], 1
     elif options.all:

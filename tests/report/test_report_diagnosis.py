@@ -42,7 +42,15 @@ def test_the_page_is_whole_and_no_name_is_markup(diagnosis_page: Path, found: Di
     assert "http" not in page.source.replace("http-equiv", "")
     for advice in found.findings:
         assert advice.title in page.words
-    for section in ("Spectrum", "Neural collapse", "Clumps", "What the features know", "Active units", "Distinct"):
+    for section in (
+        "Spectrum",
+        "Neural collapse",
+        "Alignment and",
+        "Clumps",
+        "What the features know",
+        "Active units",
+        "Distinct",
+    ):
         assert section in page.words
     # A figure is followed up by one sentence that says what it means.
     for text in re.findall(r'<article.*?<p class="means">(.*?)</p>', page.source, re.DOTALL):

@@ -122,6 +122,7 @@ def _content(diagnosis: Diagnosis) -> dict[str, Any]:
         _spectrum(m),
         _collapse(m),
         _trend(m),
+        _sphere(m),
         _persistence(m),
         _scores(m),
         _overlap(m),
@@ -241,6 +242,27 @@ def _trend(m: Measurements) -> dict[str, Any] | None:
         f"NC1 of the training images at the {len(rows)} checkpoints that the run kept: if it still falls steeply, "
         "longer training would collapse the classes further, which sharpens a classifier and hurts transfer to other "
         "tasks.",
+    )
+
+
+def _sphere(m: Measurements) -> dict[str, Any] | None:
+    geometry = m.numbers["geometry"]
+    # Each on a scale of its own: from nothing to what features that know nothing, or are all one, would have.
+    most = {"alignment": 2.0, "uniformity": -4.0, "wasserstein_uniformity": 2.0**0.5}
+    kinds = {"alignment": "alignment", "uniformity": "uniformity", "wasserstein_uniformity": "Wasserstein uniformity"}
+    rows = [
+        _bars.Bar(kinds[key], min(1.0, max(0.0, geometry[key] / most[key])), number(geometry[key]))
+        for key in kinds
+        if geometry[key] is not None
+    ]
+    figure = _bars.bar_chart(rows, description="Alignment and uniformity of test features.") if rows else None
+    return _section(
+        "Alignment and uniformity",
+        figure,
+        "How far apart images of a class lie on the unit sphere (alignment: 0 is together, 2 is anywhere) and how "
+        "evenly all of them cover it (uniformity: 0 is one point, -4 is even; Wasserstein uniformity: the distance "
+        "from even, which also sees unused directions): features for other tasks want both, and --loss supcon trains "
+        "for them.",
     )
 
 
