@@ -7,11 +7,8 @@ import os
 import shlex
 import statistics
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from repertoire.compare import Comparison, Row
 from repertoire.errors import RunError
@@ -19,6 +16,7 @@ from repertoire.files import write_text
 from repertoire.report import _figures, _text
 from repertoire.report._comparison_figures import Estimate, Spot, forest_chart, pareto_chart
 from repertoire.report._page import thin
+from repertoire.report._render import render
 
 __all__ = ["write_comparison"]
 
@@ -53,28 +51,14 @@ def write_comparison(comparison: Comparison, out: str | os.PathLike[str] | None 
     target = comparison.path / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
-    write_text(target, _render(comparison))
+    page = render(
+        "comparison.html.j2",
+        _content(comparison),
+        styles=("style.css", "comparison.css"),
+        filters={"size": _size},
+    )
+    write_text(target, page)
     return target
-
-
-def _render(comparison: Comparison) -> str:
-    import jinja2
-
-    files = resources.files("repertoire.report")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repertoire.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        duration=_text.duration, label=_text.label, number=_text.number, percent=_text.percent, size=_size
-    )
-    style = "".join(files.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "comparison.css"))
-    return environment.get_template("comparison.html.j2").render(
-        _content(comparison), style=Markup(style), policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    )
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:

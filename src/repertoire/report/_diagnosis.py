@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from repertoire.report._advice import Advice
 from repertoire.report._findings import findings
 from repertoire.report._measure import Measurements, measure
 from repertoire.report._optimisation import landscape_section, optimisation
+from repertoire.report._render import render
 from repertoire.report._text import number, percent
 from repertoire.train import Run
 
@@ -59,7 +57,8 @@ class Diagnosis:
         target = Path(out)
         if target.is_dir():
             raise RunError(f"cannot write the diagnosis to {_text.label(target)}: it is a directory; name a file in it")
-        write_text(target, _render(self))
+        page = render("diagnosis.html.j2", _content(self), styles=("style.css", "diagnosis.css"), script="diagnosis.js")
+        write_text(target, page)
         return target
 
 
@@ -91,29 +90,6 @@ def diagnose(run: Run, against: Run | None = None, *, landscape: bool = False) -
         return Diagnosis(findings(measured.numbers), measured.numbers, measured)
     about, plane = optimisation(run, measured.train)
     return Diagnosis(findings(measured.numbers), {**measured.numbers, "optimisation": about}, measured, plane)
-
-
-def _render(diagnosis: Diagnosis) -> str:
-    import jinja2
-
-    files = resources.files("repertoire.report")
-    script = files.joinpath("diagnosis.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repertoire.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=_text.count, number=number, percent=percent)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = "".join(files.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "diagnosis.css"))
-    return environment.get_template("diagnosis.html.j2").render(
-        _content(diagnosis),
-        style=Markup(style),
-        script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-    )
 
 
 def _content(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +12,7 @@ from markupsafe import Markup
 
 from repertoire.files import write_text
 from repertoire.report import _text
+from repertoire.report._render import render
 
 __all__ = ["Explained", "Gallery"]
 
@@ -131,27 +129,13 @@ def _file(page: int) -> str:
 
 
 def _render(content: dict[str, Any]) -> str:
-    import jinja2
-
     from repertoire.explain import colour_map
 
-    files = resources.files("repertoire.report")
-    script = files.joinpath("gallery.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repertoire.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_text.percent, count=_text.count)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     steps = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colour_map()[::15].tolist())
-    policy = f"default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return environment.get_template("gallery.html.j2").render(
-        content,
-        style=Markup(files.joinpath("gallery.css").read_text(encoding="utf-8")),
-        colours=Markup(steps),
-        script=Markup(script),
-        policy=policy,
+    return render(
+        "gallery.html.j2",
+        {**content, "colours": Markup(steps)},
+        styles=("gallery.css",),
+        script="gallery.js",
+        images="'self' file: data:",
     )

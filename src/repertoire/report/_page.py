@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from repertoire import registry
 from repertoire.errors import RunError
 from repertoire.files import write_text
 from repertoire.report import _advice, _exits, _facts, _figures, _tables, _tested, _text
+from repertoire.report._render import render
 from repertoire.train import Run
 
 __all__ = ["write_report"]
@@ -63,38 +60,8 @@ def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
     target = run.directory.report_file if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
-    write_text(target, _render(_content(run)))
+    write_text(target, render("report.html.j2", _content(run), script="script.js"))
     return target
-
-
-def _render(content: Mapping[str, Any]) -> str:
-    import jinja2
-
-    files = resources.files("repertoire.report")
-    script = files.joinpath("script.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("repertoire.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        count=_text.count,
-        number=_text.number,
-        percent=_text.percent,
-        duration=_text.duration,
-        label=_text.label,
-        signed=_text.signed,
-    )
-    # The page's own script may run and nothing else, whatever the names in the data look like.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        content,
-        style=Markup(files.joinpath("style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-    )
 
 
 def _content(run: Run) -> dict[str, Any]:
