@@ -17,18 +17,16 @@ __version__ = "0.1.0"
 
 _ROOMS = (
     "backbones",
-    "boosting",
     "claims",
     "compare",
     "data",
     "diagnostics",
     "errors",
+    "estimators",
     "explain",
-    "fewshot",
     "heads",
     "local",
     "losses",
-    "merge",
     "methods",
     "ops",
     "papers",
@@ -36,13 +34,15 @@ _ROOMS = (
     "report",
     "rules",
     "train",
+    "weights",
 )
+_FORMER = ("boosting", "fewshot", "merge")
 
 __all__ = [*_ROOMS, "__version__"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _ROOMS:
+    if name in _ROOMS or name in _FORMER:
         return importlib.import_module(f"repertoire.{name}")
     raise AttributeError(f"module 'repertoire' has no attribute {name!r}")
 

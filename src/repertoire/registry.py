@@ -38,8 +38,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "auxiliaries": ("auxiliary network", "repertoire.local"),
     "explainers": ("explainer", "repertoire.explain"),
     "diagnostics": ("diagnostic", "repertoire.diagnostics"),
-    "weight-operators": ("weight operator", "repertoire.merge"),
-    "feature-estimators": ("estimator on features", "repertoire.fewshot", "repertoire.boosting"),
+    "weight-operators": ("weight operator", "repertoire.weights"),
+    "feature-estimators": ("estimator on features", "repertoire.estimators"),
 }
 
 

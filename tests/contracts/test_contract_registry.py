@@ -62,7 +62,7 @@ def test_rooms_import_downwards_only():
         ["errors", "files", "registry"],
         ["ops"],
         ["data"],
-        ["backbones", "heads", "losses", "diagnostics", "explain", "fewshot", "boosting", "merge"],
+        ["backbones", "heads", "losses", "diagnostics", "explain", "select", "estimators", "weights", "fewshot", "boosting", "merge"],
         ["methods"],
         ["rules"],
         ["local"],

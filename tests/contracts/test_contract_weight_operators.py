@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from repertoire import merge, registry
+from repertoire import registry, weights
 from repertoire.errors import CheckpointError, ConfigError
-from repertoire.merge import LazyState, save_state
+from repertoire.weights import LazyState, save_state
 
 NAMES = registry.names("weight-operators")
 
@@ -51,8 +51,8 @@ def test_there_are_weight_operators():
 @pytest.mark.parametrize("name", NAMES)
 def test_is_public_and_documented(name):
     entry = registry.get("weight-operators", name)
-    assert getattr(merge, entry.factory.__name__) is entry.factory
-    assert entry.factory.__name__ in merge.__all__
+    assert getattr(weights, entry.factory.__name__) is entry.factory
+    assert entry.factory.__name__ in weights.__all__
     assert entry.summary.endswith(".")
     assert ">>>" in entry.factory.__doc__
     assert next(iter(inspect.signature(entry.factory).parameters)) == "states"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import embeddings, new_method, optimise, resolved, train
 from repertoire.data import Batch, ImageSet, load
-from repertoire.fewshot import FrozenEmbeddingClassifier, NearestCentroid, evaluate_episodes
+from repertoire.estimators import FrozenEmbeddingClassifier, NearestCentroid, evaluate_episodes
 from repertoire.methods import Classifier, Method, Step
 
 BASE = 7  # of the 12 shapes; the other five are never trained on

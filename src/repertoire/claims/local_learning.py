@@ -16,10 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.boosting import BoostedNetworkClassifier
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, pixels, train
 from repertoire.data import Splits, load
+from repertoire.estimators import BoostedNetworkClassifier
 from repertoire.local import LocalLearning, RecurrentTargetProjection
 
 

@@ -27,7 +27,7 @@ from repertoire.claims._training import (
     train,
 )
 from repertoire.data import ImageSet, load
-from repertoire.fewshot import NearestCentroid, evaluate_episodes
+from repertoire.estimators import NearestCentroid, evaluate_episodes
 from repertoire.losses import EmbeddingLoss
 from repertoire.methods import Method
 

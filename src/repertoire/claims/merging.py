@@ -11,7 +11,7 @@ from torch import Tensor
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, new_method, optimise, resolved, train
 from repertoire.data import ImageSet, Loader, load
-from repertoire.merge import greedy_soup, refresh_batchnorm, uniform_soup
+from repertoire.weights import greedy_soup, refresh_batchnorm, uniform_soup
 
 RATES = (0.01, 0.03, 0.1)
 AUGMENTATIONS = ("crop-flip", "resized-crop")

@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from repertoire.boosting import GrowNetClassifier, GrowNetRegressor
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import fit_tensors, perceptron
+from repertoire.estimators import GrowNetClassifier, GrowNetRegressor
 from repertoire.heads import DigitDecoder
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repertoire.boosting._objectives import Logistic, Objective, Softmax, Squared
+from repertoire.estimators.boosted._objectives import Logistic, Objective, Softmax, Squared
 
 
 def example(objective: Objective, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from repertoire.errors import CheckpointError, ConfigError
-from repertoire.merge import LazyState, greedy_soup, save_state, uniform_soup
+from repertoire.weights import LazyState, greedy_soup, save_state, uniform_soup
 
 
 def state(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.merge import refresh_batchnorm, uniform_soup
+from repertoire.weights import refresh_batchnorm, uniform_soup
 
 
 def network(seed: int = 0) -> nn.Sequential:

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from repertoire.boosting._base import Boosted, BoostedClassifier, BoostedRegressor, require
-from repertoire.boosting._objectives import Objective
+from repertoire.estimators.boosted._base import Boosted, BoostedClassifier, BoostedRegressor, require
+from repertoire.estimators.boosted._objectives import Objective
 from repertoire.registry import register
 
 __all__ = ["GrowNetClassifier", "GrowNetRegressor"]
@@ -267,7 +267,7 @@ class GrowNetClassifier(BoostedClassifier, _GrowNet):
 
     Example:
         >>> from sklearn.datasets import load_iris
-        >>> from repertoire.boosting import GrowNetClassifier
+        >>> from repertoire.estimators import GrowNetClassifier
         >>> X, y = load_iris(return_X_y=True)
         >>> network = GrowNetClassifier(n_stages=10, random_state=0).fit(X[::2], y[::2])
         >>> network.score(X[1::2], y[1::2]) > 0.9
@@ -313,7 +313,7 @@ class GrowNetRegressor(BoostedRegressor, _GrowNet):
 
     Example:
         >>> import numpy as np
-        >>> from repertoire.boosting import GrowNetRegressor
+        >>> from repertoire.estimators import GrowNetRegressor
         >>> X = np.linspace(-3, 3, 120)[:, None]
         >>> network = GrowNetRegressor(n_stages=8, random_state=0).fit(X, np.sin(X[:, 0]))
         >>> bool(network.score(X, np.sin(X[:, 0])) > 0.9)

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.dummy import DummyClassifier
 
 from repertoire.errors import ConfigError, DataError, ShapeError
-from repertoire.fewshot import FrozenEmbeddingClassifier, NearestCentroid, episodes, evaluate_episodes
+from repertoire.estimators import FrozenEmbeddingClassifier, NearestCentroid, episodes, evaluate_episodes
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError
-from repertoire.merge._state import State, accumulator, check_alike, is_averaged
 from repertoire.registry import register
+from repertoire.weights._state import State, accumulator, check_alike, is_averaged
 
 __all__ = ["Soup", "greedy_soup", "uniform_soup"]
 
@@ -47,7 +47,7 @@ def uniform_soup(states: Sequence[State]) -> dict[str, Tensor]:
     held when the states are lazy. Sums are in float64: the soup of a state with itself is that state, bit for bit.
 
     Means of weights do not have the mean of the statistics: networks with batch normalisation want
-    :func:`repertoire.merge.refresh_batchnorm` afterwards.
+    :func:`repertoire.weights.refresh_batchnorm` afterwards.
 
     Args:
         states: name to tensor, of one architecture; `state_dict()` of models, or `LazyState` of files. Integers and
@@ -62,7 +62,7 @@ def uniform_soup(states: Sequence[State]) -> dict[str, Tensor]:
 
     Example:
         >>> import torch
-        >>> from repertoire.merge import uniform_soup
+        >>> from repertoire.weights import uniform_soup
         >>> uniform_soup([{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 6.0])}])
         {'w': tensor([2., 4.])}
     """
@@ -90,7 +90,7 @@ def greedy_soup(states: Sequence[State], score: Callable[[dict[str, Tensor]], fl
     Args:
         states: as :func:`uniform_soup` takes them.
         score: a state to a number, higher being better. For networks with batch normalisation it should load the
-            state, call :func:`repertoire.merge.refresh_batchnorm`, then measure.
+            state, call :func:`repertoire.weights.refresh_batchnorm`, then measure.
 
     Returns:
         The state, a dictionary with `ingredients`, `scores` and `score`.
@@ -101,7 +101,7 @@ def greedy_soup(states: Sequence[State], score: Callable[[dict[str, Tensor]], fl
 
     Example:
         >>> import torch
-        >>> from repertoire.merge import greedy_soup
+        >>> from repertoire.weights import greedy_soup
         >>> states = [{"w": torch.tensor(w)} for w in (0.0, 3.0, 9.0)]
         >>> soup = greedy_soup(states, score=lambda state: -abs(float(state["w"]) - 2))  # 2 is best
         >>> soup.ingredients, soup["w"]

@@ -13,8 +13,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from repertoire.boosting._objectives import Logistic, Objective, Softmax, Squared
 from repertoire.errors import ConfigError
+from repertoire.estimators.boosted._objectives import Logistic, Objective, Softmax, Squared
 
 __all__ = ["Boosted", "BoostedClassifier", "BoostedRegressor", "require"]
 

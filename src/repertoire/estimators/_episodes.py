@@ -59,7 +59,7 @@ def episodes(
 
     Example:
         >>> import numpy as np
-        >>> from repertoire.fewshot import episodes
+        >>> from repertoire.estimators import episodes
         >>> labels = np.repeat(np.arange(10), 20)
         >>> [(len(support), len(query)) for support, query in episodes(labels, ways=5, shots=2, queries=3, count=2)]
         [(10, 15), (10, 15)]
@@ -131,7 +131,7 @@ def evaluate_episodes(
 
     Example:
         >>> import numpy as np
-        >>> from repertoire.fewshot import NearestCentroid, evaluate_episodes
+        >>> from repertoire.estimators import NearestCentroid, evaluate_episodes
         >>> labels = np.repeat(np.arange(6), 20)
         >>> evaluate_episodes(np.eye(6)[labels], labels, NearestCentroid(), count=3).mean
         1.0

@@ -8,9 +8,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from repertoire.boosting._base import Boosted, BoostedClassifier, BoostedRegressor, require
-from repertoire.boosting._neurons import Activation, Neurons, Solver, activate, fit_neurons
-from repertoire.boosting._objectives import Objective, Squared
+from repertoire.estimators.boosted._base import Boosted, BoostedClassifier, BoostedRegressor, require
+from repertoire.estimators.boosted._neurons import Activation, Neurons, Solver, activate, fit_neurons
+from repertoire.estimators.boosted._objectives import Objective, Squared
 from repertoire.registry import register
 
 __all__ = ["BoostedNetworkClassifier", "BoostedNetworkRegressor"]
@@ -195,7 +195,7 @@ class BoostedNetworkClassifier(BoostedClassifier, _BoostedNetwork):
 
     Example:
         >>> from sklearn.datasets import load_iris
-        >>> from repertoire.boosting import BoostedNetworkClassifier
+        >>> from repertoire.estimators import BoostedNetworkClassifier
         >>> X, y = load_iris(return_X_y=True)
         >>> network = BoostedNetworkClassifier(n_stages=10, random_state=0).fit(X[::2], y[::2])
         >>> network.score(X[1::2], y[1::2]) > 0.9
@@ -238,7 +238,7 @@ class BoostedNetworkRegressor(BoostedRegressor, _BoostedNetwork):
 
     Example:
         >>> import numpy as np
-        >>> from repertoire.boosting import BoostedNetworkRegressor
+        >>> from repertoire.estimators import BoostedNetworkRegressor
         >>> X = np.linspace(-3, 3, 60)[:, None]
         >>> network = BoostedNetworkRegressor(n_stages=10, random_state=0).fit(X, np.sin(X[:, 0]))
         >>> bool(network.score(X, np.sin(X[:, 0])) > 0.95)

@@ -41,7 +41,7 @@ class NearestCentroid(ClassifierMixin, BaseEstimator):
 
     Example:
         >>> import numpy as np
-        >>> from repertoire.fewshot import NearestCentroid
+        >>> from repertoire.estimators import NearestCentroid
         >>> NearestCentroid(normalize=False).fit([[0.0], [2.0], [9.0]], [0, 0, 1]).predict([[4.0], [6.0]])
         array([0, 1])
     """

@@ -31,7 +31,7 @@ class LazyState(Mapping[str, Tensor]):
     Example:
         >>> import os, tempfile
         >>> import torch
-        >>> from repertoire.merge import LazyState, save_state
+        >>> from repertoire.weights import LazyState, save_state
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "weights.safetensors")
         ...     save_state({"weight": torch.eye(2)}, path)

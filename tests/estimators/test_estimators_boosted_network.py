@@ -8,9 +8,9 @@ import torch
 from scipy.special import expit, log_softmax, softmax
 from sklearn.datasets import load_iris
 
-from repertoire.boosting import BoostedNetworkClassifier, BoostedNetworkRegressor
-from repertoire.boosting._neurons import Neurons, fit_neurons, loss_and_gradient
 from repertoire.errors import ConfigError
+from repertoire.estimators import BoostedNetworkClassifier, BoostedNetworkRegressor
+from repertoire.estimators.boosted._neurons import Neurons, fit_neurons, loss_and_gradient
 
 X, LABELS = load_iris(return_X_y=True)
 QUICK = {"n_stages": 5, "n_neurons": 3, "max_iter": 30, "random_state": 0}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from repertoire.boosting import GrowNetClassifier, GrowNetRegressor
-from repertoire.boosting._objectives import Logistic, Softmax
 from repertoire.errors import ConfigError
+from repertoire.estimators import GrowNetClassifier, GrowNetRegressor
+from repertoire.estimators.boosted._objectives import Logistic, Softmax
 
 X, LABELS = load_iris(return_X_y=True)
 QUICK = {"n_stages": 3, "hidden": 8, "epochs": 3, "corrective_epochs": 1, "random_state": 0}

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from repertoire.errors import CheckpointError, ConfigError
-from repertoire.merge import LazyState, save_state
+from repertoire.weights import LazyState, save_state
 
 
 def state() -> dict[str, torch.Tensor]:

@@ -37,7 +37,7 @@ def refresh_batchnorm(model: nn.Module, batches: Iterable[Tensor | Batch | tuple
 
     Example:
         >>> import torch
-        >>> from repertoire.merge import refresh_batchnorm
+        >>> from repertoire.weights import refresh_batchnorm
         >>> norm = torch.nn.BatchNorm1d(2)
         >>> refresh_batchnorm(norm, [torch.tensor([[0.0, 1.0], [2.0, 3.0]])])
         1

@@ -45,7 +45,7 @@ class FrozenEmbeddingClassifier(ClassifierMixin, BaseEstimator):
 
     Example:
         >>> import numpy as np
-        >>> from repertoire.fewshot import FrozenEmbeddingClassifier
+        >>> from repertoire.estimators import FrozenEmbeddingClassifier
         >>> features = np.array([[1.0, 0.1], [9.0, 1.0], [0.1, 1.0], [0.3, 2.0]])
         >>> FrozenEmbeddingClassifier().fit(features, ["cat", "cat", "dog", "dog"]).predict([[5.0, 1.0]])
         array(['cat'], dtype='<U3')

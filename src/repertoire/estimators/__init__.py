@@ -1,0 +1,27 @@
+"""Estimators on features: `fit`, `predict` and `score`, as in scikit-learn, on rows that a frozen network gave.
+
+Some learn a class from a few images (`evaluate_episodes` says how well), some grow a network on the features, stage by
+stage. All are scikit-learn estimators, so that they go into its pipelines and searches.
+"""
+
+from repertoire.estimators._centroid import NearestCentroid
+from repertoire.estimators._embedding import FrozenEmbeddingClassifier
+from repertoire.estimators._episodes import EpisodeScores, episodes, evaluate_episodes
+from repertoire.estimators.boosted import (
+    BoostedNetworkClassifier,
+    BoostedNetworkRegressor,
+    GrowNetClassifier,
+    GrowNetRegressor,
+)
+
+__all__ = [
+    "BoostedNetworkClassifier",
+    "BoostedNetworkRegressor",
+    "EpisodeScores",
+    "FrozenEmbeddingClassifier",
+    "GrowNetClassifier",
+    "GrowNetRegressor",
+    "NearestCentroid",
+    "episodes",
+    "evaluate_episodes",
+]

@@ -1,0 +1,7 @@
+"""Operators on weights: several states into one, and what a model needs afterwards."""
+
+from repertoire.weights._batchnorm import refresh_batchnorm
+from repertoire.weights._soup import Soup, greedy_soup, uniform_soup
+from repertoire.weights._state import LazyState, State, save_state
+
+__all__ = ["LazyState", "Soup", "State", "greedy_soup", "refresh_batchnorm", "save_state", "uniform_soup"]
