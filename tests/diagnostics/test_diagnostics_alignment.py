@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repertoire.diagnostics import _alignment, alignment
+from repertoire.diagnostics import alignment
+from repertoire.diagnostics.features import _alignment
 from repertoire.errors import ShapeError
 
 

@@ -14,16 +14,13 @@ from scipy.spatial.distance import cdist
 
 from repertoire.diagnostics import (
     class_overlap,
-    feature_mapping,
     hierarchy,
     label_errors,
-    label_mapping,
     macro_std,
     near_duplicates,
     neighbour_votes,
     persistence_separability,
     persistence_times,
-    sensitivity_sample,
     thumbnails,
     tree_lengths,
     weak_subgroups,
@@ -200,50 +197,3 @@ def test_macro_std(count, classes, parts, seed):
     assert math.isnan(macro_std(right[:0], labels[:0], groups[:0]))
     with pytest.raises(ShapeError, match="one length"):
         macro_std(right, labels, groups[:-1])
-
-
-def test_the_weighted_sample_estimates_the_mean_loss_without_bias():
-    x = normal(400, 3)
-    losses = x.square().sum(1).double()
-    generator = torch.Generator().manual_seed(0)
-    estimates = []
-    for _ in range(200):
-        found = sensitivity_sample(x, lambda index: losses[index], 30, clusters=10, generator=generator)
-        estimates.append(float((found.weight * losses[found.index]).sum()))
-    mean, error = np.mean(estimates), np.std(estimates) / math.sqrt(200)
-    assert abs(mean - float(losses.mean())) < 4 * error
-    assert len(found.asked) == 10
-
-
-@pytest.mark.parametrize(
-    ("loss", "options", "error"),
-    [
-        (lambda i: -torch.ones(len(i)), {}, ConfigError),
-        (lambda i: torch.ones(2), {}, ShapeError),
-        (lambda i: torch.ones(len(i)), {"size": 0}, ConfigError),
-        (lambda i: torch.ones(len(i)), {"power": 0.0}, ConfigError),
-    ],
-)
-def test_bad_sensitivity(loss, options, error):
-    with pytest.raises(error):
-        sensitivity_sample(normal(20, 2), loss, **{"size": 5, "clusters": 3, **options})
-
-
-def test_equal_samples_without_loss_are_drawn_evenly():
-    found = sensitivity_sample(torch.zeros(10, 2), lambda index: torch.zeros(len(index)), 5, clusters=2)
-    assert found.weight.tolist() == pytest.approx([0.2] * 5)
-
-
-def test_source_parts_are_ranked_by_use():
-    logits = torch.eye(5)[[3, 3, 3, 1, 1, 4]]
-    found = label_mapping(logits)
-    assert found.order[:3].tolist() == [3, 1, 4]
-    assert found.counts.tolist() == [0, 2, 0, 3, 1]
-    assert found.keep(0.4).tolist() == [1, 3]
-    assert feature_mapping(logits, torch.eye(5)).counts.tolist() == found.counts.tolist()
-    with pytest.raises(ConfigError, match="share"):
-        found.keep(0.0)
-    with pytest.raises(ShapeError, match="logits"):
-        label_mapping(torch.zeros(3))
-    with pytest.raises(ShapeError, match="one width"):
-        feature_mapping(logits, torch.eye(4))

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repertoire.diagnostics import _effective_rank, effective_rank
+from repertoire.diagnostics import effective_rank
+from repertoire.diagnostics.features import _effective_rank
 from repertoire.errors import ShapeError
 
 

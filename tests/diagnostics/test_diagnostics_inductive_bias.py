@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chi2, ncx2
 
 from repertoire.diagnostics import counted_inductive_bias, gaussian_process_errors, inductive_bias
-from repertoire.diagnostics._inductive_bias import _log_cdf, _log_density
+from repertoire.diagnostics.scaling._inductive_bias import _log_cdf, _log_density
 from repertoire.errors import ConfigError, DataError, ShapeError
 
 

@@ -13,7 +13,7 @@ from repertoire import backbones, heads
 from repertoire.errors import ConfigError
 from repertoire.explain import AblationCAM, GradCAM
 from repertoire.explain._explainer import undisturbed
-from repertoire.explain._replay import Replay
+from repertoire.explain.cam._replay import Replay
 from repertoire.methods import Classifier, Normalize
 
 

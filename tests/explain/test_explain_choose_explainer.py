@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from repertoire import registry
 from repertoire.errors import ConfigError, ShapeError, UnknownName
 from repertoire.explain import CLIME, GradCAM, LocalApproximation, Occlusion, attribution_table, choose_explainer
-from repertoire.explain._choose_explainer import EIGHT
+from repertoire.explain.trust._choose_explainer import EIGHT
 
 
 def mlp(columns: int = 5) -> nn.Sequential:

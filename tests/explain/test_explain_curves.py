@@ -10,7 +10,7 @@ from torch import nn
 
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.explain import area_under_curve, deletion_curve, insertion_curve
-from repertoire.explain._curves import pixel_ranks, without_pixels
+from repertoire.explain.trust._curves import pixel_ranks, without_pixels
 
 
 class Linear(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.explain import EigenCAM
-from repertoire.explain._eigencam import first_direction
+from repertoire.explain.cam._eigencam import first_direction
 
 
 def cnn(width: int = 5, stride: int = 2) -> nn.Sequential:

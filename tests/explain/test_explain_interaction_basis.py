@@ -57,7 +57,7 @@ def test_edges_against_the_definition(monkeypatch):
     net, x = network([4, 5, 3]), torch.randn(9, 4, dtype=torch.float64)
     bases = local_interaction_basis(net, x)
     for entries in (2**22, 1):
-        monkeypatch.setattr("repertoire.explain._interaction_basis.ENTRIES", entries)
+        monkeypatch.setattr("repertoire.explain.circuits._interaction_basis.ENTRIES", entries)
         f = x
         for number, edges in enumerate(interaction_edges(net, bases, x)):
             expected = torch.zeros_like(edges)

@@ -19,7 +19,7 @@ from repertoire.explain import (
     insertion_curve,
     judge,
 )  # fmt: skip
-from repertoire.explain._judgement import rank
+from repertoire.explain.trust._judgement import rank
 
 
 class Quarter(nn.Module):

@@ -24,7 +24,7 @@ from repertoire.explain import (
     Occlusion,
     SmoothGrad,
 )
-from repertoire.explain._neighbourhoods import coalitions, kernel_weights, masks, path
+from repertoire.explain.attribution._neighbourhoods import coalitions, kernel_weights, masks, path
 
 
 def mlp(columns: int = 5, seed: int = 0) -> nn.Sequential:

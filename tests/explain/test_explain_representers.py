@@ -94,7 +94,7 @@ def test_top_is_the_largest_of_all(monkeypatch):
     queries, targets = torch.randn(7, 6), torch.arange(7) % 3
     every = found.contributions(queries, targets)
     for entries in (10**9, 1, 91):
-        monkeypatch.setattr("repertoire.explain._representers.ENTRIES", entries)
+        monkeypatch.setattr("repertoire.explain.examples._representers.ENTRIES", entries)
         for largest in (True, False):
             values, indices = found.top(queries, targets, 4, largest=largest)
             torch.testing.assert_close(values, every.topk(4, largest=largest).values)

@@ -125,7 +125,7 @@ def test_the_fast_path_of_an_encoder_layer_is_seen_too():
 
 
 def test_causal_attention_and_grouped_keys():
-    from repertoire.explain._rollout import _attention
+    from repertoire.explain.tokens._rollout import _attention
 
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 5, 3), torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 3)

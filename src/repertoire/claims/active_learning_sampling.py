@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._perceptrons import digit_rows, fitted_perceptron, hidden_features
-from repertoire.diagnostics import sensitivity_sample
+from repertoire.select import sensitivity_sample
 
 
 @claim(

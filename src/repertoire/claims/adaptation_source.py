@@ -9,7 +9,7 @@ from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._perceptrons import fitted_perceptron, hidden_features
 from repertoire.claims._training import pixels, probe, rotated_digits
 from repertoire.data import load
-from repertoire.diagnostics import label_mapping
+from repertoire.select import label_mapping
 
 
 @claim(

@@ -101,8 +101,7 @@ class Pictures:
     ) -> None:
         """The pictures of one image."""
         from repertoire.cli._maps import file_stem
-        from repertoire.explain import save_overlay
-        from repertoire.explain._explainer import to_unit_range
+        from repertoire.explain import save_overlay, to_unit_range
         from repertoire.report import Explained
 
         stem = self._stem(path)

@@ -1,8 +1,8 @@
 """What features look like: numbers that say how good a representation is, from features and labels alone."""
 
-from repertoire.diagnostics._alignment import alignment
-from repertoire.diagnostics._cka import cka_matrix, linear_cka
-from repertoire.diagnostics._collapse import (
+from repertoire.diagnostics.features._alignment import alignment
+from repertoire.diagnostics.features._cka import cka_matrix, linear_cka
+from repertoire.diagnostics.features._collapse import (
     ClassifierCollapse,
     FrameLengths,
     NeuralCollapse,
@@ -10,54 +10,57 @@ from repertoire.diagnostics._collapse import (
     neural_collapse,
     orthogonal_frame,
 )
-from repertoire.diagnostics._complexity import (
+from repertoire.diagnostics.features._complexity import (
     FeatureComplexity,
     feature_complexity,
     merge_features,
     network_complexity,
 )
-from repertoire.diagnostics._critical_batch import CriticalBatch, fit_critical_batch
-from repertoire.diagnostics._directions import Trajectory, random_directions, trajectory_directions
-from repertoire.diagnostics._duplicates import NearDuplicates, near_duplicates, thumbnails
-from repertoire.diagnostics._effective_rank import effective_rank
-from repertoire.diagnostics._fisher import fisher_ratio
-from repertoire.diagnostics._gradient_noise import GradientNoise, gradient_noise_scale
-from repertoire.diagnostics._hessian import Hessian
-from repertoire.diagnostics._inductive_bias import (
-    InductiveBias,
-    counted_inductive_bias,
-    gaussian_process_errors,
-    inductive_bias,
-)
-from repertoire.diagnostics._joint_power_law import Allocation, JointPowerLaw, fit_joint_power_law
-from repertoire.diagnostics._label_errors import LabelErrors, label_errors
-from repertoire.diagnostics._lanczos import Eigenvalues, SpectralDensity, hessian_eigenvalues, spectral_density
-from repertoire.diagnostics._landscape import Landscape, loss_landscape
-from repertoire.diagnostics._landscape_convergence import LandscapeConvergence, landscape_convergence
-from repertoire.diagnostics._landscape_figure import landscape_svg
-from repertoire.diagnostics._lpntk import last_layer_lpntk, lpntk
-from repertoire.diagnostics._mixup_geometry import MixedLayout, mixed_layout
-from repertoire.diagnostics._overlap import ClassOverlap, class_overlap, neighbour_votes
-from repertoire.diagnostics._persistence import persistence_separability, persistence_times, tree_lengths
-from repertoire.diagnostics._power_law import PowerLaw, Prediction, fit_power_law
-from repertoire.diagnostics._relative import (
+from repertoire.diagnostics.features._effective_rank import effective_rank
+from repertoire.diagnostics.features._fisher import fisher_ratio
+from repertoire.diagnostics.features._mixup_geometry import MixedLayout, mixed_layout
+from repertoire.diagnostics.features._persistence import persistence_separability, persistence_times, tree_lengths
+from repertoire.diagnostics.features._relative import (
     ModelComparison,
     Stitching,
     compare_representations,
     relative_representation,
     stitching,
 )
-from repertoire.diagnostics._rotation import rotation_probe
-from repertoire.diagnostics._sample_complexity import comparisons_needed
-from repertoire.diagnostics._sensitivity import WeightedSample, sensitivity_sample
-from repertoire.diagnostics._sharpness import Sharpness, sharpness
-from repertoire.diagnostics._source_pruning import SourceRanking, feature_mapping, label_mapping
-from repertoire.diagnostics._sparsity import LayerSparsity, activation_sparsity
-from repertoire.diagnostics._spectrum import Spectrum, eigenvalue_spectrum, participation_ratio
-from repertoire.diagnostics._subgroups import Hierarchy, Subgroup, hierarchy, macro_std, weak_subgroups
-from repertoire.diagnostics._trace import Trace, hessian_trace
-from repertoire.diagnostics._uniformity import uniformity
-from repertoire.diagnostics._wasserstein import wasserstein_uniformity
+from repertoire.diagnostics.features._rotation import rotation_probe
+from repertoire.diagnostics.features._sparsity import LayerSparsity, activation_sparsity
+from repertoire.diagnostics.features._spectrum import Spectrum, eigenvalue_spectrum, participation_ratio
+from repertoire.diagnostics.features._uniformity import uniformity
+from repertoire.diagnostics.features._wasserstein import wasserstein_uniformity
+from repertoire.diagnostics.labels._duplicates import NearDuplicates, near_duplicates, thumbnails
+from repertoire.diagnostics.labels._label_errors import LabelErrors, label_errors
+from repertoire.diagnostics.labels._overlap import ClassOverlap, class_overlap, neighbour_votes
+from repertoire.diagnostics.labels._subgroups import Hierarchy, Subgroup, hierarchy, macro_std, weak_subgroups
+from repertoire.diagnostics.landscape._directions import Trajectory, random_directions, trajectory_directions
+from repertoire.diagnostics.landscape._hessian import Hessian
+from repertoire.diagnostics.landscape._lanczos import (
+    Eigenvalues,
+    SpectralDensity,
+    hessian_eigenvalues,
+    spectral_density,
+)
+from repertoire.diagnostics.landscape._landscape import Landscape, loss_landscape
+from repertoire.diagnostics.landscape._landscape_convergence import LandscapeConvergence, landscape_convergence
+from repertoire.diagnostics.landscape._landscape_figure import landscape_svg
+from repertoire.diagnostics.landscape._lpntk import last_layer_lpntk, lpntk
+from repertoire.diagnostics.landscape._sharpness import Sharpness, sharpness
+from repertoire.diagnostics.landscape._trace import Trace, hessian_trace
+from repertoire.diagnostics.scaling._critical_batch import CriticalBatch, fit_critical_batch
+from repertoire.diagnostics.scaling._gradient_noise import GradientNoise, gradient_noise_scale
+from repertoire.diagnostics.scaling._inductive_bias import (
+    InductiveBias,
+    counted_inductive_bias,
+    gaussian_process_errors,
+    inductive_bias,
+)
+from repertoire.diagnostics.scaling._joint_power_law import Allocation, JointPowerLaw, fit_joint_power_law
+from repertoire.diagnostics.scaling._power_law import PowerLaw, Prediction, fit_power_law
+from repertoire.diagnostics.scaling._sample_complexity import comparisons_needed
 
 __all__ = [
     "Allocation",
@@ -83,14 +86,12 @@ __all__ = [
     "PowerLaw",
     "Prediction",
     "Sharpness",
-    "SourceRanking",
     "SpectralDensity",
     "Spectrum",
     "Stitching",
     "Subgroup",
     "Trace",
     "Trajectory",
-    "WeightedSample",
     "activation_sparsity",
     "alignment",
     "cka_matrix",
@@ -102,7 +103,6 @@ __all__ = [
     "effective_rank",
     "eigenvalue_spectrum",
     "feature_complexity",
-    "feature_mapping",
     "fisher_ratio",
     "fit_critical_batch",
     "fit_joint_power_law",
@@ -114,7 +114,6 @@ __all__ = [
     "hierarchy",
     "inductive_bias",
     "label_errors",
-    "label_mapping",
     "landscape_convergence",
     "landscape_svg",
     "last_layer_lpntk",
@@ -135,7 +134,6 @@ __all__ = [
     "random_directions",
     "relative_representation",
     "rotation_probe",
-    "sensitivity_sample",
     "sharpness",
     "spectral_density",
     "stitching",

@@ -1,12 +1,22 @@
 """Where a network looked: heat maps of a decision, pictures of them, and how well they find the object."""
 
-from repertoire.explain._ablationcam import AblationCAM
-from repertoire.explain._attribution_table import Attributed, attribution_table
-from repertoire.explain._choose_explainer import ExplainerChoice, choose_explainer
-from repertoire.explain._curves import area_under_curve, deletion_curve, insertion_curve
-from repertoire.explain._eigencam import EigenCAM
-from repertoire.explain._explainer import Explainer
-from repertoire.explain._function_tasks import (
+from repertoire.explain._explainer import Explainer, to_unit_range
+from repertoire.explain._overlay import colour_map, overlay, save_overlay
+from repertoire.explain.attribution._guided import GuidedBackprop, GuidedGradCAM
+from repertoire.explain.attribution._input_gradients import Gradient, GradientXInput, IntegratedGradients, SmoothGrad
+from repertoire.explain.attribution._kernelshap import KernelSHAP
+from repertoire.explain.attribution._lime import CLIME, LIME
+from repertoire.explain.attribution._local_approximation import LocalApproximation
+from repertoire.explain.attribution._lrp import LRP
+from repertoire.explain.attribution._occlusion import Occlusion
+from repertoire.explain.cam._ablationcam import AblationCAM
+from repertoire.explain.cam._eigencam import EigenCAM
+from repertoire.explain.cam._gradcam import GradCAM
+from repertoire.explain.cam._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
+from repertoire.explain.cam._normgrad import NormGrad
+from repertoire.explain.cam._scorecam import ScoreCAM
+from repertoire.explain.cam._smoothgradcam import SmoothGradCAMPlusPlus
+from repertoire.explain.circuits._function_tasks import (
     BlackBox,
     FunctionTask,
     InterpretationScore,
@@ -14,32 +24,28 @@ from repertoire.explain._function_tasks import (
     interpret,
     score_interpretation,
 )
-from repertoire.explain._gradcam import GradCAM
-from repertoire.explain._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
-from repertoire.explain._guided import GuidedBackprop, GuidedGradCAM
-from repertoire.explain._input_gradients import Gradient, GradientXInput, IntegratedGradients, SmoothGrad
-from repertoire.explain._interaction_basis import Basis, interaction_edges, local_interaction_basis
-from repertoire.explain._judge import fitting, judge, usual_explainers
-from repertoire.explain._judgement import Judged, Judgement
-from repertoire.explain._kernelshap import KernelSHAP
-from repertoire.explain._lime import CLIME, LIME
-from repertoire.explain._local_approximation import LocalApproximation
-from repertoire.explain._low_rank_representers import LowRankModel, fit_low_rank, low_rank_representers
-from repertoire.explain._lrp import LRP
-from repertoire.explain._normgrad import NormGrad
-from repertoire.explain._occlusion import Occlusion
-from repertoire.explain._overlay import colour_map, overlay, save_overlay
-from repertoire.explain._patching import activation_patching, estimated_patching
-from repertoire.explain._prototype_parts import PrototypeExamples, PrototypeParts, prototype_examples
-from repertoire.explain._representers import LinearModel, Representers, fit_linear, nearest_examples, representers
-from repertoire.explain._retraining import diffroar, keep_pixels
-from repertoire.explain._rollout import AttentionRollout
-from repertoire.explain._sanity import Randomization, class_sensitivity, randomization_check, randomized
-from repertoire.explain._scorecam import ScoreCAM
-from repertoire.explain._scores import energy_inside, mask_intersection, pointing_game
-from repertoire.explain._similarity import map_correlation, rank_correlation, structural_similarity
-from repertoire.explain._smoothgradcam import SmoothGradCAMPlusPlus
-from repertoire.explain._tokencut import Cut, TokenCut, token_cut
+from repertoire.explain.circuits._interaction_basis import Basis, interaction_edges, local_interaction_basis
+from repertoire.explain.circuits._patching import activation_patching, estimated_patching
+from repertoire.explain.examples._low_rank_representers import LowRankModel, fit_low_rank, low_rank_representers
+from repertoire.explain.examples._prototype_parts import PrototypeExamples, PrototypeParts, prototype_examples
+from repertoire.explain.examples._representers import (
+    LinearModel,
+    Representers,
+    fit_linear,
+    nearest_examples,
+    representers,
+)
+from repertoire.explain.tokens._rollout import AttentionRollout
+from repertoire.explain.tokens._tokencut import Cut, TokenCut, token_cut
+from repertoire.explain.trust._attribution_table import Attributed, attribution_table
+from repertoire.explain.trust._choose_explainer import ExplainerChoice, choose_explainer
+from repertoire.explain.trust._curves import area_under_curve, deletion_curve, insertion_curve
+from repertoire.explain.trust._judge import fitting, judge, usual_explainers
+from repertoire.explain.trust._judgement import Judged, Judgement
+from repertoire.explain.trust._retraining import diffroar, keep_pixels
+from repertoire.explain.trust._sanity import Randomization, class_sensitivity, randomization_check, randomized
+from repertoire.explain.trust._scores import energy_inside, mask_intersection, pointing_game
+from repertoire.explain.trust._similarity import map_correlation, rank_correlation, structural_similarity
 
 __all__ = [
     "CLIME",
@@ -115,6 +121,7 @@ __all__ = [
     "save_overlay",
     "score_interpretation",
     "structural_similarity",
+    "to_unit_range",
     "token_cut",
     "usual_explainers",
 ]

@@ -1,0 +1,1 @@
+"""Numbers of features: geometry, dimension, collapse, and comparison."""

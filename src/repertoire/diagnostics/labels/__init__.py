@@ -1,0 +1,1 @@
+"""Data and its labels: wrong labels, overlapping classes, weak subgroups, duplicates."""

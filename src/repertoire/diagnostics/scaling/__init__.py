@@ -1,0 +1,1 @@
+"""Laws of scale: how error falls with data, width and batch."""

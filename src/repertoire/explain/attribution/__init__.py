@@ -1,0 +1,1 @@
+"""Attributions: how much each pixel, patch or column adds to a score."""

@@ -1,0 +1,1 @@
+"""Class activation maps: explainers that read the output of a layer."""

@@ -1,0 +1,1 @@
+"""What the parts of a network, or a black box as a whole, compute."""

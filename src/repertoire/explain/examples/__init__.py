@@ -1,0 +1,1 @@
+"""Explanations by example: training samples and prototypes that a decision rests on."""

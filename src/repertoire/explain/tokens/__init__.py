@@ -1,0 +1,1 @@
+"""Explainers of networks whose tokens attend to each other."""
