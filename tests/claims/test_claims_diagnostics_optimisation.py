@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repertoire.claims import diagnostics_optimisation as claims
 from repertoire.claims._training import perceptron
+from repertoire.claims.diagnostics import loss_landscape as claims
 
 
 def test_a_rescaled_network_computes_the_same():

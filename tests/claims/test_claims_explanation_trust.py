@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from repertoire.claims._training import perceptron
-from repertoire.claims.explanation_trust import _blocks, _gradients, _Robust
+from repertoire.claims.explanation.diffroar import _blocks, _gradients, _Robust
 from repertoire.data import load, plain
 
 

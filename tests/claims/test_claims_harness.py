@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from repertoire import claims
-from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _evidence, _harness, ssl_methods
+from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _evidence, _harness
+from repertoire.claims.beds import disturbed_images
 from repertoire.errors import ConfigError, DataError, RunError, UnknownName
 
 TOYS = (toys.better, toys.smaller, toys.failing, toys.not_a_number, toys.killed, toys.unknown)
@@ -137,9 +138,9 @@ def test_the_fingerprint_covers_helpers(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_fingerprint_covers_helpers_from_other_families(monkeypatch: pytest.MonkeyPatch) -> None:
     check = dataclasses.replace(toys.better, function=_calls_helper)
-    monkeypatch.setitem(globals(), "_helper", ssl_methods._images)
+    monkeypatch.setitem(globals(), "_helper", disturbed_images.disturbed_images)
     before = check.fingerprint
-    monkeypatch.setitem(globals(), "_helper", ssl_methods._new)
+    monkeypatch.setitem(globals(), "_helper", disturbed_images.new_method)
     assert check.fingerprint != before
 
 

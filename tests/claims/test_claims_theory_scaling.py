@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from repertoire.claims import theory_scaling as claims
+from repertoire.claims.theory import contrastive_sample_complexity, scaling_mystery
 
 
 def test_the_formulas_give_back_a_curve_that_follows_them():
@@ -22,12 +22,12 @@ def test_the_formulas_give_back_a_curve_that_follows_them():
         return losses
 
     runs = [(w, b, 10 * w, loss(10 * w, b)) for w in (6, 10, 16) for b in (16, 64, 256)]
-    found = claims._formulas(runs, marks, 1500, 128)
+    found = scaling_mystery._formulas(runs, marks, 1500, 128)
     np.testing.assert_allclose(found, loss(1500, 128), rtol=0.05)
 
 
 def test_triplets_name_the_closer_first():
     points = torch.randn(7, 2)
-    a, p, q = claims._triplets(points, 50, torch.Generator().manual_seed(0)).T
+    a, p, q = contrastive_sample_complexity._triplets(points, 50, torch.Generator().manual_seed(0)).T
     assert bool(((points[a] - points[p]).norm(dim=1) <= (points[a] - points[q]).norm(dim=1)).all())
-    assert bool((claims._margins(points[None], torch.stack([a, p, q], 1)) >= 0).all())
+    assert bool((contrastive_sample_complexity._margins(points[None], torch.stack([a, p, q], 1)) >= 0).all())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from repertoire.claims._training import fit_tensors, perceptron, pixels, several_digits
-from repertoire.claims.loss_classification import _top, _two_digits
-from repertoire.claims.weak_supervision import _one_of
+from repertoire.claims._training import fit_tensors, perceptron, pixels
+from repertoire.claims.beds.digits import several_digits, top_k_accuracy, two_digits
+from repertoire.claims.weak_supervision.em_apl import _one_of
 from repertoire.data import load
 
 
@@ -27,7 +27,7 @@ def test_scenes_show_the_digits_that_they_are_labelled_with():
 def test_pairs_of_digits_are_numbers():
     images = load("digits", seed=0).test
     rows, labels = pixels(images)
-    pairs, numbers = _two_digits(images, 20, seed=0)
+    pairs, numbers = two_digits(images, 20, seed=0)
     for pair, number in zip(pairs.view(20, 2, -1), numbers.tolist(), strict=True):
         left, right = (int(labels[(rows == digit).all(1)][0]) for digit in pair)
         assert number == 10 * left + right
@@ -44,7 +44,7 @@ def test_one_label_is_kept():
 def test_top_k():
     logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     targets = torch.tensor([1, 2])
-    assert [_top(logits, targets, k) for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
+    assert [top_k_accuracy(logits, targets, k) for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
 
 
 def test_fitting_lowers_the_loss_and_goes_on_with_a_given_optimizer():

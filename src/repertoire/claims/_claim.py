@@ -155,7 +155,7 @@ class Claim:
 
 
 #: Modules whose functions and classes are part of the claims that call them.
-_HELPERS = re.compile(r"repertoire\.claims\.(_training|[a-z]\w*)")
+_HELPERS = re.compile(r"repertoire\.claims\.(_training|[a-z][\w.]*)")
 
 
 def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str]:
@@ -256,9 +256,9 @@ def _place(function: Function) -> tuple[str, str]:
 def entries() -> list[Claim]:
     """All claims, by slug. Imports the modules that hold them."""
     package = importlib.import_module("repertoire.claims")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"repertoire.claims.{module.name}")
+    for module in pkgutil.walk_packages(package.__path__, "repertoire.claims."):
+        if "._" not in module.name and not module.name.startswith("repertoire.claims.beds"):
+            importlib.import_module(module.name)
     return [entry for _, entry in sorted(_REGISTRY.items())]
 
 

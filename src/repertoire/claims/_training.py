@@ -33,8 +33,6 @@ __all__ = [
     "probe_accuracy",
     "recall_at_one",
     "resolved",
-    "rotated_digits",
-    "several_digits",
     "train",
 ]
 
@@ -156,38 +154,6 @@ def fit_tensors(
             loss(network(inputs[index]), targets[index]).backward()
             optimizer.step()
     return network.eval()
-
-
-def several_digits(images: ImageSet, count: int, seed: int, most: int = 4) -> tuple[Tensor, Tensor]:
-    """Scenes of one to `most` digits of different classes, overlaid: float `[count, pixels]`, and labels `[count, 10]`.
-
-    `most` is the number of quarters of a scene; each holds one digit or none.
-    """
-    rows, labels = pixels(images)
-    generator = torch.Generator().manual_seed(seed)
-    present = torch.zeros(count, 10)
-    scenes = torch.zeros(count, most, rows.shape[1])
-    shown = torch.randint(1, most + 1, (count,), generator=generator)
-    for scene in range(count):
-        classes = torch.randperm(10, generator=generator)[: int(shown[scene])]
-        places = torch.randperm(most, generator=generator)[: len(classes)]
-        for place, label in zip(places.tolist(), classes.tolist(), strict=True):
-            members = (labels == label).nonzero().squeeze(1)
-            pick = int(torch.randint(len(members), (), generator=generator))
-            scenes[scene, place] = rows[members[pick]]
-        present[scene, classes] = 1.0
-    return scenes.flatten(1), present
-
-
-def rotated_digits(images: ImageSet) -> tuple[Tensor, Tensor, Tensor]:
-    """Every digit turned by 0, 90, 180 and 270 degrees: rows float `[4N, pixels]`, the digit and the turn of each.
-
-    The 40 pairs of digit and turn are classes that are far harder to tell apart than digits.
-    """
-    rows, labels = pixels(images)
-    square = rows.view(-1, *images.size)
-    turned = torch.cat([torch.rot90(square, turn, (1, 2)).flatten(1) for turn in range(4)])
-    return turned, labels.repeat(4), torch.arange(4).repeat_interleave(len(labels))
 
 
 def fit_embedding(

@@ -1,0 +1,1 @@
+"""Claims of the family adaptation, a file each."""

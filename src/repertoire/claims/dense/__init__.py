@@ -1,0 +1,1 @@
+"""Claims of the family dense, a file each."""

@@ -1,0 +1,54 @@
+"""The claim of *DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine Learning with Treemaps*
+(2022).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from repertoire.claims import Budget, Measured, claim
+from repertoire.claims.beds.digits import digit_rows, fitted_perceptron, hidden_features
+from repertoire.diagnostics import hierarchy, weak_subgroups
+
+
+@claim(
+    "dendromap",
+    statement=(
+        "The worst subgroup of a tree over embeddings covers a planted group of corrupted images of one class "
+        "better, by 0.1 in F1, than the class with the most errors does."
+    ),
+    metric="F1 of the images that are shown for the planted ones",
+    method="worst node of the tree",
+    baseline="worst class",
+    data="digits, of which 40% of the test images of one class are turned by 90 degrees",
+    threshold=0.1,
+)
+def planted_group(budget: Budget, seed: int) -> Measured:
+    """Bertucci et al., *DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine Learning with Treemaps*
+    (2022)."""
+    (x, y), (u, v) = digit_rows(seed, budget.device)
+    network = fitted_perceptron(seed, x, y, 128, budget.pick(smoke=1, small=30, full=100))
+    members = (v == 7).nonzero().squeeze(1)
+    planted = members[: max(5, round(0.4 * len(members)))]
+    u = u.clone()
+    u[planted] = torch.rot90(u[planted].view(-1, 8, 8), 1, (1, 2)).flatten(1)
+    with torch.no_grad():
+        wrong = (network(u).argmax(1) != v).cpu().numpy()
+    truth = np.zeros(len(v), dtype=bool)
+    truth[planted.cpu().numpy()] = True
+    tree = hierarchy(F.normalize(hidden_features(network, u)).cpu(), leaf=4)
+    weak = weak_subgroups(tree, wrong, smallest=5)
+    shown = np.zeros(len(v), dtype=bool)
+    if weak:
+        shown[weak[0].members] = True
+    labels = v.cpu().numpy()
+    rates = [wrong[labels == k].sum() for k in range(10)]
+    return Measured(
+        _f1(shown, truth), _f1(labels == int(np.argmax(rates)), truth), {"test errors": float(wrong.mean())}
+    )
+
+
+def _f1(shown: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (shown & truth).sum() / max(1, shown.sum() + truth.sum()))

@@ -1,0 +1,51 @@
+"""The claim of *Eigen-CAM: Class Activation Map using Principal Components* (2020)."""
+
+from __future__ import annotations
+
+import torch
+
+from repertoire.claims import Budget, Measured, claim
+from repertoire.claims._training import accuracy
+from repertoire.claims.beds.drawn_objects import in_pieces, mean_scores, sensitivity_of, trained_on_shapes
+from repertoire.explain import EigenCAM, GradCAM, mask_intersection, pointing_game
+
+
+@claim(
+    "eigen-cam",
+    statement="The hottest part of an Eigen-CAM covers the object better than that of Grad-CAM of the true class.",
+    metric="intersection over union of the object and as many of the hottest pixels",
+    method="Eigen-CAM",
+    baseline="Grad-CAM",
+    data="shapes: 8 classes, 32 pixels",
+    threshold=0.0,
+)
+def eigen_cam(budget: Budget, seed: int) -> Measured:
+    """Muhammad and Yeasin, *Eigen-CAM: Class Activation Map using Principal Components* (2020).
+
+    In `extra`: both on the images that the network gets wrong (of which the paper says that Eigen-CAM is the surer),
+    the pointing game, and how much the maps of the most and the least likely class are alike: those of Eigen-CAM are
+    the same, so they give no reason for a class.
+    """
+    splits, method = trained_on_shapes(budget, seed)
+    pieces = in_pieces(splits.test, budget.device)
+    explainers = {"Eigen-CAM": EigenCAM(), "Grad-CAM": GradCAM(), "Eigen-CAM, centred": EigenCAM(centre=True)}
+    covers = mean_scores(explainers, method, pieces, mask_intersection)
+    extra = {"Eigen-CAM, centred": covers.pop("Eigen-CAM, centred")}
+    extra |= {
+        f"{name}, pointing game": hit for name, hit in mean_scores(explainers, method, pieces, pointing_game).items()
+    }
+    wrong = []
+    for images, labels, masks in pieces:
+        with torch.no_grad():
+            mistaken = method.model(images).argmax(1) != labels
+        if mistaken.any():
+            wrong.append((images[mistaken], labels[mistaken], masks[mistaken]))
+    if wrong:
+        extra |= {
+            f"{name}, mistaken images": cover
+            for name, cover in mean_scores(explainers, method, wrong, mask_intersection).items()
+        }
+    few = pieces[0][0][: budget.pick(smoke=4, small=128, full=256)]
+    for name in ("Eigen-CAM", "Grad-CAM"):
+        extra[f"{name}, likeness of classes"] = sensitivity_of(explainers[name], method, few)
+    return Measured(covers["Eigen-CAM"], covers["Grad-CAM"], {**extra, "test accuracy": accuracy(method, splits.test)})

@@ -1,0 +1,41 @@
+"""The claim of *A Function Interpretation Benchmark for Evaluating Interpretability Methods* (2023)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repertoire.claims import Budget, Measured, claim
+from repertoire.explain import BlackBox, function_tasks, interpret, score_interpretation
+
+
+@claim(
+    "find-benchmark",
+    statement=(
+        "The best of six simple interpreters of black-box functions gets the function right outside the interval where "
+        "it is corrupted more often than inside, by ten points or more."
+    ),
+    metric="share of functions with a squared error below a tenth of the function's mean square",
+    method="outside the corrupted interval",
+    baseline="inside the corrupted interval",
+    data="generated functions of one number, with noise, 64 queries each",
+    threshold=0.1,
+)
+def function_interpretation(budget: Budget, seed: int) -> Measured:
+    """Schwettmann et al., *A Function Interpretation Benchmark for Evaluating Interpretability Methods* (FIND, 2023),
+    with straight lines, splines and polynomials, at even or adaptive queries, in place of a language model. The best is
+    the one that is right on the whole domain most often. `extra` has every interpreter."""
+    tasks = function_tasks(budget.pick(smoke=6, small=200, full=1000), seed, noise=0.1)
+    right: dict[str, tuple[float, float, float]] = {}
+    for fit in ("piecewise", "spline", "polynomial"):
+        for queries in ("passive", "adaptive"):
+            scores = [score_interpretation(task, interpret(BlackBox(task, 64, seed), fit, queries)) for task in tasks]
+            right[f"{fit}, {queries}"] = (
+                float(np.mean([score.success for score in scores])),
+                float(np.mean([score.outside < 0.1 for score in scores])),
+                float(np.mean([score.inside < 0.1 for score in scores])),
+            )
+    extra: dict[str, float] = {}
+    for name, (everywhere, outside, inside) in right.items():
+        extra |= {f"{name}: everywhere": everywhere, f"{name}: outside": outside, f"{name}: inside": inside}
+    _, outside, inside = max(right.values())
+    return Measured(outside, inside, extra)

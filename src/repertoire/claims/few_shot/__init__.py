@@ -1,0 +1,1 @@
+"""Claims of the family few-shot, a file each."""

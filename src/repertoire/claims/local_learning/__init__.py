@@ -1,0 +1,1 @@
+"""Claims of the family local-learning, a file each."""

@@ -1,0 +1,1 @@
+"""Claims of the family long-tail, a file each."""

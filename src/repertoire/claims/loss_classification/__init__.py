@@ -1,0 +1,1 @@
+"""Claims of the family loss-classification, a file each."""

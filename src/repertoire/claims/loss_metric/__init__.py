@@ -1,0 +1,1 @@
+"""Claims of the family loss-metric, a file each."""

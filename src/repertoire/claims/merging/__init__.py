@@ -1,0 +1,1 @@
+"""Claims of the family merging, a file each."""

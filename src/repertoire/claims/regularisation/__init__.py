@@ -1,0 +1,1 @@
+"""Claims of the family regularisation, a file each."""

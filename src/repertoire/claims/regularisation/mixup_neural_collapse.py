@@ -1,0 +1,74 @@
+"""The claim of *Pushing Boundaries: Mixup's Influence on Neural Collapse* (2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.claims import Budget, Measured, claim
+from repertoire.claims._training import perceptron
+from repertoire.claims.beds.digits import digit_rows, fitted_perceptron, hidden_features, share_right
+from repertoire.diagnostics import mixed_layout
+
+
+@claim(
+    "mixup-neural-collapse",
+    statement=(
+        "Features of mixed images deviate more from the blend of their two class means when mixup is trained with "
+        "cross-entropy than when it is trained with the squared error."
+    ),
+    metric="distance of mixed features from the blend, relative to that of the class means",
+    method="mixup with cross-entropy",
+    baseline="mixup with the squared error",
+    data="digits",
+    threshold=0.0,
+)
+def mixed_features(budget: Budget, seed: int) -> Measured:
+    """Fisher, Meng and Papyan, *Pushing Boundaries: Mixup's Influence on Neural Collapse* (2024)."""
+    (x, y), (u, v) = digit_rows(seed, budget.device)
+    epochs = budget.pick(smoke=1, small=60, full=500)
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "cross-entropy": F.cross_entropy,
+        "squared error": F.mse_loss,
+    }
+    found, extra = {}, {}
+    for name, loss in losses.items():
+        network = _mixed_up(seed, x, y, loss, epochs)
+        found[name] = _deviation(network, x, y, seed)
+        extra[f"test accuracy, {name}"] = share_right(network, u, v)
+    plain = fitted_perceptron(seed, x, y, 128, epochs)
+    extra["deviation without mixup"] = _deviation(plain, x, y, seed)
+    return Measured(found["cross-entropy"], found["squared error"], extra)
+
+
+def _mixed_up(seed: int, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor], epochs: int) -> nn.Module:
+    torch.manual_seed(seed)
+    network = perceptron(x.shape[1], 10).to(x.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5)
+    targets = F.one_hot(y, 10).float()
+    for _ in range(epochs):
+        for index in torch.randperm(len(x), device=x.device).split(64):
+            other, share = index[torch.randperm(len(index))], torch.rand(len(index), 1, device=x.device)
+            mixed = share * x[index] + (1 - share) * x[other]
+            optimizer.zero_grad()
+            loss(network(mixed), share * targets[index] + (1 - share) * targets[other]).backward()
+            optimizer.step()
+    return network.eval()
+
+
+def _deviation(network: nn.Module, x: Tensor, y: Tensor, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (torch.randint(len(x), (4000,), generator=generator).to(x.device) for _ in range(2))
+    differ = y[first] != y[second]
+    first, second = first[differ], second[differ]
+    share = torch.rand(len(first), generator=generator).to(x.device)
+    h = hidden_features(network, x)
+    means = torch.stack([h[y == k].mean(0) for k in range(10)])
+    mixed = hidden_features(network, share[:, None] * x[first] + (1 - share[:, None]) * x[second])
+    assert isinstance(network, nn.Sequential)
+    weight = network[-1].weight
+    assert isinstance(weight, Tensor)
+    return mixed_layout(mixed, share, y[first], y[second], means, weight.detach()).deviation

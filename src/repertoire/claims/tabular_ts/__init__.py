@@ -1,0 +1,1 @@
+"""Claims of the family tabular-ts, a file each."""

@@ -1,0 +1,1 @@
+"""Claims of the family theory, a file each."""

@@ -1,0 +1,1 @@
+"""Claims of the family weak-supervision, a file each."""
