@@ -27,8 +27,8 @@ from repertoire.explain import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from repertoire.explain._layers import as_maps
 from repertoire.methods import Classifier, Normalize
+from repertoire.ops import as_maps
 
 
 def resnet() -> Classifier:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, DataError, NonFiniteLoss, ShapeError
+from repertoire.ops import evaluating
 
 __all__ = ["Batches", "Loss", "Objective"]
 
@@ -143,21 +144,8 @@ class Objective:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode, and afterwards the modes as they were."""
-        with evaluation(self.model):
+        with evaluating(self.model):
             yield
-
-
-@contextlib.contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for all modules of a model, and afterwards the modes as they were."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def flat_gradient(value: Tensor, weights: Mapping[str, Tensor], *, create_graph: bool = False) -> Tensor:

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.ops import evaluating
 
 __all__ = [
     "Explainer",
     "classes",
-    "evaluating",
     "find_scores",
-    "forward_in_parts",
     "kind",
     "moved",
     "to_unit_range",
@@ -171,25 +170,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode, and afterwards each in the mode that it had."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-def forward_in_parts(run: Callable[[Tensor], Tensor], inputs: Tensor, rows: int) -> Tensor:
-    """What `run` gives for many inputs, some rows at a time, so that memory does not grow with their number."""
-    return torch.cat([run(part) for part in inputs.split(rows)])
 
 
 def kind(value: Any) -> str:

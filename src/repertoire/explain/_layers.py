@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 
 from repertoire.backbones import Backbone
 from repertoire.errors import ConfigError, UnknownName
+from repertoire.ops import as_maps, fits_image
 
-__all__ = ["Layer", "Where", "as_maps", "check_where", "choose_layers"]
+__all__ = ["Layer", "Where", "check_where", "choose_layers"]
 
 #: A module or its name, several of them, or None for the one that is found.
 Where = str | nn.Module | Sequence[str | nn.Module] | None
@@ -98,33 +98,6 @@ def choose_layers(model: nn.Module, layer: Where, inputs: Tensor, *, slopes: boo
     return [[found(_last_spatial(model, inputs, size, slopes))]]
 
 
-def as_maps(output: Tensor, size: tuple[int, int]) -> Tensor:
-    """The output of a layer of any network as maps `[N, K, h, w]`, where their proportions show what they are.
-
-    Maps have about the proportions of the images: `[N, h, w, K]`, as Swin has it, and tokens `[N, T, K]`, after up to
-    eight that stand for no place (class and register tokens), are brought into that form. What looks like none of them
-    is left as it is.
-    """
-    if output.ndim == 4:
-        last = not _like(output.shape[2:], size) and _like(output.shape[1:3], size)
-        return output.movedim(3, 1) if last else output
-    if output.ndim == 3:
-        # Exact proportions first: among few tokens there is more than one way to come near.
-        for within in (0.0, 2.0):
-            for extra in range(9):
-                tokens = output.shape[1] - extra
-                h = round(math.sqrt(max(tokens, 0) * size[0] / size[1]))
-                if h and tokens > 1 and tokens % h == 0 and _like((h, tokens // h), size, within):
-                    return output[:, extra:].transpose(1, 2).unflatten(2, (h, tokens // h))
-    return output
-
-
-def _like(shape: Sequence[int], size: tuple[int, int], within: float = 2.0) -> bool:
-    """Whether a map has the proportions of an image, up to what borders and strides take."""
-    h, w = shape
-    return abs(h - w * size[0] / size[1]) <= within + 1e-6 and h <= size[0] + 2 and w <= size[1] + 2
-
-
 def _backbone(model: nn.Module) -> Backbone | None:
     candidates = (model, getattr(model, "backbone", None))
     return next((candidate for candidate in candidates if isinstance(candidate, Backbone)), None)
@@ -157,7 +130,7 @@ def _last_spatial(model: nn.Module, inputs: Tensor, size: tuple[int, int], slope
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return None
         maps = as_maps(output, size)
-        if maps.ndim != 4 or maps.shape[2:].numel() < 2 or not _like(maps.shape[2:], size):
+        if maps.ndim != 4 or maps.shape[2:].numel() < 2 or not fits_image(maps.shape[2:], size):
             return None
         if slopes and not output.requires_grad:
             output = output.detach().requires_grad_()

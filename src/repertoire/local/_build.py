@@ -16,6 +16,7 @@ from repertoire.local._block import LocalBlock, LocalObjective, MethodObjective
 from repertoire.local._partition import Balance, check_unshared, head_apart, partition
 from repertoire.local._units import Chain, chain_of
 from repertoire.methods import Method
+from repertoire.ops import evaluating
 
 __all__ = ["Blocks", "build_blocks", "chain_outputs", "check_covered", "method_blocks"]
 
@@ -111,13 +112,9 @@ def chain_outputs(chain: Chain, example: Tensor) -> int:
         ConfigError: its output is not `[N, K]`.
     """
     tail = chain.tail
-    modes = [(m, m.training) for m in tail.modules()]
     last = chain.units[-1].shape
-    with torch.no_grad():
-        tail.eval()
+    with evaluating(tail), torch.no_grad():
         found = tail(torch.zeros(len(example), *last, device=example.device, dtype=example.dtype))
-    for module, mode in modes:
-        module.training = mode
     if found.dim() != 2:
         raise ConfigError(f"the network gives {list(found.shape)}; local learning needs class scores [N, K]")
     return int(found.shape[1])

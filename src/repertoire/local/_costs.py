@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from repertoire.local._units import Chain
+from repertoire.ops import keeping_modes
 
 __all__ = ["costs_of", "saved_bytes", "work_of"]
 
@@ -68,12 +69,8 @@ def _meta(module: nn.Module) -> dict[str, Tensor]:
 
 def _forward(module: nn.Module, entering: tuple[int, ...], batch: int, weights: dict[str, Tensor]) -> None:
     """A forward pass in training mode that computes nothing."""
-    modes = [(m, m.training) for m in module.modules()]
-    try:
+    with keeping_modes(module):
         functional_call(module.train(), weights, torch.empty(batch, *entering, device="meta"))
-    finally:
-        for m, mode in modes:
-            m.training = mode
 
 
 def saved_bytes(module: nn.Module, entering: tuple[int, ...], batch: int = 2) -> int:

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repertoire.errors import ConfigError
 from repertoire.local._units import Chain
+from repertoire.ops import evaluating
 
 __all__ = ["Exits"]
 
@@ -101,12 +102,10 @@ class Exits(nn.Module):
         return answers, left
 
     def _work(self) -> list[float]:
-        modes = [(module, module.training) for module in self.modules()]
         like = next(self.parameters())
         x = torch.zeros(1, *self.image, device=like.device, dtype=like.dtype)
         body, heads = [], []
-        self.eval()
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             for block, classifier in zip(self.blocks, self.classifiers, strict=True):
                 with FlopCounterMode(display=False) as counter:
                     x = block(x)
@@ -114,7 +113,5 @@ class Exits(nn.Module):
                 with FlopCounterMode(display=False) as counter:
                     classifier(x)
                 heads.append(counter.get_total_flops())
-        for module, mode in modes:
-            module.training = mode
         full = max(1, sum(body) + heads[-1])
         return [(sum(body[: i + 1]) + sum(heads[: i + 1])) / full for i in range(len(body))]

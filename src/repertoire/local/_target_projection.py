@@ -14,6 +14,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError, UnknownName
 from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site, pooled
 from repertoire.methods import Step
+from repertoire.ops import evaluating
 from repertoire.registry import register
 
 __all__ = ["ACTIVATIONS", "Distance", "Maps", "TargetProjection", "last_activation", "target_distance"]
@@ -76,14 +77,8 @@ def last_activation(module: nn.Module, x: Tensor) -> str:
         >>> last_activation(nn.Sequential(nn.Tanh(), nn.Linear(2, 3)), torch.zeros(1, 2))
         'none'
     """
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad(), _Watch() as watch:
-            module(x)
-    finally:
-        for m, mode in modes:
-            m.training = mode
+    with evaluating(module), torch.no_grad(), _Watch() as watch:
+        module(x)
     return watch.found
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from repertoire.backbones._cut import Uncuttable, cut, module_names
 from repertoire.errors import ConfigError
+from repertoire.ops import evaluating
 
 __all__ = ["traced_units"]
 
@@ -33,10 +34,8 @@ def traced_units(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module
             modules, or is not what its parts make of it.
     """
     kind = type(model).__name__
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             # Traced with another batch size than it is checked with: one that got baked in does not pass.
             images = torch.cat([example, example])[:3]
             blocks = cut(model, images[:2], "forward")
@@ -47,9 +46,6 @@ def traced_units(model: nn.Module, example: Tensor) -> list[tuple[str, nn.Module
             expected = model(images)
     except Uncuttable as error:
         raise ConfigError(f"{kind} cannot be cut into blocks: {error}") from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     scale = max(1.0, float(expected.abs().max()))
     if found.shape != expected.shape or not float((found - expected).abs().max()) <= TOLERANCE * scale:
         raise ConfigError(f"{kind} cannot be cut into blocks: cut, it computes something else")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from repertoire.backbones import Backbone
 from repertoire.errors import ConfigError
 from repertoire.methods import Classifier
+from repertoire.ops import as_maps, evaluating
 
-__all__ = ["Chain", "Unit", "as_maps", "chain_of"]
+__all__ = ["Chain", "Unit", "chain_of"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def chain_of(model: nn.Module, example: Tensor) -> Chain:
     Raises:
         ConfigError: the network cannot be cut; the message says where and why.
     """
-    maps: Callable[[Tensor], Tensor] = as_maps
+    size = (int(example.shape[-2]), int(example.shape[-1])) if example.dim() == 4 else None
+    maps: Callable[[Tensor], Tensor] = functools.partial(maps_of, size=size)
     tail: nn.Module
     if isinstance(model, Classifier | Backbone):
         backbone = model.backbone if isinstance(model, Classifier) else model
@@ -85,16 +88,11 @@ def chain_of(model: nn.Module, example: Tensor) -> Chain:
     return Chain(tuple(_shaped(merged, example)), tail, maps, tuple(example.shape[1:]))
 
 
-def as_maps(x: Tensor) -> Tensor:
-    """Activations as maps `[N, C, h, w]`: tokens `[N, T, C]` that fill a square become one, with or without a token
-    before them; vectors `[N, C]` and all else stay as they are."""
-    if x.dim() == 3:
-        for extra in (0, 1):
-            side = round(max(x.shape[1] - extra, 0) ** 0.5)
-            if side and side * side == x.shape[1] - extra:
-                return x[:, extra:].transpose(1, 2).unflatten(2, (side, side))
-        return x.transpose(1, 2)[..., None]
-    return x
+def maps_of(x: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Gives activations of images of a size as maps `[N, C, h, w]`, as :func:`repertoire.ops.as_maps` does; tokens that
+    do not fill an image become a column, and vectors `[N, C]` stay as they are."""
+    found = x if size is None else as_maps(x, size)
+    return found.transpose(1, 2)[..., None] if found.dim() == 3 else found
 
 
 class _Tail(nn.Module):
@@ -140,25 +138,17 @@ def _with_parameters(named: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.M
 
 def _shaped(named: list[tuple[str, nn.Module]], example: Tensor) -> Iterator[Unit]:
     """Runs the units on the example in eval mode, which changes nothing, and gives each its shapes."""
-    modes = [(module, module.training) for _, unit in named for module in unit.modules()]
     x = example
-    try:
-        with torch.no_grad():
-            for name, module in named:
-                module.eval()
-                entering = tuple(x.shape[1:])
-                try:
-                    x = module(x)
-                except Exception as error:
-                    reason = str(error).strip().split("\n", 1)[0]
-                    raise ConfigError(
-                        f"the network cannot take {list(example.shape)}: {name} fails ({reason})"
-                    ) from None
-                if not isinstance(x, Tensor):
-                    raise ConfigError(
-                        f"the network cannot be cut after {name}: it gives a {type(x).__name__}, not one tensor"
-                    )
-                yield Unit(name, module, tuple(x.shape[1:]), entering)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(*(module for _, module in named)), torch.no_grad():
+        for name, module in named:
+            entering = tuple(x.shape[1:])
+            try:
+                x = module(x)
+            except Exception as error:
+                reason = str(error).strip().split("\n", 1)[0]
+                raise ConfigError(f"the network cannot take {list(example.shape)}: {name} fails ({reason})") from None
+            if not isinstance(x, Tensor):
+                raise ConfigError(
+                    f"the network cannot be cut after {name}: it gives a {type(x).__name__}, not one tensor"
+                )
+            yield Unit(name, module, tuple(x.shape[1:]), entering)

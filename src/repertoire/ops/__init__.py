@@ -6,6 +6,8 @@ from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pa
 from repertoire.ops._hardest import Hardest, pair_hardest
 from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
+from repertoire.ops._maps import as_maps, fits_image
+from repertoire.ops._modes import evaluating, keeping_modes
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import of_all_ranks
@@ -26,10 +28,14 @@ __all__ = [
     "Similarity",
     "Which",
     "Whitening",
+    "as_maps",
     "class_index",
     "class_sums",
     "covariance",
     "cross_square",
+    "evaluating",
+    "fits_image",
+    "keeping_modes",
     "kmeans",
     "linear_cross_entropy",
     "newton_whiten",

@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from repertoire.data import ImageSet, Loader
 from repertoire.methods import Classifier
+from repertoire.ops import evaluating
 
 __all__ = ["Outputs", "calibration", "exit_table", "outputs", "score", "wilson"]
 
@@ -42,17 +43,12 @@ def outputs(
     model: Classifier, images: ImageSet, *, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Outputs:
     """Runs a classifier over a set in evaluation mode, and leaves its mode as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     logits, embeddings = [], []
-    try:
+    with evaluating(model):
         for batch in Loader(images, batch_size, shuffle=False, device=device).epoch(0):
             features, scores = model.embed_and_score(batch.images)
             embeddings.append(features.float().cpu())
             logits.append(scores.float().cpu())
-    finally:
-        for module, training in modes:
-            module.training = training
     return Outputs(torch.cat(logits).numpy(), torch.cat(embeddings).numpy(), np.asarray(images.labels))
 
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
+from repertoire.ops import evaluating
 
 __all__ = ["refresh_batchnorm"]
 
@@ -67,24 +68,20 @@ def _images(batch: Tensor | Batch | tuple[Tensor, ...]) -> Tensor:
 @contextmanager
 def _measuring(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Only the normalisations in training mode, with statistics that start from nothing and average all batches."""
-    training = [module for module in model.modules() if module.training]
     momenta = [norm.momentum for norm in norms]
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)} for norm in norms]
     try:
-        model.eval()
-        for norm in norms:
-            norm.training = True
-            norm.momentum = None  # a mean over all batches instead of a moving one
-            norm.reset_running_stats()
-        yield
+        with evaluating(model):
+            for norm in norms:
+                norm.training = True
+                norm.momentum = None  # a mean over all batches instead of a moving one
+                norm.reset_running_stats()
+            yield
     except BaseException:
         for norm, buffers in zip(norms, before, strict=True):
             for name, buffer in buffers.items():
                 getattr(norm, name).copy_(buffer)
         raise
     finally:
-        model.eval()
-        for module in training:
-            module.training = True
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

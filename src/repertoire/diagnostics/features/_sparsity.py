@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from repertoire.errors import ConfigError
+from repertoire.ops import evaluating
 
 __all__ = ["LayerSparsity", "activation_sparsity"]
 
@@ -102,24 +103,21 @@ def activation_sparsity(model: nn.Module, batches: Iterable[Tensor] | Tensor) ->
         [LayerSparsity(name='1', kind='relu', active=0.25, units=2, dead=0.5)]
     """
     watch = _Watch()
-    modes = [(module, module.training) for module in model.modules()]
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(_entering(watch, name or "model")))
         handles.append(module.register_forward_hook(_leaving(watch), always_call=True))
-    model.eval()
     seen = 0
     try:
-        for batch in [batches] if isinstance(batches, Tensor) else batches:
-            seen += 1
-            watch.calls.clear()
-            with watch:
-                model(batch)
+        with evaluating(model):
+            for batch in [batches] if isinstance(batches, Tensor) else batches:
+                seen += 1
+                watch.calls.clear()
+                with watch:
+                    model(batch)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     if not seen:
         raise ConfigError("batches must hold at least one batch of inputs, found none")
     return [

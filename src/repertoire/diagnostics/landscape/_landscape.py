@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from repertoire.diagnostics._objective import Batches, Loss, Objective, evaluation, finite_loss
+from repertoire.diagnostics._objective import Batches, Loss, Objective, finite_loss
 from repertoire.diagnostics.landscape._directions import Direction, check_directions, random_directions
 from repertoire.errors import ConfigError, UnknownName
+from repertoire.ops import evaluating
 
 __all__ = ["Landscape", "loss_landscape"]
 
@@ -243,7 +244,7 @@ def _vmapped(
 ) -> tuple[list[float], int]:
     totals = [0.0] * len(points)
     samples = 0
-    with evaluation(objective.model), torch.no_grad():
+    with evaluating(objective.model), torch.no_grad():
         for batch, size in objective:
             values = torch.vmap(lambda weights, batch=batch: objective.value(weights, batch))
             for first in range(0, len(points), together):

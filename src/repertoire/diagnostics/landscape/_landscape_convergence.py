@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.diagnostics._objective import Loss, evaluation, finite
+from repertoire.diagnostics._objective import Loss, finite
 from repertoire.diagnostics.landscape._directions import trainable
 from repertoire.errors import ConfigError, DataError, ShapeError
+from repertoire.ops import evaluating
 
 __all__ = ["LandscapeConvergence", "landscape_convergence"]
 
@@ -110,7 +111,7 @@ def landscape_convergence(
     change = torch.zeros(len(sizes), dtype=torch.float64)
     spread = 0.0
     count = points if sigma > 0 else 1
-    with evaluation(model):
+    with evaluating(model):
         for _ in range(count):
             moved = {
                 name: weight + sigma * torch.randn(weight.shape, generator=generator).to(weight)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from repertoire.errors import ConfigError
 from repertoire.explain._explainer import classes
+from repertoire.explain._frozen import frozen
 
 __all__ = ["Added", "Kept", "Passes", "Scaled", "Surroundings", "blocks", "per_part", "spread"]
 
@@ -174,7 +174,7 @@ class Passes:
         """
         if self.targets is None:
             _ = self.chosen  # the predicted class is that of the input, not of the points
-        with _frozen(self.model), torch.enable_grad():
+        with frozen(self.model), torch.enable_grad():
             # The graph begins at a sum with zero, not at the points: the model may overwrite them, and needs no copy.
             x = points.flatten(0, 1).detach().add_(points.new_zeros(()).requires_grad_())
             start = get_gradient_edge(x)
@@ -206,16 +206,3 @@ class Passes:
         chosen = self.chosen[:, images]
         each = chosen[:, None].expand(-1, points.shape[0], -1).flatten(1)
         return scores.T.gather(0, each).unflatten(1, points.shape[:2])
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No gradient in the weights for a while, so that what only theirs needs (inputs of linear layers) is not kept."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.is_leaf]
-    try:
-        for parameter in learning:
-            parameter.requires_grad = False
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad = True

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.explain._explainer import evaluating
 from repertoire.explain._frozen import frozen
+from repertoire.ops import evaluating
 
 __all__ = ["Basis", "interaction_edges", "local_interaction_basis"]
 

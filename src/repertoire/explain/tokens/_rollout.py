@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from repertoire.errors import ConfigError
 from repertoire.explain._explainer import Explainer, classes
-from repertoire.explain._layers import as_maps
+from repertoire.ops import as_maps
 from repertoire.registry import register
 
 __all__ = ["AttentionRollout"]
