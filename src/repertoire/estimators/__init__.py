@@ -7,6 +7,7 @@ stage. All are scikit-learn estimators, so that they go into its pipelines and s
 from repertoire.estimators._centroid import NearestCentroid
 from repertoire.estimators._embedding import FrozenEmbeddingClassifier
 from repertoire.estimators._episodes import EpisodeScores, episodes, evaluate_episodes
+from repertoire.estimators._saved import FeatureEstimator, load_estimator, save_estimator
 from repertoire.estimators.boosted import (
     BoostedNetworkClassifier,
     BoostedNetworkRegressor,
@@ -18,10 +19,13 @@ __all__ = [
     "BoostedNetworkClassifier",
     "BoostedNetworkRegressor",
     "EpisodeScores",
+    "FeatureEstimator",
     "FrozenEmbeddingClassifier",
     "GrowNetClassifier",
     "GrowNetRegressor",
     "NearestCentroid",
     "episodes",
     "evaluate_episodes",
+    "load_estimator",
+    "save_estimator",
 ]

@@ -6,19 +6,20 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from repertoire.estimators._saved import FeatureEstimator
 from repertoire.registry import register
 
 __all__ = ["NearestCentroid"]
 
 
 @register("feature-estimators", "nearest-centroid")
-class NearestCentroid(ClassifierMixin, BaseEstimator):
+class NearestCentroid(ClassifierMixin, FeatureEstimator):
     r"""Nearest class mean: what prototypical networks do with a support set.
 
     Snell, Swersky and Zemel, *Prototypical Networks for Few-shot Learning* (2017). With :math:`c_k` the mean of the

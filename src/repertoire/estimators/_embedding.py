@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.special import expit, softmax
+from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from repertoire.estimators._saved import FeatureEstimator
 from repertoire.registry import register
 
 __all__ = ["FrozenEmbeddingClassifier"]
 
 
 @register("feature-estimators", "frozen-embedding", paper="rfs")
-class FrozenEmbeddingClassifier(ClassifierMixin, BaseEstimator):
+class FrozenEmbeddingClassifier(ClassifierMixin, FeatureEstimator):
     r"""Logistic regression on the L2-normalised features of a frozen network.
 
     Tian et al., *Rethinking Few-Shot Image Classification: a Good Embedding Is All You Need?* (2020). With
@@ -59,25 +61,25 @@ class FrozenEmbeddingClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> Self:
         """Fits to features float `[N, d]` with labels `[N]` of any kind."""
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
-        self._regression = LogisticRegression(C=self.C, max_iter=self.max_iter).fit(self._scaled(X), y)
+        regression = LogisticRegression(C=self.C, max_iter=self.max_iter).fit(self._scaled(X), y)
         for name in ("classes_", "coef_", "intercept_", "n_iter_"):
-            setattr(self, name, getattr(self._regression, name))
+            setattr(self, name, getattr(regression, name))
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits `[N, K]`, or `[N]` for two classes."""
-        X = self._checked(X)
-        return self._regression.decision_function(X)
+        logits = self._checked(X) @ self.coef_.T + self.intercept_
+        return logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities `[N, K]`, classes in the order of `classes_`."""
-        X = self._checked(X)
-        return self._regression.predict_proba(X)
+        logits = self.decision_function(X)
+        return expit(np.stack([-logits, logits], axis=1)) if logits.ndim == 1 else softmax(logits, axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each row, `[N]`."""
-        X = self._checked(X)
-        return self._regression.predict(X)
+        logits = self.decision_function(X)
+        return self.classes_[(logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(1)]
 
     def _checked(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
+from repertoire.estimators._saved import FeatureEstimator
 from repertoire.estimators.boosted._objectives import Logistic, Objective, Softmax, Squared
 
 __all__ = ["Boosted", "BoostedClassifier", "BoostedRegressor", "require"]
@@ -29,7 +30,7 @@ def require(estimator: BaseEstimator, name: str, condition: bool, expected: str)
         raise ConfigError(f"{name} is {getattr(estimator, name)!r}; expected {expected}")
 
 
-class Boosted(BaseEstimator):
+class Boosted(FeatureEstimator):
     """An estimator that adds one piece of a network at a time.
 
     A subclass has `_check_options`, `_grow`, which sets `n_stages_`, and `_staged`. Scores are float64.

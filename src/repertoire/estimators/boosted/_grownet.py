@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,23 @@ class _GrowNet(Boosted):
             module.rates.mul_(spread)
             module.constant.mul_(spread).add_(mean)
         return module.float().requires_grad_(False).eval()
+
+    def fitted_state(self) -> dict[str, Any]:
+        state = super().fitted_state()
+        module = state.pop("module_")
+        return state | {f"module_.{name}": value for name, value in module.state_dict().items()}
+
+    def restore(self, state: Mapping[str, Any]) -> Self:
+        of_module = {n.removeprefix("module_."): v for n, v in state.items() if n.startswith("module_.")}
+        super().restore({name: value for name, value in state.items() if not name.startswith("module_.")})
+        mean, scale, constant, rates = (of_module[name] for name in ("mean", "scale", "constant", "rates"))
+        net = _GrowNetModule(mean, scale, constant, rates, self.propagate)
+        for number in range(self.n_stages_):
+            inputs = len(mean) + (self.hidden if number and self.propagate else 0)
+            net.learners.append(_Learner(inputs, self.hidden, len(constant)).to(mean))
+        net.load_state_dict(of_module)
+        self.module_ = net.requires_grad_(False).eval()
+        return self
 
     def _check_options(self) -> None:
         for name in ("n_stages", "hidden", "epochs", "batch_size"):
