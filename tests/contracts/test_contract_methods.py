@@ -50,8 +50,8 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 def batch_for(method: Method, count: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(1)
-    views = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(method.views))
-    masks = tuple((view > 0.5)[:, 0].float() for view in views) if method.needs_masks else ()
+    views = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(method.needs.view_count))
+    masks = {"mask": tuple((view > 0.5)[:, 0].float() for view in views)} if "mask" in method.needs.fields else {}
     return Batch(views, torch.arange(count) % 3, torch.arange(count), masks)
 
 

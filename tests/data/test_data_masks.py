@@ -30,36 +30,36 @@ MOVING = ["none", "shift:pixels=3", "crop-flip", "resized-crop:scale=(0.3,1.0)"]
 @pytest.mark.parametrize("spec", MOVING)
 def test_a_mask_moves_as_its_image_does(spec: str, views: int, prefetch: bool):
     options = {"augmentation": registry.build("augmentations", spec), "views": views, "seed": 3, "prefetch": prefetch}
-    with_masks = list(Loader(image_set(), 8, masks=True, **options).epoch(1))
+    with_masks = list(Loader(image_set(), 8, fields=("mask",), **options).epoch(1))
     without = list(Loader(image_set(), 8, **options).epoch(1))
     assert len(with_masks) == len(without) == 3
     for batch, plain in zip(with_masks, without, strict=True):
-        assert len(batch.masks) == views
-        assert plain.masks == ()
-        for view, mask, other in zip(batch.views, batch.masks, plain.views, strict=True):
+        assert len(batch.fields["mask"]) == views
+        assert "mask" not in plain.fields
+        for view, mask, other in zip(batch.views, batch.fields["mask"], plain.views, strict=True):
             torch.testing.assert_close(mask, view[:, 0])
             assert torch.equal(view, other)
         if views == 2 and spec != "none":
-            assert not torch.equal(*batch.masks)
+            assert not torch.equal(*batch.fields["mask"])
 
 
 def test_of_colours_and_blur_a_mask_sees_nothing():
     augmentation = registry.build("augmentations", "simclr:strength=0,blur=0,grey=0")
-    (batch,) = Loader(image_set(), 20, augmentation=augmentation, masks=True).epoch(0)
-    torch.testing.assert_close(batch.masks[0], batch.images[:, 0], rtol=1e-4, atol=1e-4)
+    (batch,) = Loader(image_set(), 20, augmentation=augmentation, fields=("mask",)).epoch(0)
+    torch.testing.assert_close(batch.fields["mask"][0], batch.images[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_masks_of_a_subset_and_in_pieces():
     images = image_set().subset([3, 8, 11, 5])
-    (batch,) = Loader(images, 4, masks=True, shuffle=False).epoch(0)
-    np.testing.assert_array_equal(batch.masks[0].numpy(), image_set().masks[[3, 8, 11, 5]])
+    (batch,) = Loader(images, 4, fields=("mask",), shuffle=False).epoch(0)
+    np.testing.assert_array_equal(batch.fields["mask"][0].numpy(), image_set().masks[[3, 8, 11, 5]])
     pieces = list(batch.split(2))
-    assert torch.equal(torch.cat([piece.masks[0] for piece in pieces]), batch.masks[0])
-    assert all(piece.masks == () for piece in Batch(batch.views, batch.targets, batch.index).split(2))
+    assert torch.equal(torch.cat([piece.fields["mask"][0] for piece in pieces]), batch.fields["mask"][0])
+    assert all(not piece.fields for piece in Batch(batch.views, batch.targets, batch.index).split(2))
 
 
 def test_what_has_no_masks_or_cannot_move_them_is_refused():
     with pytest.raises(DataError, match="no object masks"):
-        Loader(replace(image_set(), masks=None), 8, masks=True)
+        Loader(replace(image_set(), masks=None), 8, fields=("mask",))
     with pytest.raises(ConfigError, match="how it moves masks"):
-        Loader(image_set(), 8, masks=True, augmentation=registry.build("augmentations", "strong"))
+        Loader(image_set(), 8, fields=("mask",), augmentation=registry.build("augmentations", "strong"))

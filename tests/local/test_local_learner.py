@@ -381,7 +381,7 @@ def test_labels_outside_the_head_are_refused_by_the_rule():
         rule.setup(method, sgd, example=x)
         before = copy.deepcopy(method.state_dict())
         with pytest.raises(ShapeError, match=r"labels must be (0|-1) to 2, for the network's 3 outputs"):
-            rule.step(method, Batch((x,) * method.views, labels, torch.arange(12)))
+            rule.step(method, Batch((x,) * method.needs.view_count, labels, torch.arange(12)))
         for name, value in method.state_dict().items():
             assert torch.equal(value, before[name])
 

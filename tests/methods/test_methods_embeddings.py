@@ -37,7 +37,7 @@ class Recorder(losses.EmbeddingLoss):
 def test_dropout_makes_the_views():
     loss = Recorder()
     method = DropoutViews(classifier(), loss, rates=(0.0, 0.5, 0.5), dimensions=6)
-    assert method.views == 1
+    assert method.needs.view_count == 1
     batch = batch_of(1, [0, 1, 2])
     method.step(batch)
     assert loss.embeddings.shape == (9, 6)

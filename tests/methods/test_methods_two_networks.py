@@ -33,7 +33,7 @@ def train(method: Method, seeds: range) -> list[float]:
     method.train()
     rule = Backprop()
     rule.setup(method, lambda module: torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1))
-    return [float(rule.step(method, batch_of(seed, views=method.views))["loss"]) for seed in seeds]
+    return [float(rule.step(method, batch_of(seed, views=method.needs.view_count))["loss"]) for seed in seeds]
 
 
 MADE = {
@@ -66,7 +66,7 @@ def test_a_rehearsal_leaves_no_trace(name):
     method = MADE[name]().eval()
     before = copy.deepcopy(method.state_dict())
     with torch.no_grad():
-        method.step(batch_of(views=method.views))
+        method.step(batch_of(views=method.needs.view_count))
     for name, value in method.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(getattr(method, kept, None) is None for kept in ("_keys", "_mean"))

@@ -15,25 +15,29 @@ from repertoire.data._files import decode_files, read_images
 from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._hf import hf
 from repertoire.data._load import load
-from repertoire.data._loader import Loader, step_seed
+from repertoire.data._loader import Loader, StreamSource, step_seed
 from repertoire.data._npz import npz
 from repertoire.data._shapes import shapes
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
-from repertoire.data._types import Batch, ImageSet, Splits
+from repertoire.data._types import Batch, FeatureSet, ImageSet, Kind, Samples, Splits, kind_of
 from repertoire.data._walk import find_images
 
 __all__ = [
     "Batch",
     "CropFlip",
+    "FeatureSet",
     "ImageSet",
+    "Kind",
     "Loader",
     "NoAugmentation",
     "ResizedCrop",
+    "Samples",
     "Shift",
     "SimCLRAugmentation",
     "SourceRequest",
     "Splits",
+    "StreamSource",
     "StrongAugmentation",
     "cache_directory",
     "decode_files",
@@ -41,6 +45,7 @@ __all__ = [
     "find_images",
     "folder",
     "hf",
+    "kind_of",
     "load",
     "load_folder_set",
     "make_splits",

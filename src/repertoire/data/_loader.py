@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repertoire.data._augment import move_masks, plain
-from repertoire.data._types import Batch, ImageSet
+from repertoire.data._types import Batch, Samples
 from repertoire.errors import ConfigError, DataError
 
-__all__ = ["Loader", "step_seed"]
+__all__ = ["Loader", "StreamSource", "step_seed"]
+
+Transform = Callable[[Tensor], Tensor]
+Views = int | Mapping[str, Transform | None]
+"""How many augmented views, or named ones with the augmentation of each (None for that of the run)."""
 
 _ORDER = 2**64 - 1
 """Takes the place of a step where the order of an epoch is drawn; no epoch has as many steps."""
@@ -38,8 +43,93 @@ def step_seed(seed: int, epoch: int, step: int, rank: int = 0) -> int:
     return int.from_bytes(digest, "little")
 
 
+@dataclass(frozen=True)
+class StreamSource:
+    """A further stream of samples beside the main one.
+
+    Attributes:
+        samples: what to draw from.
+        batch_size: samples a step, over all ranks together.
+        augmentation: as for `Loader`.
+        views: as for `Loader`.
+    """
+
+    samples: Samples
+    batch_size: int
+    augmentation: Transform | None = None
+    views: Views = 1
+
+
+@dataclass
+class _Reader:
+    """One set of samples, read and augmented: what the main stream and the others share."""
+
+    samples: Samples
+    augmentation: Transform | None
+    views: Views
+    fields: Sequence[str] = ()
+    transforms: tuple[Transform, ...] = field(init=False)
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        natural: Transform = plain if self.samples.inputs([0]).dtype == np.uint8 else _as_float
+        main = natural if self.augmentation is None else self.augmentation
+        if isinstance(self.views, int):
+            if self.views < 1:
+                raise ConfigError(f"views must be at least 1, found {self.views}")
+            self.transforms, self.names = (main,) * self.views, ()
+        else:
+            if not self.views:
+                raise ConfigError("views names no view: give at least one")
+            self.transforms = tuple(main if each is None else each for each in self.views.values())
+            self.names = tuple(self.views)
+        for name in self.fields:
+            if name == "mask":
+                masks = getattr(self.samples, "object_masks", None)
+                if masks is None:
+                    raise DataError(f"{self.samples.noun}s have no object masks")
+                for transform in self.transforms:
+                    move_masks(transform, torch.from_numpy(masks([0])))
+            elif name not in self.samples.factors:
+                known = ", ".join(sorted(self.samples.factors)) or "none"
+                raise DataError(f"the data has no field {name!r}; its fields are: {known}")
+
+    def read(self, index: np.ndarray, pin: bool) -> list[Tensor]:
+        """Inputs, targets, positions and fields of some samples, in the memory of the host."""
+        arrays = [self.samples.inputs(index), self._targets(index), np.ascontiguousarray(index)]
+        for name in self.fields:
+            masks = self.samples.object_masks(index) if name == "mask" else None  # type: ignore[attr-defined]
+            arrays.append(np.ascontiguousarray(self.samples.factors[name][index]) if masks is None else masks)
+        tensors = [torch.from_numpy(array) for array in arrays]
+        return [tensor.pin_memory() for tensor in tensors] if pin else tensors
+
+    def _targets(self, index: np.ndarray) -> np.ndarray:
+        labels = self.samples.labels[index]
+        # 255, which says that nobody knows, becomes -1.
+        return labels.astype(np.int8).astype(np.float32) if labels.dtype == np.uint8 else np.ascontiguousarray(labels)
+
+    def batch(self, read: list[Tensor], device: torch.device) -> Batch:
+        """The batch, augmented from torch's random state."""
+        inputs, targets, index, *values = (tensor.to(device, non_blocking=True) for tensor in read)
+        fields: dict[str, Tensor | tuple[Tensor, ...]] = dict(zip(self.fields, values, strict=True))
+        mask = fields.get("mask")
+        moved, views = [], []
+        for transform in self.transforms:
+            if isinstance(mask, Tensor):
+                moved.append(move_masks(transform, mask))
+            views.append(transform(inputs))
+        if moved:
+            fields["mask"] = tuple(moved)
+        return Batch(tuple(views), targets, index, fields, names=self.names)
+
+
+def _as_float(stored: Tensor) -> Tensor:
+    """Vectors of features as a network takes them."""
+    return stored.float()
+
+
 class Loader:
-    """Batches of an image set, epoch by epoch, augmented on the device.
+    """Batches of a set of samples, epoch by epoch, augmented on the device.
 
     Nothing random is carried from one batch to the next. The order of an epoch is a function of the seed and the
     epoch's number, and before each training batch torch's random state is set to `step_seed(seed, epoch, step, rank)`,
@@ -52,13 +142,19 @@ class Loader:
     some rank would get fewer than two images of it, which batch normalisation cannot use; and `balanced` draws with
     replacement.
 
+    Further streams (unlabelled images, say) are drawn beside the main one, each from a sequence of its own that is a
+    function of seed, stream, epoch and step: endless passes over its set, each in a new order. A stream changes neither
+    the main one nor the others.
+
     Args:
-        images: what to read.
-        batch_size: images per step over all ranks together.
-        augmentation: maps uint8 `[N, H, W, C]` to float `[N, C, H, W]`; None for `plain`.
-        views: how many augmentations of each image a batch holds.
-        masks: whether a batch holds the masks of the objects too, moved as the images are; asking for them changes
-            neither images nor order.
+        samples: what to read: images or features.
+        batch_size: samples per step over all ranks together.
+        augmentation: maps uint8 `[N, H, W, C]` to float `[N, C, H, W]`, or float `[N, d]` to the same; None for the
+            samples as they are.
+        views: how many augmentations of each sample a batch holds, or their names with the augmentation of each.
+        fields: further values that a batch holds: "mask" for the masks of objects, moved as the images are, or the name
+            of a factor. Asking for them changes neither images nor order.
+        streams: further streams by name.
         seed: decides order and augmentation, in [0, 2**64).
         device: where batches are made.
         shuffle: a new order each epoch; False for the order of the set.
@@ -82,12 +178,13 @@ class Loader:
 
     def __init__(
         self,
-        images: ImageSet,
+        samples: Samples,
         batch_size: int,
         *,
-        augmentation: nn.Module | None = None,
-        views: int = 1,
-        masks: bool = False,
+        augmentation: nn.Module | Transform | None = None,
+        views: Views = 1,
+        fields: Sequence[str] = (),
+        streams: Mapping[str, StreamSource] | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
         shuffle: bool = True,
@@ -97,21 +194,26 @@ class Loader:
         world_size: int = 1,
         prefetch: bool | None = None,
     ) -> None:
-        if views < 1:
-            raise ConfigError(f"views must be at least 1, found {views}")
         if not 0 <= seed < 2**64:
             raise ConfigError(f"seed must be in [0, 2**64), found {seed}")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank must be in [0, world_size), found rank {rank} and world_size {world_size}")
-        if batch_size < world_size:
-            raise ConfigError(f"batch_size must be at least 1 for each of {world_size} processes, found {batch_size}")
         if balanced and not shuffle:
             raise ConfigError("balanced draws at random, so it needs shuffle=True")
-        self.images = images
+        if balanced and samples.kind != "classes":
+            raise ConfigError("balanced draws classes equally often, and these samples have no class each")
+        if not len(samples):
+            raise DataError(f"there is no {samples.noun} to load")
+        sources = dict(streams or {})
+        for name, source in sources.items():
+            if not len(source.samples):
+                raise DataError(f"the stream {name!r} is empty")
+        for name, size in (("batch_size", batch_size), *((f"{n}'s batch", s.batch_size) for n, s in sources.items())):
+            if size < world_size:
+                raise ConfigError(f"{name} must be at least 1 for each of {world_size} processes, found {size}")
+        self.samples = samples
         self.batch_size = batch_size
-        self.augmentation: Callable[[Tensor], Tensor] = plain if augmentation is None else augmentation
-        self.views = views
-        self.masks = masks
+        self.sources = sources
         self.seed = seed
         self.device = torch.device(device)
         self.shuffle = shuffle
@@ -120,19 +222,21 @@ class Loader:
         self.prefetch = self.device.type != "cpu" if prefetch is None else prefetch
         # Evaluation in the middle of training must not change what training draws next.
         self._seeds = shuffle or augmentation is not None
-        self._by_class = np.argsort(images.labels, kind="stable")[np.count_nonzero(images.labels < 0) :]
-        self._length = len(self._by_class) if balanced else len(images)
+        if balanced:
+            self._by_class = np.argsort(samples.labels, kind="stable")[np.count_nonzero(samples.labels < 0) :]
+        self._length = len(self._by_class) if balanced else len(samples)
         if self._length == 0:
-            raise DataError("there is no labelled image to balance" if balanced else "there is no image to load")
-        if masks:
-            move_masks(self.augmentation, torch.from_numpy(images.object_masks([0])))
+            raise DataError(f"there is no labelled {samples.noun} to balance")
+        self._main = _Reader(samples, augmentation, views, fields)
+        self._others = {name: _Reader(s.samples, s.augmentation, s.views) for name, s in sources.items()}
         self._steps = self._count_steps(drop_last)
         if self._steps == 0:
             raise DataError(
-                f"{self._length} images give no batch: with batch_size {batch_size} over {world_size} "
+                f"{self._length} {samples.noun}s give no batch: with batch_size {batch_size} over {world_size} "
                 f"{'process' if world_size == 1 else 'processes'}, "
-                + ("drop_last leaves them all out" if drop_last else "each process needs at least two images")
+                + ("drop_last leaves them all out" if drop_last else f"each process needs at least two {samples.noun}s")
             )
+        self._laps: dict[str, tuple[int, np.ndarray]] = {}
 
     def _count_steps(self, drop_last: bool) -> int:
         full, rest = divmod(self._length, self.batch_size)
@@ -165,17 +269,19 @@ class Loader:
 
     def _batches(self, number: int, start: int) -> Iterator[Batch]:
         order = self._order(number)
-        for step, read in enumerate(self._read(order, start), start=start):
+        for step, (read, others) in enumerate(self._read(order, number, start), start=start):
             if not len(read[0]):
                 continue
-            pixels, targets, index, *masks = (tensor.to(self.device, non_blocking=True) for tensor in read)
+            streams = {}
+            for name, tensors in others.items():
+                torch.manual_seed(_stream_seed(step_seed(self.seed, number, step, self.rank), name))
+                streams[name] = self._others[name].batch(tensors, self.device)
+            # The main stream last: what the step draws goes on from its random state, whatever streams there are.
             if self._seeds:
                 torch.manual_seed(step_seed(self.seed, number, step, self.rank))
-            moved, views = [], []
-            for _ in range(self.views):
-                moved += [move_masks(self.augmentation, mask) for mask in masks]
-                views.append(self.augmentation(pixels))
-            yield Batch(tuple(views), targets, index, tuple(moved))
+            batch = self._main.batch(read, self.device)
+            batch.streams = streams
+            yield batch
 
     def _order(self, number: int) -> np.ndarray:
         """Positions in the set in the order in which the epoch takes them."""
@@ -184,22 +290,41 @@ class Loader:
         generator = np.random.Generator(np.random.Philox(step_seed(self.seed, number, _ORDER)))
         if not self.balanced:
             return generator.permutation(self._length)
-        counts = self.images.counts()
+        counts = self.samples.counts()
         present = np.flatnonzero(counts)
         classes = present[generator.permutation(self._length) % len(present)]
         first = np.cumsum(counts) - counts
         return self._by_class[first[classes] + generator.integers(0, counts[classes])]
 
-    def _read(self, order: np.ndarray, start: int) -> Iterator[list[Tensor]]:
-        """Pixels, labels, positions and perhaps masks of this rank's share of each batch, in the memory of the host."""
+    def _drawn(self, name: str, number: int, step: int) -> np.ndarray:
+        """Positions that a stream takes in a step: the next ones of its endless passes, of which each rank has its
+        share."""
+        source = self.sources[name]
+        count = len(source.samples)
+        first = (number * self._steps + step) * source.batch_size
+        index = np.empty(source.batch_size, dtype=np.int64)
+        for lap in range(first // count, (first + source.batch_size - 1) // count + 1):
+            begin, end = max(first, lap * count), min(first + source.batch_size, (lap + 1) * count)
+            index[begin - first : end - first] = self._lap(name, lap, count)[begin - lap * count : end - lap * count]
+        return index[self.rank :: self.world_size]
 
-        def share(step: int) -> list[Tensor]:
+    def _lap(self, name: str, lap: int, count: int) -> np.ndarray:
+        """The order of one pass over a stream; the newest one is kept."""
+        held = self._laps.get(name)
+        if held is None or held[0] != lap:
+            seed = _stream_seed(step_seed(self.seed, lap, _ORDER), name)
+            held = (lap, np.random.Generator(np.random.Philox(seed)).permutation(count))
+            self._laps[name] = held
+        return held[1]
+
+    def _read(self, order: np.ndarray, number: int, start: int) -> Iterator[tuple[list[Tensor], dict[str, list[Tensor]]]]:
+        """What this rank reads of each batch, of the main stream and of the others, in the memory of the host."""
+        pin = self.device.type == "cuda"
+
+        def share(step: int) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
             index = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world_size]
-            arrays = [self.images.pixels(index), self.images.labels[index], np.ascontiguousarray(index)]
-            if self.masks:
-                arrays.append(self.images.object_masks(index))
-            tensors = [torch.from_numpy(array) for array in arrays]
-            return [tensor.pin_memory() for tensor in tensors] if self.device.type == "cuda" else tensors
+            others = {name: reader.read(self._drawn(name, number, step), pin) for name, reader in self._others.items()}
+            return self._main.read(index, pin), others
 
         steps = range(start, self._steps)
         if not self.prefetch:
@@ -214,3 +339,9 @@ class Loader:
                 if step + 1 < self._steps:
                     ahead.append(pool.submit(share, step + 1))
                 yield ready
+
+
+def _stream_seed(seed: int, name: str) -> int:
+    """A seed for a stream, apart from those of the main one and of all others."""
+    digest = hashlib.blake2b(struct.pack("<Q", seed) + name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -1,92 +1,120 @@
-"""What data looks like to everything else: image sets, splits and batches."""
+"""What data looks like to everything else: sets of samples, splits and batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from repertoire.errors import DataError, Unreadable
 
-__all__ = ["Batch", "ImageSet", "Splits"]
+__all__ = ["Batch", "FeatureSet", "ImageSet", "Index", "Kind", "Samples", "Splits", "kind_of"]
+
+Kind = Literal["classes", "labels", "number", "votes"]
+"""What targets are: one class a sample, several labels, one or more numbers, or the answers of several annotators."""
+
+Index = np.ndarray | Sequence[int] | slice
+S = TypeVar("S", bound="Samples")
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Decoded images with labels; the images are usually a memory map, so holding one costs nothing.
+@dataclass(frozen=True, repr=False)
+class Samples:
+    """What every set of samples has: targets, names, content keys and further variables. The inputs are a subclass's.
 
     Attributes:
-        images: uint8 `[N, H, W, C]`, C being 1 (grey) or 3 (RGB).
-        labels: int64 `[N]`, an index into `classes`; -1 where there is no label.
-        names: what to call each image in a report: a path relative to the data's root, or a number. `[N]`.
-        classes: class names, sorted where they come from a folder.
-        keys: uint64 `[N]`, a hash of each image's content (the file's bytes, or the pixels). Splits are drawn by
-            it, so they depend neither on the order of files nor on their names, and copies of an image stay together.
-        masks: bool `[N, H, W]`, the pixels of the labelled object, where the source knows them.
-        factors: further variables by name, each `[N, ...]` (the background of `shapes`, say).
+        labels: the targets; their dtype and shape say what they are (`kind`):
+
+            - int64 `[N]`: an index into `classes`, -1 where there is none ("classes");
+            - uint8 `[N, K]`: 1 where label k holds, 0 where not, 255 where nobody knows ("labels");
+            - float32 `[N, k]`: numbers, NaN where there is none ("number");
+            - int64 `[N, A]`: the class that each of A annotators gave, -1 for none ("votes").
+        names: what to call each sample in a report: a path relative to the data's root, or a number. `[N]`.
+        classes: names of the classes, of the labels, or of the numbers.
+        keys: uint64 `[N]`, a hash of each sample's content. Splits are drawn by it, so they depend neither on the order
+            of files nor on their names, and copies of a sample stay together.
+        factors: further variables by name, each `[N, ...]` (the background of `shapes`, say; "group" for what must not
+            be divided between training and test).
+        rows: int64 `[N]`: which rows of the stored inputs belong to this set, so that a subset of a memory map copies
+            nothing; None for all.
     """
 
-    images: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
     classes: tuple[str, ...]
     keys: np.ndarray
-    masks: np.ndarray | None = None
-    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
-    rows: np.ndarray | None = None
-    """int64 `[N]`: which rows of `images` (and `masks`) belong to this set, so that a subset of a memory map copies no
-    image; None for all."""
+    factors: Mapping[str, np.ndarray]
+    rows: np.ndarray | None
+
+    noun = "sample"
+    """What one of them is called in messages."""
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
-            raise DataError(
-                f"images must be uint8 [N, H, W, C] with C 1 or 3, found {self.images.dtype} {list(self.images.shape)}"
-            )
-        count = len(self.images) if self.rows is None else len(self.rows)
+        self._check_inputs()
+        count = self._stored() if self.rows is None else len(self.rows)
         for what, value in (("labels", self.labels), ("names", self.names), ("keys", self.keys)):
             if len(value) != count:
-                raise DataError(f"{what} has {len(value)} entries for {count} images")
+                raise DataError(f"{what} has {len(value)} entries for {count} {self.noun}s")
+        kind_of(self.labels)
+
+    def _check_inputs(self) -> None:
+        """Raises `DataError` where the stored inputs are not what they must be."""
+        raise NotImplementedError
+
+    def _stored(self) -> int:
+        """How many inputs are stored."""
+        raise NotImplementedError
+
+    @property
+    def kind(self) -> Kind:
+        """What the targets are."""
+        return kind_of(self.labels)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which samples have a target, bool `[N]`."""
+        if self.kind == "classes":
+            return self.labels >= 0
+        if self.kind == "labels":
+            return (self.labels != 255).any(1)
+        if self.kind == "votes":
+            return (self.labels >= 0).any(1)
+        return np.isfinite(self.labels).all(1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input as a network gets it: (C, H, W) of an image, (d,) of a vector of features."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def channels(self) -> int:
-        return int(self.images.shape[-1])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return int(self.images.shape[1]), int(self.images.shape[2])
-
     def counts(self) -> np.ndarray:
-        """Number of images of each class, int64 `[C]`."""
-        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
+        """Number of samples of each class, or with each label, int64 `[C]`; of a set of numbers, of each number."""
+        if self.kind == "classes":
+            return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
+        if self.kind == "labels":
+            return (self.labels == 1).sum(0).astype(np.int64)
+        if self.kind == "votes":
+            voted = self.labels[self.labels >= 0]
+            return np.bincount(voted, minlength=len(self.classes))
+        return np.isfinite(self.labels).sum(0).astype(np.int64)
 
-    def pixels(self, index: np.ndarray | Sequence[int] | slice) -> np.ndarray:
-        """The images at these positions of the set, uint8 `[n, H, W, C]`, copied out of the memory map."""
-        return self._take(self.images, index)
+    def inputs(self, index: Index) -> np.ndarray:
+        """The inputs at these positions of the set as they are stored, copied out of the memory map."""
+        raise NotImplementedError
 
-    def object_masks(self, index: np.ndarray | Sequence[int] | slice) -> np.ndarray:
-        """The masks at these positions, bool `[n, H, W]`.
-
-        Raises:
-            DataError: the source has no masks.
-        """
-        if self.masks is None:
-            raise DataError("this data has no object masks; the source 'shapes' does")
-        return self._take(self.masks, index)
-
-    def _take(self, array: np.ndarray, index: np.ndarray | Sequence[int] | slice) -> np.ndarray:
+    def _take(self, array: np.ndarray, index: Index) -> np.ndarray:
         if self.rows is not None:
             index = self.rows[index]
         return np.ascontiguousarray(array[index])
 
-    def subset(self, index: np.ndarray | Sequence[int]) -> ImageSet:
-        """The set of the images at these positions, in that order."""
+    def subset(self: S, index: np.ndarray | Sequence[int]) -> S:
+        """The set of the samples at these positions, in that order."""
         index = np.asarray(index, dtype=np.int64)
         return replace(
             self,
@@ -97,10 +125,213 @@ class ImageSet:
             rows=index if self.rows is None else self.rows[index],
         )
 
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """One sample as training without augmentation sees it, and its target: what torch's `DataLoader` asks for.
+
+        An image is float `[C, H, W]` in [0, 1]; the target is an `int` for a class, and a tensor otherwise.
+        """
+        position = range(len(self))[index]
+        return self._tensor(self.inputs([position])[0]), (
+            int(self.labels[position]) if self.kind == "classes" else torch.from_numpy(self.labels[position].copy())
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def _tensor(self, stored: np.ndarray) -> Tensor:
+        return torch.from_numpy(stored).float()
+
+    def __repr__(self) -> str:
+        unknown = int((~self.known).sum())
+        return (
+            f"<{len(self):,} {self.noun}s {list(self.shape)}, {self._says()}"
+            + (f", {unknown:,} without a target" if unknown else "")
+            + ">"
+        )
+
+    def _says(self) -> str:
+        names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        what = {"classes": "classes", "labels": "labels", "number": "numbers", "votes": "classes voted on"}[self.kind]
+        return f"{len(self.classes)} {what}: {names}" if self.classes else f"no {what}"
+
+
+def kind_of(labels: np.ndarray) -> Kind:
+    """What targets of this dtype and shape are.
+
+    Raises:
+        DataError: none of the kinds looks like this.
+    """
+    if labels.ndim == 1 and labels.dtype == np.int64:
+        return "classes"
+    if labels.ndim == 2 and labels.dtype == np.uint8:
+        return "labels"
+    if labels.ndim == 2 and labels.dtype == np.float32:
+        return "number"
+    if labels.ndim == 2 and labels.dtype == np.int64:
+        return "votes"
+    raise DataError(
+        "labels must be int64 [N] (a class each), uint8 [N, K] (several labels), float32 [N, k] (numbers) or int64 "
+        f"[N, A] (a class from each annotator), found {labels.dtype} {list(labels.shape)}"
+    )
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class ImageSet(Samples):
+    """Decoded images with targets; the images are usually a memory map, so holding one costs nothing.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`, C being 1 (grey) or 3 (RGB).
+        masks: bool `[N, H, W]`, the pixels of the labelled object, where the source knows them.
+        labels, names, classes, keys, factors, rows: see `Samples`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: Sequence[str]
+    classes: tuple[str, ...]
+    keys: np.ndarray
+    masks: np.ndarray | None = None
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+
+    noun = "image"
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        names: Sequence[str],
+        classes: tuple[str, ...],
+        keys: np.ndarray,
+        masks: np.ndarray | None = None,
+        factors: Mapping[str, np.ndarray] | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        _fill(
+            self,
+            images=images,
+            labels=labels,
+            names=names,
+            classes=classes,
+            keys=keys,
+            masks=masks,
+            factors=factors or {},
+            rows=rows,
+        )
+
+    def _check_inputs(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
+            raise DataError(
+                f"images must be uint8 [N, H, W, C] with C 1 or 3, found {self.images.dtype} {list(self.images.shape)}"
+            )
+
+    def _stored(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return int(self.images.shape[-1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, *self.size)
+
+    def inputs(self, index: Index) -> np.ndarray:
+        return self.pixels(index)
+
+    def pixels(self, index: Index) -> np.ndarray:
+        """The images at these positions of the set, uint8 `[n, H, W, C]`, copied out of the memory map."""
+        return self._take(self.images, index)
+
+    def object_masks(self, index: Index) -> np.ndarray:
+        """The masks at these positions, bool `[n, H, W]`.
+
+        Raises:
+            DataError: the source has no masks.
+        """
+        if self.masks is None:
+            raise DataError(
+                "this data has no object masks: put pictures of them into a folder masks/ beside the classes, add "
+                "'masks' to the .npz, or take the source 'shapes'"
+            )
+        return self._take(self.masks, index)
+
+    def _tensor(self, stored: np.ndarray) -> Tensor:
+        return torch.from_numpy(stored).permute(2, 0, 1).float() / 255
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class FeatureSet(Samples):
+    """Vectors with targets: the frozen features of a network, the columns of a table.
+
+    Attributes:
+        features: float16 or float32 `[N, d]`, finite.
+        labels, names, classes, keys, factors, rows: see `Samples`.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    names: Sequence[str]
+    classes: tuple[str, ...]
+    keys: np.ndarray
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rows: np.ndarray | None = None
+
+    noun = "vector"
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        names: Sequence[str],
+        classes: tuple[str, ...],
+        keys: np.ndarray,
+        factors: Mapping[str, np.ndarray] | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        _fill(
+            self,
+            features=features,
+            labels=labels,
+            names=names,
+            classes=classes,
+            keys=keys,
+            factors=factors or {},
+            rows=rows,
+        )
+
+    def _check_inputs(self) -> None:
+        if self.features.dtype not in (np.float16, np.float32) or self.features.ndim != 2 or not self.features.shape[1]:
+            raise DataError(
+                f"features must be float16 or float32 [N, d], found {self.features.dtype} {list(self.features.shape)}"
+            )
+
+    def _stored(self) -> int:
+        return len(self.features)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (int(self.features.shape[1]),)
+
+    def inputs(self, index: Index) -> np.ndarray:
+        return self._take(self.features, index)
+
+
+def _fill(samples: Samples, **fields: Any) -> None:
+    for name, value in fields.items():
+        object.__setattr__(samples, name, value)
+    samples.__post_init__()
+
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test images of one source, with the same classes, size and channels.
+    """Training, validation and test samples of one source, with the same classes and shape.
 
     Attributes:
         train, val, test: the three sets; none is empty.
@@ -108,53 +339,107 @@ class Splits:
         augmentation: the augmentation that suits this data when the user names none.
         skipped: the files that were left out, and why.
         notes: what a person should know about how the splits were made, a sentence each.
+        extra: further sets by name, for methods that draw from several: "unlabelled", "target", "outliers", "probe".
     """
 
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
+    train: Any
+    val: Any
+    test: Any
     source: str
     augmentation: str = "crop-flip"
     skipped: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes, of the labels, or of the numbers."""
         return self.train.classes
+
+    @property
+    def kind(self) -> Kind:
+        """What the targets are."""
+        return self.train.kind
 
 
 @dataclass
 class Batch:
-    """Images on the device, ready for a method.
+    """Samples on the device, ready for a method.
 
     Attributes:
-        views: one or more augmentations of the same samples; each float `[N, C, H, W]` in [0, 1],
-            channels last in memory.
-        targets: int64 `[N]`, -1 where there is no label.
-        index: int64 `[N]`, each sample's position in its `ImageSet`.
-        masks: where the object is in each view, float `[N, H, W]` in [0, 1], one a view; none unless the method wants
-            them and the data has them.
+        views: one or more augmentations of the same samples, or the samples themselves; images are float
+            `[N, C, H, W]` in [0, 1], channels last in memory; features are float `[N, d]`.
+        targets: what `Samples.labels` holds of them: int64 `[N]` classes (-1 where there is none), float `[N, K]`
+            several labels (1, 0, or -1 where nobody knows), float `[N, k]` numbers, int64 `[N, A]` votes.
+        index: int64 `[N]`, each sample's position in its set.
+        fields: further values of the samples by name, each `[N, ...]`; or, where they move with the pixels ("mask"),
+            a tuple with one of them a view.
+        streams: batches of further streams of samples by name.
+        names: the names of the views, where they have names.
     """
 
     views: tuple[Tensor, ...]
     targets: Tensor
     index: Tensor
-    masks: tuple[Tensor, ...] = ()
+    fields: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
+    streams: Mapping[str, Batch] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     @property
     def images(self) -> Tensor:
         """The first view."""
         return self.views[0]
 
+    def view(self, name: str) -> Tensor:
+        """The view of that name."""
+        return self.views[self.names.index(name)]
+
     def __len__(self) -> int:
         return len(self.targets)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with a function applied to every tensor in it, those of its streams included: the one way in which
+        batches are moved, cast and counted."""
+
+        def apply(value: Any) -> Any:
+            return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+        return Batch(
+            apply(self.views),
+            function(self.targets),
+            function(self.index),
+            {name: apply(value) for name, value in self.fields.items()},
+            {name: stream.map(function) for name, stream in self.streams.items()},
+            self.names,
+        )
+
+    def rows(self, part: slice | Tensor) -> Batch:
+        """The samples of the main stream at these positions; the streams, whose rows are others, stay whole."""
+        return replace(replace(self, streams={}).map(lambda tensor: tensor[part]), streams=self.streams)
+
+    def join(self, other: Batch) -> Batch:
+        """The rows of this batch and then those of another one with as many views; only fields that both have stay."""
+
+        def both(a: Any, b: Any) -> Any:
+            if isinstance(a, tuple):
+                return tuple(torch.cat([x, y.to(x)]) for x, y in zip(a, b, strict=True))
+            return torch.cat([a, b.to(a)])
+
+        return replace(
+            self,
+            views=both(self.views, other.views),
+            targets=both(self.targets, other.targets),
+            index=both(self.index, other.index),
+            fields={name: both(value, other.fields[name]) for name, value in self.fields.items() if name in other.fields},
+        )
+
     def split(self, parts: int) -> Iterator[Batch]:
-        """`parts` consecutive pieces of nearly equal size; fewer where a piece would be a single image, which batch
-        normalisation cannot use."""
-        parts = max(1, min(parts, len(self) // 2))
+        """`parts` consecutive pieces of nearly equal size, streams included; fewer where a piece would be a single
+        sample, which batch normalisation cannot use."""
+        smallest = min([len(self), *(len(stream) for stream in self.streams.values())])
+        parts = max(1, min(parts, smallest // 2))
+        streams = {name: list(stream.split(parts)) for name, stream in self.streams.items()}
         bounds = [len(self) * i // parts for i in range(parts + 1)]
-        for start, stop in pairwise(bounds):
-            part = slice(start, stop)
-            views, masks = (tuple(tensor[part] for tensor in tensors) for tensors in (self.views, self.masks))
-            yield Batch(views, self.targets[part], self.index[part], masks)
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            piece = self.rows(slice(start, stop))
+            yield replace(piece, streams={name: pieces[number] for name, pieces in streams.items()})

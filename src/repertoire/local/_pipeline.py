@@ -23,7 +23,7 @@ __all__ = ["Arrival", "Pipeline"]
 
 #: What a batch has beside its views, and is sent along. Not masks: methods that look at them take steps of their own,
 #: which local rules refuse.
-_FIELDS = [f.name for f in fields(Batch) if f.name not in ("views", "masks")]
+_FIELDS = [f.name for f in fields(Batch) if f.name in ("targets", "index")]
 
 _counter = itertools.count()
 

@@ -99,7 +99,7 @@ class Local(Rule):
             compile=self.compile,
             pipeline=pipeline,
             example=example,
-            views=method.views,
+            views=method.needs.view_count,
             classes=self.classes,
         )
         self.fabric = self.trainer.fabric
@@ -113,7 +113,7 @@ class Local(Rule):
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         if not method.training:
             raise ConfigError("the method is in eval mode; call train() before a step")
-        check_labels(batch.targets, self.classes, lowest=0 if method.needs_labels else -1)
+        check_labels(batch.targets, self.classes, lowest=0 if method.needs.labels == "required" else -1)
         logs = self.trainer.step(batch)
         method.after_update()
         self.trainer.follow()

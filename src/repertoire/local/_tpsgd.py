@@ -58,7 +58,7 @@ class TargetProjectionSGD(Local):
 
     def setup(self, method: Method, make_optimizer: MakeOptimizer, **options: Any) -> None:
         """See `Rule.setup`."""
-        if not method.needs_labels:
+        if method.needs.labels != "required":
             raise ConfigError(
                 f"rule 'tpsgd' projects labels, and method {type(method).__name__} does without them: use --rule local"
             )

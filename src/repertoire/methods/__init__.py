@@ -1,6 +1,6 @@
 """What is optimised: a method owns its modules and turns a batch into a loss."""
 
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Stage, Step, Stream
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
 from repertoire.methods._cpc import CPC
@@ -37,13 +37,16 @@ __all__ = [
     "InstanceDiscrimination",
     "Method",
     "MoCo",
+    "Needs",
     "Normalize",
     "ReLUEmbedding",
     "Relational",
     "SelfLabelBYOL",
     "SimCLR",
     "SimSiam",
+    "Stage",
     "Step",
+    "Stream",
     "Supervised",
     "SupportTrivialPrototypes",
     "Teacher",

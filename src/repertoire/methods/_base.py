@@ -1,50 +1,143 @@
-"""The contract of methods: what is optimised."""
+"""The contract of methods: what is optimised, and what it needs from everything around it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
 from repertoire.methods._classifier import Classifier
+from repertoire.ops import commit_memories
 
-__all__ = ["Method", "Step"]
+__all__ = ["Method", "Needs", "Stage", "Step", "Stream"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A further stream of samples that a method wants beside the labelled batch, in `batch.streams[name]`.
+
+    Attributes:
+        per_sample: samples of this stream for each sample of the main batch.
+        views: how many augmented views of each sample, or their names with the augmentation of each ("" for that of
+            the run); named views are found with `batch.view(name)`.
+        optional: whether the method also runs without it.
+    """
+
+    per_sample: float = 1.0
+    views: int | Mapping[str, str] = 1
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """All that a method needs from the data, the trainer and the rule. Declared once; nothing is guessed.
+
+    Attributes:
+        views: how many augmented views of each sample `step` gets, or their names with the augmentation of each ("" for
+            that of the run).
+        labels: whether samples must have targets ("required": those without are left out), may have them ("used"), or
+            are trained on without ("unused": only a read-out looks at them).
+        targets: the kinds of targets it can learn from, a subset of "classes", "labels", "number", "votes"; empty for
+            what its loss can.
+        fields: what `batch.fields` must hold, "mask" for instance.
+        streams: further streams of samples by name.
+        step: what a rule may do with it. "objective": the method is its objective of the network's features, so a rule
+            may run the network in pieces of its own. "whole": only the whole step is defined.
+        per_sample: whether the loss of a batch is the mean of the losses of its samples, so that a batch may be
+            processed in parts. Not so where samples are compared with each other.
+        head: spec of the head that it brings where the user names none; empty for any.
+        takes_maps: whether it can train a head that looks at maps.
+        augmentation: the augmentation it was designed for; None for what suits the data.
+        loss: spec of the loss that it brings where the user names none; empty for cross-entropy or none at all.
+        defaults: options of the run that it was designed for, such as `{"optimizer": "adamw", "lr": 0.001}`; what the
+            user gives goes first.
+        reference: what it needs of another trained network: "teacher", or "" for nothing.
+    """
+
+    views: int | Mapping[str, str] = 1
+    labels: Literal["required", "used", "unused"] = "unused"
+    targets: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+    step: Literal["objective", "whole"] = "objective"
+    per_sample: bool = True
+    head: str = ""
+    takes_maps: bool = False
+    augmentation: str | None = None
+    loss: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    reference: Literal["", "teacher"] = ""
+
+    @property
+    def view_count(self) -> int:
+        """How many views there are of each sample."""
+        return self.views if isinstance(self.views, int) else len(self.views)
 
 
 @dataclass
 class Step:
-    """What one batch gives: the scalar to minimise, and scalars to log (detached)."""
+    """What one batch gives.
+
+    Attributes:
+        loss: the scalar to minimise; the sum of `losses` where a method has several parts.
+        logs: scalars to log, detached.
+        losses: for a method with several parts, the loss of each part by name (see `Method.parts`).
+    """
 
     loss: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training, of which an ordinary run has one.
+
+    Attributes:
+        index, count: which stage it is, from 0, and how many there are.
+        classes: names of the classes known from this stage on, in the order of the logits.
+        new: positions in `classes` of those that this stage brings.
+        samples: size of its training set.
+        epochs: how long it lasts.
+    """
+
+    index: int = 0
+    count: int = 1
+    classes: tuple[str, ...] = ()
+    new: tuple[int, ...] = ()
+    samples: int = 0
+    epochs: int = 1
 
 
 class Method(nn.Module):
     """Owns modules and turns a batch into a loss.
 
-    All state is in parameters and buffers, so that `state_dict` is a complete checkpoint. A method knows nothing of
-    optimisers, devices or epochs; a learning rule turns its loss into changed weights.
+    All state is in parameters and buffers, so that `state_dict` is a complete checkpoint; state that moves with
+    training is a `repertoire.ops.Memory`. A method knows nothing of optimisers, devices or the order of data; a learning
+    rule turns its loss into changed weights. What it needs from others it declares in `needs`.
+
+    A class is either abstract or registered: a registered method is never derived from, so that nothing it declares can
+    be half inherited.
 
     Attributes:
         model: the classifier inside: what is left when training is over.
-        views: how many augmented views of each sample `step` wants.
-        augmentation: the augmentation it was designed for, or None for whatever suits the data.
-        needs_labels: whether images without a label are of no use to it.
-        needs_masks: whether it wants the masks of the objects in `batch.masks`; then only data that has them will do.
-        head: spec of the head that it brings where the user names none; empty for any.
-        separable: whether the loss of a batch is the mean of the losses of its samples, so that a batch may be
-            processed in pieces. Not so where samples are compared with each other.
+        needs: what it declares; a property of the class, or of the instance where options decide.
     """
 
     model: Classifier
-    views: int = 1
-    augmentation: str | None = None
-    needs_labels: bool = False
-    needs_masks: bool = False
-    head: str = ""
-    separable: bool = True
+    needs: ClassVar[Needs] | Needs = Needs()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.needs, Needs) and "step" in vars(cls) and cls.needs.step == "objective":
+            raise TypeError(
+                f"{cls.__name__} defines step, so a rule cannot train it by its objective alone: declare "
+                "needs = Needs(step='whole', ...)"
+            )
 
     def step(self, batch: Batch) -> Step:
         """The loss of one batch: that of the features of all its views."""
@@ -55,20 +148,27 @@ class Method(nn.Module):
         """The loss of a batch, given the features `[V * N, d]` of its V views, one after the other.
 
         Apart from `step` so that a rule can train the network piece by piece. A method that needs more than one pass
-        through its network overrides `step` instead.
+        through its network, or streams, declares `step="whole"` and overrides `step` instead.
         """
         raise NotImplementedError
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Features `[N, d]` of images `[N, C, H, W]` in [0, 1]."""
-        return self.model.embed(images)
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The modules that are optimised apart, each by an optimiser of its own; rule `alternating` trains several."""
+        return {"all": self}
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits `[N, K]` of images `[N, C, H, W]` in [0, 1]."""
-        return self.model(images)
+    def begin(self, stage: Stage) -> None:
+        """Called before the first epoch of a stage, when the head has its new width. Does nothing by default."""
+
+    def end(self, stage: Stage) -> None:
+        """Called after the last epoch of a stage. Does nothing by default."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before each epoch, counted from 0 within the stage; a resumed run calls it again for the epoch in
+        progress. Does nothing by default."""
 
     def after_update(self) -> None:
-        """Called when the weights have changed: the place for EMA teachers and queues. Does nothing by default."""
+        """Called when the weights have changed: memories commit what they saw. Teachers follow here."""
+        commit_memories(self)
 
     def forward(self, batch: Batch) -> Step:
         """`step`; what wrappers such as DistributedDataParallel call."""

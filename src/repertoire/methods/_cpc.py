@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import cpc_loss
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
 from repertoire.methods._readout import read_out
@@ -82,8 +82,7 @@ class CPC(Method):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    augmentation: str | None = "simclr"
-    separable = False
+    needs = Needs(step="whole", per_sample=False, augmentation="simclr")
 
     def __init__(
         self,

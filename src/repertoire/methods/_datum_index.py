@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._readout import read_out
 from repertoire.ops import linear_cross_entropy
@@ -49,7 +49,7 @@ class DatumIndex(Method):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    augmentation: str | None = "simclr"
+    needs = Needs(augmentation="simclr")
 
     def __init__(self, model: Classifier, samples: int, label_smoothing: float = 0.8) -> None:
         super().__init__()

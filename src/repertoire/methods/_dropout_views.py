@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import Loss
-from repertoire.methods._base import Step
+from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._embedding import Embedding
 from repertoire.registry import register
@@ -56,7 +57,7 @@ class DropoutViews(Embedding):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    augmentation = None
+    needs = Needs(labels="used", step="whole", per_sample=False)
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class DropoutViews(Embedding):
         if len(rates) < 2 or not all(0 <= rate < 1 for rate in rates):
             raise ConfigError(f"rates must be two or more dropout rates in [0, 1), found {rates}")
         self.rates = tuple(rates)
-        self.views = 1
+        self.needs = replace(self.needs, views=1)
 
     def step(self, batch: Batch) -> Step:
         """The loss of one batch, of which only the first view is used."""
@@ -81,7 +82,7 @@ class DropoutViews(Embedding):
         else:
             plain = self.model.embed(images)
             features = torch.cat([F.dropout(plain, rate, self.training) for rate in self.rates])
-        return self.objective(features, Batch((images,) * len(self.rates), batch.targets, batch.index))
+        return self.objective(features, replace(batch, views=(images,) * len(self.rates), names=()))
 
     def _embed(self, images: Tensor, layers: list[nn.Module], rate: float) -> Tensor:
         with _rate(layers, rate):

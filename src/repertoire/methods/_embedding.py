@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import EmbeddingLoss, LogitsLoss, Loss
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._readout import read_out
 from repertoire.registry import register
@@ -47,8 +49,7 @@ class Embedding(Method):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    augmentation: str | None = "simclr"
-    separable = False
+    needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr")
 
     def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class Embedding(Method):
             raise ConfigError(f"dimensions and hidden must be positive, found {dimensions} and {hidden}")
         self.model = model
         self.loss = loss
-        self.views = max(2, loss.views)
+        self.needs = replace(self.needs, views=max(2, loss.views))
         loss.prepare(dimensions)
         width = model.backbone.out_features
         hidden = hidden or width
@@ -88,4 +89,5 @@ class Embedding(Method):
         return Step(loss + readout, {"loss": loss.detach(), **logs})
 
     def after_update(self) -> None:
+        super().after_update()
         self.loss.after_update()

@@ -10,7 +10,7 @@ from torch import Tensor
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import Loss, attention_alignment
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._supervised import Supervised
 from repertoire.registry import register
@@ -50,12 +50,12 @@ class Guided(Supervised):
         >>> net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
         >>> model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2))
         >>> masks = (torch.ones(4, 8, 8).triu(),)
-        >>> batch = Batch((torch.rand(4, 1, 8, 8),), torch.tensor([0, 1, 0, 1]), torch.arange(4), masks)
+        >>> batch = Batch((torch.rand(4, 1, 8, 8),), torch.tensor([0, 1, 0, 1]), torch.arange(4), {"mask": masks})
         >>> sorted(Guided(model, losses.CrossEntropy()).step(batch).logs)
         ['accuracy', 'alignment_loss', 'loss']
     """
 
-    needs_masks = True
+    needs = Needs(labels="required", fields=frozenset({"mask"}), step="whole")
     #: More than features and labels decides: rules that train the network piece by piece have nothing to go by.
     objective = Method.objective
 
@@ -70,7 +70,8 @@ class Guided(Supervised):
         self.block = ends[-1 if stage is None else stage - 1]
 
     def step(self, batch: Batch) -> Step:
-        if not batch.masks:
+        masks = batch.fields.get("mask")
+        if not isinstance(masks, tuple):
             raise ConfigError("method 'guided' needs the masks of the objects, and the batch has none")
         backbone = self.model.backbone
         x = self.model.normalize(batch.images)
@@ -81,6 +82,6 @@ class Guided(Supervised):
                 seen = backbone.grid(x)
         step = Supervised.objective(self, backbone.pool(x), batch)
         with torch.autocast(x.device.type, enabled=False):
-            alignment: Tensor = attention_alignment(seen, batch.masks[0])
+            alignment: Tensor = attention_alignment(seen, masks[0])
         loss = step.loss + self.weight * alignment
         return Step(loss, {**step.logs, "loss": loss.detach(), "alignment_loss": alignment.detach()})

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
 from repertoire.methods._readout import read_out
@@ -72,8 +72,7 @@ class InstanceDiscrimination(Method):
         4
     """
 
-    augmentation: str | None = "simclr"
-    separable = False
+    needs = Needs(per_sample=False, augmentation="simclr")
     bank: Tensor
     seen: Tensor
     log_normaliser: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
 from repertoire.methods._readout import read_out
@@ -54,8 +55,7 @@ class Relational(Method):
         ['accuracy', 'loss', 'readout_loss', 'relation_accuracy']
     """
 
-    augmentation: str | None = "simclr"
-    separable = False
+    needs = Needs(views=4, per_sample=False, augmentation="simclr")
 
     def __init__(self, model: Classifier, views: int = 4, gamma: float = 2.0, hidden: int = 256) -> None:
         super().__init__()
@@ -66,6 +66,7 @@ class Relational(Method):
             raise ConfigError(f"gamma must be 0 or more, found {gamma}")
         self.model = model
         self.views = views
+        self.needs = replace(self.needs, views=views)
         self.gamma = gamma
         width = 2 * model.backbone.out_features
         self.relation = nn.Sequential(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import Loss
-from repertoire.methods._base import Step
+from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._embedding import Embedding
 from repertoire.registry import register
@@ -63,6 +63,7 @@ class ReLUEmbedding(Embedding):
 
     bound: Tensor
     bound_index: Tensor
+    needs = Needs(views=2, labels="used", step="whole", per_sample=False, augmentation="simclr")
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths, mlp
 from repertoire.methods._readout import read_out
@@ -50,9 +50,7 @@ class SimSiam(Method):
         tensor(True)
     """
 
-    augmentation: str | None = "simclr"
-    separable = False
-    views = 2
+    needs = Needs(views=2, per_sample=False, augmentation="simclr")
 
     def __init__(self, model: Classifier, dimensions: int | None = None, bottleneck: int | None = None) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import LogitsLoss, Loss, MultiLabelLoss, RegressionLoss
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.registry import register
 
@@ -41,7 +41,7 @@ class Supervised(Method):
         torch.Size([])
     """
 
-    needs_labels = True
+    needs = Needs(labels="required")
 
     def __init__(self, model: Classifier, loss: Loss) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from repertoire.errors import ConfigError
 from repertoire.heads import SupportTrivial
 from repertoire.heads._support_trivial import PrototypeSet
 from repertoire.losses import closeness_loss, discrimination_loss, orthogonality_loss
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.registry import register
 
@@ -62,8 +62,7 @@ class SupportTrivialPrototypes(Method):
         ['accuracy', 'loss', 'support_loss', 'trivial_loss']
     """
 
-    needs_labels = True
-    head = "support-trivial"
+    needs = Needs(labels="required", head="support-trivial", takes_maps=True, step="whole")
     turn: Tensor
 
     def __init__(

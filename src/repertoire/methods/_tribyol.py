@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repertoire.methods._base import Needs
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._teacher import Teacher
@@ -53,7 +54,7 @@ class TriBYOL(BYOL):
         (tensor(1), tensor(0))
     """
 
-    views = 3
+    needs = Needs(views=3, step="whole", per_sample=False, augmentation="simclr")
 
     def __init__(
         self,

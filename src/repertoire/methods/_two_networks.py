@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._readout import read_out
 from repertoire.methods._teacher import Teacher
@@ -32,9 +32,7 @@ class TwoNetworks(Method):
         momentum, steps: of the :class:`repertoire.methods.Teacher`.
     """
 
-    augmentation: str | None = "simclr"
-    separable = False
-    views = 2
+    needs = Needs(views=2, step="whole", per_sample=False, augmentation="simclr")
 
     def __init__(self, model: Classifier, projector: nn.Module, momentum: float, steps: int | None = None) -> None:
         super().__init__()
@@ -59,4 +57,5 @@ class TwoNetworks(Method):
         return Step(loss + readout, {"loss": loss.detach(), **logs})
 
     def after_update(self) -> None:
+        super().after_update()
         self.teacher.follow(self.student)

@@ -7,6 +7,7 @@ from repertoire.ops._hardest import Hardest, pair_hardest
 from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._maps import as_maps, fits_image
+from repertoire.ops._memory import Memory, commit_memories, discard_memories, frozen_memories
 from repertoire.ops._modes import evaluating, keeping_modes
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
@@ -23,6 +24,7 @@ __all__ = [
     "Clusters",
     "Extreme",
     "Hardest",
+    "Memory",
     "Pairs",
     "Queue",
     "Similarity",
@@ -31,10 +33,13 @@ __all__ = [
     "as_maps",
     "class_index",
     "class_sums",
+    "commit_memories",
     "covariance",
     "cross_square",
+    "discard_memories",
     "evaluating",
     "fits_image",
+    "frozen_memories",
     "keeping_modes",
     "kmeans",
     "linear_cross_entropy",

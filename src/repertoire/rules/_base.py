@@ -70,7 +70,7 @@ class Rule:
         self.module, self.optimizer = fabric.setup(method, make_optimizer(method))
 
     def _check_separable(self, method: Method, accumulate: int) -> None:
-        if accumulate > 1 and not method.separable:
+        if accumulate > 1 and not method.needs.per_sample:
             raise ConfigError(
                 "accumulate splits a batch into pieces, and this loss compares the samples of a batch with each other: "
                 "each piece would be contrasted only with itself. Use --rule gradcache, or a smaller batch_size"

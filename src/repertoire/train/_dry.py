@@ -150,8 +150,8 @@ class _Step:
             rule, shown, pieces = self._rule(method, count)
             update = self._prime(rule)
             averaged = self._book(method, rule)
-            batch, rest = self._batch(shown, method), self._pixels(count, shown, method.views)
-            self.ledger.book([*batch.views, *batch.masks, batch.targets, batch.index, *rest], "images")
+            batch, rest = self._batch(shown, method), self._pixels(count, shown, method.needs.view_count)
+            self.ledger.book([*_tensors(batch), *rest], "images")
             self.ledger.forget()
             rule.step(method, batch)
             if averaged:
@@ -227,15 +227,27 @@ class _Step:
         self.ledger.book([parameter.grad], "gradients")
 
     def _batch(self, count: int, method: Method) -> Batch:
-        images = [torch.empty(count, *self.image) for _ in range(method.views)]
+        images = [torch.empty(count, *self.image) for _ in range(method.needs.view_count)]
         views = tuple(image.contiguous(memory_format=torch.channels_last) for image in images)
-        masks = tuple(image[:, 0].clone() for image in images) if method.needs_masks else ()
-        return Batch(views, torch.zeros(count, dtype=torch.long), torch.arange(count), masks)
+        fields = {"mask": tuple(image[:, 0].clone() for image in images)} if "mask" in method.needs.fields else {}
+        return Batch(views, torch.zeros(count, dtype=torch.long), torch.arange(count), fields)
 
     def _pixels(self, count: int, shown: int, views: int) -> list[Tensor]:
         """What lies beside the batch: the bytes that it was augmented from, and images that are not shown here."""
         pixels = torch.empty(count, *self.image, dtype=torch.uint8)
         return [pixels, *(torch.empty(max(0, count - shown), *self.image) for _ in range(views))]
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    """All tensors of a batch."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    batch.map(keep)
+    return found
 
 
 class _Fake(FakeTensorMode):

@@ -293,7 +293,7 @@ def _assemble(
     method = build_method(
         config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train)
     )
-    if method.needs_labels and (splits.train.labels < 0).any():
+    if method.needs.labels == "required" and (splits.train.labels < 0).any():
         splits, note = _labelled(splits)
         info["notes"] = [*info["notes"], note] if fresh else info["notes"]
     info["parameters"] = sum(p.numel() for p in model.parameters())

@@ -252,7 +252,7 @@ class _Beside:
     def __init__(self, config: TrainConfig, splits: Splits, method: Method, device: torch.device, ranks: int) -> None:
         images = splits.train
         self.count = config.batch_size // ranks
-        self.augmenting = augmentation_bytes(config, splits, method.views) * self.count
+        self.augmenting = augmentation_bytes(config, splits, method.needs.view_count) * self.count
         self.most = min(256, self.count)
         self.evaluating = dry_evaluation(method.model, self.most, (images.channels, *images.size), device) / self.most
 
@@ -268,7 +268,7 @@ def _candidates(
     own = config.accumulate
     normalised = any(isinstance(module, _BatchNorm) for module in method.modules())
     more = [own]
-    while method.separable and count // (more[-1] * 2) >= SMALLEST_PIECE:
+    while method.needs.per_sample and count // (more[-1] * 2) >= SMALLEST_PIECE:
         more.append(more[-1] * 2)
     plain = registry.parse(config.rule).name == "backprop"
     beside: Literal["exact", "pieces"] = "pieces" if normalised else "exact"
@@ -277,10 +277,10 @@ def _candidates(
             yield rule, pieces, beside if pieces > own else "exact"
     if not plain:
         return
-    if not method.separable:
+    if not method.needs.per_sample:
         # Where samples are compared with each other, pieces are a matter of the rule.
         for pieces in (2, 4, 8, 16):
-            chunk = math.ceil(count * method.views / pieces)
+            chunk = math.ceil(count * method.needs.view_count / pieces)
             if chunk >= SMALLEST_PIECE:
                 yield f"gradcache:chunk={chunk}", own, beside
     units = sum(1 for block in method.model.backbone.blocks if any(True for _ in block.parameters()))
