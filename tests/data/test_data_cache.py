@@ -18,6 +18,7 @@ from PIL import Image
 
 from repertoire.data import _cache, _decode, _pool
 from repertoire.data._cache import Decoded, cache_directory, decode_once
+from repertoire.data._levels import settle
 from repertoire.data._seen import Seen
 from repertoire.data._walk import walk
 from repertoire.errors import DataError
@@ -104,6 +105,75 @@ def test_a_change_of_the_same_length_is_noticed(tmp_path: Path):
         Image.new("L", (8, 8), level).save(folder / "a.bmp")
         result = opened(folder, cache)
         assert (result.images[result.rows] == level).all()
+
+
+def test_a_file_replaced_with_its_length_and_time_kept_is_noticed(tmp_path: Path):
+    """Archives are reproducible because all their times are one, and copies that keep times do the same."""
+    folder, cache = fill(tmp_path / "a"), tmp_path / "cache"
+    for name in walk(folder).files:
+        Image.open(folder / name).save(folder / name, "BMP")
+        os.utime(folder / name, ns=(0, 0))
+    opened(folder, cache)
+    for number, name in enumerate(walk(folder).files):
+        with open(folder / name, "r+b") as file:  # the same inode
+            file.seek(-64, os.SEEK_END)
+            file.write(bytes([number]) * 64)
+        os.utime(folder / name, ns=(0, 0))
+    result = opened(folder, cache)
+    assert (result.images[result.rows] == pixels(folder)).all()
+
+
+def test_images_of_more_than_eight_bits_have_one_white(tmp_path: Path, decoded: list[str]):
+    folder, cache = tmp_path / "a", tmp_path / "cache"
+    folder.mkdir()
+    values = {"dim.png": np.full((8, 8), 1000), "bright.png": np.full((8, 8), 3000)}
+    for name, value in values.items():
+        Image.fromarray(value.astype(np.uint16)).save(folder / name)
+    fill(folder, 2)
+    result = opened(folder, cache)
+    assert result.levels == {"uint16": (0.0, 4095.0)}
+    found = dict(zip(walk(folder).files, result.images[result.rows], strict=True))
+    assert {name: int(found[name][0, 0, 0]) for name in values} == {"dim.png": 62, "bright.png": 187}
+    decoded.clear()
+    opened(folder, cache)
+    assert not decoded
+    Image.fromarray(np.full((8, 8), 60000, dtype=np.uint16)).save(folder / "sun.png")
+    result = opened(folder, cache)
+    found = dict(zip(walk(folder).files, result.images[result.rows], strict=True))
+    assert [int(found[name][0, 0, 0]) for name in ("bright.png", "dim.png", "sun.png")] == [12, 4, 233]
+    assert (found["0000.png"] == np.asarray(Image.open(folder / "0000.png"))).all()
+    assert sorted(decoded) == ["bright.png", "dim.png", "sun.png", "sun.png"], "those of 8 bits are not read again"
+    fixed = opened(folder, cache, levels={"uint16": (0.0, 4095.0)})
+    found = dict(zip(walk(folder).files, fixed.images[fixed.rows], strict=True))
+    assert [int(found[name][0, 0, 0]) for name in ("bright.png", "dim.png", "sun.png")] == [187, 62, 255]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "levels"),
+    [
+        ([], {}),
+        ([("uint16", 0, 65535)], {"uint16": (0, 65535)}),
+        ([("uint16", 5, 200), ("uint16", 5, 255)], {"uint16": (0, 255)}),
+        ([("uint16", 5, 256)], {"uint16": (0, 1023)}),
+        ([("int32", -4, 100), ("int32", 3, 70_000)], {"int32": (-4, 70_000)}),
+        ([("int32", 3, 70_000)], {"int32": (0, 70_000)}),
+        ([("float32", 0.0, 0.9)], {"float32": (0, 1)}),
+        ([("float32", 0.0, 0.9), ("float32", 0.0, 1.01)], {"float32": (0, 1.01)}),
+        ([("float32", 0.001, 0.002)], {"float32": (0, 0.002)}),
+        ([("float32", -1.0, 1.0)], {"float32": (-1, 1)}),
+        ([("float32", 0.0, 0.0)], {"float32": (0, 1)}),
+    ],
+)
+def test_black_and_white_of_a_set(ranges: list[tuple[str, float, float]], levels: dict[str, tuple[float, float]]):
+    assert settle(ranges) == levels
+
+
+def test_a_short_write_leaves_no_black_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, cache = fill(tmp_path / "a"), tmp_path / "cache"
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:100], offset))
+    result = opened(folder, cache)
+    assert (result.images[result.rows] == pixels(folder)).all()
 
 
 def test_an_unchanged_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -360,14 +430,19 @@ def test_a_damaged_memory_only_costs_time(tmp_path: Path, decoded: list[str]):
 
 def test_seen_survives_a_file(tmp_path: Path):
     names = ["a", "new\nline", "\udcff", "ü"]
-    outcomes = [{"signature": (1, 2, 3), "key": 2**64 - 1}, {"reason": "x"}, {"signature": (4, 5, 6), "key": 7}, {}]
+    outcomes = [
+        {"signature": (1, 2, 3, 4), "key": 2**64 - 1},
+        {"reason": "x"},
+        {"signature": (4, 5, 6, 7), "key": 7},
+        {},
+    ]
     seen = Seen.of(names, outcomes)
     seen.save(tmp_path / "seen.npz")
     again = Seen.load(tmp_path / "seen.npz")
     assert again.names == names
     for field in ("looks", "keys", "read"):
         assert (getattr(again, field) == getattr(seen, field)).all()
-    now = np.array([[4, 5, 6], [1, 2, 4], [-1, -1, -1], [9, 9, 9]])
+    now = np.array([[4, 5, 6, 7], [1, 2, 3, 5], [-1] * 4, [9] * 4])
     assert again.unchanged(["\udcff", "a", "new\nline", "other"], now) == {0: 7}
     assert Seen.load(tmp_path / "missing.npz").names == []
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from repertoire.data._decode import MAX_BYTES, decode, decode_rows, dimensions, plain_reason, read_file
+from repertoire.data import _decode
+from repertoire.data._decode import MAX_BYTES, decode, decode_rows, dimensions, plain_reason, read_file, write_all
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -140,19 +143,139 @@ def test_dark_sixteen_bits_stay_dark():
     assert (decode(encoded(Image.fromarray(np.full((8, 8), 200, np.uint16))), 8) <= 1).all()
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (0.0, 65535.0), (-3.0, 5.0), (0.0, 1e6)])
-def test_floats_are_scaled(low: float, high: float):
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-3.0, 5.0), (0.0, 1e6)])
+def test_floats_are_scaled_between_the_levels_of_their_set(low: float, high: float):
     ramp = np.tile(np.linspace(low, high, 64, dtype=np.float32), (64, 1))
-    pixels = decode(encoded(Image.fromarray(ramp), "TIFF"), 64)
+    pixels = decode(encoded(Image.fromarray(ramp), "TIFF"), 64, levels={"float32": (low, high)})
     assert abs(pixels[0, :, 0].astype(float) - np.linspace(0, 255, 64)).max() <= 1
 
 
-def test_32_bit_integers_are_scaled():
+def test_32_bit_integers_are_scaled_between_levels_and_clipped():
     ramp = np.tile(np.linspace(-1000, 10**6, 64).astype(np.int32), (64, 1))
-    pixels = decode(encoded(Image.fromarray(ramp), "TIFF"), 64)
+    data = encoded(Image.fromarray(ramp), "TIFF")
+    pixels = decode(data, 64, levels={"int32": (-1000, 10**6)})
     assert (pixels[0, 0], pixels[0, -1]) == (pytest.approx([0] * 3), pytest.approx([255] * 3))
-    small = np.tile(np.arange(64, dtype=np.int32), (64, 1))
-    assert (decode(encoded(Image.fromarray(small), "TIFF"), 64)[0, :, 0] == np.arange(64)).all()
+    assert (decode(data, 64, levels={"int32": (0, 500_000)})[0, :, 0] == 255).sum() == 32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_what_white_is_is_not_guessed_from_one_image(dtype: type):
+    with pytest.raises(ValueError, match=r"32 values from 0 to 200, of which only its data set can say"):
+        decode(encoded(Image.fromarray(np.linspace(0, 200, 64, dtype=dtype).reshape(8, 8)), "TIFF"), 8)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits in each of three channels, which Pillow does not write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    height, width, _ = values.shape
+    return png(struct.pack(">2I5B", width, height, 16, 2, 0, 0, 0), rows)
+
+
+def test_twelve_bits_of_colour_in_sixteen():
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8, 3))
+    pixels = decode(deep_png(values), 8, levels={"uint16": (0, 4095)})
+    assert (pixels == np.rint(values * (255 / 4095))).all()
+    assert abs(decode(deep_png(16 * values), 8).astype(float) - 16 * values / 257).max() <= 1
+
+
+def test_a_row_of_more_than_eight_bits_is_only_looked_at(tmp_path: Path):
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60
+    (tmp_path / "grey.png").write_bytes(encoded(Image.fromarray(values)))
+    (tmp_path / "colour.png").write_bytes(deep_png(np.stack([values] * 3, -1)))
+    paths = [str(tmp_path / name) for name in ("grey.png", "colour.png")]
+    rows, outcomes = decode_rows(paths, 8, "crop")
+    assert rows == [bytes(192)] * 2
+    assert [outcome["range"] for outcome in outcomes] == [("uint16", 0, 3780), ("uint16", 0, 3839)]
+    rows, _ = decode_rows(paths, 8, "crop", levels={"uint16": (0, 4095)})
+    assert (np.frombuffer(rows[0], np.uint8).reshape(8, 8, 3)[..., 0] == np.rint(values * (255 / 4095))).all()
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "I;16", "F", "1"])
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+def test_converting_in_bands_is_the_same_picture(mode: str, fit: str, monkeypatch: pytest.MonkeyPatch):
+    y, x = np.mgrid[0:240, 0:400]
+    wave = (np.sin(x / 40) * np.cos(y / 30) + 1) / 2
+    if mode == "I;16":
+        image = Image.fromarray((wave * 65535).astype(np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(wave.astype(np.float32))
+    else:
+        image = Image.fromarray((wave * 255).astype(np.uint8)).convert(mode)
+    data = encoded(image, "TIFF")
+    levels = {"float32": (0.0, 1.0)}
+    whole = decode(data, 16, fit, levels).astype(int)
+    monkeypatch.setattr(_decode, "_BAND_PIXELS", 3000)
+    assert abs(decode(data, 16, fit, levels) - whole).max() == 0
+    plain = np.asarray(_decode._square(Image.fromarray(whole_rgb(image, wave, mode)), 16, fit, _decode._rgb))
+    assert abs(plain - whole).max() <= (6 if mode == "1" else 2), "the crop reads no pixel outside its box"
+
+
+def whole_rgb(image: Image.Image, wave: np.ndarray, mode: str) -> np.ndarray:
+    if mode in ("I;16", "F"):
+        return np.repeat(np.rint(wave * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.asarray(image.convert("RGB"))
+
+
+def test_an_image_that_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_decode, "MAX_MEMORY", 4 * 99 * 100)
+    with pytest.raises(ValueError, match="takes 40,000 bytes of memory"):
+        decode(encoded(Image.new("RGBA", (100, 100))), 8)
+    assert decode(encoded(Image.new("L", (100, 100))), 8).shape == (8, 8, 3)
+    assert decode(encoded(Image.new("RGB", (600, 600)), "JPEG"), 8).shape == (8, 8, 3), "decoded at an eighth"
+
+
+def test_large_images_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_decode, "_ONE_AT_A_TIME", 1000)
+    inside, most = [], []
+    original = _decode._square
+
+    def watched(*arguments: object) -> Image.Image:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return original(*arguments)
+
+    monkeypatch.setattr(_decode, "_square", watched)
+    data = encoded(halves())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: decode(data, 8), range(6)))
+    assert max(most) == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGB", "RGBA", "I;16", "F"])
+def test_a_mask_is_whatever_is_not_black(mode: str, tmp_path: Path):
+    on = np.zeros((16, 16), bool)
+    on[4:12, 2:9] = True
+    if mode == "I;16":
+        image = Image.fromarray(on.astype(np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(on.astype(np.float32) * 0.01)
+    elif mode == "RGB":
+        image = Image.fromarray(np.stack([0 * on, 0 * on, on], -1).astype(np.uint8))
+    elif mode == "RGBA":
+        image = Image.fromarray(np.stack([0 * on + 9, 0 * on, 0 * on, on * 255], -1).astype(np.uint8))
+    elif mode == "P":
+        image = Image.fromarray(on.astype(np.uint8))
+        image.putpalette([0, 0, 0, 0, 0, 1])
+    else:
+        image = Image.fromarray(on if mode == "1" else on.astype(np.uint8))
+    image.save(tmp_path / "mask", "TIFF")
+    (row,), (outcome,) = decode_rows([str(tmp_path / "mask")], 16, "crop", "mask")
+    assert "range" not in outcome
+    assert ((np.frombuffer(row, np.uint8).reshape(16, 16, 3)[..., 0] > 127) == on).all()
+
+
+def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:7], offset))
+    with open(tmp_path / "file", "wb") as file:
+        write_all(file.fileno(), bytes(range(100)), 3)
+    assert (tmp_path / "file").read_bytes() == bytes(3) + bytes(range(100))
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with open(tmp_path / "file", "wb") as file, pytest.raises(OSError, match="No space left"):
+        write_all(file.fileno(), b"x", 0)
 
 
 def test_floats_that_are_no_numbers():
@@ -200,14 +323,15 @@ def test_reasons_are_in_plain_words():
         assert str(caught.value) == reason
 
 
-def png_header(width: int, height: int) -> bytes:
+def png(header: bytes, rows: bytes) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def png_header(width: int, height: int) -> bytes:
+    return png(struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0), b"\0" * 100)
 
 
 @pytest.mark.parametrize("limit", [None, 89_478_485])
@@ -233,7 +357,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
         file.truncate(MAX_BYTES + 1)
     names = ["pipe.jpg", "loop.jpg", "dangling.jpg", "huge.jpg", "."]
     pixels, outcomes = decode_rows([os.path.join(tmp_path, name) for name in names], 8, "crop")
-    assert pixels == bytes(5 * 8 * 8 * 3)
+    assert pixels == [bytes(8 * 8 * 3)] * 5
     assert [outcome["reason"] for outcome in outcomes] == [
         "is not a regular file",
         "is a link that leads back to itself",

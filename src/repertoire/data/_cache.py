@@ -4,10 +4,14 @@ Where the cache lies, each being safe to delete at any time:
 
     CACHE/decoded/
         <entry>/images.npy      uint8 [N, S, S, 3]
-        <entry>/index.json      the key of each row, and why some could not be decoded
-        <folder>.npz            what the files of a folder looked like when they were read: length, time, inode, key
+        <entry>/index.json      the key of each row, why some could not be decoded, and the range of those of more than
+                                8 bits
+        <folder>.npz            what the files of a folder looked like when they were read: length, times, inode, key
         <folder>.lock           held while that folder is decoded
         building-<folder>/      an entry in the making
+
+Images of more than 8 bits have one black and one white, that of all of them together (`_levels`). They are looked at
+once, and decoded once it is known; the other images are decoded at once.
 
 An entry is named by a hash of the keys of its images (hashes of the files' bytes), the size, and how images are made
 square; so two folders with the same images share one, whatever the files are called. A folder whose files look as
@@ -29,16 +33,16 @@ from typing import Any
 
 import numpy as np
 
-from repertoire.data._decode import open_file, plain_reason
+from repertoire.data._decode import Fit, Levels, What, open_file, plain_reason, write_all
+from repertoire.data._levels import settle
 from repertoire.data._pool import decode_into
 from repertoire.data._seen import Seen, Signature, looks
-from repertoire.data._source import Fit
 from repertoire.errors import DataError
 from repertoire.files import sync
 
 __all__ = ["Decoded", "cache_directory", "decode_once"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every name; a new number for a change in how images are decoded, or in the files of the cache."""
 
 _COPY_BYTES = 1 << 24
@@ -53,12 +57,14 @@ class Decoded:
         rows: int64 `[N]`, the row of `images` for each file; -1 where it cannot be used.
         keys: uint64 `[N]`, a hash of each file's bytes; 0 where it could not be read.
         failures: what is wrong, by the number of the file.
+        levels: black and white of the images of more than 8 bits, by kind.
     """
 
     images: np.ndarray
     rows: np.ndarray
     keys: np.ndarray
     failures: dict[int, str]
+    levels: Levels
 
 
 def cache_directory(chosen: str | os.PathLike[str] | None = None) -> Path:
@@ -73,6 +79,8 @@ def decode_once(
     *,
     size: int,
     fit: Fit = "crop",
+    what: What = "image",
+    levels: Levels | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     workers: int | None = None,
 ) -> Decoded:
@@ -81,8 +89,10 @@ def decode_once(
     Args:
         root: the folder.
         names: of the files in it.
-        signatures: length, time and inode of each file that could be asked; see `_decode.read_file`.
+        signatures: of each file that could be asked; see `_decode.signature`.
         size, fit: see `_decode.decode`.
+        what: see `_decode.decode_rows`.
+        levels: black and white of images of more than 8 bits, where they are not those of these images; by kind.
         cache_dir: see `cache_directory`.
         workers: processes that decode; one for each core if None.
 
@@ -90,8 +100,12 @@ def decode_once(
         DataError: the cache cannot be written, for want of space or otherwise. Nothing half-made is left.
     """
     base = cache_directory(cache_dir) / "decoded"
-    folder = _hash(os.fsencode(os.path.realpath(root)), f"{size} {fit} {_FORMAT}".encode())
-    cache = _Cache(base, folder, os.fspath(root), list(names), looks(names, signatures), size, fit)
+    kind = f"{size} {fit} {_FORMAT}" + (f" {what}" if what != "image" else "")
+    kind += f" {sorted((name, *ends) for name, ends in levels.items())}" if levels else ""
+    folder = _hash(os.fsencode(os.path.realpath(root)), kind.encode())
+    cache = _Cache(
+        base, folder, os.fspath(root), list(names), looks(names, signatures), size, fit, what, dict(levels or {}), kind
+    )
     try:
         found = cache.look_up()
         if found is None:
@@ -117,6 +131,9 @@ class _Entry:
     keys: np.ndarray
     failures: dict[int, str]
     """By key."""
+    ranges: dict[int, tuple[str, float, float]]
+    """By key."""
+    levels: dict[str, tuple[float, float]]
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
         """The row of each key; every key must be there."""
@@ -133,6 +150,10 @@ class _Cache:
     looks: np.ndarray
     size: int
     fit: Fit
+    what: What
+    levels: Levels
+    kind: str
+    """How the images are made, as part of names."""
 
     @property
     def bytes(self) -> int:
@@ -206,17 +227,15 @@ class _Cache:
         known = {} if former is None else before.unchanged(self.names, self.looks)
         pending = [number for number in range(len(self.names)) if number not in known]
         outcomes: list[dict[str, Any]] = [{} for _ in self.names]
-        for position, outcome in decode_into(
-            file,
-            offset,
-            self.root,
-            [self.names[number] for number in pending],
-            self.size,
-            self.fit,
-            workers=workers,
-            total_bytes=int(self.looks[pending, 0].clip(0).sum()),
-        ):
-            outcomes[pending[position]] = outcome
+
+        def decode(numbers: list[int], rows: list[int], levels: Levels) -> None:
+            files = [self.names[number] for number in numbers]
+            length = int(self.looks[numbers, 0].clip(0).sum())
+            options = {"rows": rows, "what": self.what, "levels": levels, "workers": workers, "total_bytes": length}
+            for position, outcome in decode_into(file, offset, self.root, files, self.size, self.fit, **options):
+                outcomes[numbers[position]] = outcome
+
+        decode(pending, list(range(len(pending))), self.levels)
         if former is not None:
             rows = former.rows(np.array(list(known.values()), dtype=np.uint64))
             _copy_rows(former.images, rows, file, offset + len(pending) * self._row_bytes)
@@ -224,17 +243,32 @@ class _Cache:
                 outcomes[number] = {"signature": self.looks[number].tolist(), "key": key}
                 if key in former.failures:
                     outcomes[number]["reason"] = former.failures[key]
+                if key in former.ranges:
+                    outcomes[number]["range"] = former.ranges[key]
+        order = [*pending, *known]
+        levels = {**settle(outcome["range"] for outcome in outcomes if "range" in outcome), **self.levels}
+        # Those that were only looked at; and those decoded before, when their folder had another white.
+        again = [
+            (number, row)
+            for row, number in enumerate(order)
+            if (kind := outcomes[number].get("range", (None,))[0]) is not None
+            and (kind not in self.levels if number not in known else former.levels.get(kind) != tuple(levels[kind]))  # type: ignore[union-attr]
+        ]
+        if again:
+            decode([number for number, _ in again], [row for _, row in again], levels)
         sync(file)
-        self._write_index(building, [outcomes[number] for number in (*pending, *known)])
+        self._write_index(building, [outcomes[number] for number in order], levels)
         return outcomes
 
-    def _write_index(self, building: Path, outcomes: list[dict[str, Any]]) -> None:
+    def _write_index(self, building: Path, outcomes: list[dict[str, Any]], levels: Levels) -> None:
         """The index of outcomes in the order of the rows."""
         index = {
             "format": _FORMAT,
             "bytes": (building / "images.npy").stat().st_size,
             "keys": [outcome.get("key", 0) for outcome in outcomes],
             "failures": {str(o["key"]): o["reason"] for o in outcomes if "key" in o and "reason" in o},
+            "ranges": {str(o["key"]): list(o["range"]) for o in outcomes if "key" in o and "range" in o},
+            "levels": {kind: list(ends) for kind, ends in levels.items()},
         }
         (building / "index.json").write_text(json.dumps(index), encoding="ascii")
         sync(building / "index.json")
@@ -264,7 +298,13 @@ class _Cache:
             if images.dtype != np.uint8 or images.shape != (len(index["keys"]), self.size, self.size, 3):
                 return None
             keys = np.array(index["keys"], dtype=np.uint64)
-            return _Entry(images, keys, {int(key): reason for key, reason in index["failures"].items()})
+            return _Entry(
+                images,
+                keys,
+                {int(key): reason for key, reason in index["failures"].items()},
+                {int(key): tuple(found) for key, found in index["ranges"].items()},
+                {kind: tuple(ends) for kind, ends in index["levels"].items()},
+            )
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -272,12 +312,12 @@ class _Cache:
         rows = np.full(len(seen.keys), -1, dtype=np.int64)
         rows[seen.read] = entry.rows(seen.keys[seen.read])
         rows[list(reasons)] = -1
-        return Decoded(entry.images, rows, seen.keys, dict(sorted(reasons.items())))
+        return Decoded(entry.images, rows, seen.keys, dict(sorted(reasons.items())), entry.levels)
 
     def _name(self, seen: Seen) -> str:
         """Of the entry for these files."""
         keys = np.sort(seen.keys[seen.read]).astype("<u8")
-        return _hash(keys.tobytes(), f"{self.size} {self.fit} {_FORMAT}".encode())
+        return _hash(keys.tobytes(), self.kind.encode())
 
     def _sweep(self) -> None:
         """Removes what killed processes left, of this folder and of others that nobody is decoding."""
@@ -307,7 +347,7 @@ def _copy_rows(source: np.ndarray, rows: np.ndarray, file: Path, offset: int) ->
     try:
         for start in range(0, len(rows), step):
             # Not through a memory map: on a full disk that ends in a signal instead of an error.
-            os.pwrite(descriptor, source[rows[start : start + step]].data, offset + start * row_bytes)
+            write_all(descriptor, source[rows[start : start + step]].data, offset + start * row_bytes)
     finally:
         os.close(descriptor)
 

@@ -14,23 +14,41 @@ import json
 import os
 import stat
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["decode", "decode_rows", "dimensions", "open_file", "plain_reason", "read_file"]
+__all__ = ["decode", "decode_rows", "dimensions", "open_file", "plain_reason", "read_file", "signature", "write_all"]
+
+Fit = Literal["crop", "squash", "pad"]
+What = Literal["image", "mask"]
+Levels = Mapping[str, Sequence[float]]
+"""Black and white of images of more than 8 bits, by kind: "uint16", "int32" and "float32"."""
 
 MAX_PIXELS = 178_956_970
 """More are taken for a decompression bomb: a small file that unpacks to fill the memory. Pillow's own limit."""
 
 MAX_BYTES = 2**30
 """Longer files are not read: no image of `MAX_PIXELS` needs as much in a format that people keep photographs in."""
+
+MAX_MEMORY = 3 * 2**28
+"""Bytes that the pixels of one image may take while it is decoded; JPEG is decoded at a fraction of its size."""
+
+_ONE_AT_A_TIME = 2**26
+"""Images that take more are decoded one after another, whatever the number of decoders."""
+
+_BAND_PIXELS = 2**20
+"""Large images are converted this many pixels at a time, each band being made small before the next."""
+
+_DEFAULT_LEVELS: Levels = {"uint16": (0, 65535)}
+"""Of an image by itself. What white is in 32-bit integers and floats, only a data set can say."""
 
 # The formats are tried in this order; those of the second line are registered only when a file is none of the first.
 # Absent on purpose: EPS, for which Pillow runs Ghostscript, and formats without a signature, which fit any bytes.
@@ -54,11 +72,11 @@ _CLOCK_TICK = 20_000_000
 """Nanoseconds; file systems stamp files with a clock that moves on in steps shorter than this."""
 
 
-def decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"] = "crop") -> np.ndarray:
+def decode(data: bytes, size: int, fit: Fit = "crop", levels: Levels | None = None) -> np.ndarray:
     """The image that a file holds, upright, in colour, and square.
 
-    Rotation in EXIF is applied. Grey images get three equal channels; what is transparent shows white; 16-bit, 32-bit
-    and floating-point images are scaled, not clipped, to 8 bits; of an animation the first frame counts. Resizing is
+    Rotation in EXIF is applied. Grey images get three equal channels; what is transparent shows white; images of more
+    than 8 bits are scaled from `levels` to 8 bits, and clipped; of an animation the first frame counts. Resizing is
     bicubic and antialiased.
 
     Args:
@@ -66,13 +84,15 @@ def decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"] = "crop
         size: side of the result in pixels.
         fit: "crop" scales the shorter side to `size` and keeps the centre, "squash" changes the proportions, "pad"
             scales the longer side to `size` and adds black bars.
+        levels: black and white of the data set that the image belongs to. By itself, a 16-bit image has white at
+            65535.
 
     Returns:
         uint8 `[size, size, 3]`.
 
     Raises:
-        ValueError: the bytes are no image, a damaged one, or one too large; the message says which, as what the file
-            "is" or "has".
+        ValueError: the bytes are no image, a damaged one, one too large, or one of floats or 32-bit integers without
+            levels; the message says which, as what the file "is" or "has".
 
     Example:
         >>> file = io.BytesIO()
@@ -82,7 +102,7 @@ def decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"] = "crop
     """
     import numpy as np
 
-    return np.asarray(_decode(data, size, fit))
+    return np.asarray(_decode(data, size, fit, levels or {})[0])
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
@@ -117,8 +137,17 @@ def open_file(path: str) -> tuple[io.FileIO, os.stat_result]:
         raise
 
 
-def read_file(path: str) -> tuple[bytes, tuple[int, int, int]]:
-    """The bytes of a file and its signature: length, time of the last change, and inode.
+def signature(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Length, time of the last change, inode, and the time at which the system last noted a change of any kind.
+
+    The last cannot be set: an archive unpacked over another, or a copy that keeps times, changes a file of equal length
+    without changing anything else.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+
+
+def read_file(path: str) -> tuple[bytes, tuple[int, int, int, int]]:
+    """The bytes of a file and its `signature`.
 
     A file with the same signature later is taken to be unchanged. One that was changed within the last tick of the
     clock could change once more without its time changing, so it is given a moment first.
@@ -128,34 +157,55 @@ def read_file(path: str) -> tuple[bytes, tuple[int, int, int]]:
     """
     file, status = open_file(path)
     with file:
-        if 0 <= time.time_ns() - status.st_mtime_ns < _CLOCK_TICK:
+        if 0 <= time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _CLOCK_TICK:
             time.sleep(_CLOCK_TICK / 1e9)
-        return file.readall(), (status.st_size, status.st_mtime_ns, status.st_ino)
+        return file.readall(), signature(status)
 
 
 def decode_rows(
-    paths: Sequence[str], size: int, fit: Literal["crop", "squash", "pad"]
-) -> tuple[bytes, list[dict[str, Any]]]:
+    paths: Sequence[str], size: int, fit: Fit, what: What = "image", levels: Levels | None = None
+) -> tuple[list[bytes], list[dict[str, Any]]]:
     """Reads, hashes and decodes files, each read once.
 
+    Args:
+        paths, size, fit: as in `decode`.
+        what: "mask" gives white wherever the image is not black or transparent.
+        levels: as in `decode`. Without those of its kind, an image of more than 8 bits is looked at and not decoded.
+
     Returns:
-        The bytes of uint8 `[n, size, size, 3]`, zero where a file failed; and for each file a dictionary that can be
-        written as JSON, with `signature` and `key` (the hash of its bytes) if it could be read, and `reason` if it
-        cannot be used.
+        For each file the bytes of uint8 `[size, size, 3]`, zero where there is no image; and a dictionary that can be
+        written as JSON, with `signature` and `key` (the hash of its bytes) if it could be read, `range` (kind, lowest
+        and highest value) if it has more than 8 bits, and `reason` if it cannot be used.
     """
     rows: list[bytes] = []
     outcomes: list[dict[str, Any]] = []
     for path in paths:
         outcome: dict[str, Any] = {}
+        image = None
         try:
             data, outcome["signature"] = read_file(path)
             outcome["key"] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-            rows.append(_decode(data, size, fit).tobytes())
+            image, span = _decode(data, size, fit, levels or {}, what, look=True)
+            outcome |= {} if span is None else {"range": span}
         except (OSError, ValueError) as error:
-            rows.append(bytes(size * size * 3))
             outcome["reason"] = plain_reason(error)
+        rows.append(bytes(size * size * 3) if image is None else image.tobytes())
         outcomes.append(outcome)
-    return b"".join(rows), outcomes
+    return rows, outcomes
+
+
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Writes all of the data at a place in a file; `os.pwrite` may write less than it was given.
+
+    Raises:
+        OSError: it cannot be written, the disk being full above all.
+    """
+    left = memoryview(data).cast("B")
+    while left:
+        written = os.pwrite(descriptor, left, offset)
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left, offset = left[written:], offset + written
 
 
 def plain_reason(error: BaseException, data: bytes | None = None) -> str:
@@ -180,8 +230,12 @@ def plain_reason(error: BaseException, data: bytes | None = None) -> str:
         return f"cannot be read ({error.strerror})"
     if isinstance(error, MemoryError):
         return "does not fit into memory when decoded"
-    if isinstance(error, Image.DecompressionBombError | _TooLarge):
-        return f"is a decompression bomb, or too large: more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, _TooLarge):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return str(_TooLarge())
+    if isinstance(error, _NoLevels):
+        return str(error)
     if data is not None and not data:
         return "is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
@@ -192,24 +246,60 @@ def plain_reason(error: BaseException, data: bytes | None = None) -> str:
     return f"is damaged ({text or type(error).__name__})"
 
 
-def _decode(data: bytes, size: int, fit: Literal["crop", "squash", "pad"]) -> Image.Image:
-    """`decode`, before it is an array."""
+def _decode(
+    data: bytes, size: int, fit: Fit, levels: Levels, what: What = "image", look: bool = False
+) -> tuple[Image.Image | None, tuple[str, float, float] | None]:
+    """`decode`, before it is an array, and what range the values of an image of more than 8 bits have.
+
+    With `look`, an image whose kind has no levels is only asked for its range.
+    """
     try:
         with _open(data) as image:
             # JPEG can be decoded at an eighth, a quarter or half the size; twice the target leaves enough to resample.
             image.draft(None, (2 * size, 2 * size))
-            image.load()
-            # Asked after loading: Pillow turns TIFF itself, and says afterwards that nothing remains to be done.
-            turn = _UPRIGHT.get(_orientation(image))
-            # A square turned after it was made small costs next to nothing, and is the same square.
-            square = _square(_rgb(image), size, fit)
-            return square if turn is None else square.transpose(turn)
+            with _memory(image):
+                kind = _kind(image)
+                wide = _low_bytes(data, image) if kind == "uint16" and image.mode == "RGB" else None
+                image.load()
+                # Asked after loading: Pillow turns TIFF itself, and says afterwards that nothing remains to be done.
+                turn = _UPRIGHT.get(_orientation(image))
+                span = None if kind is None or what == "mask" else (kind, *_range(image))
+                if span is not None and span[0] not in levels:
+                    if look:
+                        return None, span
+                    levels = {**levels, kind: _alone(image, *span)}
+                if what == "mask":
+                    convert = _mask
+                elif span is None:
+                    convert = _rgb
+                else:
+                    convert = _scaled(levels[span[0]], wide)
+                # A square turned after it was made small costs next to nothing, and is the same square.
+                square = _square(image, size, fit, convert)
+                return square if turn is None else square.transpose(turn), span
     except Exception as error:  # a decoder that is fed a damaged file may raise anything at all
         raise ValueError(plain_reason(error, data)) from error
 
 
 class _TooLarge(Exception):
-    """An image has more than `MAX_PIXELS`."""
+    """An image has more than `MAX_PIXELS`, or takes more than `MAX_MEMORY`."""
+
+    def __init__(self, needed: int = 0) -> None:
+        super().__init__(
+            f"takes {needed:,} bytes of memory to be decoded; more than {MAX_MEMORY:,} are refused"
+            if needed
+            else f"is a decompression bomb, or too large: more than {MAX_PIXELS:,} pixels"
+        )
+
+
+class _NoLevels(Exception):
+    """An image by itself does not say what white is."""
+
+    def __init__(self, kind: str, low: float, high: float) -> None:
+        super().__init__(
+            f"holds {kind} values from {low:g} to {high:g}, of which only its data set can say what is black and what "
+            "is white; give levels, or save it with 8 or 16 bits"
+        )
 
 
 def _open(data: bytes) -> Image.Image:
@@ -233,82 +323,221 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+_TURN = threading.Lock()
+_turn_file: int | None = None
+"""A file that the decoding processes lock in turn."""
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 or 32 bits, or of floats, scaled to 8 bits."""
+@contextlib.contextmanager
+def _memory(image: Image.Image) -> Iterator[None]:
+    """Refuses an image that takes too much memory, and lets one that takes much wait for others of its kind."""
+    per_pixel = 2 if image.mode.startswith("I;16") else 1 if image.mode in ("1", "L", "P") else 4
+    needed = image.width * image.height * per_pixel
+    if needed > MAX_MEMORY:
+        raise _TooLarge(needed)
+    if needed <= _ONE_AT_A_TIME:
+        yield
+        return
+    with _TURN:
+        if _turn_file is None:
+            yield
+            return
+        import fcntl
+
+        fcntl.flock(_turn_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(_turn_file, fcntl.LOCK_UN)
+
+
+def _kind(image: Image.Image) -> str | None:
+    """What kind of more than 8 bits an image has that is not loaded yet; None for 8 bits."""
+    if image.mode == "F":
+        return "float32"
+    if image.mode.startswith("I;16") or _raw_mode(image).startswith("RGB;16"):
+        return "uint16"
+    if image.mode == "I":
+        # Pillow opens PNG and PPM of 16 bits as 32-bit integers.
+        return "uint16" if image.format in ("PNG", "PPM") else "int32"
+    return None
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels of a PNG or TIFF are stored, or nothing."""
+    if image.format not in ("PNG", "TIFF") or not getattr(image, "tile", None):
+        return ""
+    stored = image.tile[0][3]  # type: ignore[attr-defined]
+    return str(stored[0] if isinstance(stored, tuple | list) else stored)
+
+
+def _low_bytes(data: bytes, image: Image.Image) -> Image.Image | None:
+    """The lower halves of an image with 16 bits a channel, not loaded yet: Pillow keeps the upper halves only."""
+    swapped = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"}.get(_raw_mode(image))
+    if swapped is None or (sys.byteorder == "big" and _raw_mode(image) == "RGB;16N"):
+        return None
+    low = _open(data)
+    low.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple | list) else swapped)
+        for tile in low.tile  # type: ignore[attr-defined]
+    ]
+    return low
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The lowest and the highest value."""
     import numpy as np
 
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds values that are not finite numbers")
-    low, high = float(values.min()), float(values.max())
-    # The type says what white is only where it has 16 bits. Pillow opens 16-bit PNG as 32-bit integers.
-    if image.mode.startswith("I;16") or image.format == "PNG":
-        white = 65535.0
-    elif low < 0 or high > 65535:
-        values, white = values - low, high - low
+    if image.mode == "RGB":  # the upper halves of 16 bits, which is enough to tell the number of bits
+        return 0.0, 256.0 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
+    low, high = np.inf, -np.inf
+    for box in _bands(image.width, (0, 0, *image.size), 1):
+        values = np.asarray(image.crop(box))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError("it holds values that are not finite numbers")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high
+
+
+def _alone(image: Image.Image, kind: str, low: float, high: float) -> Sequence[float]:
+    """The levels of an image that belongs to no data set."""
+    if kind not in _DEFAULT_LEVELS:
+        raise _NoLevels(kind, low, high)
+    return _DEFAULT_LEVELS[kind]
+
+
+def _rgb(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of an image of 8 bits, in colour, over white."""
+    part = image.crop(box)
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        layer = part.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return part.convert("RGB")
+
+
+def _mask(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of a mask: white where the image is neither black nor transparent."""
+    import numpy as np
+
+    part = image.crop(box)
+    if image.mode.startswith("I") or image.mode == "F":
+        on = np.asarray(part) > 0
     else:
-        white = next(
-            limit for limit in ((1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)) if high <= limit
-        )
-    return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
+        layer = part.convert("RGBA")
+        *colours, alpha = layer.split()
+        bright = ImageChops.lighter(ImageChops.lighter(colours[0], colours[1]), colours[2])
+        on = (np.asarray(bright) > 0) & (np.asarray(alpha) > 0)
+    return Image.fromarray(on.astype(np.uint8) * np.uint8(255)).convert("RGB")
 
 
-def _square(image: Image.Image, size: int, fit: Literal["crop", "squash", "pad"]) -> Image.Image:
+Converter = Callable[[Image.Image, tuple[int, int, int, int]], Image.Image]
+
+
+def _scaled(levels: Sequence[float], wide: Image.Image | None) -> Converter:
+    """Scales a part of an image of more than 8 bits from its levels to 8 bits."""
+    import numpy as np
+
+    black, white = levels
+
+    def convert(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+        values = np.asarray(image.crop(box), dtype=np.float64)
+        if image.mode == "RGB":
+            # The upper halves alone are near enough for the full range.
+            low = 127.5 if wide is None or white >= 65535 else np.asarray(wide.crop(box))
+            values = 256 * values + low
+        scaled = np.rint((values - black) * (255 / (white - black or 1))).clip(0, 255)
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+    return convert
+
+
+def _bands(width: int, box: tuple[int, int, int, int], step: int) -> Iterator[tuple[int, int, int, int]]:
+    """A box in horizontal bands, the height of each but the last a multiple of `step`."""
+    left, top, right, bottom = box
+    rows = max(1, _BAND_PIXELS // width // step) * step
+    for start in range(top, bottom, rows):
+        yield left, start, right, min(start + rows, bottom)
+
+
+def _square(image: Image.Image, size: int, fit: Fit, convert: Converter) -> Image.Image:
     width, height = image.size
-    if (width, height) == (size, size):
-        return image
-    if fit == "squash":
-        return _resize(image, (size, size))
-    if fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        return _resize(image, (size, size), (left, top, left + side, top + side))
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side) if fit == "crop" else (0, 0, width, height)
     scale = size / max(width, height)
-    inner = _resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    inner = (max(1, round(width * scale)), max(1, round(height * scale))) if fit == "pad" else (size, size)
+    if convert is _rgb and image.mode in ("RGB", "L") and "transparency" not in image.info:
+        small = image if image.size == inner else _resize(image, inner, box)
+        small = small.convert("RGB")
+    else:
+        small = _converted(image, inner, box, convert)
+    if inner == (size, size):
+        return small
     canvas = Image.new("RGB", (size, size))
-    canvas.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
+    canvas.paste(small, ((size - small.width) // 2, (size - small.height) // 2))
     return canvas
+
+
+def _converted(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], convert: Converter
+) -> Image.Image:
+    """A box of an image converted and resized, without ever holding it converted at its full size where it is large."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    across, down = (max(1, int(long / short / _GAP)) for long, short in zip((width, height), size, strict=True))
+    reduced = Image.new("RGB", (-(-width // across), -(-height // down)))
+    for part in _bands(width, box, down):
+        band = convert(image, part)
+        reduced.paste(band.reduce((across, down)) if across * down > 1 else band, (0, (part[1] - box[1]) // down))
+    if reduced.size == size:
+        return reduced
+    return reduced.resize(size, Image.Resampling.BICUBIC, box=(0, 0, width / across, height / down))
+
+
+_GAP = 3.0
+"""A large image is first averaged over whole pixels to this many times its size, which cannot be told from doing it in
+one step."""
 
 
 def _resize(
     image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
 ) -> Image.Image:
-    # With a gap of 3 a large image is first averaged over whole pixels, which cannot be told from doing it in one step.
-    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    return image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=_GAP)
 
 
 def _serve() -> None:
     """Decodes what standard input asks for, a line of JSON at a time, until it ends.
 
-    The first line says where and how: `file`, `offset`, `size`, `fit`. Each further line is a job, `row` and `paths`;
-    the pixels are written to their place in the file, and the answer is a line on standard output.
+    The first line says where and how: `file`, `offset`, `size`, `fit`, `what`, `levels`. Each further line is a job,
+    `rows` and `paths`; the pixels are written to their places in the file, and the answer is a line on standard output.
     """
+    global _turn_file
+
     warnings.simplefilter("ignore")
     print("ready", flush=True)
     setting = json.loads(sys.stdin.readline())
-    size, fit = setting["size"], setting["fit"]
-    descriptor = os.open(setting["file"], os.O_WRONLY)
+    _turn_file = descriptor = os.open(setting["file"], os.O_WRONLY)
     for line in sys.stdin:
         job = json.loads(line)
-        pixels, outcomes = decode_rows(job["paths"], size, fit)
-        answer: dict[str, Any] = {"outcomes": outcomes}
         try:
-            os.pwrite(descriptor, pixels, setting["offset"] + job["row"] * size * size * 3)
+            answer: dict[str, Any] = {"outcomes": decode_to(descriptor, setting, job["rows"], job["paths"])}
         except OSError as error:
             answer = {"errno": error.errno}
         print(json.dumps(answer), flush=True)
+
+
+def decode_to(
+    descriptor: int, setting: Mapping[str, Any], numbers: Sequence[int], paths: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Decodes files to the rows of a file that have these numbers, and says what became of each; see `decode_rows`.
+
+    Raises:
+        OSError: a row cannot be written.
+    """
+    size = setting["size"]
+    rows, outcomes = decode_rows(paths, size, setting["fit"], setting["what"], setting["levels"])
+    for number, row in zip(numbers, rows, strict=True):
+        write_all(descriptor, row, setting["offset"] + number * size * size * 3)
+    return outcomes
 
 
 if __name__ == "__main__":

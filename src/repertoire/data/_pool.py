@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from repertoire.data import _decode
-from repertoire.data._source import Fit
+from repertoire.data._decode import Fit, Levels, What
 
 __all__ = ["decode_into"]
 
@@ -40,16 +40,21 @@ def decode_into(
     size: int,
     fit: Fit,
     *,
+    rows: Sequence[int] | None = None,
+    what: What = "image",
+    levels: Levels | None = None,
     workers: int | None = None,
     total_bytes: int | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Decodes files to consecutive rows of a file, and says of each, in no particular order, what became of it.
+    """Decodes files to rows of a file, and says of each, in no particular order, what became of it.
 
     Args:
         file: exists, and has room for all rows.
         offset: where in it the first row begins, in bytes. A row is uint8 `[size, size, 3]`.
         root, names: the files.
         size, fit: see `_decode.decode`.
+        rows: for each file the number of its row; one after another if None.
+        what, levels: see `_decode.decode_rows`.
         workers: number of processes; one for each core if None. With 1, or little to do, it is done in this one.
         total_bytes: of all files, where it is known.
 
@@ -60,15 +65,19 @@ def decode_into(
         OSError: the rows cannot be written.
     """
     step = max(1, min(_CHUNK_FILES, _CHUNK_BYTES // (size * size * 3)))
-    chunks = [(start, names[start : start + step]) for start in range(0, len(names), step)]
+    places = list(range(len(names)) if rows is None else rows)
+    chunks = [
+        (start, places[start : start + step], names[start : start + step]) for start in range(0, len(names), step)
+    ]
     if workers is None:
         few = len(names) <= _FEW_FILES and (total_bytes or 0) <= _FEW_BYTES
         workers = 1 if few else _cores()
     workers = min(workers, len(chunks))
-    setting = {"file": os.fspath(file), "offset": offset, "size": size, "fit": fit}
+    setting = {"file": os.fspath(file), "offset": offset, "size": size, "fit": fit, "what": what}
+    setting["levels"] = {kind: list(ends) for kind, ends in (levels or {}).items()}
     if workers <= 1:
-        for start, part in chunks:
-            yield from _here(setting, root, start, part)
+        for chunk in chunks:
+            yield from _here(setting, root, *chunk)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="repertoire-decode") as pool:
         children = _Children(setting, root)
@@ -81,13 +90,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(setting: dict[str, Any], root: str, start: int, names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+def _here(
+    setting: dict[str, Any], root: str, start: int, rows: Sequence[int], names: Sequence[str]
+) -> list[tuple[int, dict[str, Any]]]:
     """Decodes in this process."""
-    size = setting["size"]
-    pixels, outcomes = _decode.decode_rows([os.path.join(root, name) for name in names], size, setting["fit"])
     descriptor = os.open(setting["file"], os.O_WRONLY)
     try:
-        os.pwrite(descriptor, pixels, setting["offset"] + start * size * size * 3)
+        outcomes = _decode.decode_to(descriptor, setting, rows, [os.path.join(root, name) for name in names])
     finally:
         os.close(descriptor)
     return list(enumerate(outcomes, start))
@@ -119,20 +128,24 @@ class _Children:
             process.wait()
             process.stdout.close()  # type: ignore[union-attr]
 
-    def decode(self, start: int, names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+    def decode(self, start: int, rows: Sequence[int], names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
         """What became of these files, which are numbered from `start`."""
         if self._closed:
             return []
         process = self._mine()
         if process is None:
-            return _here(self._setting, self._root, start, names)
-        answer = self._ask(process, {"row": start, "paths": [os.path.join(self._root, name) for name in names]})
+            return _here(self._setting, self._root, start, rows, names)
+        answer = self._ask(process, {"rows": rows, "paths": [os.path.join(self._root, name) for name in names]})
         if answer is None and not self._closed:
             # A decoder that crashes takes its process along; find the file, so that it is the only one that is lost.
             self._local.process = None
             if len(names) == 1:
                 return [(start, {"reason": "made the decoder crash"})]
-            return [pair for row, name in enumerate(names, start) for pair in self.decode(row, [name])]
+            return [
+                pair
+                for number, (row, name) in enumerate(zip(rows, names, strict=True), start)
+                for pair in self.decode(number, [row], [name])
+            ]
         if answer is None:
             return []
         if "errno" in answer:

@@ -16,15 +16,15 @@ import numpy as np
 
 __all__ = ["Seen", "Signature", "looks"]
 
-Signature = tuple[int, int, int]
-"""Length, time of the last change in nanoseconds, and inode."""
+Signature = tuple[int, int, int, int]
+"""See `_decode.signature`."""
 
-_UNKNOWN: Signature = (-1, -1, -1)
+_UNKNOWN: Signature = (-1, -1, -1, -1)
 
 
 def looks(names: Sequence[str], signatures: Mapping[str, Signature]) -> np.ndarray:
-    """The signatures of files as int64 `[N, 3]`, -1 where there is none."""
-    return np.array([signatures.get(name, _UNKNOWN) for name in names], dtype=np.int64).reshape(-1, 3)
+    """The signatures of files as int64 `[N, 4]`, -1 where there is none."""
+    return np.array([signatures.get(name, _UNKNOWN) for name in names], dtype=np.int64).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Seen:
 
     Attributes:
         names: relative to the folder.
-        looks: signature of each, int64 `[N, 3]`.
+        looks: signature of each, int64 `[N, 4]`.
         keys: hash of the bytes of each, uint64 `[N]`; 0 where it could not be read.
         read: whether it could be read, bool `[N]`.
     """
@@ -48,7 +48,7 @@ class Seen:
         """What decoding has found out; see `_decode.decode_rows`."""
         return cls(
             list(names),
-            np.array([outcome.get("signature", _UNKNOWN) for outcome in outcomes], dtype=np.int64).reshape(-1, 3),
+            np.array([outcome.get("signature", _UNKNOWN) for outcome in outcomes], dtype=np.int64).reshape(-1, 4),
             np.array([outcome.get("key", 0) for outcome in outcomes], dtype=np.uint64),
             np.array(["key" in outcome for outcome in outcomes], dtype=bool),
         )
@@ -62,7 +62,8 @@ class Seen:
                 seen = cls(names, arrays["looks"], arrays["keys"], arrays["read"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return cls.of([], [])
-        return seen if len(names) == len(seen.looks) == len(seen.keys) == len(seen.read) else cls.of([], [])
+        whole = seen.looks.shape == (len(names), 4) and len(names) == len(seen.keys) == len(seen.read)
+        return seen if whole else cls.of([], [])
 
     def save(self, file: Path) -> None:
         """Writes it as `.npz`."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repertoire.data._decode import plain_reason
+from repertoire.data._decode import plain_reason, signature
 from repertoire.errors import DataError, Unreadable, ascii_path
 
 __all__ = ["Tree", "find_images", "walk"]
@@ -24,7 +24,13 @@ _NO_IMAGE = """
 """Extensions of files that nobody takes for an image; all others are opened, whatever they are called."""
 
 _IGNORED = frozenset(_NO_IMAGE.split())
-_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"})
+_LEFT_BY_SYSTEMS = frozenset(
+    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "__macosx", "icon\r", "lost+found"}
+    | {"$recycle.bin", "recycler", "recycled", "system volume information", "found.000"}
+    | {"network trash folder", "temporary items", "thevolumesettingsfolder"}
+    | {"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@sharebin"}
+)
+"""Thumbnails, waste and notes of operating systems and of network storage, in lower case."""
 
 
 @dataclass
@@ -44,8 +50,8 @@ class Tree:
     ignored: Counter[str] = field(default_factory=Counter)
     empty: list[str] = field(default_factory=list)
     failures: list[Unreadable] = field(default_factory=list)
-    signatures: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Length, time of the last change, and inode of each file whose state could be asked."""
+    signatures: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Of each file whose state could be asked; see `_decode.signature`."""
 
     def note(self) -> str | None:
         """What was passed over, in words, or None."""
@@ -125,7 +131,7 @@ def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, 
         elif not _is_ignored(tree, entry.name):
             tree.files.append(name)
             tree.bytes += status.st_size
-            tree.signatures[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+            tree.signatures[name] = signature(status)
 
 
 def _is_ignored(tree: Tree, name: str) -> bool:
