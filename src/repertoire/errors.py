@@ -7,8 +7,11 @@ what to do. The command line prints the message on one line and exits with statu
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from repertoire._aliases import answer_for
 
 __all__ = [
     "CheckpointError",
@@ -26,7 +29,29 @@ __all__ = [
     "Unreadable",
     "UnreadableImages",
     "nearest",
+    "option",
+    "speak_command_line",
 ]
+
+_command_line = False
+
+
+def speak_command_line(on: bool = True) -> None:
+    """Says whether messages name the options of the command line (`--overwrite`) or Python's (`overwrite=True`)."""
+    global _command_line
+    _command_line = on
+
+
+def option(name: str, value: object = None) -> str:
+    """An option as who reads the message would write it.
+
+    >>> option("skip_unreadable", True), option("out")
+    ('skip_unreadable=True', 'out')
+    """
+    if _command_line:
+        flag = "--" + name.replace("_", "-")
+        return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"
+    return name if value is None else f"{name}={value!r}"
 
 
 class RepertoireError(Exception):
@@ -102,8 +127,9 @@ class UnknownName(ConfigError, KeyError):
     """
 
     def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
-        guess = nearest(name, known)
-        hint = f"; did you mean {guess!r}?" if guess else ""
+        answer = answer_for(kind, name, known)
+        guess = None if answer else nearest(name, known)
+        hint = f"; {answer}" if answer else f"; did you mean {guess!r}?" if guess else ""
         listing = ", ".join(sorted(known)) if known else "none"
         self.message = f"no {kind} is named {name!r}{hint} (known: {listing})"
         super().__init__(self.message)
@@ -130,7 +156,7 @@ class UnreadableImages(DataError):
         more = f"\n  ... and {len(self.failures) - 50} more" if len(self.failures) > 50 else ""
         super().__init__(
             f"{len(self.failures)} of {total} images cannot be used:\n{shown}{more}\n"
-            "Mend or remove them, or go on without them with --skip-unreadable."
+            f"Mend or remove them, or go on without them with {option('skip_unreadable', True)}."
         )
 
 

@@ -13,7 +13,15 @@ import yaml
 
 from repertoire import data, registry, train
 from repertoire.data import Loader
-from repertoire.errors import ConfigError, NonFiniteLoss, RepertoireError, RunError, ShapeError, UnknownName
+from repertoire.errors import (
+    ConfigError,
+    NonFiniteLoss,
+    RepertoireError,
+    RepertoireWarning,
+    RunError,
+    ShapeError,
+    UnknownName,
+)
 from repertoire.losses import CrossEntropy
 from repertoire.train import _checkpoint
 from repertoire.train._environment import forget_peak_memory, peak_memory
@@ -163,7 +171,8 @@ def test_a_run_is_not_overwritten_by_accident(options: dict, tmp_path: Path):
     (first.path / "mine.txt").write_text("precious")
     with pytest.raises(RunError, match="already holds a run"):
         train.fit(out=first.path, **options)
-    second = train.fit(out=first.path, overwrite=True, **{**options, "epochs": 2})
+    with pytest.warns(RepertoireWarning, match=r"it stays: mine\.txt"):
+        second = train.fit(out=first.path, overwrite=True, **{**options, "epochs": 2})
     assert len(second.history) == 2
     assert (first.path / "mine.txt").read_text() == "precious"
 

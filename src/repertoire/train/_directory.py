@@ -1,8 +1,8 @@
 """The directory of a run: what lies where, who may write to it, and reading it with suspicion.
 
-Nothing in it is removed or replaced that is not provably a run's. Two things are proof: a record of a run (`run.json`, or
-the mark of a run that began in an empty directory) for the files that every run has, and the journal `.written` for what
-commands added later (a file is theirs as long as nobody changed it since).
+Nothing in it is removed or replaced that is not provably a run's. Two things are proof: for the files that every run
+has, a record of a run (`run.json`, or the mark of one that began in an empty directory); for what commands added later,
+the journal `.written`. A file in the journal is theirs as long as nobody changed it since.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ FORMAT = 1
 _NEEDED = ("format", "status", "classes", "channels", "size", "mean", "std")
 _MARK = {"begun": "in an empty directory"}
 """First line of the journal of a run that began where there was nothing."""
+
+_NOTHING = {".lock", ".written", ".DS_Store", "Thumbs.db", "desktop.ini"}
+"""Files that make no directory occupied: ours, and what file managers leave behind."""
 
 _MADE: set[str] = set()
 """Directories that this process made, and may remove while no run has begun in them."""
@@ -141,10 +144,9 @@ class RunDirectory:
             with contextlib.suppress(ValueError, OSError):
                 name = file.resolve().relative_to(self.path.resolve()).as_posix()
                 lines.append(json.dumps({"file": name, "state": None if growing else _state(file)}) + "\n")
-        if lines:
-            with contextlib.suppress(OSError):  # a run on a read-only disk can be used all the same
-                with open(self.journal_file, "a", encoding="utf-8") as journal:
-                    journal.writelines(lines)
+        # A run on a read-only disk can be used all the same.
+        with contextlib.suppress(OSError), open(self.journal_file, "a", encoding="utf-8") as journal:
+            journal.writelines(lines)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -212,16 +214,15 @@ class RunDirectory:
             info = json.loads(self.info_file.read_text(encoding="utf-8"))
             if isinstance(info, dict) and isinstance(info.get("format"), int) and "classes" in info:
                 return True
-        with contextlib.suppress(OSError, ValueError):
-            with open(self.journal_file, encoding="utf-8") as journal:
-                return json.loads(journal.readline()) == _MARK
+        with contextlib.suppress(OSError, ValueError), open(self.journal_file, encoding="utf-8") as journal:
+            return json.loads(journal.readline()) == _MARK
         return False
 
     def _entries(self) -> list[str]:
         """Names in the directory, but those that hold no work."""
         if not self.path.is_dir():
             return [self.path.name] if self.path.exists() else []
-        return sorted({p.name for p in self.path.iterdir()} - {self.lock_file.name, self.journal_file.name})
+        return sorted({p.name for p in self.path.iterdir()} - _NOTHING)
 
     def _journal(self) -> dict[str, list[int] | None]:
         """Files that commands wrote, and their states when they had."""
