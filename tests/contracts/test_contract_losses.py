@@ -20,8 +20,8 @@ from repertoire.losses import (
     MultiLabelLoss,
     RegressionLoss,
     ViewsLoss,
-    _supcon,
 )
+from repertoire.losses.contracts import _positives
 
 NAMES = registry.names("losses")
 BY_CONTRACT = {
@@ -362,7 +362,7 @@ def test_embeddings_that_do_not_fit(name, arguments):
 
 @pytest.mark.parametrize("name", BY_CONTRACT["embeddings"])
 def test_no_positives_are_warned_about_once(name, monkeypatch):
-    monkeypatch.setattr(_supcon, "_warned", False)
+    monkeypatch.setattr(_positives, "_warned", set())
     loss = build(name)
     embeddings, _ = inputs(loss)
     with warnings.catch_warnings(record=True) as caught:

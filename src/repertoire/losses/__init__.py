@@ -1,11 +1,7 @@
 """Losses that shape a representation, each as a function and as a module, under three contracts: on logits, on
 embeddings, and on views."""
 
-from repertoire.losses._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
-from repertoire.losses._asymmetric import Asymmetric, asymmetric_loss
-from repertoire.losses._attention_alignment import attention_alignment
-from repertoire.losses._barlow_twins import BarlowTwins, barlow_twins_loss
-from repertoire.losses._base import (
+from repertoire.losses.contracts._base import (
     EmbeddingLoss,
     LogitsLoss,
     Loss,
@@ -15,67 +11,75 @@ from repertoire.losses._base import (
     check_logits,
     reduce,
 )
-from repertoire.losses._circle import Circle, circle_loss
-from repertoire.losses._clip import CLIP, clip_loss
-from repertoire.losses._contextual import Contextual, contextual_loss
-from repertoire.losses._cpc import cpc_loss
-from repertoire.losses._cross_entropy import CrossEntropy, cross_entropy
-from repertoire.losses._debiased import DebiasedContrastive, debiased_contrastive_loss
-from repertoire.losses._decoupled_contrastive import DecoupledContrastive, decoupled_contrastive_loss
-from repertoire.losses._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
-from repertoire.losses._decoupled_uniformity import DecoupledUniformity, decoupled_uniformity_loss
-from repertoire.losses._digits import NextDigit, from_digits, next_digit_loss, to_digits
-from repertoire.losses._dimco import DIMCO, dimco_codes, dimco_loss
-from repertoire.losses._e2mc import EntropyMaximization, entropy_maximization_loss
-from repertoire.losses._encouraging import Encouraging, encouraging_loss
-from repertoire.losses._energy_confusion import EnergyConfusion, energy_confusion
-from repertoire.losses._ensloss import EnsLoss, ens_loss, ens_loss_slopes
-from repertoire.losses._focal import Focal, focal_loss
-from repertoire.losses._groco import GroCo, groco_loss
-from repertoire.losses._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
-from repertoire.losses._icnn import ICNN, icnn_loss
-from repertoire.losses._info_nce import InfoNCE, info_nce_loss
-from repertoire.losses._intl import INTL, intl_loss
-from repertoire.losses._isogclr import IndividualTemperatures, individual_temperature_loss
-from repertoire.losses._kernel_info_nce import KernelInfoNCE, kernel_info_nce_loss
-from repertoire.losses._ldam import LDAM, ldam_loss
-from repertoire.losses._logit_adjustment import (
+from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
+from repertoire.losses.contracts._nonfinite import explain_nonfinite
+from repertoire.losses.contracts._numbers import RegressionLoss, check_numbers
+from repertoire.losses.contracts._views import check_views
+from repertoire.losses.embeddings._circle import Circle, circle_loss
+from repertoire.losses.embeddings._contextual import Contextual, contextual_loss
+from repertoire.losses.embeddings._dimco import DIMCO, dimco_codes, dimco_loss
+from repertoire.losses.embeddings._energy_confusion import EnergyConfusion, energy_confusion
+from repertoire.losses.embeddings._icnn import ICNN, icnn_loss
+from repertoire.losses.embeddings._look import LOOK, look_loss
+from repertoire.losses.embeddings._memory_info_nce import MemoryInfoNCE, memory_info_nce_loss
+from repertoire.losses.embeddings._metrix import Metrix, metrix_loss
+from repertoire.losses.embeddings._multi_similarity import MultiSimilarity, multi_similarity_loss
+from repertoire.losses.embeddings._proto_triplet import ProtoTriplet, proto_triplet_loss
+from repertoire.losses.embeddings._proxy_anchor import ProxyAnchor, proxy_anchor_loss
+from repertoire.losses.embeddings._soft_contrastive import SoftContrastive, soft_contrastive_loss
+from repertoire.losses.embeddings._spcl import SPCL, spcl_loss
+from repertoire.losses.embeddings._subclass_contrastive import SubclassContrastive, subclass_contrastive_loss
+from repertoire.losses.embeddings._supcon import SupCon, supcon_loss
+from repertoire.losses.embeddings._triplet import Triplet, triplet_loss
+from repertoire.losses.logits._asymmetric import Asymmetric, asymmetric_loss
+from repertoire.losses.logits._cross_entropy import CrossEntropy, cross_entropy
+from repertoire.losses.logits._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
+from repertoire.losses.logits._encouraging import Encouraging, encouraging_loss
+from repertoire.losses.logits._ensloss import EnsLoss, ens_loss, ens_loss_slopes
+from repertoire.losses.logits._focal import Focal, focal_loss
+from repertoire.losses.logits._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
+from repertoire.losses.logits._ldam import LDAM, ldam_loss
+from repertoire.losses.logits._logit_adjusted import (
     BalancedSoftmax,
     LogitAdjusted,
     balanced_softmax_loss,
     logit_adjusted_loss,
 )
-from repertoire.losses._look import LOOK, look_loss
-from repertoire.losses._memory_info_nce import MemoryInfoNCE, memory_info_nce_loss
-from repertoire.losses._metrix import Metrix, metrix_loss
-from repertoire.losses._multi_similarity import MultiSimilarity, multi_similarity_loss
-from repertoire.losses._multilabel import MultiLabelLoss, check_multilabel
-from repertoire.losses._nonfinite import explain_nonfinite
-from repertoire.losses._nt_xent import NTXent, nt_xent_loss
-from repertoire.losses._number_token import NumberToken, number_token_loss, number_token_penalty
-from repertoire.losses._numbers import RegressionLoss, check_numbers
-from repertoire.losses._proto_triplet import ProtoTriplet, proto_triplet_loss
-from repertoire.losses._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
-from repertoire.losses._proxy_anchor import ProxyAnchor, proxy_anchor_loss
-from repertoire.losses._regression_with_classes import RegressionWithClasses, bin_edges, regression_with_classes_loss
-from repertoire.losses._reject import Reject, reject_loss
-from repertoire.losses._sie import SIE, sie_loss
-from repertoire.losses._sigmoid_pairwise import SigmoidPairwise, sigmoid_pairwise_loss
-from repertoire.losses._single_positive import SinglePositive, asymmetric_pseudo_labels, single_positive_loss
-from repertoire.losses._soft_contrastive import SoftContrastive, soft_contrastive_loss
-from repertoire.losses._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
-from repertoire.losses._spcl import SPCL, spcl_loss
-from repertoire.losses._squentropy import Squentropy, squentropy
-from repertoire.losses._subclass_contrastive import SubclassContrastive, subclass_contrastive_loss
-from repertoire.losses._supcon import SupCon, supcon_loss
-from repertoire.losses._tico import TiCo, tico_loss
-from repertoire.losses._trajectory import Trajectory, trajectory_loss
-from repertoire.losses._triplet import Triplet, triplet_loss
-from repertoire.losses._vicreg import VICReg, covariance_penalty, variance_penalty, vicreg_loss
-from repertoire.losses._views import check_views
-from repertoire.losses._w_mse import WMSE, w_mse_loss
-from repertoire.losses._wasserstein import WassersteinUniformity, wasserstein_uniformity_loss
-from repertoire.losses._z_loss import ZLoss, z_loss
+from repertoire.losses.logits._next_digit import NextDigit, from_digits, next_digit_loss, to_digits
+from repertoire.losses.logits._number_token import NumberToken, number_token_loss, number_token_penalty
+from repertoire.losses.logits._regression_with_classes import (
+    RegressionWithClasses,
+    bin_edges,
+    regression_with_classes_loss,
+)
+from repertoire.losses.logits._reject import Reject, reject_loss
+from repertoire.losses.logits._single_positive import SinglePositive, asymmetric_pseudo_labels, single_positive_loss
+from repertoire.losses.logits._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
+from repertoire.losses.logits._squentropy import Squentropy, squentropy
+from repertoire.losses.logits._z_loss import ZLoss, z_loss
+from repertoire.losses.terms._attention_alignment import attention_alignment
+from repertoire.losses.terms._cpc import cpc_loss
+from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
+from repertoire.losses.views._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
+from repertoire.losses.views._barlow_twins import BarlowTwins, barlow_twins_loss
+from repertoire.losses.views._clip import CLIP, clip_loss
+from repertoire.losses.views._debiased_contrastive import DebiasedContrastive, debiased_contrastive_loss
+from repertoire.losses.views._decoupled_contrastive import DecoupledContrastive, decoupled_contrastive_loss
+from repertoire.losses.views._decoupled_uniformity import DecoupledUniformity, decoupled_uniformity_loss
+from repertoire.losses.views._entropy_maximization import EntropyMaximization, entropy_maximization_loss
+from repertoire.losses.views._groco import GroCo, groco_loss
+from repertoire.losses.views._individual_temperatures import IndividualTemperatures, individual_temperature_loss
+from repertoire.losses.views._info_nce import InfoNCE, info_nce_loss
+from repertoire.losses.views._intl import INTL, intl_loss
+from repertoire.losses.views._kernel_info_nce import KernelInfoNCE, kernel_info_nce_loss
+from repertoire.losses.views._nt_xent import NTXent, nt_xent_loss
+from repertoire.losses.views._sie import SIE, sie_loss
+from repertoire.losses.views._sigmoid_pairwise import SigmoidPairwise, sigmoid_pairwise_loss
+from repertoire.losses.views._tico import TiCo, tico_loss
+from repertoire.losses.views._trajectory import Trajectory, trajectory_loss
+from repertoire.losses.views._vicreg import VICReg, covariance_penalty, variance_penalty, vicreg_loss
+from repertoire.losses.views._w_mse import WMSE, w_mse_loss
+from repertoire.losses.views._wasserstein_uniformity import WassersteinUniformity, wasserstein_uniformity_loss
 
 __all__ = [
     "CLIP",

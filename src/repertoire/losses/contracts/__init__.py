@@ -1,0 +1,1 @@
+"""The contracts of losses, and what losses of one contract share."""

@@ -1,0 +1,1 @@
+"""Losses on views of the same samples."""
