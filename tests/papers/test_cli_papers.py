@@ -24,6 +24,9 @@ def test_search_in_words() -> None:
     assert len(run("search", "labels", "--limit", "3").splitlines()) == 1 + 3
     assert "Nothing was found" in run("search", "zzzzqqqq")
     assert json.loads(run("search", "zzzzqqqq", "--format", "json")) == []
+    first = json.loads(run("search", "long-tailed classes", "--format", "json"))[0]
+    assert first["family"] == "long-tail"
+    assert first["use"]
 
 
 def test_an_empty_search_asks_for_words() -> None:

@@ -25,7 +25,7 @@ QUERIES = {
     "find similar images in a large collection": {"retrieval", "loss-metric"},
     "short embeddings that can be truncated": {"mrl"},
     "my test data come from a different camera than my training data": {"adaptation"},
-    "labelled a hundred images, have a million without labels": {"semi-supervised"},
+    "labelled a hundred images, have a million without labels": {"semi-supervised", "ssl"},
     "better loss than cross entropy for a classifier": {"loss-classification", "loss-metric"},
     "flat minima generalise better": {"sam"},
 }
@@ -72,3 +72,53 @@ def test_limits_and_queries_without_a_known_word() -> None:
     assert papers.search("labels", limit=0) == []
     assert papers.search("") == papers.search("the of and") == papers.search("zzzzqqqq") == []
     assert papers.search("???!!") == []
+
+
+# what a person types -> what performs it: one of these must be among the first three answers
+PERFORMED = {
+    "few labels, long-tailed classes": {"logit-adjusted", "balanced-softmax", "ldam", "balanced"},
+    "one class dwarfs the others": {"class-weights", "balanced"},
+    "my GPU runs out of memory": {"memory", "checkpoint", "local"},
+    "some of my labels are wrong": {"diagnose"},
+    "likely wrong labels in my data": {"diagnose"},
+    "images without labels": {"simclr", "byol", "moco", "simsiam", "dino"},
+    "small batches without labels": {"moco", "decoupled-contrastive", "tico"},
+    "recognise a new class from five examples": {"nearest-centroid", "rfs"},
+    "where does the network look in the image": {"grad-cam", "normgrad", "layer-cam"},
+    "which heat map can I trust": {"explain --judge"},
+    "average the weights of several fine-tuned models": {"model-soups"},
+    "search among classes that were not trained on": {"circle", "gsv-cities"},
+    "face verification with very many classes": {"arcface", "cosface"},
+    "several labels per image": {"asl"},
+    "predict a number instead of a class": {"classification-helps-regression", "stop-regressing"},
+    "a model that may say I do not know": {"reject-fixed-predictor"},
+    "has my representation collapsed": {"effective-rank", "participation-ratio"},
+    "embeddings that can be cut short": {"mrl"},
+    "which of two models is better": {"compare"},
+    "how many more images do I need": {"repertoire.diagnostics.fit_power_law"},
+}
+
+
+def test_there_are_twenty_needs_that_something_answers() -> None:
+    assert len(PERFORMED) == 20
+    known = {card.slug for card in papers.load() if card.components} | {item.name for item in papers.components()}
+    assert set().union(*PERFORMED.values()) <= known
+
+
+@pytest.mark.parametrize("query", PERFORMED)
+def test_what_can_be_performed_comes_first(query: str) -> None:
+    found = papers.find(query, limit=3)
+    assert {hit.name for hit in found} & PERFORMED[query], [(hit.name, hit.status) for hit in found]
+    assert found[0].use
+    assert found[0].status != "open"
+
+
+def test_a_need_that_nothing_performs_is_not_answered_with_something_else() -> None:
+    found = papers.find("delete one person's photos from a trained model", limit=5)
+    assert {hit.family for hit in found} == {"unlearning"}
+
+
+def test_the_cards_stand_in_the_same_order_among_all_answers() -> None:
+    for query in PERFORMED:
+        everything = [hit.name for hit in papers.find(query, limit=1000) if hit.kind == "paper"]
+        assert [card.slug for card in papers.search(query, limit=1000)] == everything

@@ -14,14 +14,25 @@ def list_components(
         str | None,
         typer.Argument(help="losses, heads, backbones, rules, data, ...; all of them if left out.", show_default=False),
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Only what answers the needs of this family: long-tail, ssl, continual, ... ('papers families').",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """List components by name, with their options."""
-    from repertoire import registry
+    from repertoire import papers, registry
 
     rooms = [room] if room else list(registry.ROOMS)
-    for name in rooms:
-        entries = registry.entries(name)
-        if len(rooms) > 1:
+    if family is not None:
+        papers.family(family)
+    found = {name: [e for e in registry.entries(name) if family in (None, papers.family_of(e))] for name in rooms}
+    if not any(found.values()):
+        typer.echo(f"Nothing performs it yet; the papers are listed with: repertoire papers list --family {family}")
+    for name, entries in found.items():
+        if len(rooms) > 1 and entries:
             typer.echo(f"\n{name}")
         width = max((len(entry.name) for entry in entries), default=0)
         for entry in entries:

@@ -26,17 +26,21 @@ def search(
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 10,
     format: FormatOption = Format.table,
 ) -> None:
-    """Find papers for a need put in plain words."""
+    """Find papers and components for a need put in plain words; what can be performed comes first."""
     from repertoire import papers
     from repertoire.errors import ConfigError
 
     if not " ".join(query).strip():
         raise ConfigError("say what you need, in plain words: repertoire papers search few labels")
-    found = papers.search(" ".join(query), limit)
+    found = papers.find(" ".join(query), limit)
     if not found and format is Format.table:
         typer.echo("Nothing was found; try other words, or browse with: repertoire papers list --family FAMILY")
         return
-    _print(found, format)
+    if format is Format.json:
+        typer.echo(json.dumps([dataclasses.asdict(hit) for hit in found], indent=2, ensure_ascii=False))
+        return
+    rows = [(hit.name, hit.kind, hit.status, ", ".join(hit.use) or "-", hit.title) for hit in found]
+    print_table(("name", "kind", "status", "performed by", "what it is"), rows)
 
 
 @app.command("list")

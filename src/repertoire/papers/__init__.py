@@ -8,8 +8,25 @@
 """
 
 from repertoire.papers._cards import Card, get, load
+from repertoire.papers._components import Component, components, family_of
 from repertoire.papers._families import Family, families, family
-from repertoire.papers._search import search
+from repertoire.papers._search import Hit, find, search
 from repertoire.papers._status import STATUSES, Status, missing_components
 
-__all__ = ["STATUSES", "Card", "Family", "Status", "families", "family", "get", "load", "missing_components", "search"]
+__all__ = [
+    "STATUSES",
+    "Card",
+    "Component",
+    "Family",
+    "Hit",
+    "Status",
+    "components",
+    "families",
+    "family",
+    "family_of",
+    "find",
+    "get",
+    "load",
+    "missing_components",
+    "search",
+]

@@ -1,4 +1,4 @@
-"""Search over the cards for a need put in plain words.
+"""Search over cards and components for a need put in plain words.
 
 BM25F (Robertson, Zaragoza and Taylor, *Simple BM25 extension to multiple weighted fields*, 2004): a term's occurrences
 are counted with the weight of the field they stand in, damped once, and weighted by how rare the term is. Words are
@@ -12,12 +12,16 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from repertoire.papers._cards import Card, load
+from repertoire.papers._components import components
 from repertoire.papers._families import families
+from repertoire.papers._status import Status
 
-__all__ = ["search"]
+__all__ = ["Hit", "find", "search"]
 
 _WEIGHTS = {"slug": 4.0, "keywords": 4.0, "title": 3.0, "summary": 1.5, "claim": 1.0}
 _FAMILY = 1.5  # weight of a match with the family's description
@@ -25,6 +29,7 @@ _FIT = {"core": 1.0, "portable": 0.9, "evidence": 0.85, "outside": 0.7}
 _SATURATION = 1.5  # k1 of BM25
 _LENGTH = 0.5  # b of BM25
 _PAIR = 0.5  # weight of two words side by side, beyond that of each
+_NEAR = 0.8  # share of the best score from which what can be performed counts as an answer
 _SYNONYM = 0.4  # weight of a word that only means the same
 
 _BREAK = re.compile(r"[,.;:!?()]+\s|[()]")
@@ -78,8 +83,51 @@ _SYNONYMS = (
 )
 
 
+@dataclass(frozen=True)
+class Hit:
+    """One answer to a need.
+
+    Attributes:
+        name: slug of the paper, or name of the component.
+        kind: "paper", a kind of component such as "losses", or "options".
+        family: slug of the family.
+        status: of the paper; "built" for a component.
+        title: of the paper; what the component does.
+        use: what performs it: the dotted names of a paper's components, the option that chooses a component; empty
+            where nothing does yet.
+    """
+
+    name: str
+    kind: str
+    family: str
+    status: Status
+    title: str
+    use: tuple[str, ...]
+
+
+def find(query: str, limit: int = 10) -> list[Hit]:
+    """Papers and components that answer a need, best first, with what can be performed before what cannot.
+
+    What is performable comes first as far as it answers the need nearly as well as the best answer of all; behind it
+    the papers follow that nothing performs yet. Components that come from no paper of the catalogue are found as well.
+
+    Args:
+        query: a need in plain words, a name, or both. What bears exactly that name comes first.
+        limit: at most this many.
+
+    >>> {hit.name for hit in find("few labels, long-tailed classes", limit=3)} & {"logit-adjusted", "balanced"} != set()
+    True
+    """
+    cards = {card.slug: card for card in load()}
+    ranked = _ranked(query)
+    best = max((score for _, score in ranked if score < math.inf), default=0.0)
+    near = [key for key, score in ranked if score == math.inf or (_performable(key) and score >= _NEAR * best)]
+    others = [key for key, _ in ranked if key not in set(near)]
+    return [_hit(key, cards) for key in [*near, *others][: max(0, limit)]]
+
+
 def search(query: str, limit: int = 10) -> list[Card]:
-    """The cards that answer a need, best first; empty if no word of the query is known.
+    """The cards that answer a need, in the order of `find`; empty if no word of the query is known.
 
     Args:
         query: a need in plain words, a method's name, or both. A card whose slug it is comes first.
@@ -88,26 +136,64 @@ def search(query: str, limit: int = 10) -> list[Card]:
     >>> search("sharpness-aware minimisation", limit=1)[0].slug
     'sam'
     """
+    cards = {card.slug: card for card in load()}
+    found = find(query, len(cards) + len(components()))
+    return [cards[hit.name] for hit in found if hit.kind == "paper"][: max(0, limit)]
+
+
+Key = tuple[str, str]
+"""Of a document: "paper" or the kind of a component, and its name."""
+
+
+def _ranked(query: str) -> list[tuple[Key, float]]:
+    """All documents that share a word with the query, best first, with their scores."""
     terms = _expand(_terms(query))
     by_family = _score(terms, _family_index())
-    scores = _score(terms, _card_index())
-    cards = {card.slug: card for card in load()}
-    for card in cards.values():
-        if card.family in by_family:
-            scores[card.slug] += _FAMILY * by_family[card.family]
+    scores = _score(terms, _document_index())
+    families_, fits = _families_and_fits()
+    for key, family in families_.items():
+        if family in by_family:
+            scores[key] += _FAMILY * by_family[family]
+    weighted = {key: score * fits[key] for key, score in scores.items()}
     exact = query.strip().lower()
-    if exact in cards:
-        scores[exact] = math.inf
-    ranked = sorted(scores, key=lambda slug: (-scores[slug] * _FIT[cards[slug].fit], slug))
-    return [cards[slug] for slug in ranked[: max(0, limit)]]
+    weighted |= {key: math.inf for key in families_ if key[1] == exact}
+    return sorted(weighted.items(), key=lambda item: (-item[1], item[0][1]))
 
 
-Index = dict[str, dict[str, float]]
+@functools.cache
+def _families_and_fits() -> tuple[dict[Key, str], dict[Key, float]]:
+    papers = {("paper", card.slug): card for card in load()}
+    others = {(item.kind, item.name): item for item in components()}
+    return (
+        {key: item.family for key, item in (papers | others).items()},
+        {key: _FIT[card.fit] for key, card in papers.items()} | dict.fromkeys(others, 1.0),
+    )
+
+
+@functools.cache
+def _built() -> frozenset[str]:
+    return frozenset(card.slug for card in load() if card.components)
+
+
+def _performable(key: Key) -> bool:
+    return key[0] != "paper" or key[1] in _built()
+
+
+def _hit(key: Key, cards: Mapping[str, Card]) -> Hit:
+    kind, name = key
+    if kind == "paper":
+        card = cards[name]
+        return Hit(name, kind, card.family, card.status, card.title, card.components)
+    item = next(item for item in components() if (item.kind, item.name) == key)
+    return Hit(name, kind, item.family, "built", item.summary, (item.use,))
+
+
+Index = dict[str, dict[Any, float]]
 """term -> document -> what the term adds to the document's score."""
 
 
-def _score(terms: Mapping[str, float], index: Index) -> defaultdict[str, float]:
-    scores: defaultdict[str, float] = defaultdict(float)
+def _score(terms: Mapping[str, float], index: Index) -> defaultdict[Any, float]:
+    scores: defaultdict[Any, float] = defaultdict(float)
     for term, weight in terms.items():
         for document, impact in index.get(term, {}).items():
             scores[document] += weight * impact
@@ -115,19 +201,26 @@ def _score(terms: Mapping[str, float], index: Index) -> defaultdict[str, float]:
 
 
 @functools.cache
-def _card_index() -> Index:
-    return _build(
-        {
-            card.slug: [
-                (_WEIGHTS["slug"], card.slug),
-                (_WEIGHTS["title"], card.title),
-                (_WEIGHTS["summary"], card.summary),
-                (_WEIGHTS["claim"], card.claim),
-                *((_WEIGHTS["keywords"], keyword) for keyword in card.keywords),
-            ]
-            for card in load()
-        }
-    )
+def _document_index() -> Index:
+    cards = {
+        ("paper", card.slug): [
+            (_WEIGHTS["slug"], card.slug),
+            (_WEIGHTS["title"], card.title),
+            (_WEIGHTS["summary"], card.summary),
+            (_WEIGHTS["claim"], card.claim),
+            *((_WEIGHTS["keywords"], keyword) for keyword in card.keywords),
+        ]
+        for card in load()
+    }
+    others = {
+        (item.kind, item.name): [
+            (_WEIGHTS["slug"], item.name),
+            (_WEIGHTS["summary"], item.summary),
+            *((_WEIGHTS["keywords"], keyword) for keyword in item.keywords),
+        ]
+        for item in components()
+    }
+    return _build(cards | others)
 
 
 @functools.cache
@@ -136,7 +229,7 @@ def _family_index() -> Index:
     return _build({family.slug: [(2.0, family.title), (1.0, family.description)] for family in families()})
 
 
-def _build(documents: Mapping[str, Sequence[tuple[float, str]]]) -> Index:
+def _build(documents: Mapping[Any, Sequence[tuple[float, str]]]) -> Index:
     """The BM25F index of documents, each a list of weighted fields."""
     postings: Index = defaultdict(dict)
     lengths = {}
