@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from repertoire.compare import Comparison, Measurement
-from repertoire.compare._comparison import make_rows
 from repertoire.compare._metric import find_metric
+from repertoire.compare._rows import make_rows
 from repertoire.errors import UnknownName
 
 BASE = [0.900, 0.910, 0.905, 0.895, 0.902]

@@ -59,7 +59,7 @@ def test_rooms_import_downwards_only():
     import repertoire
 
     order = [
-        ["errors", "files", "registry"],
+        ["errors", "files", "registry", "statistics"],
         ["ops"],
         ["data"],
         ["backbones", "heads", "losses", "diagnostics", "explain", "select", "estimators", "weights", "fewshot", "boosting", "merge"],

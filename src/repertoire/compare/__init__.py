@@ -3,7 +3,7 @@
     found = repertoire.compare.compare("photos/", vary={"loss": "cross-entropy,supcon"}, seeds=5)
     print(found)
 
-Names are imported when they are first used: showing stored evidence takes the statistics, and must not wait for torch.
+Names are imported when they are first used. What differences over seeds say is reckoned by `repertoire.statistics`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repertoire.compare._compare import compare
-    from repertoire.compare._comparison import Comparison, Measurement, Row
+    from repertoire.compare._comparison import Comparison
     from repertoire.compare._metric import Metric
+    from repertoire.compare._rows import Measurement, Row
     from repertoire.compare._search import Trial
-    from repertoire.compare._statistics import Verdict, holm, interval, p_value, seeds_needed, verdict
 
 _HOME = {
     "Comparison": "_comparison",
-    "Measurement": "_comparison",
+    "Measurement": "_rows",
     "Metric": "_metric",
-    "Row": "_comparison",
+    "Row": "_rows",
     "Trial": "_search",
-    "Verdict": "_statistics",
     "compare": "_compare",
-    "holm": "_statistics",
-    "interval": "_statistics",
-    "p_value": "_statistics",
-    "seeds_needed": "_statistics",
-    "verdict": "_statistics",
 }
 
 __all__ = [
@@ -39,13 +33,7 @@ __all__ = [
     "Metric",
     "Row",
     "Trial",
-    "Verdict",
     "compare",
-    "holm",
-    "interval",
-    "p_value",
-    "seeds_needed",
-    "verdict",
 ]
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from repertoire.compare._check import check
-from repertoire.compare._comparison import Comparison, Measurement, make_rows, measure
+from repertoire.compare._comparison import Comparison
 from repertoire.compare._display import Board
 from repertoire.compare._folder import Folder, fingerprint, finished
 from repertoire.compare._grid import Grid, Member, make_grid
 from repertoire.compare._jobs import Job, Outcome, forget_splits
 from repertoire.compare._metric import Metric, find_metric
 from repertoire.compare._pool import Backend, Crew, dismiss, run_jobs, warm_up
+from repertoire.compare._rows import Measurement, make_rows, measure
 from repertoire.compare._search import SEARCH_SEED, Range, Study, Trial, parse_space, require_optuna
 from repertoire.errors import ConfigError
 from repertoire.files import lock_directory, write_text

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from repertoire.compare._grid import Member
 from repertoire.compare._jobs import Job, Outcome
 from repertoire.compare._metric import Metric
-from repertoire.compare._statistics import interval
+from repertoire.statistics import interval
 
 __all__ = ["Board"]
 

@@ -26,6 +26,16 @@ class Metric:
     higher_is_better: bool = True
     share: bool = True
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest mean that there can be."""
+        return (0.0, 1.0) if self.share else (-math.inf, math.inf)
+
+    @property
+    def difference_bounds(self) -> tuple[float, float]:
+        """The same for a difference of two means."""
+        return (-1.0, 1.0) if self.share else (-math.inf, math.inf)
+
     def value(self, value: float | None) -> str:
         """A value; a dash where there is none.
 

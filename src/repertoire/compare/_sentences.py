@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from repertoire.compare._statistics import MOST_SEEDS
-
-if TYPE_CHECKING:
-    from repertoire.compare._comparison import Comparison, Row
-    from repertoire.compare._metric import Metric
+from repertoire.compare._metric import Metric
+from repertoire.compare._rows import Row
+from repertoire.statistics import MOST_SEEDS
 
 __all__ = ["sentences"]
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
-def sentences(comparison: Comparison) -> list[str]:
-    """A sentence for each configuration but the baseline, then what has to be known to read them."""
-    others = [row for row in comparison.table if row.label != comparison.baseline]
+def sentences(rows: Sequence[Row], baseline: str, metric: Metric) -> list[str]:
+    """A sentence for each configuration but the baseline, then what has to be known to read them.
+
+    Args:
+        rows: of the comparison, the baseline's included.
+        baseline: its label.
+        metric: what is compared.
+    """
+    others = [row for row in rows if row.label != baseline]
     tested = sum(row.p is not None for row in others)
-    said = [_sentence(row, comparison.baseline, comparison.metric, tested) for row in others]
+    said = [_sentence(row, baseline, metric, tested) for row in others]
     if any(row.verdict == "untested" and row.pairs for row in others):
         said.append(
             "A single seed says nothing about chance, so there is no interval: give --seeds 3, or better 5, to learn "
@@ -30,8 +34,8 @@ def sentences(comparison: Comparison) -> list[str]:
             f"Each interval is a 95 % interval by itself; what is said to be better or worse stands after correction "
             f"for {_number(tested)} comparisons (Holm)."
         )
-    for label, seed, reason in comparison.failures:
-        said.append(f"{label} failed with seed {seed}: {reason.rstrip('.')}.")
+    for row in rows:
+        said += [f"{label} failed with seed {seed}: {reason.rstrip('.')}." for label, seed, reason in row.failures]
     return said
 
 

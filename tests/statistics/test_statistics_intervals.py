@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from repertoire.compare import holm, interval, p_value, seeds_needed, verdict
-from repertoire.compare._statistics import _power
+from repertoire.statistics import benjamini_hochberg, clustered_interval, holm, interval, p_value, seeds_needed
+from repertoire.statistics._intervals import _power
 
 numbers = st.floats(-10, 10).map(lambda x: round(x, 6))
 
@@ -31,7 +31,7 @@ def test_interval_is_student_s(differences: list[float], confidence: float) -> N
 
 def test_one_difference_says_nothing() -> None:
     assert interval([0.3]) == (-math.inf, math.inf)
-    assert verdict([0.3], 0.0) == "inconclusive"
+    assert interval([0.3], bounds=(0, 1)) == (0, 1)
 
 
 def test_what_cannot_be_decided_from() -> None:
@@ -41,31 +41,59 @@ def test_what_cannot_be_decided_from() -> None:
         interval([1.0, 2.0], 1.0)
 
 
-@pytest.mark.parametrize(
-    ("differences", "threshold", "expected"),
-    [
-        ([0.02, 0.03, 0.025], 0.0, "holds"),
-        ([0.02, 0.03, 0.025], 0.1, "does not hold"),
-        ([0.02, 0.03, 0.025], 0.025, "inconclusive"),
-        ([-0.02, -0.03, -0.025], 0.0, "does not hold"),
-        ([-0.02, -0.03, -0.025], -0.1, "holds"),
-        ([0.1, -0.1, 0.2], 0.0, "inconclusive"),
-        ([0.1, 0.1, 0.1], 0.0, "holds"),
-        ([0.1, 0.1, 0.1], 0.1, "inconclusive"),
-        ([-0.1, -0.1, -0.1], 0.0, "does not hold"),
-        ([0.0, 0.0, 0.0], 0.0, "inconclusive"),
-    ],
-)
-def test_verdict(differences: list[float], threshold: float, expected: str) -> None:
-    assert verdict(differences, threshold) == expected
-
-
-def test_the_verdict_is_wrong_as_rarely_as_it_says() -> None:
-    """With no difference at all, "holds" comes out in 2.5 % of cases."""
+def test_an_interval_of_shares_stays_among_shares() -> None:
+    """It is cut to the bounds, and the mean of shares is as often inside as before."""
     random = np.random.default_rng(0)
-    verdicts = [verdict(list(random.normal(size=5)), 0.0) for _ in range(2000)]
-    assert 0.015 < verdicts.count("holds") / 2000 < 0.036
-    assert 0.015 < verdicts.count("does not hold") / 2000 < 0.036
+    inside = 0
+    for _ in range(2000):
+        low, high = interval(list(random.beta(9.5, 0.5, size=5)), bounds=(0, 1))
+        assert 0 <= low <= high <= 1
+        inside += low <= 0.95 <= high
+    free = sum(
+        low <= 0.95 <= high for low, high in map(interval, np.random.default_rng(0).beta(9.5, 0.5, (2000, 5)).tolist())
+    )
+    assert inside == free
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_overlapping_training_sets_are_allowed_for(share: float) -> None:
+    """Values whose pairs are correlated as parts of one finite set are: Nadeau and Bengio take r / (1 + r)."""
+    ratio = share / (1 - share)
+    random = np.random.default_rng(0)
+    correlation = ratio / (1 + ratio)
+    draws = math.sqrt(1 - correlation) * random.normal(size=(2000, 10)) + math.sqrt(correlation) * random.normal(
+        size=(2000, 1)
+    )
+    spans = [interval(row, overlap=ratio) for row in draws.tolist()]
+    assert 0.93 < np.mean([low < 0 < high for low, high in spans]) < 0.97
+    naive = [interval(row) for row in draws.tolist()]
+    assert np.mean([low < 0 < high for low, high in naive]) < 0.9
+    assert p_value([0.1, 0.2, 0.3], overlap=0.2) > p_value([0.1, 0.2, 0.3])
+
+
+def test_clusters_count_alike_and_their_spread_is_seen() -> None:
+    random = np.random.default_rng(1)
+    inside = 0
+    for _ in range(300):
+        centres = random.normal(size=12)
+        clusters = [list(centre + random.normal(size=size)) for centre, size in zip(centres, [5, 30] * 6, strict=True)]
+        low, high = clustered_interval(clusters, draws=500)
+        inside += low < 0 < high
+    assert 0.88 < inside / 300 < 0.99
+    one = clustered_interval([list(random.normal(size=400))])
+    assert one[1] - one[0] == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    with pytest.raises(ValueError, match="at least one value"):
+        clustered_interval([[1.0], []])
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [([], []), ([0.02], [0.02]), ([0.01, 0.04, 0.03], [0.03, 0.04, 0.04]), ([0.01, 0.2, 0.9], [0.03, 0.3, 0.9])],
+)
+def test_benjamini_hochberg(given_: list[float], expected: list[float]) -> None:
+    np.testing.assert_allclose(benjamini_hochberg(given_), expected)
+    if given_:
+        np.testing.assert_allclose(benjamini_hochberg(given_), stats.false_discovery_control(given_))
 
 
 @settings(max_examples=50, deadline=None)
