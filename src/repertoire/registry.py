@@ -233,6 +233,10 @@ def _show(value: Any) -> str:
     return f"({','.join(map(str, value))})" if isinstance(value, tuple | list) else str(value)
 
 
+#: Told the entry of every component that `build` hands out: evidence is bound to the components that it measured.
+WATCHERS: list[Callable[[Entry], None]] = []
+
+
 def build(room: str, spec: str | Spec, **context: Any) -> Any:
     """Builds a component from its spec.
 
@@ -266,6 +270,8 @@ def build(room: str, spec: str | Spec, **context: Any) -> Any:
         raise ConfigError(f"{kind} needs {', '.join(missing)}: write {parsed.name}:{missing[0]}=...")
     hints = _hints(entry.factory)
     converted = {key: _convert(kind, key, value, hints.get(key, Any)) for key, value in chosen.items()}
+    for watcher in WATCHERS:
+        watcher(entry)
     try:
         return entry.factory(**supplied, **converted)
     except ConfigError:
