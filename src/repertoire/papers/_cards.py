@@ -40,6 +40,9 @@ class Card:
         claim: what it asserts, in one sentence that can be tested.
         keywords: what a person would type who needs it.
         components: dotted names of what performs it, `repertoire.losses.SupCon`; empty until there is any.
+        authors: as they are cited, "Khosla et al."; "" where nothing here cites the paper yet.
+        url: address of the paper, or "".
+        reduction: what of the paper is not performed here, in a few words; "" where nothing is missing.
     """
 
     id: int
@@ -54,6 +57,9 @@ class Card:
     claim: str
     keywords: tuple[str, ...]
     components: tuple[str, ...] = ()
+    reduction: str = ""
+    authors: str = ""
+    url: str = ""
 
     @property
     def status(self) -> Status:
@@ -62,7 +68,7 @@ class Card:
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Card)}
-_REQUIRED = _FIELDS - {"components"}
+_REQUIRED = _FIELDS - {"components", "reduction", "authors", "url"}
 
 
 def read(path: Path) -> list[Card]:
