@@ -14,9 +14,10 @@ from repertoire.errors import MissingExtra, UnknownName
 
 SIZE = 32
 #: What has to be said to build a backbone whose name alone does not.
-SPECS = {"timm": "timm:resnet18"}
+SPECS = {"timm": "timm:resnet18", **{name: f"{name}:pretrained=false" for name in ("lite0", "lite1", "lite2")}}
 #: The deepest networks make a test slow and prove nothing that the shallow ones of the same class do not.
-LIGHT = [name for name in registry.names("backbones") if name not in ("resnet44", "resnet56", "resnet110")]
+DEEP = ("resnet44", "resnet56", "resnet110", "lite1", "lite2")
+LIGHT = [name for name in registry.names("backbones") if name not in DEEP]
 
 
 @cache
@@ -140,6 +141,58 @@ def test_every_stage_has_maps(net: Backbone) -> None:
                 assert maps.dim() == 4
                 assert len(maps) == 3
                 assert maps.shape[2] == maps.shape[3]
+
+
+def test_stages_are_what_the_blocks_at_their_ends_give_out(net: Backbone) -> None:
+    outputs: dict[int, torch.Tensor] = {}
+    x = _images()
+    with torch.no_grad():
+        for index, block in enumerate(net.blocks):
+            outputs[index] = x = block(x)
+        stages = net.stages(_images())
+    assert len(stages) == len(net.stage_ends)
+    for found, end in zip(stages, net.stage_ends, strict=True):
+        torch.testing.assert_close(found, outputs[end] if outputs[end].dim() == 3 else net.grid(outputs[end]))
+
+
+@pytest.mark.parametrize("name", registry.names("backbones"))
+def test_each_parameter_is_in_one_group_and_the_groups_follow_the_blocks(name: str) -> None:
+    net = _build(name)
+    groups = net.groups()
+    assert 0 <= net.stem <= net.stage_ends[0]
+    assert len(groups) == len(net.stage_ends) + (net.stem > 0)
+    assert all(groups)
+    assert sorted(n for names in groups for n in names) == sorted(n for n, _ in net.named_parameters())
+    starts = [net.stem, *(end + 1 for end in net.stage_ends)]
+    if net.stem:
+        starts.insert(0, 0)
+    for number, names in enumerate(groups):
+        places = [int(n.split(".")[1]) for n in names if n.startswith("blocks.")]
+        assert all(starts[number] <= place < starts[number + 1] for place in places)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_last_stages_learn_alone(name: str) -> None:
+    """What `groups` says is enough to train the last stage: nothing before it has a gradient."""
+    net = _build(name)
+    last = set(net.groups()[-1])
+    try:
+        for parameter_name, parameter in net.named_parameters():
+            parameter.requires_grad_(parameter_name in last)
+        net(_images()).square().sum().backward()
+        assert {n for n, p in net.named_parameters() if p.grad is not None} == last
+    finally:
+        net.requires_grad_(True)
+        net.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", registry.names("backbones"))
+def test_random_weights_have_no_preset(name: str) -> None:
+    net = _build(name)
+    assert net.preset is None
+    if net.published is not None:
+        assert len(net.published.mean) == net.in_channels
+        assert net.published.source
 
 
 @pytest.mark.parametrize("name", LIGHT)

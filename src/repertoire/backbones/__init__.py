@@ -2,19 +2,30 @@
 
 from repertoire.backbones._base import Backbone
 from repertoire.backbones._convnet import ConvNet
+from repertoire.backbones._efficientnet_lite import EfficientNetLite, imagenet_classes, lite0, lite1, lite2
+from repertoire.backbones._hint import hint
 from repertoire.backbones._mlp import MLP
+from repertoire.backbones._preset import Preset
 from repertoire.backbones._resnet import ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
 from repertoire.backbones._timm import Timm
 from repertoire.backbones._vit import ViT
-from repertoire.backbones._weights import load_weights
+from repertoire.backbones._weights import WeightsReport, load_weights
 
 __all__ = [
     "MLP",
     "Backbone",
     "ConvNet",
+    "EfficientNetLite",
+    "Preset",
     "ResNet",
     "Timm",
     "ViT",
+    "WeightsReport",
+    "hint",
+    "imagenet_classes",
+    "lite0",
+    "lite1",
+    "lite2",
     "load_weights",
     "resnet20",
     "resnet32",

@@ -119,6 +119,8 @@ class ResNet(Backbone):
         (torch.Size([2, 32]), 10, [3, 6, 9])
     """
 
+    stem = 1
+
     def __init__(
         self,
         depth: int,

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repertoire.backbones._base import Backbone
+from repertoire.backbones._base import Backbone, resize_positions
 from repertoire.backbones._cut import Uncuttable, cut, head, module_names
+from repertoire.backbones._hub import check_reachable, hub_file
+from repertoire.backbones._preset import Preset
 from repertoire.errors import ConfigError, MissingExtra, UnknownName
 from repertoire.registry import register
 
-__all__ = ["Timm"]
+__all__ = ["Timm", "import_timm"]
 
 #: Largest difference between the blocks' composition and the network itself, relative to the largest feature.
 TOLERANCE = 1e-4
@@ -32,13 +34,16 @@ class Timm(Backbone):
     block gave out stays as it was.
 
     A network that reads the size of the image outside its modules, as most transformers do, takes no other than
-    `image_size`. Stages are those of timm's `feature_info`; the stem alone is none.
+    `image_size`; but weights for another size are made to fit, by interpolating positions. `published` has timm's
+    constants for the network's weights: mean, standard deviation, size, interpolation and crop. Stages are those of
+    timm's `feature_info`; the stem alone is none.
 
     Args:
         name: as `timm.list_models()` has it, with or without the tag of its weights: "resnet50", "resnet50.a1_in1k".
         in_channels: channels of the images, 3 by default.
         image_size: side of the images in pixels, 32 by default.
-        pretrained: whether timm is to fetch published weights; False by default, and then nothing is downloaded.
+        pretrained: whether timm is to load published weights, from the Hugging Face cache if they are there, otherwise
+            from the network; False by default, and then nothing is downloaded.
         out_indices: keeps these stages (counted from 0) and drops the blocks after the last of them; all if None. A
             network that is cut short pools by the global average instead of its own head.
 
@@ -58,6 +63,8 @@ class Timm(Backbone):
         (9, [2, 4, 6, 8], 512)
     """
 
+    cut_short = False
+
     def __init__(
         self,
         name: str,
@@ -70,7 +77,7 @@ class Timm(Backbone):
         for option, value in (("in_channels", in_channels), ("image_size", image_size)):
             if value < 1:
                 raise ConfigError(f"{option} is {value}; expected 1 or more")
-        model = _create(_import(name), name, in_channels, image_size, pretrained).eval()
+        model = _create(import_timm(name), name, in_channels, image_size, pretrained).eval()
         for module in model.modules():
             if getattr(module, "inplace", False) is True:
                 module.inplace = False  # type: ignore[assignment]
@@ -90,6 +97,8 @@ class Timm(Backbone):
                 raise ConfigError(f"timm model {name!r} cannot be cut into blocks: cut, it fails ({error})") from error
         if _differ(found, expected):
             raise ConfigError(f"timm model {name!r} cannot be cut into blocks: cut, it computes something else")
+        self.published = _preset(model, name, in_channels)
+        self.preset = self.published if pretrained else None
         self._prefix_tokens = int(getattr(model, "num_prefix_tokens", 0))
         declared = getattr(model, "output_fmt", None) == "NHWC"
         grids = [x.shape for x in maps if x.dim() == 4 and x.shape[1] == x.shape[2]]
@@ -104,7 +113,9 @@ class Timm(Backbone):
                 blocks = blocks[: self.stage_ends[-1] + 1]
                 self.head = None
                 self.out_features = self.grid(maps[len(blocks) - 1]).shape[1]
+                self.cut_short = True
         self.blocks = nn.ModuleList(blocks)
+        self.stem = int(self.stage_ends[0] > 0)
         self.train()
 
     def grid(self, x: Tensor) -> Tensor:
@@ -137,8 +148,37 @@ class Timm(Backbone):
             for ours in self.state_dict()
         }
 
+    def fit(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
+        """Positions, and biases by relative position, for images of another size are interpolated."""
+        part = name.rsplit(".", 1)[-1]
+        if part == "pos_embed" and tensor.dim() == like.dim() == 3 and tensor.shape[2] == like.shape[2]:
+            return resize_positions(tensor, like.shape[1], (self._prefix_tokens, 0, 1))
+        if part == "relative_position_bias_table" and tensor.shape[1:] == like.shape[1:]:
+            # Some have three entries more, for the class token.
+            resized = resize_positions(tensor.flip(0)[None], len(like), (0, 3))
+            return None if resized is None else resized[0].flip(0)
+        return super().fit(name, tensor, like)
 
-def _import(name: str) -> ModuleType:
+
+def _preset(model: nn.Module, name: str, in_channels: int) -> Preset | None:
+    """What timm says that the network's weights expect."""
+    settings = getattr(model, "pretrained_cfg", None) or {}
+    if not {"mean", "std", "input_size"} <= settings.keys():
+        return None
+    tag = settings.get("tag")
+    weights = f"{name.split('.', 1)[0]}{f'.{tag}' if tag else ''}"
+    preset = Preset(
+        tuple(settings["mean"]),
+        tuple(settings["std"]),
+        int(max(settings["input_size"][1:])),
+        settings.get("interpolation") or "bicubic",
+        float(settings.get("crop_pct") or 0.875),
+        f"timm's weights {weights}.",
+    )
+    return preset.for_channels(in_channels)
+
+
+def import_timm(name: str) -> ModuleType:
     what = f"backbone 'timm:{name}'"
     try:
         _import_torchvision()
@@ -167,6 +207,15 @@ def _create(timm: ModuleType, name: str, in_channels: int, image_size: int, pret
     if not timm.is_model(name.split(".", 1)[0]):
         raise UnknownName("timm model", name, difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.3))
     options: dict[str, Any] = {"pretrained": pretrained, "in_chans": in_channels, "num_classes": 0}
+    if pretrained:
+        settings = timm.get_pretrained_cfg(name)
+        repository = getattr(settings, "hf_hub_id", None)
+        if repository:
+            try:
+                # A file that is there needs no network, and none is asked whether there is a newer one.
+                options["pretrained_cfg_overlay"] = {"file": str(hub_file(repository, download=False))}
+            except ConfigError:
+                check_reachable(f"the weights of timm model {name!r}")
     try:
         try:
             return timm.create_model(name, img_size=image_size, **options)

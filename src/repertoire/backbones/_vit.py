@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.backbones._base import Backbone
+from repertoire.backbones._base import Backbone, resize_positions
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.registry import register
 
@@ -94,7 +94,8 @@ class ViT(Backbone):
 
     Args:
         in_channels: channels of the images, 3 by default.
-        image_size: side of the images in pixels, 32 by default; the network takes no other.
+        image_size: side of the images in pixels, 32 by default; the network takes no other, but weights for another
+            size can be loaded: their positions are interpolated.
         patch: side of a patch in pixels; None (default) is an eighth of the image, 1 to 16. Images that are no multiple
             of it are padded with zeros on the right and at the bottom.
         dim: width of the tokens, 192 by default.
@@ -118,6 +119,8 @@ class ViT(Backbone):
         >>> tokens.shape, net.grid(tokens).shape
         (torch.Size([2, 64, 192]), torch.Size([2, 192, 8, 8]))
     """
+
+    stem = 1
 
     def __init__(
         self,
@@ -160,3 +163,9 @@ class ViT(Backbone):
     def pool(self, x: Tensor) -> Tensor:
         """The mean over the tokens, or the class token."""
         return x[:, 0] if self.pooling == "cls" else x.mean(dim=1)
+
+    def fit(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
+        """Positions for images of another size are interpolated."""
+        if name == "blocks.0.position" and tensor.dim() == 3 and tensor.shape[2] == like.shape[2]:
+            return resize_positions(tensor, like.shape[1], (int(self.pooling == "cls"),))
+        return super().fit(name, tensor, like)

@@ -48,8 +48,8 @@ def test_it_is_timms_network(name: str, blocks: int, width: int, tmp_path: Path)
     except TypeError:
         model = timm.create_model(name, num_classes=7).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    rest = load_weights(net, tmp_path / "w.safetensors")
-    assert {tensor.shape[0] for tensor in rest.values()} == {7}, "only the classifier is left over"
+    report = load_weights(net, tmp_path / "w.safetensors")
+    assert {tensor.shape[0] for tensor in report.left_over.values()} == {7}, "only the classifier is left over"
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = model.forward_head(model.forward_features(x), pre_logits=True)
