@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -91,8 +90,9 @@ class Objective:
         return self._loss_of(batch, self.model)
 
     def _loss_of(self, batch: Any, model: Callable[[Any], Any]) -> Tensor:
+        # Copies, as a model may overwrite what it is given, and the batch passes again.
         if isinstance(batch, Batch) and self.loss is None:
-            step = model(batch)
+            step = model(batch.map(Tensor.clone))
             if not isinstance(getattr(step, "loss", None), Tensor):
                 raise ConfigError(
                     f"loss is None, but {type(self.model).__name__} is no method: it gave a {type(step).__name__} for "
@@ -101,7 +101,7 @@ class Objective:
             value = step.loss
         else:
             inputs, targets = (batch.images, batch.targets) if isinstance(batch, Batch) else batch
-            value = (self.loss or F.cross_entropy)(model(inputs), targets)
+            value = (self.loss or F.cross_entropy)(model(inputs.clone()), targets)
         if value.ndim:
             raise ShapeError(f"loss must give the mean of a batch, a scalar; found a tensor of {list(value.shape)}")
         return value
@@ -110,7 +110,7 @@ class Objective:
         """The mean loss over all batches, which may be infinite or nan."""
         weights = self.weights if weights is None else weights
         total, count = 0.0, 0
-        with self.evaluating(), torch.no_grad():
+        with evaluating(self.model), torch.no_grad():
             for batch, size in self:
                 total += float(self.value(weights, batch)) * size
                 count += size
@@ -123,7 +123,7 @@ class Objective:
             NonFiniteLoss: a loss or a gradient is not finite.
         """
         weights = self.weights if weights is None else weights
-        with self.evaluating():
+        with evaluating(self.model):
             for batch, size in self:
                 leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
                 with torch.enable_grad():
@@ -140,12 +140,6 @@ class Objective:
         """A vector as weights."""
         parts = vector.split([weight.numel() for weight in self.weights.values()])
         return {name: part.view(weight.shape) for part, (name, weight) in zip(parts, self.weights.items(), strict=True)}
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode, and afterwards the modes as they were."""
-        with evaluating(self.model):
-            yield
 
 
 def flat_gradient(value: Tensor, weights: Mapping[str, Tensor], *, create_graph: bool = False) -> Tensor:
@@ -193,7 +187,5 @@ def _name(batch: object) -> str:
 
 def _to(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Batch):
-        if batch.targets.device == device:
-            return batch
-        return Batch(tuple(v.to(device) for v in batch.views), batch.targets.to(device), batch.index.to(device))
+        return batch if batch.index.device == device else batch.map(lambda tensor: tensor.to(device))
     return batch[0].to(device), batch[1].to(device)

@@ -3,12 +3,18 @@
 from repertoire.explain._explainer import Explainer, to_unit_range
 from repertoire.explain._overlay import colour_map, overlay, save_overlay
 from repertoire.explain.attribution._guided import GuidedBackprop, GuidedGradCAM
-from repertoire.explain.attribution._input_gradients import Gradient, GradientXInput, IntegratedGradients, SmoothGrad
-from repertoire.explain.attribution._kernelshap import KernelSHAP
-from repertoire.explain.attribution._lime import CLIME, LIME
 from repertoire.explain.attribution._local_approximation import LocalApproximation
 from repertoire.explain.attribution._lrp import LRP
-from repertoire.explain.attribution._occlusion import Occlusion
+from repertoire.explain.attribution._presets import (
+    CLIME,
+    LIME,
+    Gradient,
+    GradientXInput,
+    IntegratedGradients,
+    KernelSHAP,
+    Occlusion,
+    SmoothGrad,
+)
 from repertoire.explain.cam._ablationcam import AblationCAM
 from repertoire.explain.cam._eigencam import EigenCAM
 from repertoire.explain.cam._gradcam import GradCAM

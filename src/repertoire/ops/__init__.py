@@ -8,7 +8,7 @@ from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._maps import as_maps, fits_image
 from repertoire.ops._memory import Memory, commit_memories, discard_memories, frozen_memories
-from repertoire.ops._modes import evaluating, keeping_modes
+from repertoire.ops._modes import evaluating, handing_copies, keeping_modes
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import of_all_ranks
@@ -40,6 +40,7 @@ __all__ = [
     "evaluating",
     "fits_image",
     "frozen_memories",
+    "handing_copies",
     "keeping_modes",
     "kmeans",
     "linear_cross_entropy",

@@ -1,13 +1,15 @@
-"""Training and evaluation mode, changed for a while."""
+"""Modules in another mode for a while, or with inputs of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-__all__ = ["evaluating", "keeping_modes"]
+__all__ = ["evaluating", "handing_copies", "keeping_modes"]
 
 
 @contextmanager
@@ -57,3 +59,34 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
         for module in modules:
             module.eval()
         yield
+
+
+@contextmanager
+def handing_copies(*modules: nn.Module) -> Iterator[None]:
+    """Hands modules copies of the tensors that they are called with, which they may overwrite.
+
+    A network that normalises its input in place (`x -= mean`) would otherwise change the caller's images, and be given
+    something else when the same images pass once more.
+
+    Args:
+        modules: those that are called; what they call themselves gets no copies.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from repertoire.ops import handing_copies
+        >>> relu, x = nn.ReLU(inplace=True), torch.tensor([-1.0, 1.0])
+        >>> with handing_copies(relu):
+        ...     relu(x), x
+        (tensor([0., 1.]), tensor([-1.,  1.]))
+    """
+
+    def copies(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return tree_map_only(Tensor, Tensor.clone, (args, kwargs))
+
+    handles = [module.register_forward_pre_hook(copies, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from repertoire.errors import ConfigError
-from repertoire.ops import evaluating
+from repertoire.ops import evaluating, handing_copies
 
 __all__ = ["LayerSparsity", "activation_sparsity"]
 
@@ -109,7 +109,7 @@ def activation_sparsity(model: nn.Module, batches: Iterable[Tensor] | Tensor) ->
         handles.append(module.register_forward_hook(_leaving(watch), always_call=True))
     seen = 0
     try:
-        with evaluating(model):
+        with evaluating(model), handing_copies(model):
             for batch in [batches] if isinstance(batches, Tensor) else batches:
                 seen += 1
                 watch.calls.clear()

@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from repertoire.diagnostics._objective import Batches, Loss, Objective, finite, finite_loss, flat_gradient
 from repertoire.errors import ShapeError
+from repertoire.ops import evaluating
 
 __all__ = ["Hessian"]
 
@@ -71,7 +72,7 @@ class Hessian:
         count = 0
         objective = self.objective
         # Only the plain form of attention can be differentiated twice.
-        with objective.evaluating(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with evaluating(objective.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             for batch, size in objective:
                 leaves = {name: weight.detach().requires_grad_() for name, weight in objective.weights.items()}
                 value = objective.value(leaves, batch)

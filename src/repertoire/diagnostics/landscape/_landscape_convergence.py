@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from repertoire.diagnostics._objective import Loss, finite
 from repertoire.diagnostics.landscape._directions import trainable
 from repertoire.errors import ConfigError, DataError, ShapeError
-from repertoire.ops import evaluating
+from repertoire.ops import evaluating, handing_copies
 
 __all__ = ["LandscapeConvergence", "landscape_convergence"]
 
@@ -111,7 +111,7 @@ def landscape_convergence(
     change = torch.zeros(len(sizes), dtype=torch.float64)
     spread = 0.0
     count = points if sigma > 0 else 1
-    with evaluating(model):
+    with evaluating(model), handing_copies(model):
         for _ in range(count):
             moved = {
                 name: weight + sigma * torch.randn(weight.shape, generator=generator).to(weight)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from repertoire.errors import ShapeError
+from repertoire.ops import evaluating, handing_copies
 
 __all__ = ["last_layer_lpntk", "lpntk"]
 
@@ -85,15 +86,16 @@ def _gradients(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int
         return (logits * signs).sum()
 
     each = vmap(grad(signed), (None, 0, 0))
-    classes = None
-    for start in range(0, len(inputs), batch_size):
-        part = inputs[start : start + batch_size]
-        if classes is None:
-            with torch.no_grad():
-                classes = model(part[:1]).shape[1]
-        signs = _signs(labels[start : start + batch_size], classes).to(part)
-        found = each(weights, part, signs)
-        yield torch.cat([value.detach().flatten(1) for value in found.values()], 1)
+    with evaluating(model), handing_copies(model):
+        classes = None
+        for start in range(0, len(inputs), batch_size):
+            part = inputs[start : start + batch_size]
+            if classes is None:
+                with torch.no_grad():
+                    classes = model(part[:1]).shape[1]
+            signs = _signs(labels[start : start + batch_size], classes).to(part)
+            found = each(weights, part, signs)
+            yield torch.cat([value.detach().flatten(1) for value in found.values()], 1)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repertoire.errors import ConfigError
-from repertoire.explain._explainer import Explainer, classes
+from repertoire.explain._explainer import Explainer, classes, every_row
 from repertoire.explain.cam._activation import ActivationMap, Combine
 from repertoire.explain.cam._gradcam import GradCAM
 from repertoire.registry import register
@@ -48,9 +48,6 @@ class GuidedBackprop(Explainer):
 
     Args:
         smooth: whether the rule holds for activations other than ReLU and ReLU6; True by default.
-        normalize: divide each map by its largest value, so that maps lie in [0, 1]; zero stays zero.
-        output: what to take as the scores `[N, C]` of what the model returns. By default the tensor itself, the value
-            under "logits" of a mapping, or the first of a tuple or list.
 
     Raises:
         ConfigError: the gradient meets no activation, or does not reach the images.
@@ -65,7 +62,7 @@ class GuidedBackprop(Explainer):
     """
 
     def __init__(
-        self, smooth: bool = True, normalize: bool = True, output: Callable[[Any], Tensor] | None = None
+        self, smooth: bool = True, normalize: bool = True, output: Callable[..., Tensor] | None = None
     ) -> None:
         super().__init__(normalize, output)
         self.smooth = smooth
@@ -73,8 +70,7 @@ class GuidedBackprop(Explainer):
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
         with torch.enable_grad():
             leaf = inputs.requires_grad_()
-            # What the model gets is a copy, which it may overwrite.
-            scores = self.scores(model, model(leaf.clone()), len(inputs))
+            scores = self.scores(model, model(leaf), every_row(inputs))
         chosen = classes(targets, scores)
         if not scores.requires_grad:
             raise ConfigError(f"the {type(model).__name__} computes its scores without gradients")
@@ -106,11 +102,7 @@ class GuidedGradCAM(ActivationMap):
     :class:`GuidedBackprop`.
 
     Args:
-        layer: the layer that Grad-CAM looks at, or several; as :class:`GradCAM` takes it.
         smooth: whether gradients are rectified at other activations than ReLU and ReLU6 too; True by default.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
-        normalize: divide each map by its largest value.
-        output: what to take as the scores `[N, C]` of what the model returns.
 
     Raises:
         ConfigError: as :class:`GradCAM` and :class:`GuidedBackprop`.
@@ -130,7 +122,7 @@ class GuidedGradCAM(ActivationMap):
         smooth: bool = True,
         combine: Combine = "mean",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(layer, combine, normalize, output)
         self._parts = (GradCAM(layer, combine, normalize, output), GuidedBackprop(smooth, normalize, output))

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from repertoire.errors import ConfigError, ShapeError
+from repertoire.errors import ShapeError
+from repertoire.explain._arguments import described
 from repertoire.explain._explainer import Explainer, moved, to_unit_range, undisturbed
 from repertoire.explain.attribution._local_problem import Problem, solve
 from repertoire.explain.attribution._neighbourhoods import Kernel, MaskSampling, Rule
-from repertoire.explain.attribution._parts import check_baseline
+from repertoire.explain.attribution._setting import Baseline, Channels, Loss, Neighbourhood, Segments, Setting, Sign
 from repertoire.registry import register
 
-__all__ = ["Baseline", "Channels", "LocalApproximation", "Loss", "Neighbourhood", "Segments", "Sign"]
-
-Neighbourhood = Literal["gaussian", "path", "masks", "shapley", "one-out"]
-Loss = Literal["value", "gradient"]
-Channels = Literal["sum", "max"]
-Sign = Literal["positive", "magnitude", "negative"]
-# Tensors and functions pass the registry as they are; text is looked at when the explainer is built.
-Baseline = float | str | Any
-Segments = Any
+__all__ = ["LocalApproximation"]
 
 
 @register("explainers", "lfa", paper="local-function-approximation")
-class LocalApproximation(Explainer):
+class LocalApproximation(Explainer, Setting):
     r"""Explanations as linear functions that are near a network in a neighbourhood of your choice.
 
     Han, Srinivas and Lakkaraju, *Which Explanation Should I Choose? A Function Approximation Perspective to
@@ -54,49 +46,6 @@ class LocalApproximation(Explainer):
     the images: results repeat, and do not depend on what else is in the batch. Values are fitted by least squares in
     double precision, in one solution for all images and targets; gradients are averaged as they come.
 
-    Args:
-        neighbourhood: "gaussian" (noise of `sigma`), "path" (a uniform share of the way from baseline to input),
-            "masks" (components kept or removed, near the input by a kernel), "shapley" (coalitions of components under
-            the Shapley kernel; g agrees with f at input and baseline) or "one-out" (one component removed; g agrees
-            with f at the input).
-        loss: "value" or "gradient".
-        samples: how many points; steps of a path. One-out has one for each component, and Shapley all coalitions where
-            there are no more than that.
-        sigma: standard deviation of the noise.
-        relative: whether `sigma` is a share of each input's range, largest value less smallest. By default it is for
-            images, and not for features.
-        start: where the path starts, from 0 (baseline) to 1 (input, where nothing but the input is looked at).
-        rule: how a path is integrated: "gauss-legendre", or a Riemann sum, "right" or "midpoint".
-        kernel: of "masks": exp(-d^2/width^2) of the "cosine" or "euclidean" distance d between a mask and the full one.
-        width: of the kernel; by default 0.25 (cosine) and 0.75 times the root of the number of components (euclidean).
-        sampling: of "masks": "count" draws how many are kept uniformly, then which; "coin" keeps each with probability
-            one half.
-        ridge: added to the squared error of "gaussian" and "masks": ridge times the squared norm of phi.
-        baseline: what removed values become: a number, a tensor that broadcasts to the inputs (one for each channel,
-            `[C]` or `[C, 1, 1]`, or for each column, `[D]`), or "mean" for the mean of each image's channels.
-        patch: side in pixels of the squares that are the components of an image. By default about a seventh of the
-            shorter side for values and masks, and for other gradients each pixel of each channel is one.
-        segments: components instead of squares: int64 from 0, `[H, W]` or `[N, H, W]` (columns that belong together:
-            `[D]` or `[N, D]`), or a function from inputs to that.
-        channels: how the channels of a pixel become one number: their "sum", or the one of "max" magnitude.
-        sign: of images when normalised: the "positive" part (evidence for the class), the "magnitude", or "negative"
-            (evidence against it).
-        seed: of masks and noise.
-        batch_size: at most how many perturbed inputs pass at once; memory does not grow with `samples`.
-        normalize: divide each map by its largest value, so that maps lie in [0, 1]; attributions of features keep their
-            signs and are divided by the largest magnitude. Without it, both are signed, in units of the score (for
-            noise, of the score for each unit of input).
-        output: what to take as the scores `[N, C]` of what the model returns. By default the tensor itself, the value
-            under "logits" of a mapping, or the first of a tuple or list.
-
-    Shapes:
-        Images `[N, C, H, W]` to `[N, H, W]`, features `[N, D]` to `[N, D]`; with K targets for each `[N, K, ...]`. A
-        component's number stands at each of its pixels or columns.
-
-    Raises:
-        ConfigError: an option out of range, or settings that do not go together.
-        ShapeError: inputs, scores, targets, segments or a baseline that do not fit.
-
     Example:
         >>> import torch
         >>> from torch import nn
@@ -109,11 +58,64 @@ class LocalApproximation(Explainer):
 
     takes_features = True
 
+    _arguments: ClassVar[Mapping[str, str]] = described(
+        """
+        neighbourhood: "gaussian" (noise of `sigma`), "path" (a uniform share of the way from baseline to input),
+            "masks" (components kept or removed, near the input by a kernel), "shapley" (coalitions of components
+            under the Shapley kernel; g agrees with f at input and baseline) or "one-out" (one component removed; g
+            agrees with f at the input).
+        loss: "value" or "gradient".
+        samples: how many points are looked at; steps of a path. By default 100 for gradients, and for values 500,
+            or four for each component where those are more. One-out has one for each component, and Shapley all
+            coalitions where there are no more than that.
+        sigma: standard deviation of the noise.
+        relative: whether `sigma` is a share of each input's range, largest value less smallest. By default it is
+            for images, and not for features.
+        start: where the path starts, from 0 (baseline) to 1 (input, where nothing but the input is looked at).
+        rule: how a path is integrated: "gauss-legendre", or a Riemann sum, "right" or "midpoint".
+        kernel: of masks: exp(-d^2/width^2) of the "cosine" or "euclidean" distance d between a mask and the full
+            one.
+        width: of the kernel; by default 0.25 (cosine) and 0.75 times the root of the number of components
+            (euclidean).
+        sampling: of masks: "count" draws how many are kept uniformly, then which; "coin" keeps each with
+            probability one half.
+        ridge: added to the sum of weighted squares of noise and masks: ridge times the squared norm of phi.
+        baseline: what removed values become: a number, a tensor that broadcasts to the inputs (one for each
+            channel, `[C]` or `[C, 1, 1]`, or for each column, `[D]`), or "mean" for the mean of each image's
+            channels.
+        patch: side in pixels of the squares that are the components of an image. By default about a seventh of the
+            shorter side for values and masks, and for other gradients each pixel of each channel is one. Each
+            column of features is one.
+        segments: components instead of squares, such as superpixels: int64 from 0, `[H, W]` or `[N, H, W]` (columns
+            that belong together: `[D]` or `[N, D]`), or a function from inputs to that.
+        channels: how the channels of a pixel become one number: their "sum", or the one of "max" magnitude.
+        sign: of images when normalised: the "positive" part (evidence for the class), the "magnitude" (how
+            sensitive the score is), or "negative" (evidence against it).
+        seed: of masks and noise, which all images share.
+        batch_size: at most how many perturbed inputs pass at once; memory does not grow with `samples`.
+        normalize: divide each map by its largest value, so that maps lie in [0, 1]; attributions of features keep
+            their signs and are divided by the largest magnitude. Without it, both are signed, in units of the score
+            (for noise, of the score for each unit of input).
+        """
+    )
+    _docstring: ClassVar[Mapping[str, str]] = {
+        "Shapes": """
+            Images `[N, C, H, W]` to `[N, H, W]`, features `[N, D]` to `[N, D]`; with K targets for each `[N, K,
+                ...]`. A component's number stands at each of its pixels or columns.
+        """,
+        "Raises": """
+            ConfigError: an option out of range, or settings that do not go together; too few samples for the
+                components; a score that does not depend on the input.
+            ShapeError: inputs, scores, targets, segments or a baseline that do not fit.
+            DataError: the network gives scores that are not numbers.
+        """,
+    }
+
     def __init__(
         self,
         neighbourhood: Neighbourhood = "gaussian",
         loss: Loss = "gradient",
-        samples: int = 100,
+        samples: int | None = None,
         sigma: float = 0.15,
         relative: bool | None = None,
         start: float = 0.0,
@@ -130,48 +132,16 @@ class LocalApproximation(Explainer):
         seed: int = 0,
         batch_size: int = 64,
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
-        super().__init__(normalize, output)
-        for name, value, allowed in (
-            ("neighbourhood", neighbourhood, ("gaussian", "path", "masks", "shapley", "one-out")),
-            ("loss", loss, ("value", "gradient")),
-            ("rule", rule, ("gauss-legendre", "right", "midpoint")),
-            ("kernel", kernel, ("cosine", "euclidean")),
-            ("sampling", sampling, ("count", "coin")),
-            ("channels", channels, ("sum", "max")),
-            ("sign", sign, ("positive", "magnitude", "negative")),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, found {value!r}")
-        for name, number, low in (
-            ("samples", samples, 1),
-            ("batch_size", batch_size, 1),
-            ("patch", 1 if patch is None else patch, 1),
-            ("sigma", sigma, 0),
-            ("ridge", ridge, 0),
-        ):
-            if not low <= number < math.inf:
-                raise ConfigError(f"{name} must be at least {low}, found {number}")
-        if not 0 <= start <= 1:
-            raise ConfigError(f"start must lie in [0, 1], found {start}")
-        if width is not None and not 0 < width < math.inf:
-            raise ConfigError(f"width must be positive, found {width}")
-        if loss == "value" and (neighbourhood == "path" or (neighbourhood == "gaussian" and sigma == 0)):
-            where = "path" if neighbourhood == "path" else "point itself (sigma=0)"
-            raise ConfigError(f"values on the {where} say nothing of single components; use loss='gradient'")
-        if patch is not None and segments is not None:
-            raise ConfigError("patch and segments both say what the components are; give one of them")
-        if not (segments is None or isinstance(segments, Tensor) or callable(segments)):
-            raise ConfigError(f"segments must be a tensor or a function, found a {type(segments).__name__}")
-        self.neighbourhood, self.loss = neighbourhood, loss
-        self.samples, self.sigma, self.relative = samples, sigma, relative
-        self.start, self.rule, self.kernel, self.width, self.sampling = start, rule, kernel, width, sampling
-        self.ridge, self.baseline, self.patch, self.segments = ridge, check_baseline(baseline), patch, segments
-        self.channels, self.sign, self.seed, self.batch_size = channels, sign, seed, batch_size
+        Explainer.__init__(self, normalize, output)
+        Setting.__init__(
+            self, neighbourhood, loss, samples, sigma, relative, start, rule, kernel, width, sampling, ridge, baseline,
+            patch, segments, channels, sign, seed, batch_size,
+        )  # fmt: skip
 
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
-        return solve(self, model, inputs, targets, lambda problem: problem.attributions())
+        return solve(self, self.scores, model, inputs, targets, lambda problem: problem.attributions())
 
     def _scaled(self, heat: Tensor, features: bool) -> Tensor:
         if features:
@@ -231,7 +201,7 @@ class LocalApproximation(Explainer):
             raise ShapeError("inputs are an empty batch; a linear function is that of an input")
         model = getattr(model, "_orig_mod", model)
         with undisturbed(model):
-            return solve(self, model, moved(model, inputs), targets, make, dim)
+            return solve(self, self.scores, model, moved(model, inputs), targets, make, dim)
 
 
 def _several(targets: Tensor | int | None) -> bool:

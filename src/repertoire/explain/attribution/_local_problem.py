@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
+from repertoire.explain._explainer import every_row
 from repertoire.explain.attribution._least_squares import fit_through_both_ends, fit_with_constant
 from repertoire.explain.attribution._neighbourhoods import coalitions, kernel_weights, masks, one_out, path
 from repertoire.explain.attribution._parts import find_parts, stand_in
@@ -22,15 +23,14 @@ from repertoire.explain.attribution._perturbed import (
     per_part,
     spread,
 )
-
-if TYPE_CHECKING:
-    from repertoire.explain.attribution._local_approximation import LocalApproximation
+from repertoire.explain.attribution._setting import Setting
 
 __all__ = ["Problem", "solve"]
 
 
 def solve(
-    setting: LocalApproximation,
+    setting: Setting,
+    find: Callable[[nn.Module, Any, Tensor], Tensor],
     model: nn.Module,
     inputs: Tensor,
     targets: Tensor | int | None,
@@ -43,18 +43,18 @@ def solve(
     """
     alone = setting.patch is None and setting.segments is None and setting.loss == "gradient"
     if alone and setting.neighbourhood in ("gaussian", "path"):
-        return make(Problem(setting, model, inputs, targets))
+        return make(Problem(setting, find, model, inputs, targets))
     parts = find_parts(inputs, setting.patch, setting.segments)
     counts = parts.flatten(1).amax(1) + 1
     different = counts.unique()
     of_images = isinstance(targets, Tensor) and targets.ndim > 0
     if len(different) == 1 or (of_images and len(targets) != len(inputs)):  # type: ignore[arg-type]
-        return make(Problem(setting, model, inputs, targets, parts, int(different[-1])))
+        return make(Problem(setting, find, model, inputs, targets, parts, int(different[-1])))
     made, places = [], []
     for count in different.tolist():
         rows = (counts == count).nonzero()[:, 0]
         some = targets[rows.to(targets.device)] if isinstance(targets, Tensor) and of_images else targets
-        made.append(make(Problem(setting, model, inputs[rows], some, parts[rows], count, rows)))
+        made.append(make(Problem(setting, find, model, inputs[rows], some, parts[rows], count, rows)))
         places.append(rows)
     return torch.cat(made, dim).index_select(dim, torch.cat(places).argsort())
 
@@ -64,6 +64,7 @@ class Problem:
 
     Args:
         setting: neighbourhood and loss.
+        find: the scores in what the model returns.
         model: under `undisturbed`.
         inputs, targets: as explainers take them.
         parts: the component of each place, `[N, *]`; None where each value is one.
@@ -73,7 +74,8 @@ class Problem:
 
     def __init__(
         self,
-        setting: LocalApproximation,
+        setting: Setting,
+        find: Callable[[nn.Module, Any, Tensor], Tensor],
         model: nn.Module,
         inputs: Tensor,
         targets: Tensor | int | None,
@@ -85,7 +87,8 @@ class Problem:
         self.baseline = stand_in(inputs, setting.baseline)
         self.added = setting.neighbourhood == "gaussian"
         self.dtype = torch.promote_types(inputs.dtype, torch.float32)
-        self.passes = Passes(model, setting.scores, inputs, targets, setting.batch_size)
+        numbers = rows if isinstance(rows, Tensor) else every_row(inputs)[rows]
+        self.passes = Passes(model, find, inputs, targets, setting.batch_size, numbers)
         self.sigma = self._sigma()
 
     def attributions(self) -> Tensor:
@@ -161,8 +164,9 @@ class Problem:
         else:
             short = kind != "one-out" and around.samples <= count and not self.setting.ridge
         if short:
+            asked = self.setting.samples_of(count)  # coalitions go in pairs: an odd one is left out
             raise ConfigError(
-                f"{around.samples} samples cannot tell {count} components apart; ask for more samples=, or for fewer "
+                f"{asked} samples cannot tell {count} components apart; ask for more samples=, or for fewer "
                 "components (patch= or segments=)" + ("" if kind == "shapley" else ", or give a ridge=")
             )
 
@@ -236,17 +240,19 @@ class Problem:
     def _surroundings(self) -> Surroundings:
         setting, inputs, parts = self.setting, self.inputs, self.parts
         if setting.neighbourhood == "gaussian":
-            samples = 1 if setting.sigma == 0 else setting.samples
+            samples = 1 if setting.sigma == 0 else setting.samples_of(self.count)
             return Added(inputs, self.sigma, samples, setting.seed, parts, self.count)
         if setting.neighbourhood == "path":
-            return Scaled(inputs, self.baseline, *path(setting.start, setting.samples, setting.rule))
+            return Scaled(inputs, self.baseline, *path(setting.start, setting.samples_of(self.count), setting.rule))
         assert parts is not None
         generator = torch.Generator().manual_seed(setting.seed)
         if setting.neighbourhood == "masks":
-            kept = masks(self.count, setting.samples, setting.sampling, generator)
+            kept = masks(self.count, setting.samples_of(self.count), setting.sampling, generator)
             return Kept(inputs, self.baseline, kept, kernel_weights(kept, setting.kernel, setting.width), parts)
         if setting.neighbourhood == "shapley":
-            return Kept(inputs, self.baseline, *coalitions(self.count, setting.samples, generator), parts)
+            return Kept(
+                inputs, self.baseline, *coalitions(self.count, setting.samples_of(self.count), generator), parts
+            )
         weights = torch.full((self.count,), 1 / self.count, dtype=torch.float64)
         return Kept(inputs, self.baseline, one_out(self.count), weights, parts)
 

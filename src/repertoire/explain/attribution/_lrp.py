@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
-from repertoire.explain._explainer import Explainer, classes
+from repertoire.explain._explainer import Explainer, classes, every_row
 from repertoire.explain._frozen import frozen
 from repertoire.explain._relevance import Relevance
 from repertoire.registry import register
@@ -35,8 +34,6 @@ class LRP(Explainer):
 
     Args:
         epsilon: in units of the root mean square of z; 0.25 by default.
-        normalize: divide each map by its largest value. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns.
 
     Raises:
         ConfigError: epsilon out of range, or scores that do not depend on the images but for constants.
@@ -54,7 +51,7 @@ class LRP(Explainer):
         self,
         epsilon: float = 0.25,
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(normalize, output)
         Relevance(epsilon)  # refuses what is out of range
@@ -67,7 +64,7 @@ class LRP(Explainer):
             images = inputs.detach().clone().requires_grad_()
             with mode:
                 result = model(images * 1.0)
-            scores = self.scores(model, result, len(inputs))
+            scores = self.scores(model, result, every_row(inputs))
             chosen = classes(targets, scores)
             entrance = mode.entrance
             point = entrance if entrance is not None and entrance.shape == images.shape else images

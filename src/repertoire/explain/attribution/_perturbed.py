@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from repertoire.errors import ConfigError
-from repertoire.explain._explainer import classes
+from repertoire.explain._explainer import check_finite, classes
 from repertoire.explain._frozen import frozen
 
 __all__ = ["Added", "Kept", "Passes", "Scaled", "Surroundings", "blocks", "per_part", "spread"]
@@ -128,19 +128,22 @@ class Passes:
 
     Args:
         model: under `undisturbed`.
-        find: the scores `[N, C]` in what the model returns for N rows.
+        find: the scores `[n, C]` in what the model returns for the images at some positions of the batch, `[n]`.
         inputs, targets: what is explained.
         rows: at most how many rows pass at once.
+        numbers: positions of the inputs in the batch.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        find: Callable[[nn.Module, Any, int], Tensor],
+        find: Callable[[nn.Module, Any, Tensor], Tensor],
         inputs: Tensor,
         targets: Tensor | int | None,
         rows: int,
+        numbers: Tensor,
     ) -> None:
+        self.numbers = numbers
         self.model, self.find, self.inputs, self.targets, self.rows = model, find, inputs, targets, rows
         self._chosen: Tensor | None = None
         self._found: Tensor | None = None
@@ -156,16 +159,17 @@ class Passes:
     def at_inputs(self) -> Tensor:
         """The explained scores of the inputs themselves, `[K, N]`; computed once."""
         if self._found is None:
-            # Copies, as a model may overwrite what it gets.
-            found = torch.cat([self._scores(part.clone()) for part in self.inputs.split(self.rows)])
+            parts = zip(self.inputs.split(self.rows), self.numbers.split(self.rows), strict=True)
+            found = torch.cat([self._scores(part, numbers) for part, numbers in parts])
             if self._chosen is None:
                 self._chosen = classes(self.targets, found).clone()
             self._found = found.T.gather(0, self._chosen)
+            check_finite(self._found.isfinite().all(0), "a score", self.numbers)
         return self._found
 
     def values(self, points: Tensor, images: slice) -> Tensor:
         """Explained scores of points `[s, n, *shape]`, `[K, s, n]`."""
-        return self._take(self._scores(points.flatten(0, 1)), points, images)
+        return self._take(self._scores(points.flatten(0, 1), self._rows(points, images)), points, images)
 
     def slopes(self, points: Tensor, images: slice) -> tuple[Tensor, Iterator[Tensor]]:
         """The same, and for each of the K scores its gradient `[s, n, *shape]`.
@@ -175,10 +179,9 @@ class Passes:
         if self.targets is None:
             _ = self.chosen  # the predicted class is that of the input, not of the points
         with frozen(self.model), torch.enable_grad():
-            # The graph begins at a sum with zero, not at the points: the model may overwrite them, and needs no copy.
-            x = points.flatten(0, 1).detach().add_(points.new_zeros(()).requires_grad_())
+            x = points.flatten(0, 1).detach().requires_grad_()
             start = get_gradient_edge(x)
-            values = self._take(self._scores(x), points, images)
+            values = self._take(self._scores(x, self._rows(points, images)), points, images)
             totals = values.sum((1, 2)).unbind()  # a row depends on nothing but its own input
         return values.detach(), self._backward(totals, start, points.shape[:2])
 
@@ -194,15 +197,20 @@ class Passes:
                 )
             yield found.unflatten(0, rows)
 
-    def _scores(self, rows: Tensor) -> Tensor:
-        scores = self.find(self.model, self.model(rows), len(rows))
+    def _rows(self, points: Tensor, images: slice) -> Tensor:
+        return self.numbers[images].expand(points.shape[:2]).flatten()
+
+    def _scores(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        scores = self.find(self.model, self.model(inputs), rows)
         if self._chosen is None and self.targets is not None:
             # Looked at when the number of classes is known, and not in a pass of its own.
             # Cloned, as targets made in inference mode cannot enter a graph.
-            self._chosen = classes(self.targets, scores.detach()[:1].expand(len(self.inputs), -1)).clone()
+            self._chosen = classes(self.targets, torch.zeros_like(scores[:1]).expand(len(self.inputs), -1)).clone()
         return scores
 
     def _take(self, scores: Tensor, points: Tensor, images: slice) -> Tensor:
         chosen = self.chosen[:, images]
         each = chosen[:, None].expand(-1, points.shape[0], -1).flatten(1)
-        return scores.T.gather(0, each).unflatten(1, points.shape[:2])
+        found = scores.T.gather(0, each).unflatten(1, points.shape[:2])
+        check_finite(found.detach().isfinite().all(0).all(0), "a score near the input", self.numbers[images])
+        return found

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repertoire.explain._arguments import at_least
 from repertoire.explain._layers import Layer
 from repertoire.explain.cam._activation import ActivationMap, Combine, Recorded
 from repertoire.explain.cam._gradcam_variants import weighted
 from repertoire.explain.cam._replay import Replay
-from repertoire.explain.cam._scorecam import check_work
 from repertoire.registry import register
 
 __all__ = ["AblationCAM"]
@@ -37,15 +37,8 @@ class AblationCAM(ActivationMap):
     stand for a place are set to zero, and no class token.
 
     Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
         channels: how many maps of each image to use, those with the largest mean square; all by default.
-        rows: how many changed maps to pass through the rest of the network at once, 64 by default; bounds the memory.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
         normalize: divide each map by its largest value. Without it, maps are in units of the features.
-        output: what to take as the scores `[N, C]` of what the model returns.
-
-    Raises:
-        ConfigError: channels or rows below 1; and as :class:`GradCAM`.
 
     Example:
         >>> import torch
@@ -63,10 +56,11 @@ class AblationCAM(ActivationMap):
         rows: int = 64,
         combine: Combine = "mean",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(layer, combine, normalize, output)
-        self.channels, self.rows = check_work(channels, rows)
+        at_least(1, channels=channels, rows=rows)
+        self.channels, self.rows = channels, rows
 
     def _heats(self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, recorded: Recorded) -> list[Tensor]:
         return [
@@ -85,7 +79,7 @@ class AblationCAM(ActivationMap):
             kept &= torch.zeros_like(kept).scatter_(1, most, True)
         whole = recorded.scores.to(maps.dtype).gather(1, chosen.T).T
         loss = maps.new_zeros(len(chosen), *size.shape)
-        replay = Replay(model, layer.module, inputs, lambda result, count: self.scores(model, result, count))
+        replay = Replay(model, layer.module, inputs, lambda result, rows: self.scores(model, result, rows))
         for part in kept.nonzero().split(self.rows):
             image, channel = part.T
             output = replay.output[image]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
-from repertoire.explain._explainer import Explainer, classes, kind, to_unit_range
+from repertoire.explain._arguments import described, one_of
+from repertoire.explain._explainer import Explainer, classes, every_row, kind, to_unit_range
 from repertoire.explain._layers import Layer, Where, check_where, choose_layers
 
 __all__ = ["ActivationMap", "Combine", "Recorded"]
@@ -44,22 +45,29 @@ class ActivationMap(Explainer):
     A subclass says in `_heat` what becomes of the maps of a layer and of the gradient of the scores there, or in
     `_heats` if that takes further passes through the network. The network runs once and as cheaply as it can: without a
     graph up to the first of the layers, with one from there to the scores, and backward over that part only.
-
-    Args:
-        layer: the layer to look at: a module of the model, or its name ("layer4", "backbone.blocks.9"), or "stage2" for
-            the end of that stage of a Repertoire backbone; or a list of several. By default the last block of a
-            Repertoire backbone (for a class token, which has no gradient on the last map, the block before it), and of
-            another network the module that is last to give a map of more than one pixel on which the scores depend.
-        combine: what becomes of the maps of several layers, each scaled to [0, 1]: their "mean", their geometric mean
-            ("product") or their "max". One layer is not scaled by this.
-        normalize: divide each map by its largest value, so that maps lie in [0, 1]; zero stays zero, which means no
-            evidence. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns. By default the tensor itself, the value
-            under "logits" of a mapping, or the first of a tuple or list.
-
-    Raises:
-        ConfigError: `layer` or `output` is of no use, when it is built or called.
     """
+
+    _arguments: ClassVar[Mapping[str, str]] = described(
+        """
+        layer: the layer to look at: a module of the model, or its name ("layer4", "backbone.blocks.9"), or "stage2"
+            for the end of that stage of a Repertoire backbone; or a list of several. By default the last block of a
+            Repertoire backbone (for a class token, which has no gradient on the last map, the block before it), and
+            of another network the last map of more than one pixel on which the scores depend: the output of a
+            module that runs once, after the activation that follows it, however that is written.
+        combine: what becomes of the maps of several layers, each scaled to [0, 1]: their "mean", their geometric
+            mean ("product") or their "max". One layer is not scaled by this.
+        channels: how many maps of each image to use; all by default.
+        rows: at most how many rows to pass through the network at once, 64 by default; bounds the memory.
+        """
+    )
+    _docstring: ClassVar[Mapping[str, str]] = {
+        "Raises": """
+            ConfigError: an option out of range; or `layer` or `output` is of no use, when it is built or called:
+                the layer is not part of the model (:class:`~repertoire.errors.UnknownName` for a name), does not
+                run, runs twice, gives no maps, or the scores do not depend on it.
+            DataError: the network gives scores that are not numbers.
+        """,
+    }
 
     #: Whether slopes are looked at; the choice of a layer depends on it too, since the scores must then depend on it.
     _needs_slopes: bool = True
@@ -75,11 +83,10 @@ class ActivationMap(Explainer):
         layer: str | Any = None,
         combine: Combine = "mean",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(normalize, output)
-        if combine not in ("mean", "product", "max"):
-            raise ConfigError(f"combine must be mean, product or max, found {combine!r}")
+        one_of(combine=(combine, get_args(Combine)))
         self.layer: Where = check_where(layer)
         self.combine = combine
 
@@ -135,6 +142,7 @@ def record(
     until_scores: bool = True,
     run: Callable[[Tensor], Any] | None = None,
     objective: Objective | None = None,
+    rows: Tensor | None = None,
 ) -> Recorded:
     """One pass through the model, seen at some layers.
 
@@ -146,6 +154,7 @@ def record(
         until_scores: without slopes, and targets to check, the pass may end at the last layer; then this is False.
         run: runs the model, if not as it is (with other weights).
         objective: what is differentiated, if not the explained scores, by its gradient `[K, N, C]` in the scores.
+        rows: positions in the batch of these inputs, if they are not all of it.
 
     Raises:
         ConfigError: a layer does not run, runs twice or gives no maps; the scores do not depend on any of the layers.
@@ -188,7 +197,7 @@ def record(
         if layer.name not in outputs:
             raise ConfigError(f"layer {layer.name!r} does not run in the forward pass of the {type(model).__name__}")
     with torch.set_grad_enabled(slopes):  # `output` may compute
-        scores = explainer.scores(model, result, len(inputs))
+        scores = explainer.scores(model, result, every_row(inputs) if rows is None else rows)
     chosen = classes(targets, scores)
     maps = [_maps(layer, outputs[layer.name].detach(), inputs) for layer in layers]
     if not slopes:

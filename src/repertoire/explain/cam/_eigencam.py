@@ -35,9 +35,7 @@ class EigenCAM(ActivationMap):
         layer: the layer to look at, or several; as :class:`GradCAM` takes it. By default the last block of a Repertoire
             backbone, and of another network the module that is last to give a map of more than one pixel.
         centre: take the mean of each feature map away first; False by default, as in the paper.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
         normalize: divide each map by its largest value. Without it, maps are in units of the features.
-        output: what to take as the scores `[N, C]` of what the model returns.
 
     Raises:
         ConfigError: as :class:`GradCAM`.
@@ -61,7 +59,7 @@ class EigenCAM(ActivationMap):
         centre: bool = False,
         combine: Combine = "mean",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(layer, combine, normalize, output)
         self.centre = centre

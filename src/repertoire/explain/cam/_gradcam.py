@@ -29,23 +29,6 @@ class GradCAM(ActivationMap):
     and backward over that part only. It runs in evaluation mode, so that neither its statistics nor its weights change;
     the caller's modes, gradients and hooks are left as they were, also when the network fails.
 
-    Args:
-        layer: the layer to look at: a module of the model, or its name ("layer4", "backbone.blocks.9"), or "stage2" for
-            the end of that stage of a Repertoire backbone; or a list of several. By default the last block of a
-            Repertoire backbone (for a class token, which has no gradient on the last map, the block before it), and of
-            another network the module that is last to give a map of more than one pixel on which the scores depend.
-        combine: what becomes of the maps of several layers, each scaled to [0, 1]: their "mean", their geometric mean
-            ("product") or their "max".
-        normalize: divide each map by its largest value, so that maps lie in [0, 1]; zero stays zero, which means no
-            evidence. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns. By default the tensor itself, the value
-            under "logits" of a mapping, or the first of a tuple or list.
-
-    Raises:
-        ConfigError: `layer` or `output` is of no use, when it is built or called: the layer is not part of the model
-            (:class:`~repertoire.errors.UnknownName` for a name), does not run, runs twice, gives no maps, or the scores
-            do not depend on it.
-
     Example:
         >>> import torch
         >>> from torch import nn

@@ -28,15 +28,6 @@ class GradCAMPlusPlus(ActivationMap):
     :math:`(g^k_{ij})^2`, so that small gradients need no constant in the denominator; a denominator of exactly zero,
     which maps after a ReLU do not have, counts as one, as in the authors' program.
 
-    Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
-        normalize: divide each map by its largest value. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns.
-
-    Raises:
-        ConfigError: as :class:`GradCAM`.
-
     Example:
         >>> import torch
         >>> from torch import nn
@@ -66,15 +57,6 @@ class XGradCAM(ActivationMap):
     These weights make the maps sum to the part of the score that is linear in them. A map whose sum is
     zero has weight zero. It is meant for maps after a ReLU: sums of maps of both signs may come near zero.
 
-    Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
-        normalize: divide each map by its largest value. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns.
-
-    Raises:
-        ConfigError: as :class:`GradCAM`.
-
     Example:
         >>> import torch
         >>> from torch import nn
@@ -102,15 +84,6 @@ class LayerCAM(ActivationMap):
     Grad-CAM gives a map one weight wherever it is, which fits the last layers, whose maps stand for parts of objects.
     The maps of an early layer stand for edges and colours that are everywhere; by place, their fine grid is of use.
     The paper merges layers by the largest value (`combine="max"`).
-
-    Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
-        normalize: divide each map by its largest value. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns.
-
-    Raises:
-        ConfigError: as :class:`GradCAM`.
 
     Example:
         >>> import torch

@@ -12,6 +12,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
+from repertoire.explain._arguments import at_least, one_of
+from repertoire.explain._explainer import every_row
 from repertoire.explain._layers import Layer
 from repertoire.explain.cam._activation import ActivationMap, Combine, Recorded, record
 from repertoire.registry import register
@@ -44,7 +46,6 @@ class NormGrad(ActivationMap):
     its own, they are explained one by one, with two passes each; the weights of the model itself are not touched.
 
     Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
         identity: the imagined layer: "convolution" (default), "scale" or "bias".
         kernel: side of the convolution's window, 1 by default; odd.
         step: :math:`\eta`, the length of the training step, 0 (none) by default; the authors' program has 1e-4, for
@@ -54,10 +55,6 @@ class NormGrad(ActivationMap):
         combine: what becomes of the maps of several layers: "product" (default), their geometric mean as in the paper;
             "mean" or "max".
         normalize: divide each map by its largest value. Without it, maps are in units of the score (or the loss).
-        output: what to take as the scores `[N, C]` of what the model returns.
-
-    Raises:
-        ConfigError: an option out of range; and as :class:`GradCAM`.
 
     Example:
         >>> import torch
@@ -77,17 +74,13 @@ class NormGrad(ActivationMap):
         of: Literal["score", "loss"] = "score",
         combine: Combine = "product",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(layer, combine, normalize, output)
-        if identity not in ("convolution", "scale", "bias"):
-            raise ConfigError(f"identity must be convolution, scale or bias, found {identity!r}")
+        one_of(identity=(identity, ("convolution", "scale", "bias")), of=(of, ("score", "loss")))
+        at_least(0, step=step)
         if kernel < 1 or kernel % 2 == 0 or (kernel > 1 and identity != "convolution"):
             raise ConfigError(f"kernel must be odd, and 1 unless identity is convolution, found {kernel}")
-        if not 0 <= step < float("inf"):
-            raise ConfigError(f"step must be 0 or more, found {step}")
-        if of not in ("score", "loss"):
-            raise ConfigError(f"of must be score or loss, found {of!r}")
         self.identity = identity
         self.kernel = kernel
         self.step = step
@@ -99,12 +92,17 @@ class NormGrad(ActivationMap):
             return super()._heats(model, layers, inputs, recorded)
         assert recorded.chosen is not None
         each = [
-            [self._stepped(model, layers, image[None], target[None]) for image, target in zip(inputs, row, strict=True)]
+            [
+                self._stepped(model, layers, image[None], target[None], number[None])
+                for number, image, target in zip(every_row(inputs), inputs, row, strict=True)
+            ]
             for row in recorded.chosen
         ]
         return [torch.stack([torch.cat([heats[i][0] for heats in row]) for row in each]) for i in range(len(layers))]
 
-    def _stepped(self, model: nn.Module, layers: Sequence[Layer], image: Tensor, target: Tensor) -> list[Tensor]:
+    def _stepped(
+        self, model: nn.Module, layers: Sequence[Layer], image: Tensor, target: Tensor, number: Tensor
+    ) -> list[Tensor]:
         """The maps of one image, each `[1, 1, h, w]`, after a step of training on it."""
         weights = {
             name: weight.detach().requires_grad_()
@@ -112,7 +110,7 @@ class NormGrad(ActivationMap):
             if weight.is_floating_point()
         }
         with torch.enable_grad():
-            scores = self.scores(model, functional_call(model, weights, (image,)), 1)
+            scores = self.scores(model, functional_call(model, weights, (image,)), number)
             gradients = torch.autograd.grad(F.cross_entropy(scores, target), list(weights.values()), allow_unused=True)
         changed = {
             name: weight.detach() - self.step * gradient
@@ -120,7 +118,7 @@ class NormGrad(ActivationMap):
             if gradient is not None
         }
         run = partial(_with_weights, model, changed)
-        after = record(self, model, layers, image, target, run=run, objective=self._objective)
+        after = record(self, model, layers, image, target, run=run, objective=self._objective, rows=number)
         return super()._heats(model, layers, image, after)
 
     def _heat(self, maps: Tensor, slopes: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repertoire.explain._explainer import every_row
+
 __all__ = ["Replay"]
 
 
@@ -38,14 +40,14 @@ class Replay:
         model: the network.
         layer: one of its modules.
         inputs: `[N, C, H, W]`.
-        scores: finds the scores `[rows, C]` in what the model returns, given the number of rows.
+        scores: finds the scores `[n, C]` in what the model returns, given the positions of the images, int64 `[n]`.
 
     Attributes:
         output: what the layer gives, `[N, ...]`.
     """
 
     def __init__(
-        self, model: nn.Module, layer: nn.Module, inputs: Tensor, scores: Callable[[Any, int], Tensor]
+        self, model: nn.Module, layer: nn.Module, inputs: Tensor, scores: Callable[[Any, Tensor], Tensor]
     ) -> None:
         self._model, self._layer, self._inputs, self._scores = model, layer, inputs, scores
         names = [name for name, module in model.named_modules(remove_duplicate=False) if module is layer]
@@ -112,7 +114,7 @@ class Replay:
             with _forwards({module: stand_in(module) for module in skipped}):
                 used = self._whole or self._past_all
                 inputs = self._inputs[rows] if used else self._inputs.new_empty(len(rows), *self._inputs.shape[1:])
-                return self._scores(self._model(inputs), len(rows))
+                return self._scores(self._model(inputs), rows)
         finally:
             for handle in handles:
                 handle.remove()
@@ -159,7 +161,7 @@ class Replay:
         handles = [module.register_forward_pre_hook(before) for module in self._model.modules()]
         handles += [module.register_forward_hook(after) for module in self._model.modules()]
         try:
-            return self._scores(self._model(inputs), len(inputs))
+            return self._scores(self._model(inputs), every_row(inputs))
         finally:
             for handle in handles:
                 handle.remove()

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.errors import ConfigError
+from repertoire.explain._arguments import at_least
+from repertoire.explain._explainer import every_row, takes_rows
 from repertoire.explain._layers import Layer
 from repertoire.explain.cam._activation import ActivationMap, Combine, Recorded
 from repertoire.explain.cam._gradcam_variants import weighted
 from repertoire.registry import register
 
-__all__ = ["ScoreCAM", "check_work"]
+__all__ = ["ScoreCAM"]
 
 
 @register("explainers", "score-cam")
@@ -37,15 +38,8 @@ class ScoreCAM(ActivationMap):
     mask the image to black; for all of those together it is one more pass of one image.
 
     Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
         channels: how many maps of each image to use, those that vary most over its places; all by default.
-        rows: how many masked images to pass through the network at once, 64 by default; bounds the memory.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
         normalize: divide each map by its largest value. Without it, maps are in units of the features.
-        output: what to take as the scores `[N, C]` of what the model returns.
-
-    Raises:
-        ConfigError: channels or rows below 1; and as :class:`GradCAM`.
 
     Example:
         >>> import torch
@@ -65,10 +59,11 @@ class ScoreCAM(ActivationMap):
         rows: int = 64,
         combine: Combine = "mean",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(layer, combine, normalize, output)
-        self.channels, self.rows = check_work(channels, rows)
+        at_least(1, channels=channels, rows=rows)
+        self.channels, self.rows = channels, rows
 
     def _heats(self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, recorded: Recorded) -> list[Tensor]:
         assert recorded.chosen is not None
@@ -84,8 +79,8 @@ class ScoreCAM(ActivationMap):
         scores = maps.new_full((len(chosen), *spread.shape), -torch.inf)
         flat = kept & ~varies
         if flat.any():
-            black = self.scores(model, model(inputs.new_zeros(1, *inputs.shape[1:])), 1)[0]
-            scores = torch.where(flat, black.to(scores)[chosen][..., None], scores)
+            black = self._black(model, inputs).to(scores)
+            scores = torch.where(flat, black.expand(len(inputs), -1).T.gather(0, chosen)[..., None], scores)
         for part in varies.nonzero().split(self.rows):
             image, channel = part.T
             mask = F.interpolate(maps[image, channel][:, None], inputs.shape[2:], mode="bilinear", align_corners=False)
@@ -93,20 +88,16 @@ class ScoreCAM(ActivationMap):
             low, high = low.amin(3, keepdim=True), high.amax(3, keepdim=True)
             # A map that varies may be enlarged to one that does not, where large steps leave its pixels out.
             masks = (mask - low) / (high - low).masked_fill(high == low, 1.0)
-            found = self.scores(model, model(inputs[image] * masks.to(inputs.dtype)), len(part))
+            found = self.scores(model, model(inputs[image] * masks.to(inputs.dtype)), image)
             scores[:, image, channel] = found.to(scores.dtype).gather(1, chosen[:, image].T).T
         with torch.autocast(inputs.device.type, enabled=False):
             return weighted(maps, scores.softmax(2))
 
-
-def check_work(channels: int | None, rows: int) -> tuple[int | None, int]:
-    """How many maps of an image to use, and how many rows to pass through the network at once.
-
-    Raises:
-        ConfigError: either is below 1.
-    """
-    if channels is not None and channels < 1:
-        raise ConfigError(f"channels must be 1 or more, or none for all, found {channels}")
-    if rows < 1:
-        raise ConfigError(f"rows must be 1 or more, found {rows}")
-    return channels, rows
+    def _black(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The scores of a black image, `[1, C]`; or `[N, C]` where each image is scored in a way of its own."""
+        rows = every_row(inputs)
+        if self.output is None or not takes_rows(self.output):
+            rows = rows[:1]
+        black = inputs.new_zeros(1, *inputs.shape[1:])
+        parts = rows.split(self.rows)
+        return torch.cat([self.scores(model, model(black.expand(len(part), -1, -1, -1)), part) for part in parts])

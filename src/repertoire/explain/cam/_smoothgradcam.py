@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
+from repertoire.explain._arguments import at_least, one_of
 from repertoire.explain._layers import Layer
 from repertoire.explain.cam._activation import ActivationMap, Combine, Recorded, record
 from repertoire.explain.cam._gradcam_variants import weighted
@@ -41,7 +42,6 @@ class SmoothGradCAMPlusPlus(ActivationMap):
     changes nothing, and this is :class:`GradCAMPlusPlus`: look at an earlier layer.
 
     Args:
-        layer: the layer to look at, or several; as :class:`GradCAM` takes it.
         samples: n, how many noisy copies, 8 by default; each costs a forward pass and a backward pass to the layer.
         noise: standard deviation of the noise as a share of each image's range (largest value less smallest), 0.15 by
             default.
@@ -49,9 +49,6 @@ class SmoothGradCAMPlusPlus(ActivationMap):
         neurons: places of the layer's grid, counted row by row, to restrict weights and map to; all by default.
         numerator: the power of the gradient in the numerator: "second" (default) or "first", see above.
         seed: of the noise.
-        combine: what becomes of the maps of several layers: "mean", "product" or "max".
-        normalize: divide each map by its largest value. Without it, maps are in units of the score.
-        output: what to take as the scores `[N, C]` of what the model returns.
 
     Raises:
         ConfigError: an option out of range, or a map or neuron that the layer does not have; and as :class:`GradCAM`.
@@ -76,15 +73,12 @@ class SmoothGradCAMPlusPlus(ActivationMap):
         seed: int = 0,
         combine: Combine = "mean",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(layer, combine, normalize, output)
-        if samples < 1:
-            raise ConfigError(f"samples must be 1 or more, found {samples}")
-        if not 0 <= noise < float("inf"):
-            raise ConfigError(f"noise must be a share of the image's range, 0 or more, found {noise}")
-        if numerator not in ("first", "second"):
-            raise ConfigError(f"numerator must be first or second, found {numerator!r}")
+        at_least(1, samples=samples)
+        at_least(0, noise=noise)
+        one_of(numerator=(numerator, ("first", "second")))
         self.samples = samples
         self.noise = noise
         self.maps = maps

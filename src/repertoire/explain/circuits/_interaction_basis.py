@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.explain._frozen import frozen
-from repertoire.ops import evaluating
+from repertoire.ops import evaluating, handing_copies
 
 __all__ = ["Basis", "interaction_edges", "local_interaction_basis"]
 
@@ -157,7 +157,7 @@ def _activations(layers: Sequence[nn.Module], inputs: Tensor) -> list[Tensor]:
     found = [inputs.detach()]
     for number, layer in enumerate([None, *layers]):
         if layer is not None:
-            with torch.no_grad(), evaluating(layer):
+            with torch.no_grad(), evaluating(layer), handing_copies(layer):
                 found.append(layer(found[-1]))
         x = found[-1]
         if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
@@ -179,7 +179,7 @@ def _principal(f: Tensor, tolerance: float) -> Basis:
 
 def _jacobians(layer: nn.Module, f: Tensor) -> Iterator[Tensor]:
     """The Jacobian of a layer at each sample, `[n, d', d]`, some samples at a time."""
-    with torch.no_grad(), evaluating(layer):
+    with torch.no_grad(), evaluating(layer), handing_copies(layer):
         width = layer(f[:2]).shape[1]
     rows = max(1, ENTRIES // (width * f.shape[1]))
 
@@ -187,6 +187,6 @@ def _jacobians(layer: nn.Module, f: Tensor) -> Iterator[Tensor]:
         return layer(x[None])[0]
 
     jacobian: Callable[[Tensor], Tensor] = torch.func.vmap(torch.func.jacrev(one))
-    with evaluating(layer), frozen(layer):
+    with evaluating(layer), frozen(layer), handing_copies(layer):
         for part in f.split(rows):
             yield jacobian(part).detach()

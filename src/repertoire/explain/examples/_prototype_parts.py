@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.explain._explainer import Explainer, classes, moved, undisturbed
+from repertoire.explain._arguments import one_of
+from repertoire.explain._explainer import Explainer, classes, every_row, moved, undisturbed
 from repertoire.heads import SupportTrivial
 from repertoire.registry import register
 
@@ -46,8 +47,6 @@ class PrototypeParts(Explainer):
 
     Args:
         sets: the prototypes to show: "both" (default), "support" or "trivial".
-        normalize: divide each map by its largest value, so that maps lie in [0, 1].
-        output: what to take as the scores `[N, C]` of what the model returns.
 
     Raises:
         ConfigError: the model has no prototypes, or not of these sets.
@@ -69,11 +68,10 @@ class PrototypeParts(Explainer):
         self,
         sets: Literal["both", "support", "trivial"] = "both",
         normalize: bool = True,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(normalize, output)
-        if sets not in ("both", "support", "trivial"):
-            raise ConfigError(f"sets must be both, support or trivial, found {sets!r}")
+        one_of(sets=(sets, ("both", "support", "trivial")))
         self.sets = sets
 
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
@@ -87,7 +85,7 @@ class PrototypeParts(Explainer):
             result = model(inputs)
         finally:
             handle.remove()
-        chosen = classes(targets, self.scores(model, result, len(inputs)))
+        chosen = classes(targets, self.scores(model, result, every_row(inputs)))
         (maps,) = kept
         rows = torch.arange(len(inputs), device=maps.device)
         heat = sum(self._heat(part, maps, chosen, rows) for part in parts.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from repertoire.errors import ConfigError
-from repertoire.explain._explainer import Explainer, classes
+from repertoire.explain._arguments import one_of
+from repertoire.explain._explainer import Explainer, classes, every_row
 from repertoire.ops import as_maps
 from repertoire.registry import register
 
@@ -44,7 +45,6 @@ class AttentionRollout(Explainer):
         heads: what becomes of a layer's heads: their "mean" (default, as in the paper), or the "max" or "min" of each
             entry, after which rows are made distributions again.
         normalize: divide each map by its largest value. Without it, the values of a map are shares of the whole.
-        output: what to take as the scores `[N, C]` of what the model returns.
 
     Raises:
         ConfigError: the network has no attention between all of its tokens, or they make up no grid.
@@ -62,18 +62,17 @@ class AttentionRollout(Explainer):
     kinds = ("tokens",)
 
     def __init__(
-        self, heads: Heads = "mean", normalize: bool = True, output: Callable[[Any], Tensor] | None = None
+        self, heads: Heads = "mean", normalize: bool = True, output: Callable[..., Tensor] | None = None
     ) -> None:
         super().__init__(normalize, output)
-        if heads not in ("mean", "max", "min"):
-            raise ConfigError(f"heads must be mean, max or min, found {heads!r}")
+        one_of(heads=(heads, get_args(Heads)))
         self.heads = heads
 
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
         read = self._read(model, inputs[:1])
         with _Watching(len(inputs), self.heads) as watching:
             result = model(inputs)
-        count = len(classes(targets, self.scores(model, result, len(inputs))))
+        count = len(classes(targets, self.scores(model, result, every_row(inputs))))
         with torch.autocast(inputs.device.type, enabled=False):
             assert watching.product is not None
             flow = torch.einsum("t,ntu->nu", read.to(watching.product), watching.product)
@@ -89,7 +88,7 @@ class AttentionRollout(Explainer):
     def _read(self, model: nn.Module, image: Tensor) -> Tensor:
         """The share that each token at the end has in what the answer is read from: alike for all with a gradient."""
         with torch.enable_grad(), _Watching(1, self.heads, mark=True) as watching:
-            scores = self.scores(model, model(image), 1)
+            scores = self.scores(model, model(image), every_row(image))
             if watching.product is None or watching.last is None:
                 raise ConfigError(
                     f"no attention from every token to every other was seen in the {type(model).__name__}; roll-out "

@@ -178,7 +178,7 @@ class TokenCut(Explainer):
         eps: float = 1e-5,
         centred: bool | None = None,
         whole: bool = False,
-        output: Callable[[Any], Tensor] | None = None,
+        output: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__(normalize=False, output=output)
         self.layer: Where = check_where(layer)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.explain._explainer import classes, find_scores, moved, undisturbed
+from repertoire.explain._explainer import check_finite, classes, every_row, find_scores, moved, undisturbed
 
 __all__ = ["Baseline", "area_under_curve", "deletion_curve", "fade", "insertion_curve", "pixel_ranks", "probabilities"]
 
@@ -28,7 +28,7 @@ def insertion_curve(
     steps: int = 32,
     baseline: Baseline = "blur",
     batch_size: int = 128,
-    output: Callable[[Any], Tensor] | None = None,
+    output: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     r"""Probability of a class while an image appears, the hottest pixels of its map first.
 
@@ -60,6 +60,7 @@ def insertion_curve(
     Raises:
         ShapeError: maps, targets or baseline that do not fit the images.
         ConfigError: no such baseline, or `steps` or `batch_size` below 1.
+        DataError: maps or scores that are not finite.
 
     Example:
         >>> import torch
@@ -83,7 +84,7 @@ def deletion_curve(
     steps: int = 32,
     baseline: Baseline = "mean",
     batch_size: int = 128,
-    output: Callable[[Any], Tensor] | None = None,
+    output: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     r"""Probability of a class while an image vanishes, the hottest pixels of its map first.
 
@@ -131,7 +132,7 @@ def _curve(
     steps: int,
     baseline: Baseline,
     batch_size: int,
-    output: Callable[[Any], Tensor] | None,
+    output: Callable[..., Tensor] | None,
     *,
     insert: bool,
 ) -> Tensor:
@@ -140,13 +141,14 @@ def _curve(
             raise ConfigError(f"{name} must be at least 1, found {value}")
     if maps.shape != (len(images), *images.shape[2:]):
         raise ShapeError(f"maps must be {[len(images), *images.shape[2:]]} like the images, found {list(maps.shape)}")
+    check_finite(maps.flatten(1).isfinite().all(1), "the map")
     model = getattr(model, "_orig_mod", model)
     with undisturbed(model):
         images = moved(model, images)
         if isinstance(targets, Tensor) and targets.ndim != 1:
             raise ShapeError(f"targets must be int64 [{len(images)}], one class an image, found {list(targets.shape)}")
         if not isinstance(targets, Tensor) or not len(images):
-            chosen = probabilities(model, images, targets, batch_size, output)[1]
+            chosen = probabilities(model, images, targets, batch_size, output=output)[1]
         else:
             chosen = targets.to(images.device)
         return fade(model, images, pixel_ranks(maps), chosen, steps, baseline, batch_size, output, insert=insert)
@@ -160,7 +162,7 @@ def fade(
     steps: int,
     baseline: Baseline,
     batch_size: int,
-    output: Callable[[Any], Tensor] | None = None,
+    output: Callable[..., Tensor] | None = None,
     *,
     insert: bool,
 ) -> Tensor:
@@ -175,7 +177,7 @@ def fade(
         image, step = piece // (steps + 1), piece % (steps + 1)
         first = (ranks[image] < shown[step, None]).unflatten(1, images.shape[2:])[:, None]
         mixed = torch.where(first == insert, images[image], absent[image])
-        curve[piece] = probabilities(model, mixed, targets[image], batch_size, output)[0]
+        curve[piece] = probabilities(model, mixed, targets[image], batch_size, image, output)[0]
     return curve.view(count, steps + 1)
 
 
@@ -184,13 +186,18 @@ def probabilities(
     images: Tensor,
     targets: Tensor | int | None,
     batch_size: int,
-    output: Callable[[Any], Tensor] | None = None,
+    rows: Tensor | None = None,
+    output: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The probability of a class of each image `[N]`, and that class `[N]`, the predicted one by default."""
+    """Probability of a class of each image, `[N]`, and that class, `[N]`, by default the predicted one.
+
+    `rows` are the positions of the images in the batch, if they are not all of it in order.
+    """
+    rows = every_row(images) if rows is None else rows
     found, chosen = [], []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
-        scores = find_scores(model, model(part), len(part), output)
+        scores = find_scores(model, model(part), rows[start : start + batch_size], output)
         own = targets[start : start + batch_size] if isinstance(targets, Tensor) else targets
         (columns,) = classes(own, scores)
         share = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1)

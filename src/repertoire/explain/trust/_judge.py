@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire import registry
-from repertoire.errors import ConfigError, ShapeError
-from repertoire.explain._explainer import Explainer, moved, undisturbed
+from repertoire.errors import ConfigError, DataError, ShapeError
+from repertoire.explain._explainer import Explainer, moved, takes_rows, undisturbed
 from repertoire.explain.trust._curves import Baseline, area_under_curve, fade, pixel_ranks
 from repertoire.explain.trust._judgement import RANDOM, Judged, Judgement, rank
 from repertoire.explain.trust._sanity import explained_class, extreme_classes, randomize
@@ -113,6 +112,13 @@ def judge(
     if not named:
         raise ConfigError("no explainer fits the model: " + "; ".join(f"{n}: {why}" for n, why in failed.items()))
 
+    by_row = [name for name, one in named.items() if one.output is not None and takes_rows(one.output)]
+    if by_row and len(images) > batch_size:
+        raise ConfigError(
+            f"explainer {by_row[0]} scores each image in a way of its own, by its position in the batch; judge at most "
+            f"batch_size images with it, found {len(images)} and a batch_size of {batch_size}"
+        )
+
     first = next(iter(named.values()))
     targets = explained_class(model, images, targets, first, batch_size)
     extremes = torch.cat([extreme_classes(model, part, first) for part in images.split(batch_size)])
@@ -161,7 +167,7 @@ def fitting(
     for name, explainer in explainers.items():
         try:
             explainer(model, images[:1])
-        except (ConfigError, ShapeError) as error:
+        except (ConfigError, DataError, ShapeError) as error:
             failed[name] = str(error)
         else:
             good[name] = explainer
@@ -236,7 +242,7 @@ def _placed(maps: Tensor, masks: Tensor | None) -> dict[str, Tensor]:
 
 
 def _faithful(
-    maps: Tensor, images: Tensor, targets: Tensor, sample: _Sample, output: Callable[[Any], Tensor] | None
+    maps: Tensor, images: Tensor, targets: Tensor, sample: _Sample, output: Callable[..., Tensor] | None
 ) -> dict[str, Tensor]:
     """Areas under both curves; the map is sorted once for the two."""
     ranks = pixel_ranks(maps)

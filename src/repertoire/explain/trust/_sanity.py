@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.explain._explainer import Explainer, find_scores, moved, undisturbed
+from repertoire.explain._explainer import Explainer, every_row, find_scores, moved, undisturbed
 from repertoire.explain.trust._curves import probabilities
 from repertoire.explain.trust._similarity import map_correlation, rank_correlation, structural_similarity
 
@@ -159,7 +159,7 @@ def extreme_classes(model: nn.Module, images: Tensor, explainer: Explainer | Non
         inputs = moved(model, images)
         if not len(inputs):
             return torch.zeros(0, 2, dtype=torch.int64, device=inputs.device)
-        scores = find_scores(model, model(inputs), len(inputs), getattr(explainer, "output", None))
+        scores = find_scores(model, model(inputs), every_row(inputs), getattr(explainer, "output", None))
     if scores.shape[1] < 2:
         raise ShapeError("a model with one class has no other to compare its maps with")
     return torch.stack([scores.argmax(1), scores.argmin(1)], 1)
@@ -181,7 +181,9 @@ def explained_class(
         raise ShapeError(f"targets must be int64 [{len(images)}], one class an image, found {list(targets.shape)}")
     model = getattr(model, "_orig_mod", model)
     with undisturbed(model):
-        return probabilities(model, moved(model, images), targets, batch_size, getattr(explainer, "output", None))[1]
+        return probabilities(
+            model, moved(model, images), targets, batch_size, output=getattr(explainer, "output", None)
+        )[1]
 
 
 def _copies(
