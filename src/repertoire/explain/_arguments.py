@@ -99,7 +99,7 @@ def document(cls: type, known: Mapping[str, str], sections: Mapping[str, str] | 
         )
         found["Args"] = "\n".join(entries[names] for names in order)
     for heading, text in (sections or {}).items():
-        found.setdefault(heading, "\n".join(_wrapped(line) for line in _joined(text)))
+        found.setdefault(heading, "\n".join(_wrapped(line, heading in ("Args", "Raises")) for line in _joined(text)))
     order_of = {heading: place for place, heading in enumerate(_HEADINGS)}
     cls.__doc__ = "\n\n".join(
         f"{heading}:\n{found[heading]}" if heading else found[heading]
@@ -127,6 +127,7 @@ def _joined(text: str) -> list[str]:
     return [" ".join(line.split()) for line in re.split(r"\n(?! )", inspect.cleandoc(text))]
 
 
-def _wrapped(line: str) -> str:
-    filled = textwrap.fill(line, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+def _wrapped(line: str, hanging: bool = True) -> str:
+    indent = "    " if hanging else ""
+    filled = textwrap.fill(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
     return textwrap.indent(filled, "    ")
