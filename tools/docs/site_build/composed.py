@@ -44,9 +44,7 @@ def _constructor(signature: inspect.Signature) -> griffe.Function:
         griffe.Parameter(
             parameter.name,
             kind=kinds[parameter.kind],
-            annotation=None
-            if parameter.annotation is parameter.empty
-            else inspect.formatannotation(parameter.annotation),
+            annotation=_shown(parameter.annotation),
             default=None if parameter.default is parameter.empty else repr(parameter.default),
         )
         for parameter in signature.parameters.values()
