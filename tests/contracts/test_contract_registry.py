@@ -61,6 +61,7 @@ def test_rooms_import_downwards_only():
     order = [
         ["errors", "files", "registry", "statistics"],
         ["ops"],
+        ["metrics"],
         ["data"],
         ["backbones", "heads", "losses", "diagnostics", "explain", "select", "estimators", "weights", "fewshot", "boosting", "merge"],
         ["methods"],
