@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from repertoire.data import _archive
 from repertoire.data._npz import npz
 from repertoire.data._source import SourceRequest
 from repertoire.data._types import Splits
@@ -110,8 +113,8 @@ def test_images_become_square_of_the_size_asked_for(tmp_path: Path, fit: Any, sh
     [
         ({"images": PIXELS}, "lacks labels; it holds images"),
         ({"labels": LABELS}, "lacks images; it holds labels"),
-        ({"x": PIXELS, "y": LABELS}, "lacks images, labels; it holds x, y"),
-        ({"images_test": PIXELS, "labels_test": LABELS}, "lacks images_train, labels_train; it holds images_test"),
+        ({"a": PIXELS, "b": LABELS}, "lacks images; it holds a, b"),
+        ({"images_test": PIXELS, "labels_test": LABELS}, "lacks images_train; it holds images_test"),
         ({"images_train": PIXELS, "labels_train": LABELS, "images_val": PIXELS}, "lacks labels_val"),
         ({"images": PIXELS, "labels": LABELS[:50]}, "60 images, and labels 50 labels"),
         ({"images": PIXELS[0, 0], "labels": LABELS[:8]}, r"found \[8, 3\]"),
@@ -120,9 +123,16 @@ def test_images_become_square_of_the_size_asked_for(tmp_path: Path, fit: Any, sh
         ({"images": PIXELS.astype(int), "labels": LABELS}, "must be uint8, or float"),
         ({"images": PIXELS.astype(float), "labels": LABELS}, r"in \[0, 1\]; found 0 to 255"),
         ({"images": PIXELS * np.nan, "labels": LABELS}, "found nan to nan"),
-        ({"images": PIXELS, "labels": LABELS[:, None]}, r"found int64 \[60, 1\]"),
-        ({"images": PIXELS, "labels": LABELS / 2}, "integers or class names"),
-        ({"images": PIXELS, "labels": LABELS - 2}, "from 0 to 0, or -1 for none; found -2"),
+        ({"images": PIXELS, "labels": LABELS[:, None, None]}, r"integers or class names.*found int64 \[60, 1, 1\]"),
+        ({"images": PIXELS, "labels": LABELS * 1j}, "integers or class names"),
+        ({"images": PIXELS, "labels": LABELS[:, None] * [1, 1]}, r"must be 0 and 1.*found 0 to 2"),
+        ({"images": PIXELS, "labels": LABELS / 0.0}, "infinite"),
+        ({"images": PIXELS, "labels": LABELS - 2}, "from 0, or -1 for none; found -2"),
+        ({"images": PIXELS, "labels": LABELS.astype(np.uint64) + np.uint64(2**63)}, r"found more than 2\*\*63"),
+        ({"images": PIXELS, "labels": LABELS, "names": LABELS}, r"names must be text, \[60\]; found int64"),
+        ({"images": PIXELS, "labels": LABELS, "group": LABELS[1:]}, r"group must be \[60\].*found \[59\]"),
+        ({"images": PIXELS, "labels": LABELS, "split": LABELS + 1}, "split holds 3; expected train, val or test"),
+        ({"images": PIXELS, "labels": LABELS, "split": LABELS * 0 + 1}, "nothing to train on"),
         ({"images": PIXELS, "labels": LABELS, "classes": np.array(["a", "b"])}, "from 0 to 1, or -1 for none; found 2"),
         ({"images": PIXELS, "labels": LABELS, "classes": np.array(["a", "b", "a"])}, "classes must be different"),
         ({"images": PIXELS, "labels": LABELS, "classes": LABELS[:3]}, "classes must be different names"),
@@ -161,7 +171,7 @@ def test_files_that_are_no_archive(tmp_path: Path) -> None:
     np.save(single, PIXELS)
     with pytest.raises(DataError, match="single array"):
         npz(SourceRequest(), single)
-    with pytest.raises(DataError, match="not a readable"):
+    with pytest.raises(DataError, match="there is no file"):
         npz(SourceRequest(), tmp_path)
 
 
@@ -207,3 +217,91 @@ def test_masks_that_do_not_fit(tmp_path: Path) -> None:
             images_test=PIXELS[40:],
             labels_test=LABELS[40:],
         )
+
+
+def test_integers_that_are_identities(tmp_path: Path) -> None:
+    """One label of 10**8 is one class, not 10**8 of them."""
+    for ids in (np.array([7, 10**8, 3]), np.array([7, 10**8, 3], dtype=np.uint64)):
+        splits = read(tmp_path, images=PIXELS, labels=ids[LABELS])
+        assert splits.classes == ("3", "7", "100000000")
+        for part in (splits.train, splits.val, splits.test):
+            rows = [int(name) for name in part.names]
+            assert [int(splits.classes[label]) for label in part.labels] == ids[LABELS[rows]].tolist()
+
+
+def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", member.getvalue() + b"few bytes")
+        archive.writestr("labels.npy", b"")
+    with pytest.raises(DataError, match=r"64,000,000,000,000 bytes, and 9 follow"):
+        npz(SourceRequest(), path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("x_train", "y_train"), ("train_images", "train_labels"), ("X-Train", "Y-Train")]
+)
+def test_other_names_of_arrays(tmp_path: Path, images: str, labels: str) -> None:
+    test = {
+        name.lower().replace("train", "test"): values for name, values in ((images, PIXELS[:30]), (labels, LABELS[:30]))
+    }
+    splits = read(tmp_path, **{images: PIXELS, labels: LABELS[:, None]}, **test)
+    assert (len(splits.test), len(splits.train) + len(splits.val)) == (30, 60)
+
+
+def test_several_labels_numbers_and_votes(tmp_path: Path) -> None:
+    several = np.stack([LABELS == 0, LABELS > 0], axis=1).astype(np.int64)
+    several[3] = -1
+    splits = read(tmp_path, images=PIXELS, labels=several, classes=np.array(["none", "some"]))
+    assert (splits.kind, splits.classes, splits.train.labels.dtype) == ("labels", ("none", "some"), np.uint8)
+    rows = [int(name) for name in splits.train.names]
+    assert (splits.train.labels == np.where(several == -1, 255, several)[rows]).all()
+    numbers = LABELS + 0.5
+    splits = read(tmp_path, images=PIXELS, labels=numbers)
+    assert (splits.kind, splits.classes, splits.train.labels.shape[1]) == ("number", ("number",), 1)
+    assert (splits.test.labels[:, 0] == numbers[[int(name) for name in splits.test.names]].astype(np.float32)).all()
+    votes = np.stack([LABELS, (LABELS + 1) % 3, np.full(60, -1)], axis=1)
+    splits = read(tmp_path, images=PIXELS, votes=votes)
+    assert (splits.kind, splits.classes) == ("votes", ("0", "1", "2"))
+    assert (splits.val.labels == votes[[int(name) for name in splits.val.names]]).all()
+
+
+def test_names_split_and_group(tmp_path: Path) -> None:
+    names = np.array([f"image {number}" for number in range(60)])
+    group = np.arange(60) // 5
+    splits = read(tmp_path, images=PIXELS, labels=LABELS, names=names, group=group)
+    assert set(splits.train.names) <= set(names)
+    sides = [set(part.factors["group"].tolist()) for part in (splits.train, splits.val, splits.test)]
+    assert sum(map(len, sides)) == 12
+    for split in (np.array(["train"] * 40 + ["Testing"] * 20), np.array([0] * 40 + [2] * 20)):
+        splits = read(tmp_path, images=PIXELS, labels=LABELS, split=split)
+        assert splits.test.names == [str(number) for number in range(40, 60)]
+        assert len(splits.train) + len(splits.val) == 40
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lacks labels; it holds images.*Methods without labels") as caught:
+        read(tmp_path, images=PIXELS)
+    assert "--method" in str(caught.value)
+    for arrays in ({"images": PIXELS}, {"images": PIXELS, "labels": np.full(60, -1)}):
+        splits = read(tmp_path, SourceRequest(unlabelled=True), **arrays)
+        assert (splits.train.labels == -1).all()
+        assert [len(splits.train), len(splits.val), len(splits.test)] == [42, 6, 12]
+    with pytest.raises(DataError, match=r"has 0 classes"):
+        read(tmp_path, images=PIXELS, labels=np.full(60, -1))
+
+
+def test_large_arrays_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_archive, "_MAP_BYTES", 1000)
+    splits = read(tmp_path, images=PIXELS, labels=LABELS)
+    assert isinstance(splits.train.images, np.memmap)
+    assert not splits.train.images.flags.writeable
+    rows = [int(name) for name in splits.train.names]
+    np.testing.assert_array_equal(splits.train.pixels(slice(None)), PIXELS[rows])
+    fortran = read(tmp_path, images=np.asfortranarray(PIXELS), labels=LABELS)
+    np.testing.assert_array_equal(fortran.train.pixels(slice(None)), PIXELS[rows])
+    path = tmp_path / "compressed.npz"
+    np.savez_compressed(path, images=PIXELS, labels=LABELS)
+    np.testing.assert_array_equal(npz(SourceRequest(), path).train.pixels(slice(None)), PIXELS[rows])

@@ -1,4 +1,4 @@
-"""Images with labels: where they come from, how they are split, cached, augmented and batched."""
+"""Samples with targets: where they come from, how they are split, cached, augmented and batched."""
 
 from repertoire.data._augment import (
     CropFlip,
@@ -11,16 +11,19 @@ from repertoire.data._augment import (
 )
 from repertoire.data._cache import cache_directory
 from repertoire.data._digits import digits
+from repertoire.data._features import features
 from repertoire.data._files import decode_files, read_images
 from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._hf import hf
-from repertoire.data._load import load
+from repertoire.data._load import load, pinned
 from repertoire.data._loader import Loader, StreamSource, step_seed
 from repertoire.data._npz import npz
 from repertoire.data._shapes import shapes
 from repertoire.data._source import SourceRequest
-from repertoire.data._splits import make_splits
+from repertoire.data._splits import digest, make_splits
+from repertoire.data._table import table
 from repertoire.data._types import Batch, FeatureSet, ImageSet, Kind, Samples, Splits, kind_of
+from repertoire.data._unlabelled import load_unlabelled
 from repertoire.data._walk import find_images
 
 __all__ = [
@@ -41,17 +44,22 @@ __all__ = [
     "StrongAugmentation",
     "cache_directory",
     "decode_files",
+    "digest",
     "digits",
+    "features",
     "find_images",
     "folder",
     "hf",
     "kind_of",
     "load",
     "load_folder_set",
+    "load_unlabelled",
     "make_splits",
     "npz",
+    "pinned",
     "plain",
     "read_images",
     "shapes",
     "step_seed",
+    "table",
 ]

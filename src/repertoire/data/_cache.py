@@ -231,8 +231,9 @@ class _Cache:
         def decode(numbers: list[int], rows: list[int], levels: Levels) -> None:
             files = [self.names[number] for number in numbers]
             length = int(self.looks[numbers, 0].clip(0).sum())
-            options = {"rows": rows, "what": self.what, "levels": levels, "workers": workers, "total_bytes": length}
-            for position, outcome in decode_into(file, offset, self.root, files, self.size, self.fit, **options):
+            options: dict[str, Any] = {"what": self.what, "levels": levels, "workers": workers, "total_bytes": length}
+            made = decode_into(file, offset, self.root, files, self.size, self.fit, rows=rows, **options)
+            for position, outcome in made:
                 outcomes[numbers[position]] = outcome
 
         decode(pending, list(range(len(pending))), self.levels)

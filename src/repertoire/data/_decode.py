@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["decode", "decode_rows", "dimensions", "open_file", "plain_reason", "read_file", "signature", "write_all"]
 
 Fit = Literal["crop", "squash", "pad"]
+"""How an image becomes a square: its centre, all of it out of proportion, or all of it with a border."""
+
 What = Literal["image", "mask"]
 Levels = Mapping[str, Sequence[float]]
 """Black and white of images of more than 8 bits, by kind: "uint16", "int32" and "float32"."""
@@ -267,9 +269,9 @@ def _decode(
                 if span is not None and span[0] not in levels:
                     if look:
                         return None, span
-                    levels = {**levels, kind: _alone(image, *span)}
+                    levels = {**levels, span[0]: _alone(*span)}
                 if what == "mask":
-                    convert = _mask
+                    convert: Converter = _mask
                 elif span is None:
                     convert = _rgb
                 else:
@@ -399,7 +401,7 @@ def _range(image: Image.Image) -> tuple[float, float]:
     return low, high
 
 
-def _alone(image: Image.Image, kind: str, low: float, high: float) -> Sequence[float]:
+def _alone(kind: str, low: float, high: float) -> Sequence[float]:
     """The levels of an image that belongs to no data set."""
     if kind not in _DEFAULT_LEVELS:
         raise _NoLevels(kind, low, high)

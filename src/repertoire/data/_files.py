@@ -10,8 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from repertoire.data._decode import decode, plain_reason, read_file
-from repertoire.data._source import Fit
+from repertoire.data._decode import Fit, Levels, decode, plain_reason, read_file
 from repertoire.errors import ConfigError, Unreadable, UnreadableImages
 
 __all__ = ["decode_files", "grey", "read_images"]
@@ -25,6 +24,7 @@ def decode_files(
     channels: int = 3,
     batch_size: int = 256,
     workers: int | None = None,
+    levels: Levels | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[Unreadable]]]:
     """Reads image files batch by batch, in threads, a batch ahead of the consumer.
 
@@ -38,6 +38,8 @@ def decode_files(
         channels: 3 for RGB, 1 for grey.
         batch_size: files in a batch.
         workers: number of threads; one for each core if None.
+        levels: black and white of images of more than 8 bits, as the data set has them that the model was trained on
+            (`Splits.levels`); without, only those of 16 bits can be used, whose white is 65535.
 
     Yields:
         For each batch the numbers of the files in it that could be used, int64 `[n]`, ascending; their pixels, uint8
@@ -56,15 +58,21 @@ def decode_files(
     for name, value in (("size", size), ("batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")
-    return _batches(iter(paths), size, fit, channels, batch_size, workers)
+    return _batches(iter(paths), size, fit, channels, batch_size, workers, levels)
 
 
 def _batches(
-    paths: Iterator[str | os.PathLike[str]], size: int, fit: Fit, channels: int, batch_size: int, workers: int | None
+    paths: Iterator[str | os.PathLike[str]],
+    size: int,
+    fit: Fit,
+    channels: int,
+    batch_size: int,
+    workers: int | None,
+    levels: Levels | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[Unreadable]]]:
     def one(path: str | os.PathLike[str]) -> np.ndarray | Unreadable:
         try:
-            return decode(read_file(os.fspath(path))[0], size, fit)
+            return decode(read_file(os.fspath(path))[0], size, fit, levels)
         except (OSError, ValueError) as error:
             return Unreadable(os.fspath(path), plain_reason(error))
 
@@ -95,6 +103,7 @@ def read_images(
     fit: Fit = "crop",
     channels: int = 3,
     workers: int | None = None,
+    levels: Levels | None = None,
 ) -> np.ndarray:
     """All of some image files, uint8 `[N, size, size, channels]`. Arguments as in `decode_files`.
 
@@ -103,7 +112,7 @@ def read_images(
         ConfigError: an argument is out of its range.
     """
     parts, failures = [np.zeros((0, size, size, channels), dtype=np.uint8)], []
-    for _, pixels, failed in decode_files(paths, size=size, fit=fit, channels=channels, workers=workers):
+    for _, pixels, failed in decode_files(paths, size=size, fit=fit, channels=channels, workers=workers, levels=levels):
         parts.append(pixels)
         failures += failed
     images = np.concatenate(parts)

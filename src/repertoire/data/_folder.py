@@ -1,48 +1,59 @@
-"""Images from a folder with a directory for each class."""
+"""Images from a folder with a directory for each class, with a table of labels, or with neither."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from repertoire.data._cache import decode_once
-from repertoire.data._decode import dimensions, read_file
+from repertoire.data._columns import Targets
 from repertoire.data._files import grey
+from repertoire.data._layout import Arrangement, Layout, Place, match_masks, place, some
+from repertoire.data._listed import Listed, read, splits_of
 from repertoire.data._source import Fit, SourceRequest
-from repertoire.data._splits import make_splits
+from repertoire.data._table import listed_in, table_of
 from repertoire.data._types import ImageSet, Splits
 from repertoire.data._walk import Tree, walk
-from repertoire.errors import ConfigError, DataError, Unreadable, UnreadableImages, ascii_path, nearest
+from repertoire.errors import ConfigError, DataError, UnreadableImages, ascii_path, nearest
 from repertoire.registry import register
 
-__all__ = ["folder", "load_folder_set"]
+__all__ = ["folder", "grey_set", "load_folder_set"]
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SMALL, _USUAL = 64, 128
-_PROBES = 64
 _GREY_CHUNK = 4096
 
 
 @register("data", "folder")
-def folder(request: SourceRequest, path: Path) -> Splits:
-    """A folder with a directory for each class, or with train/, val/ and test/ that hold one for each class.
+def folder(request: SourceRequest, path: Path, layout: Arrangement = "auto", targets: Targets = "auto") -> Splits:
+    """A folder of images: a directory for each class, parts that hold one for each class, or a table of labels.
 
     Everything below the directory of a class belongs to it. With a train/ directory that has directories, the folder is
-    taken to be divided; val/ may also be called valid/ or validation/, and parts that do not exist are drawn from the
-    training images. Hidden files, and those whose extension says that they are something else, are ignored; all others
-    must be images. They are decoded once; see `repertoire.data._cache`.
+    taken to be divided; other usual names of the parts are known too (Training, seg_train, valid, dev, Testing, ...),
+    and parts that do not exist are drawn from the training images. Three names are no class:
+
+    - `unlabelled/` holds images without a label, which become the extra set "unlabelled";
+    - `masks/` says where the objects are: an image of the same relative name for each, of any format, black where
+      there is none;
+    - a table `labels.csv` (or `.tsv`; or `metadata.csv`) that names the images gives the labels: see `table`.
+
+    Hidden files, what operating systems leave, and files whose extension says that they are something else are ignored;
+    all others must be images. They are decoded once; see `repertoire.data._cache`. Images of more than 8 bits have one
+    black and one white, those of all of them together.
 
     Args:
         request: `size` is the side in pixels. By default images keep theirs if all are of one nearly square size of at
-            most 64 pixels (which 64 of them are asked for), and get 128 otherwise.
+            most 64 pixels (which 64 of them are asked for), and get 128 otherwise. With `unlabelled`, images without
+            directories, or in a single one, will do, and those of `unlabelled/` are trained on.
         path: the folder.
+        layout: what the uppermost directories are: "auto" finds out whether they are parts or classes, "classes", or
+            "groups", each of which holds a directory for each class and is on one side of the division.
+        targets: what the values of a table are; see `table`.
 
     Raises:
         DataError: there is no such folder or no image in it, there are fewer than two classes, a class is too small to
-            be divided, or another part has a class that the training images do not.
+            be divided, another part has a class that the training images do not, classes all hold the same directories,
+            or some images have masks and others not.
         UnreadableImages: some images cannot be used, unless `request.skip_unreadable`; all of them are named.
 
     Example:
@@ -52,32 +63,33 @@ def folder(request: SourceRequest, path: Path) -> Splits:
     root = Path(path)
     _check(request.size)
     tree = walk(root)
+    source = root.resolve().name or str(root)
     notes = [note] if (note := tree.note()) else []
-    placed = _place(tree.files)
-    if unused := [name for name in tree.files if name not in placed]:
-        notes.append(f"Images outside the directories of classes were not used: {len(unused)} ({_some(unused)}).")
-    classes = request.classes or tuple(sorted({label for part, label in placed.values() if part == "train"}))
-    _check_found(root, tree, placed, classes)
-    for part in ("train", "val", "test"):
-        _check_classes(root, part, {label for where, label in placed.values() if where == part}, classes)
-    labels = {name: classes.index(label) for name, (_, label) in placed.items()}
-    images, failures = _read(root, tree, labels, classes, request.size or _natural_size(root, list(labels)), request)
-    if failures and not request.skip_unreadable:
-        raise UnreadableImages(failures, len(placed))
-    parts = np.array([placed[name][0] for name in images.names])
-    sets = {part: images.subset(np.flatnonzero(parts == part)) for part in ("train", "val", "test")}
-    notes += _remarks(sets)
-    return make_splits(
-        sets["train"],
-        val_set=sets["val"] if len(sets["val"]) else None,
-        test_set=sets["test"] if len(sets["test"]) else None,
-        seed=request.seed,
-        val=request.val,
-        test=request.test,
-        source=root.resolve().name or str(root),
-        skipped=tuple(failures),
-        notes=tuple(notes),
-    )
+    where = ascii_path(str(root))
+    if not tree.files:
+        raise DataError(f"{where} has no images; expected a directory for each class in it. {' '.join(notes)}".rstrip())
+    known, ignored = table_of(root, tree.files, targets, request.classes) if layout == "auto" else (None, None)
+    if ignored:
+        notes.append(ignored)
+    if known is not None:
+        masks = {name: name.partition("/")[2] for name in tree.files if name.partition("/")[0].casefold() == "masks"}
+        listed = listed_in(root, known, tree.files, tree.signatures)
+        listed.masks = match_masks(listed.names, masks)
+        if unused := [name for name in tree.files if name not in {*listed.names, *listed.masks.values()}]:
+            notes.append(f"Images that the table does not name were not used: {some(unused)}.")
+    else:
+        found = place(where, tree.files, layout)
+        if request.unlabelled:
+            _take_all(found, tree)
+        else:
+            _check_found(root, found)
+        notes += found.notes
+        if found.unused:
+            notes.append(f"Images outside the directories of classes were not used: {some(found.unused)}.")
+        listed = _listed(root, tree, found, request)
+    listed.notes = notes + listed.notes
+    listed.failures = tree.failures + listed.failures
+    return splits_of(listed, request, source)
 
 
 def load_folder_set(
@@ -90,15 +102,18 @@ def load_folder_set(
     skip_unreadable: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    levels: dict[str, tuple[float, float]] | None = None,
 ) -> ImageSet:
     """One set of labelled images, from a folder with a directory for each class, with the classes of a trained model.
 
     Args:
-        path: the folder. Of a class it need not have an image.
+        path: the folder. Of a class it need not have an image. A table of labels in it, or given instead of it, will do
+            too; see `table`.
         classes: the names of all classes, in the order of the labels.
         size, fit, channels: how the images are to be; `channels` 1 makes them grey.
         skip_unreadable: leave out the images that cannot be used.
         cache_dir, workers: as in `load`.
+        levels: black and white of images of more than 8 bits, as the training images have them (`Splits.levels`).
 
     Raises:
         DataError: there is no such folder or no image in it, or it has a class that is not one of `classes`.
@@ -108,19 +123,29 @@ def load_folder_set(
         raise ConfigError(f"channels must be 1 or 3, found {channels}")
     _check(size)
     root, known = Path(path), tuple(classes)
-    tree = walk(root)
-    placed = {name: name.partition("/")[0] for name in tree.files if "/" in name}
-    if not placed:
-        raise DataError(f"{ascii_path(str(root))} has no images in directories, one for each class; {_lists(known)}")
-    _check_classes(root, "given", set(placed.values()), known)
-    labels = {name: known.index(label) for name, label in placed.items()}
-    request = SourceRequest(size, fit, cache_dir=None if cache_dir is None else Path(cache_dir), workers=workers)
-    images, failures = _read(root, tree, labels, known, size, request)
+    tree = Tree() if root.is_file() else walk(root)
+    table, _ = table_of(root, tree.files, "auto", known)
+    if table is not None:
+        listed = listed_in(root.parent if root.is_file() else root, table, tree.files, tree.signatures)
+    else:
+        placed = {name: name.partition("/")[0] for name in tree.files if "/" in name}
+        if not placed:
+            raise DataError(
+                f"{ascii_path(str(root))} has no images in directories, one for each class; {_lists(known)}"
+            )
+        _check_classes(root, "given", set(placed.values()), known)
+        labels = np.array([known.index(label) for label in placed.values()], dtype=np.int64)
+        listed = Listed(root, list(placed), labels, known, ["test"] * len(placed), signatures=tree.signatures)
+    listed.failures = tree.failures + listed.failures
+    request = SourceRequest(
+        size, fit, cache_dir=None if cache_dir is None else Path(cache_dir), workers=workers, levels=levels
+    )
+    images, _, failures, _ = read(listed, request)
     if failures and not skip_unreadable:
-        raise UnreadableImages(failures, len(placed))
+        raise UnreadableImages(failures, len(listed.names))
     if not len(images):
         raise DataError(f"{ascii_path(str(root))} has no image that can be used")
-    return images if channels == 3 else _grey(images)
+    return images if channels == 3 else grey_set(images)
 
 
 def _check(size: int | None) -> None:
@@ -128,34 +153,63 @@ def _check(size: int | None) -> None:
         raise ConfigError(f"size must be at least 1 pixel, found {size}")
 
 
-def _is_divided(files: Iterable[str]) -> bool:
-    """Whether train/ is a part and not a class: whether it has a directory with an image."""
-    return any(name.startswith("train/") and name.count("/") > 1 for name in files)
+def _listed(root: Path, tree: Tree, layout: Layout, request: SourceRequest) -> Listed:
+    """The images in the places that their directories say."""
+    places = layout.placed
+    classes = request.classes or tuple(
+        sorted({p.label for p in places.values() if p.label is not None and p.part == "train"})
+    )
+    for part in ("train", "val", "test"):
+        _check_classes(
+            root, part, {p.label for p in places.values() if p.part == part and p.label is not None}, classes
+        )
+    number: dict[str | None, int] = {label: position for position, label in enumerate(classes)} | {None: -1}
+    groups = sorted({p.group for p in places.values() if p.group is not None})
+    return Listed(
+        root,
+        list(places),
+        np.array([number[p.label] for p in places.values()], dtype=np.int64),
+        classes,
+        [p.part for p in places.values()],
+        groups=np.array([groups.index(p.group) for p in places.values() if p.group is not None]) if groups else None,
+        masks=layout.masks,
+        signatures=tree.signatures,
+    )
 
 
-def _place(files: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The part and class of each file that is in one."""
-    placed = {}
-    divided = _is_divided(files)
-    for name in files:
-        head, *rest = name.split("/")
-        if divided and head in _PARTS and len(rest) > 1:
-            placed[name] = (_PARTS[head], rest[0])
-        elif not divided and rest:
-            placed[name] = ("train", head)
-    return placed
+def _take_all(layout: Layout, tree: Tree) -> None:
+    """For methods without labels: a folder without classes is trained on as it is, and `unlabelled/` is trained on."""
+    if len(layout.labels) < 2:
+        masks = set(layout.masks.values())
+        layout.placed = {name: Place("train", None) for name in tree.files if name not in masks}
+        layout.unused = []
+    else:
+        for name, found in layout.placed.items():
+            if found.part == "unlabelled":
+                layout.placed[name] = Place("train", None)
 
 
-def _check_found(root: Path, tree: Tree, placed: Mapping[str, tuple[str, str]], classes: Sequence[str]) -> None:
+def _check_found(root: Path, layout: Layout) -> None:
+    """Refuses a folder that is no data for a classifier, and says what it may be instead."""
     where = ascii_path(str(root))
-    if not tree.files:
-        note = tree.note() or ""
-        raise DataError(f"{where} has no images; expected a directory for each class in it. {note}".rstrip())
-    if not placed:
-        raise DataError(f"{where} has images, but no directories; expected one for each class, with its images in it")
-    if len(classes) < 2:
-        only = ascii_path(classes[0]) if classes else "none"
-        raise DataError(f"{where} has one class, {only}; a classifier needs at least two, a directory for each")
+    others = (
+        "Methods without labels (--method simclr, say) train on it as it is; a table labels.csv in it gives labels, "
+        "several labels or numbers"
+    )
+    if not layout.labels:
+        raise DataError(
+            f"{where} has images, but no directories; expected one for each class, with its images in it. {others}"
+        )
+    if len(layout.labels) < 2:
+        (only,) = layout.labels
+        inside = sorted({name.split("/")[1] for name, p in layout.placed.items() if p.label and name.count("/") > 1})
+        below = others
+        if len(inside) > 1:
+            held = ", ".join(map(ascii_path, inside[:5]))
+            below = f"It holds the directories {held}: if they are the classes, give {where}/{ascii_path(only)}"
+        raise DataError(
+            f"{where} has one class, {ascii_path(only)}; a classifier needs at least two, a directory for each. {below}"
+        )
 
 
 def _check_classes(root: Path, part: str, found: set[str], known: Sequence[str]) -> None:
@@ -174,74 +228,9 @@ def _lists(known: Sequence[str]) -> str:
     return f"the classes are {', '.join(map(ascii_path, known))}"
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(ascii_path(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _natural_size(root: Path, files: Sequence[str]) -> int:
-    """The size that images have if it is one, small and nearly square; what suits photographs otherwise."""
-    sizes = set()
-    for name in files[:: -(-len(files) // _PROBES)]:
-        try:
-            sizes.add(dimensions(read_file(os.path.join(root, name))[0]))
-        except (OSError, ValueError):
-            continue  # reported when all are decoded
-    if len(sizes) == 1:
-        short, long = sorted(sizes.pop())
-        if long <= _SMALL and 4 * short >= 3 * long:
-            return short
-    return _USUAL
-
-
-def _read(
-    root: Path,
-    tree: Tree,
-    labels: Mapping[str, int],
-    classes: tuple[str, ...],
-    size: int,
-    request: SourceRequest,
-) -> tuple[ImageSet, list[Unreadable]]:
-    """The labelled images that can be used, and what cannot be."""
-    names = list(labels)
-    decoded = decode_once(
-        root,
-        names,
-        tree.signatures,
-        size=size,
-        fit=request.fit,
-        cache_dir=request.cache_dir,
-        workers=request.workers,
-    )
-    good = np.flatnonzero(decoded.rows >= 0)
-    images = ImageSet(
-        decoded.images,
-        np.array(list(labels.values()), dtype=np.int64)[good],
-        [names[number] for number in good],
-        classes,
-        decoded.keys[good],
-        rows=decoded.rows[good],
-    )
-    failures = [Unreadable(os.path.join(root, names[number]), why) for number, why in decoded.failures.items()]
-    return images, tree.failures + failures
-
-
-def _grey(images: ImageSet) -> ImageSet:
+def grey_set(images: ImageSet) -> ImageSet:
     """The same set with one channel, in memory."""
     pixels = np.empty((len(images), *images.size, 1), dtype=np.uint8)
     for start in range(0, len(images), _GREY_CHUNK):
         pixels[start : start + _GREY_CHUNK] = grey(images.pixels(slice(start, start + _GREY_CHUNK)))
     return ImageSet(pixels, images.labels, images.names, images.classes, images.keys)
-
-
-def _remarks(sets: dict[str, ImageSet]) -> list[str]:
-    """What a person should know about parts that the folder has."""
-    notes = []
-    for part, name in (("val", "validation"), ("test", "test")):
-        images = sets[part]
-        absent = [images.classes[k] for k in np.flatnonzero(images.counts() == 0)] if len(images) else []
-        if absent:
-            notes.append(f"The {name} part has no image of {', '.join(map(ascii_path, absent))}.")
-        copies = int(np.isin(images.keys, sets["train"].keys).sum())
-        if copies:
-            notes.append(f"{copies} of {len(images)} {name} images are copies of training images.")
-    return notes

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 from repertoire import registry
+from repertoire.data._features import holds_features
 from repertoire.data._source import Fit, SourceRequest
 from repertoire.data._types import Splits
-from repertoire.errors import DataError, UnknownName, ascii_path, nearest
+from repertoire.errors import ConfigError, DataError, UnknownName, ascii_path, nearest
 
-__all__ = ["load"]
+__all__ = ["load", "pinned"]
 
 
 def load(
@@ -25,11 +26,13 @@ def load(
     cache_dir: Path | None = None,
     workers: int | None = None,
     download: bool = False,
+    unlabelled: bool = False,
 ) -> Splits:
-    """Training, validation and test images.
+    """Training, validation and test samples.
 
     Args:
-        data: a folder with a directory per class (with or without train/, val/ and test/), an .npz file, or the spec of
+        data: a folder with a directory per class (with or without train/, val/ and test/) or a table labels.csv, an
+            .npz file of images or features, a .safetensors file of features, a .csv of paths and labels, or the spec of
             a source: `digits`, `shapes:count=1000`, `hf:NAME`.
         size: side of the images in pixels; None for what is natural to the data.
         fit: how an image that is not square becomes square: "crop", "squash" or "pad".
@@ -39,6 +42,8 @@ def load(
         cache_dir: where decoded images are kept; $REPERTOIRE_CACHE or the user's cache directory if None.
         workers: processes that decode; one for each core if None.
         download: whether the network may be used.
+        unlabelled: whether data without any label will do: a folder of images however they lie in it, an .npz without
+            labels. What lies in `unlabelled/` beside classes is then trained on.
 
     Raises:
         DataError: the data cannot be used, or does not exist.
@@ -49,20 +54,15 @@ def load(
         >>> len(splits.train) > len(splits.test) > len(splits.val)
         True
     """
-    request = SourceRequest(size, fit, seed, val, test, skip_unreadable, cache_dir, workers, download)
+    request = SourceRequest(
+        size, fit, seed, val, test, skip_unreadable, cache_dir, workers, download, unlabelled=unlabelled
+    )
     path = Path(data)
     text = os.fspath(data)
     if path.is_dir():
         return registry.build("data", registry.Spec("folder", (text,)), request=request)
     if path.is_file():
-        if path.suffix == ".npz":
-            return registry.build("data", registry.Spec("npz", (text,)), request=request)
-        unpack = (
-            "; unpack it and give the folder" if path.suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
-        )
-        raise DataError(
-            f"{ascii_path(text)} is a file, not a folder with a directory per class or an .npz file{unpack}"
-        )
+        return registry.build("data", registry.Spec(_source_of(path), (text,)), request=request)
     try:
         name = registry.parse(text).name
         registry.get("data", name)
@@ -75,3 +75,52 @@ def load(
             f"(sources: {', '.join(known)})"
         ) from None
     return registry.build("data", text, request=request)
+
+
+def pinned(data: str) -> str:
+    """The same data with its paths made absolute, so that it is found from any directory.
+
+    Args:
+        data: as for `load`: a path, or the spec of a source, as in `hf:photos` or `table:labels.csv,targets=number`.
+
+    Example:
+        >>> pinned("digits")
+        'digits'
+        >>> pinned("hf:.") == f"hf:{Path.cwd()}"
+        True
+    """
+    if Path(data).exists():
+        return str(Path(data).resolve())
+    try:
+        spec = registry.parse(data)
+        known = list(registry.options(registry.get("data", spec.name).factory, {"request": None}))
+    except ConfigError:
+        return data  # `load` says what is wrong with it
+    chosen = dict(zip(known, spec.args, strict=False))
+    named = {**dict.fromkeys(chosen, ""), **{key: f"{key}=" for key in spec.kwargs}}
+    parts = []
+    for key, value in {**chosen, **spec.kwargs}.items():
+        if key in _PATHS and isinstance(value, str) and Path(value).exists():
+            value = str(Path(value).resolve())
+        parts.append(f"{named[key]}({value})" if "," in value or "=" in value else f"{named[key]}{value}")
+    return f"{spec.name}:{','.join(parts)}" if parts else data
+
+
+_PATHS = ("path", "name", "root")
+"""Options of sources that may be paths."""
+
+
+def _source_of(path: Path) -> str:
+    """The source that reads a file."""
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return "table"
+    if suffix == ".safetensors" or (suffix == ".npz" and holds_features(path)):
+        return "features"
+    if suffix == ".npz":
+        return "npz"
+    unpack = "; unpack it and give the folder" if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
+    raise DataError(
+        f"{ascii_path(os.fspath(path))} is a file, not a folder with a directory per class, an .npz or .safetensors "
+        f"file, or a .csv of paths and labels{unpack}"
+    )

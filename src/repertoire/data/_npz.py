@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from repertoire.data._arrays import pixel_keys, resized
+from repertoire.data._archive import open_archive
+from repertoire.data._arrays import Arrays, pixel_keys, resized, splits_of_arrays
 from repertoire.data._source import SourceRequest
-from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
 from repertoire.errors import DataError
 from repertoire.registry import register
@@ -25,13 +22,21 @@ def npz(request: SourceRequest, path: Path) -> Splits:
 
     The file holds `images` and `labels`, from which the splits are drawn; or `images_train` and `labels_train`, with
     `images_val`, `labels_val`, `images_test` and `labels_test` where they exist, the rest being drawn from the
-    training images. Images are `[N, H, W]` or `[N, H, W, C]` with C 1 or 3, uint8, or float in [0, 1]. Labels are
-    `[N]`: integers from 0, with -1 for no label, or class names. `classes` may name the integers. `masks` (or
-    `masks_train` and so on) may say where the objects are: `[N, H, W]` like the images, of bool, or of numbers that are
-    not 0 on the object; all parts have them or none. Nothing is unpickled: arrays of Python objects are refused.
+    training images (`train_images`, `x_train` and `y_train` are understood, too). Images are `[N, H, W]` or
+    `[N, H, W, C]` with C 1 or 3, uint8, or float in [0, 1]. Nothing is unpickled: arrays of Python objects are refused.
+
+    Labels are one class for each image, `[N]`: integers, with -1 for no label, or names. They may be several labels for
+    each, `[N, K]`: 1 where a label holds, 0 where not, -1 where nobody knows; or numbers, float `[N]` or `[N, k]`, NaN
+    for none. `votes` `[N, A]` in their place are the classes that annotators gave. `classes` may name the integers or
+    columns; without it, the integers that occur are the classes.
+
+    `masks` (or `masks_train` and so on) may say where the objects are: `[N, H, W]` like the images, of bool, or of
+    numbers that are not 0 on the object; all parts have them or none. `names` `[N]` names the images, `split` `[N]`
+    says the part of each (train, val, test), and `group` `[N]` what is to be on one side of the division.
 
     Args:
-        request: `size` is the side in pixels; by default that of the images, or their shorter side.
+        request: `size` is the side in pixels; by default that of the images, or their shorter side. With `unlabelled`,
+            labels may be missing.
         path: the file.
 
     Raises:
@@ -45,72 +50,38 @@ def npz(request: SourceRequest, path: Path) -> Splits:
         >>> npz(SourceRequest(), path).classes
         ('even', 'odd')
     """
-    arrays = _read(path)
-    parts = [part for part in ("_train", "_val", "_test") if f"images{part}" in arrays or f"labels{part}" in arrays]
-    if "images" in arrays or not parts:
-        parts = [""]
-    elif "_train" not in parts:
-        parts = ["_train", *parts]
-    missing = [name for part in parts for name in (f"images{part}", f"labels{part}") if name not in arrays]
-    if missing:
-        raise DataError(
-            f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}. Save 'images' and "
-            "'labels', or 'images_train', 'labels_train' and the same for val and test"
-        )
-    masks = {part: _masks(path, part, arrays, request) for part in parts if f"masks{part}" in arrays}
+    arrays = Arrays(open_archive(Path(path)))
+    parts = arrays.parts("images")
+    stored = {part: arrays.get(f"images{part}") for part in parts}
+    images = {
+        part: _images(f"{path}: {arrays.called('images' + part)}", values, request)
+        for part, values in stored.items()
+        if values is not None
+    }
+    masks = {
+        part: _masks(path, part, array, stored[part], request)  # type: ignore[arg-type]
+        for part in parts
+        if (array := arrays.get(f"masks{part}")) is not None
+    }
     if masks and len(masks) < len(parts):
         lacking = ", ".join(f"masks{part}" for part in parts if part not in masks)
         raise DataError(f"{path} lacks {lacking}; give every part its masks, or none")
-    images = {part: _images(f"{path}: images{part}", arrays.pop(f"images{part}"), request) for part in parts}
-    labels, classes = _labels(path, {part: arrays[f"labels{part}"] for part in parts}, arrays.get("classes"))
     first = images[parts[0]]
-    sets = {}
-    for part in parts:
-        pixels, targets = images[part], labels[part]
+    for part, pixels in images.items():
         if pixels.shape[1:] != first.shape[1:]:
             raise DataError(
-                f"{path}: images{part} are {list(pixels.shape[1:])} each, and images{parts[0]} "
-                f"{list(first.shape[1:])}; all must have one size and one number of channels"
+                f"{path}: {arrays.called('images' + part)} are {list(pixels.shape[1:])} each, and "
+                f"{arrays.called('images' + parts[0])} {list(first.shape[1:])}; all must have one size and one number "
+                "of channels"
             )
-        if len(pixels) != len(targets):
-            raise DataError(f"{path}: images{part} has {len(pixels)} images, and labels{part} {len(targets)} labels")
-        names = [f"{part[1:]}-{number}" if part else str(number) for number in range(len(pixels))]
-        sets[part] = ImageSet(pixels, targets, names, classes, pixel_keys(pixels), masks.get(part))
-    return make_splits(
-        sets[parts[0]],
-        val_set=sets.get("_val"),
-        test_set=sets.get("_test"),
-        seed=request.seed,
-        val=request.val,
-        test=request.test,
-        source=path.name,
-    )
 
+    def make(
+        part: str, labels: np.ndarray, classes: tuple[str, ...], names: list[str], factors: dict[str, np.ndarray]
+    ) -> ImageSet:
+        pixels = images[part]
+        return ImageSet(pixels, labels, names, classes, pixel_keys(pixels), masks.get(part), factors)
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of the file, by name."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError(f"{path} is a single array; save images and labels together with np.savez")
-        with archive:
-            return {name: _array(archive, name, path) for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz file: {error}") from None
-
-
-def _array(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
-    try:
-        return archive[name]
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise DataError(
-            f"{path}: {name} is an array of Python objects, which reading would have to unpickle; save it as numbers, "
-            "or as text with dtype str"
-        ) from None
+    return splits_of_arrays(arrays, "images", request, make)
 
 
 def _images(what: str, images: np.ndarray, request: SourceRequest) -> np.ndarray:
@@ -132,45 +103,11 @@ def _images(what: str, images: np.ndarray, request: SourceRequest) -> np.ndarray
     return resized(images, size, request.fit)
 
 
-def _masks(path: Path, part: str, arrays: Mapping[str, np.ndarray], request: SourceRequest) -> np.ndarray:
+def _masks(path: Path, part: str, masks: np.ndarray, images: np.ndarray, request: SourceRequest) -> np.ndarray:
     """bool `[N, S, S]`: the masks of a part, brought to the size of its images in the same way."""
-    masks, images = arrays[f"masks{part}"], arrays[f"images{part}"]
     if masks.shape != images.shape[:3] or masks.dtype.kind not in "biuf":
         raise DataError(
             f"{path}: masks{part} must be bool or numbers, {list(images.shape[:3])} like the images; found "
             f"{masks.dtype} {list(masks.shape)}"
         )
     return _images(f"{path}: masks{part}", (masks != 0).astype(np.uint8) * np.uint8(255), request)[..., 0] > 127
-
-
-def _labels(
-    path: Path, labels: Mapping[str, np.ndarray], classes: np.ndarray | None
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """int64 labels of each part, and the names of the classes."""
-    for part, values in labels.items():
-        if values.ndim != 1 or values.dtype.kind not in "iuU":
-            raise DataError(
-                f"{path}: labels{part} must be integers or class names, [N]; found {values.dtype} {list(values.shape)}"
-            )
-    if classes is not None and (classes.ndim != 1 or classes.dtype.kind != "U" or len(set(classes)) < len(classes)):
-        raise DataError(f"{path}: classes must be different names, [C]; found {classes.dtype} {list(classes.shape)}")
-    kinds = {values.dtype.kind == "U" for values in labels.values()}
-    if len(kinds) > 1:
-        raise DataError(f"{path}: labels must be integers in all parts, or class names in all parts")
-    everything = np.concatenate(list(labels.values()))
-    if kinds == {True}:
-        known = np.unique(everything) if classes is None else classes
-        unknown = sorted(set(everything.tolist()) - set(known.tolist()))
-        if unknown:
-            raise DataError(f"{path}: labels that are not in classes: {', '.join(unknown)}")
-        order = np.argsort(known)
-        numbers = {part: order[np.searchsorted(known, values, sorter=order)] for part, values in labels.items()}
-        return numbers, tuple(known.tolist())
-    low, high = int(everything.min()), int(everything.max())
-    count = high + 1 if classes is None else len(classes)
-    if low < -1 or high >= count:
-        raise DataError(
-            f"{path}: labels must be from 0 to {count - 1}, or -1 for none; found {low if low < -1 else high}"
-        )
-    names = map(str, range(count)) if classes is None else classes.tolist()
-    return {part: values.astype(np.int64) for part, values in labels.items()}, tuple(names)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from repertoire.data._decode import Fit
 
 __all__ = ["Fit", "SourceRequest"]
-
-Fit = Literal["crop", "squash", "pad"]
-"""How an image becomes a square: its centre, all of it out of proportion, or all of it with a border."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class SourceRequest:
         workers: processes that decode; one for each core if None.
         download: whether the network may be used.
         classes: the class names in order, where they are given from outside; an unknown one is an error.
+        unlabelled: whether data without any label will do, for methods that need none.
+        levels: black and white of images of more than 8 bits, by kind, where they are given from outside.
     """
 
     size: int | None = None
@@ -38,3 +39,5 @@ class SourceRequest:
     workers: int | None = None
     download: bool = False
     classes: tuple[str, ...] | None = None
+    unlabelled: bool = False
+    levels: Mapping[str, Sequence[float]] | None = None

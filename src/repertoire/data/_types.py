@@ -271,7 +271,8 @@ class FeatureSet(Samples):
     """Vectors with targets: the frozen features of a network, the columns of a table.
 
     Attributes:
-        features: float16 or float32 `[N, d]`, finite.
+        features: float16 or float32 `[N, d]`, finite; or what enters a later block of a network, `[N, C, h, w]` or
+            `[N, T, d]`.
         labels, names, classes, keys, factors, rows: see `Samples`.
     """
 
@@ -307,7 +308,7 @@ class FeatureSet(Samples):
         )
 
     def _check_inputs(self) -> None:
-        if self.features.dtype not in (np.float16, np.float32) or self.features.ndim != 2 or not self.features.shape[1]:
+        if self.features.dtype not in (np.float16, np.float32) or self.features.ndim < 2 or not self.features.size:
             raise DataError(
                 f"features must be float16 or float32 [N, d], found {self.features.dtype} {list(self.features.shape)}"
             )
@@ -317,7 +318,7 @@ class FeatureSet(Samples):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (int(self.features.shape[1]),)
+        return tuple(map(int, self.features.shape[1:]))
 
     def inputs(self, index: Index) -> np.ndarray:
         return self._take(self.features, index)
@@ -340,6 +341,8 @@ class Splits:
         skipped: the files that were left out, and why.
         notes: what a person should know about how the splits were made, a sentence each.
         extra: further sets by name, for methods that draw from several: "unlabelled", "target", "outliers", "probe".
+        levels: black and white of the images of more than 8 bits, by kind ("uint16", "int32", "float32"); whoever reads
+            further images for the same model passes them on.
     """
 
     train: Any
@@ -350,6 +353,7 @@ class Splits:
     skipped: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:

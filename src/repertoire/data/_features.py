@@ -1,0 +1,93 @@
+"""Vectors with targets from a file: the frozen features of a network, or the columns of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from repertoire.data._archive import open_archive
+from repertoire.data._arrays import Arrays, pixel_keys, splits_of_arrays
+from repertoire.data._source import SourceRequest
+from repertoire.data._types import FeatureSet, Splits
+from repertoire.errors import ConfigError, DataError, ascii_path
+from repertoire.registry import register
+
+__all__ = ["features", "holds_features"]
+
+_CHUNK = 4096
+
+
+@register("data", "features")
+def features(request: SourceRequest, path: Path) -> Splits:
+    """Vectors from an `.npz` or `.safetensors` file that holds `features` and perhaps `labels`.
+
+    Features are float16 or float32 `[N, d]` (float64 is rounded to float32) and finite. Large ones that are not
+    compressed (`np.savez`, not `np.savez_compressed`) stay in the file and are mapped into memory. Everything else is
+    as in `npz`: `labels` are classes (-1 for none), several labels or numbers, `classes` names them, `names`, `split`
+    and `group` may be there, and so may parts (`features_train`, `labels_train`, ...). A `.safetensors` file keeps text
+    (`classes`, `names`, `split`) in its metadata, as JSON lists.
+
+    Args:
+        request: with `unlabelled`, labels may be missing. A `size` is refused: vectors have none.
+        path: the file.
+
+    Raises:
+        DataError: the file cannot be read, an array is missing or pickled, features are not finite, or arrays do not
+            fit each other; as `make_splits`.
+        ConfigError: a size is asked for.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "features.npz"
+        >>> vectors = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+        >>> np.savez(path, features=vectors, labels=np.arange(40) % 2, classes=["even", "odd"])
+        >>> features(SourceRequest(), path).train.shape
+        (5,)
+    """
+    if request.size is not None:
+        raise ConfigError(f"size is for images, and {ascii_path(str(path))} holds features; leave it out")
+    arrays = Arrays(open_archive(Path(path)))
+    vectors = {}
+    for part in arrays.parts("features"):
+        vectors[part] = _vectors(f"{arrays.where}: {arrays.called('features' + part)}", arrays.get(f"features{part}"))
+    widths = {values.shape[1] for values in vectors.values()}
+    if len(widths) > 1:
+        raise DataError(f"{arrays.where}: features of the parts have {sorted(widths)} columns; all must have as many")
+
+    def make(
+        part: str, labels: np.ndarray, classes: tuple[str, ...], names: list[str], factors: dict[str, np.ndarray]
+    ) -> FeatureSet:
+        return FeatureSet(vectors[part], labels, names, classes, pixel_keys(vectors[part]), factors)
+
+    return splits_of_arrays(arrays, "features", request, make, augmentation="none")
+
+
+def holds_features(path: Path) -> bool:
+    """Whether an `.npz` file holds features and no images; False for what cannot be read.
+
+    >>> holds_features(Path("missing.npz"))
+    False
+    """
+    try:
+        held = Arrays(open_archive(path)).held
+    except DataError:
+        return False
+    kinds = {name.partition("_")[0] for name in held}
+    return "features" in kinds and "images" not in kinds
+
+
+def _vectors(what: str, values: np.ndarray | None) -> np.ndarray:
+    """float16 or float32 `[N, d]`, finite."""
+    if values is None or values.ndim != 2 or 0 in values.shape or values.dtype.kind != "f":
+        found = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
+        raise DataError(f"{what} must be float16 or float32, [N, d]; found {found}")
+    for start in range(0, len(values), _CHUNK):
+        rows = np.flatnonzero(~np.isfinite(values[start : start + _CHUNK]).all(1))
+        if len(rows):
+            raise DataError(f"{what} holds values that are not finite, first in row {start + int(rows[0])}")
+    if values.dtype.itemsize > 4:
+        if np.abs(values).max() > np.finfo(np.float32).max:
+            raise DataError(f"{what} holds values that are too large for float32")
+        return values.astype(np.float32)
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))

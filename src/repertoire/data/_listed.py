@@ -1,0 +1,189 @@
+"""From a list of image files, each with what is known of it, to splits: decoded once, checked, divided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from repertoire.data._cache import Decoded, decode_once
+from repertoire.data._decode import Levels, dimensions, read_file, signature
+from repertoire.data._layout import some
+from repertoire.data._levels import levels_note
+from repertoire.data._seen import Signature
+from repertoire.data._source import SourceRequest
+from repertoire.data._splits import make_splits
+from repertoire.data._types import ImageSet, Splits
+from repertoire.errors import DataError, Unreadable, UnreadableImages, ascii_path
+
+__all__ = ["Listed", "natural_size", "read", "splits_of"]
+
+_SMALL, _USUAL = 64, 128
+_PROBES = 64
+
+
+@dataclass
+class Listed:
+    """Image files and what is known of them.
+
+    Attributes:
+        root: what the names are relative to.
+        names: of the files, `[N]`.
+        labels, classes: see `Samples`.
+        parts: "train", "val", "test" or "unlabelled" of each file, or "" where it is to be drawn.
+        groups: number of the group of each, int64 `[N]`, or None.
+        masks: for each image that has one, the file of its mask.
+        signatures: of the files, where they have been asked; see `_decode.signature`.
+        failures: what cannot be used already.
+        notes: for a person.
+    """
+
+    root: Path
+    names: list[str]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    parts: Sequence[str]
+    groups: np.ndarray | None = None
+    masks: Mapping[str, str] = field(default_factory=dict)
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
+    failures: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def splits_of(listed: Listed, request: SourceRequest, source: str) -> Splits:
+    """The images decoded, and divided where the list does not say how.
+
+    Raises:
+        DataError: masks that not all images have, or that have another shape; as `make_splits`.
+        UnreadableImages: some images cannot be used, unless `request.skip_unreadable`; all of them are named.
+    """
+    images, parts, failures, levels = read(listed, request)
+    if failures and not request.skip_unreadable:
+        raise UnreadableImages(failures, len(listed.names) + len(listed.failures))
+    sets = {part: images.subset(np.flatnonzero(parts == part)) for part in ("val", "test", "unlabelled")}
+    note = levels_note(levels)
+    splits = make_splits(
+        images.subset(np.flatnonzero((parts == "train") | (parts == ""))),
+        val_set=sets["val"] if len(sets["val"]) else None,
+        test_set=sets["test"] if len(sets["test"]) else None,
+        extra={"unlabelled": sets["unlabelled"]} if len(sets["unlabelled"]) else None,
+        seed=request.seed,
+        val=request.val,
+        test=request.test,
+        source=source,
+        skipped=tuple(failures),
+        notes=(*listed.notes, *([note] if note else [])),
+        unlabelled=request.unlabelled,
+    )
+    return replace(splits, levels=levels)
+
+
+def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, list[Unreadable], Levels]:
+    """The images that can be used, the part of each, what cannot be used, and the levels of black and white."""
+    root, names = os.fspath(listed.root), listed.names
+    signatures = dict(listed.signatures)
+    for name in (*names, *listed.masks.values()):
+        if name not in signatures:
+            try:
+                signatures[name] = signature(os.stat(os.path.join(root, name)))
+            except OSError:
+                continue  # found out, and reported with its reason, when it is read
+    size = request.size or natural_size(root, names)
+    options = {"size": size, "fit": request.fit, "cache_dir": request.cache_dir, "workers": request.workers}
+    decoded = decode_once(root, names, signatures, levels=request.levels, **options)  # type: ignore[arg-type]
+    reasons, masks = dict(decoded.failures), None
+    if listed.masks:
+        _check_masks(root, names, listed)
+        files = sorted(set(listed.masks.values()))
+        found = decode_once(root, files, signatures, what="mask", **options)  # type: ignore[arg-type]
+        number = {name: position for position, name in enumerate(files)}
+        for position, name in enumerate(names):
+            if name in listed.masks and (why := found.failures.get(number[listed.masks[name]])):
+                reasons.setdefault(position, f"has a mask, {listed.masks[name]}, which {why}")
+        masks = _Masks.of(decoded, found, [number.get(listed.masks.get(name, ""), -1) for name in names])
+    usable = np.ones(len(names), dtype=bool)
+    usable[list(reasons)] = False
+    good = np.flatnonzero(usable)
+    images = ImageSet(
+        decoded.images,
+        listed.labels[good],
+        [names[number] for number in good],
+        listed.classes,
+        decoded.keys[good],
+        masks=masks,  # type: ignore[arg-type]
+        factors={} if listed.groups is None else {"group": listed.groups[good]},
+        rows=decoded.rows[good],
+    )
+    failures = [Unreadable(os.path.join(root, names[number]), why) for number, why in sorted(reasons.items())]
+    return images, np.array(listed.parts)[good], listed.failures + failures, decoded.levels
+
+
+def natural_size(root: str, names: Sequence[str]) -> int:
+    """The size that images have if it is one, small and nearly square; what suits photographs otherwise."""
+    sizes = {found for name in _some_of(names) if (found := _dimensions(root, name)) is not None}
+    if len(sizes) == 1:
+        short, long = sorted(sizes.pop())
+        if long <= _SMALL and 4 * short >= 3 * long:
+            return short
+    return _USUAL
+
+
+def _some_of(names: Sequence[str]) -> Sequence[str]:
+    return names[:: max(1, -(-len(names) // _PROBES))]
+
+
+def _dimensions(root: str, name: str) -> tuple[int, int] | None:
+    try:
+        return dimensions(read_file(os.path.join(root, name))[0])
+    except (OSError, ValueError):
+        return None  # reported when all are decoded
+
+
+def _check_masks(root: str, names: Sequence[str], listed: Listed) -> None:
+    lacking = [
+        name
+        for name, part in zip(names, listed.parts, strict=True)
+        if name not in listed.masks and part != "unlabelled"
+    ]
+    if lacking:
+        raise DataError(
+            f"{ascii_path(root)} has images without a mask: {some(lacking)}; give every image its mask, or none"
+        )
+    for name in _some_of(sorted(listed.masks)):
+        sizes = [_dimensions(root, file) for file in (name, listed.masks[name])]
+        if None not in sizes and sizes[0] != sizes[1]:
+            (width, height), (across, down) = sizes  # type: ignore[misc]
+            if abs(width * down - height * across) > max(width, height):
+                raise DataError(
+                    f"{ascii_path(root)}: {ascii_path(name)} is {width} x {height} pixels, and its mask "
+                    f"{ascii_path(listed.masks[name])} {across} x {down}; a mask must have the shape of its image"
+                )
+
+
+class _Masks:
+    """Masks bool `[M, S, S]` in the order of decoded images, read out of a memory map when they are asked for."""
+
+    dtype = np.dtype(bool)
+
+    def __init__(self, pixels: np.ndarray, rows: np.ndarray) -> None:
+        self._pixels, self._rows = pixels, rows
+        self.shape = (len(rows), *pixels.shape[1:3])
+
+    @classmethod
+    def of(cls, images: Decoded, masks: Decoded, numbers: Sequence[int]) -> _Masks:
+        """The masks of images, of which the n-th has the mask of the n-th number, -1 for none."""
+        place = np.array([-1 if number < 0 else masks.rows[number] for number in numbers], dtype=np.int64)
+        rows = np.full(len(images.images), -1, dtype=np.int64)
+        used = images.rows >= 0
+        rows[images.rows[used]] = place[used]
+        return cls(masks.images, rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        rows = self._rows[index]
+        return (self._pixels[np.maximum(rows, 0)][..., 0] > 127) & (rows >= 0)[..., None, None]
