@@ -27,13 +27,18 @@ from repertoire import registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Method
-from repertoire.train._build import build_classifier, build_loss, build_method
-from repertoire.train._config import TrainConfig, make_config
-from repertoire.train._dry import Footprint, dry_step
-from repertoire.train._environment import make_fabric
-from repertoire.train._ledger import Work
-from repertoire.train._optim import make_optimizer
-from repertoire.train._plan import seconds
+from repertoire.plan import Footprint, Work, dry_step, seconds
+from repertoire.recipe import (
+    Facts,
+    TrainConfig,
+    build_classifier,
+    build_loss,
+    build_method,
+    make_config,
+    make_fabric,
+    make_optimizer,
+)
+from repertoire.tasks import Classes
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
@@ -58,15 +63,16 @@ SETTINGS = [
 
 def new_method(config: TrainConfig, size: int) -> Method:
     torch.manual_seed(0)
-    model = build_classifier(config, num_classes=10, channels=3, size=size, mean=[0.5] * 3, std=[0.25] * 3)
-    method = build_method(config, model, build_loss(config, np.full(10, 100)))
+    facts = Facts(Classes(tuple("0123456789")), "images", 3, size, [0.5] * 3, [0.25] * 3)
+    model = build_classifier(config, facts)
+    method = build_method(config, model, build_loss(config, facts))
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def new_config(backbone: str, size: int, batch: int, rule: str, accumulate: int, **options: object) -> TrainConfig:
     return make_config(
         data="images", backbone=backbone, size=size, batch_size=batch, rule=rule, accumulate=accumulate,
-        method="supervised", device=str(DEVICE), **options,
+        method="supervised", loss="cross-entropy", head="linear", tune="all", device=str(DEVICE), **options,
     )  # fmt: skip
 
 

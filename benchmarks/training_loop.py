@@ -22,11 +22,8 @@ from torch.nn import functional as F
 
 from repertoire import data, registry
 from repertoire.data import ImageSet, Loader, Splits
-from repertoire.train import Loop, make_config
-from repertoire.train._build import build_classifier, build_loss, build_method, channel_statistics
-from repertoire.train._directory import RunDirectory
-from repertoire.train._environment import make_fabric
-from repertoire.train._optim import make_optimizer, schedule
+from repertoire.recipe import build, make_config, make_fabric, make_optimizer, schedule
+from repertoire.train import Loop, RunDirectory
 
 
 def random_splits(count: int) -> Splits:
@@ -55,13 +52,9 @@ def main() -> None:
         data="bench", backbone="resnet20", augment="crop-flip", method="supervised", size=32, epochs=options.rounds + 1
     )
     fabric = make_fabric(config)
-    mean, std = channel_statistics(splits)
-
-    def model() -> torch.nn.Module:
-        torch.manual_seed(0)
-        return build_classifier(config, num_classes=10, channels=3, size=32, mean=mean, std=std)
-
-    bare = model().to(device=fabric.device, memory_format=torch.channels_last).train()
+    built = build(config, splits)
+    config = built.config
+    bare = build(config, splits).method.model.to(device=fabric.device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(config, bare)
     peak = [group["lr"] for group in optimizer.param_groups]
     loader = Loader(
@@ -83,8 +76,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
-        method = build_method(config, model(), build_loss(config, splits.train.counts()))
-        loop = Loop(config, directory, splits, method, fabric)
+        loop = Loop(built, directory, fabric)
         ours, theirs, whole = [], [], []
         for number in range(options.rounds + 1):
             theirs.append(bare_epoch(number))

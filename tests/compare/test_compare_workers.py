@@ -15,7 +15,7 @@ import pytest
 from repertoire.compare import compare
 from repertoire.compare._jobs import Job
 from repertoire.compare._pool import Crew, _backend, dismiss, in_order, warm_up
-from repertoire.train import make_config
+from repertoire.recipe import make_config
 
 SHARED = {"backbone": "mlp:hidden=8,depth=1", "augment": "none", "epochs": 1, "batch_size": 64, "device": "cpu"}
 

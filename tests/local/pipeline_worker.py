@@ -22,7 +22,7 @@ from repertoire import backbones, heads, losses
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, NonFiniteLoss, RankLost
 from repertoire.local import Auxiliary, Local, LocalLearning, Pipeline, Site
-from repertoire.local._stages import Survey
+from repertoire.local.pipeline._stages import Survey
 from repertoire.methods import Classifier, Embedding, Method, Normalize, Supervised
 from repertoire.registry import register
 

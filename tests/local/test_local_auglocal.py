@@ -13,7 +13,7 @@ from torch import nn
 from repertoire import backbones, heads
 from repertoire.errors import ConfigError
 from repertoire.local import LocalLearning
-from repertoire.local._auglocal import chosen, depth_at, redraw
+from repertoire.local.auxiliaries._auglocal import chosen, depth_at, redraw
 from repertoire.methods import Classifier, Normalize
 
 

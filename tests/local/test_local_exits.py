@@ -16,7 +16,7 @@ from repertoire.cli import build_app
 from repertoire.errors import ConfigError, RunError
 from repertoire.local import Exits, LocalLearning
 from repertoire.methods import Classifier, Normalize
-from repertoire.train._metrics import exit_table
+from repertoire.tasks import exit_table
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:

@@ -15,7 +15,7 @@ from repertoire.errors import ConfigError
 from repertoire.local import MAN, Exits, Local, LocalLearning
 from repertoire.methods import Classifier, Normalize, Supervised
 from repertoire.train import _checkpoint
-from repertoire.train._optim import WeightAverage
+from repertoire.recipe import WeightAverage
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:

@@ -14,8 +14,8 @@ from repertoire import backbones, heads, losses
 from repertoire.data import Batch
 from repertoire.local import Local
 from repertoire.methods import Classifier, Method, Normalize, Supervised
-from repertoire.train._ledger import Ledger
-from repertoire.train._optim import WeightAverage
+from repertoire.plan import Ledger
+from repertoire.recipe import WeightAverage
 
 WAYS = ("plain", "bf16", "pieces", "channels last", "moving average")
 SIZE = 16

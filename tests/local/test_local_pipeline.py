@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from repertoire.errors import ConfigError
 from repertoire.local import Pipeline
-from repertoire.local._channel import dense
-from repertoire.local._stages import stage_bounds
+from repertoire.local.pipeline._channel import dense
+from repertoire.local.pipeline._stages import stage_bounds
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
 

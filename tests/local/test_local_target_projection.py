@@ -15,7 +15,7 @@ from repertoire import backbones, heads, losses, registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, UnknownName
 from repertoire.local import Exits, LocalLearning, TargetProjection, TargetProjectionSGD
-from repertoire.local._target_projection import last_activation, target_distance
+from repertoire.local.auxiliaries._target_projection import last_activation, target_distance
 from repertoire.methods import Classifier, Method, Normalize, Supervised
 
 RELU = {"relu": lambda v: max(v, 0.0), "tanh": math.tanh, "none": lambda v: v}

@@ -10,7 +10,8 @@ import pytest
 from repertoire.report._facts import command, next_steps, summary
 from repertoire.report._page import thin
 from repertoire.report._text import label, shorten
-from repertoire.train import Run, make_config
+from repertoire.recipe import make_config
+from repertoire.train import Run
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from repertoire.data import Batch
-from repertoire.methods import Method, Step
+from repertoire.methods import Method, Needs, Step
 from repertoire.rules import Backprop
 
 
 class Quadratic(Method):
     """A linear model with a squared error, whose gradient can be written down."""
+
+    needs = Needs(step="whole")
 
     def __init__(self, width: int = 3) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Classifier, Embedding, Method, Normalize, Supervised
 from repertoire.rules import Backprop, Checkpoint, Rule
-from repertoire.train._ledger import Ledger
+from repertoire.plan import Ledger
 
 
 def sgd(module: nn.Module) -> torch.optim.Optimizer:

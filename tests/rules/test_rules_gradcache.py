@@ -179,14 +179,11 @@ def test_the_rule_takes_the_step_of_backprop(loss):
 
 
 def test_a_method_with_a_step_of_its_own_is_refused():
-    class Own(Embedding):
-        def step(self, batch: Batch):
-            raise NotImplementedError
+    class Own(Method):
+        needs = Needs(step="whole")
 
-    own = method(losses.SupCon())
-    own.__class__ = Own
-    with pytest.raises(ConfigError, match="method Own makes a step of its own"):
-        GradCache().setup(own, lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+    with pytest.raises(ConfigError, match="rule 'gradcache' cannot train method Own: .* makes a step of its own"):
+        GradCache().setup(Own(), lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
 
 
 def test_activations_of_a_chunk_are_all_that_is_kept():

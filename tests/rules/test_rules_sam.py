@@ -7,7 +7,7 @@ from torch import nn
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.methods import Method, Step
+from repertoire.methods import Method, Needs, Step
 from repertoire.rules import SAM
 
 
@@ -46,6 +46,8 @@ def test_a_zero_gradient_stays_where_it_is():
 
 class Noisy(Method):
     """Batch normalisation and dropout, and a record of what each pass saw."""
+
+    needs = Needs(step="whole")
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,8 +24,8 @@ from repertoire.errors import (
 )
 from repertoire.losses import CrossEntropy
 from repertoire.train import _checkpoint
-from repertoire.train._environment import forget_peak_memory, peak_memory
-from repertoire.train._fit import stem
+from repertoire.recipe import forget_peak_memory, peak_memory
+from repertoire.recipe import stem
 
 
 @pytest.fixture(scope="module")

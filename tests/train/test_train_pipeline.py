@@ -18,7 +18,7 @@ from repertoire import train
 from repertoire.cli.train import complete
 from repertoire.errors import CheckpointError, ConfigError, RunError
 from repertoire.train import _checkpoint
-from repertoire.train._environment import layout
+from repertoire.recipe import layout
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 

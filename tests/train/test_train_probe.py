@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from repertoire import train
 from repertoire.errors import ConfigError, RunError
-from repertoire.train._metrics import Outputs
+from repertoire.tasks import Outputs
 from repertoire.train._probe import probe_outputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from repertoire import registry
-from repertoire.data import ImageSet, Loader, Splits
+from repertoire.data import ImageSet, Splits
 from repertoire.losses import EmbeddingLoss
 from repertoire.methods import Method
-from repertoire.train import TrainConfig, make_config, outputs
-from repertoire.train._build import build_classifier, build_loss, build_method, channel_statistics, resolve
-from repertoire.train._optim import learning_rate, make_optimizer, schedule
+from repertoire.recipe import TrainConfig, build, make_config, resolve
+from repertoire.train import in_memory, outputs
 
 __all__ = [
     "accuracy",
@@ -44,51 +43,20 @@ def resolved(splits: Splits, *, device: str = "cpu", **fields: Any) -> TrainConf
 
 def new_method(splits: Splits, config: TrainConfig) -> Method:
     """A method with fresh weights, which are a function of the seed."""
-    torch.manual_seed(config.seed)
-    mean, std = channel_statistics(splits)
-    model = build_classifier(
-        config,
-        num_classes=len(splits.classes),
-        channels=splits.train.channels,
-        size=max(splits.train.size),
-        mean=mean,
-        std=std,
-    )
-    method = build_method(config, model, build_loss(config, splits.train.counts()))
+    method = build(config, splits, device=config.device).method
     return method.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def optimise(method: Method, images: ImageSet, config: TrainConfig) -> Method:
-    """Trains a method as `repertoire.train.fit` does, but without a directory, validation or checkpoints."""
-    rule = registry.build("rules", config.rule)
-    example = torch.zeros(2, images.channels, *images.size, device=config.device)
-    rule.setup(method, lambda module: make_optimizer(config, module), clip=config.clip, example=example)
-    loader = Loader(
-        images,
-        config.batch_size,
-        augmentation=registry.build("augmentations", config.augment),
-        views=method.views,
-        seed=config.seed,
-        device=config.device,
-        balanced=config.balanced,
-    )
-    method.train()
-    step = 0
-    for epoch in range(config.epochs):
-        for batch in loader.epoch(epoch):
-            rate = learning_rate(config) * schedule(config, step, loader.steps_per_epoch)
-            for optimizer in rule.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-            rule.step(method, batch)
-            step += 1
-    return method.eval()
+def optimise(method: Method, splits: Splits, config: TrainConfig) -> Method:
+    """Trains a method of one's own with the loop of `repertoire.train.fit`, in memory and without validation."""
+    built = replace(build(config, splits, device=config.device, weights=False), method=method)
+    return in_memory(built, validate=False).method.eval()
 
 
 def train(splits: Splits, **fields: Any) -> Method:
     """A method trained on the training images; `fields` are those of the training configuration."""
     config = resolved(splits, **fields)
-    return optimise(new_method(splits, config), splits.train, config)
+    return in_memory(build(config, splits, device=config.device), validate=False).method.eval()
 
 
 def accuracy(method: Method, images: ImageSet) -> float:

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 
 import typer
 
-from repertoire.errors import Interrupted, RankLost, RepertoireError, RepertoireWarning, ascii_path
+from repertoire.errors import (
+    Interrupted,
+    RankLost,
+    RepertoireError,
+    RepertoireWarning,
+    ascii_path,
+    speak_command_line,
+)
 
 __all__ = ["build_app", "main"]
 
@@ -80,13 +87,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    if not _CONFIGURED.isdisjoint(arguments):
-        from repertoire.cli.train import complete
-
-        arguments = complete(arguments)
+    streams = sys.stdout, sys.stderr
+    showing = warnings.showwarning
+    _prepare_streams()
+    speak_command_line()
     warnings.showwarning = _show_warning
     try:
-        build_app(arguments)(args=arguments, prog_name="repertoire")
+        _run(arguments, debug)
+    finally:
+        warnings.showwarning = showing
+        speak_command_line(False)
+        sys.stdout, sys.stderr = streams
+
+
+def _run(arguments: list[str], debug: bool) -> None:
+    from repertoire.cli._options import answer_options
+
+    try:
+        if not _CONFIGURED.isdisjoint(arguments):
+            from repertoire.cli.train import complete
+
+            arguments = complete(arguments)
+        app = build_app(arguments)
+        if any(word.startswith("--") for word in arguments):
+            answer_options(app, arguments)
+        app(args=arguments, prog_name="repertoire")
     except RepertoireError as error:
         if debug:
             raise
@@ -100,6 +125,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f"{ascii_path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         print(f"repertoire: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that can be written to: results keep every character, and who only watches ends nothing."""
+    from repertoire.train._display import Forgiving
+
+    if sys.stdout is None:  # closed by the shell: >&-
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    elif hasattr(sys.stdout, "reconfigure"):
+        # What the encoding of the terminal or of a file cannot hold is escaped, instead of ending the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr = Forgiving(sys.stderr)  # type: ignore[assignment]
 
 
 def _show_warning(

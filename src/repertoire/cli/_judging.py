@@ -45,7 +45,7 @@ def judge_sample(
 
         found = judge(
             run.model,
-            pixels,
+            pixels.to(run.device),
             explainers,
             targets=targets[0] if targets else None,
             masks=masks,
@@ -53,6 +53,7 @@ def judge_sample(
             progress=next_one,
         )
     write_json(folder / "judge.json", {"run": str(run.path), "sample": whence, **found.as_dict()})
+    run.directory.record(folder / "judge.json")
     _print(found)
     typer.echo(f"details: {folder / 'judge.json'}")
 
@@ -65,7 +66,8 @@ def _sample(
     import torch
 
     from repertoire.cli._inputs import image_paths
-    from repertoire.cli.predict import _read, _report_failures
+    from repertoire.cli._options import report_failures
+    from repertoire.cli.predict import read_batches
     from repertoire.data import plain
     from repertoire.errors import DataError
 
@@ -80,8 +82,8 @@ def _sample(
     paths = image_paths(images, null=null)
     chosen = [paths[i] for i in np.sort(random.permutation(len(paths))[:sample])]
     failures: list[Unreadable] = []
-    batches = [pixels for _, pixels in _read(run, chosen, failures)]
-    _report_failures(failures, len(chosen), skip_unreadable)
+    batches = [pixels for _, pixels in read_batches(run, chosen, failures)]
+    report_failures(failures, len(chosen), skip_unreadable)
     if sum(map(len, batches)) < 2:
         raise DataError("a judgement needs at least two images; name more, or none for the run's own test images")
     return plain(torch.from_numpy(np.concatenate(batches))), None, f"{len(paths)} given images"

@@ -34,7 +34,7 @@ class Pictures:
         """The number of pictures written."""
         from repertoire.cli._maps import Index, MapArchive
         from repertoire.cli._progress import progress_bar
-        from repertoire.cli.predict import _read
+        from repertoire.cli.predict import read_batches
         from repertoire.data import plain
 
         names = list(self.explainers)
@@ -45,9 +45,9 @@ class Pictures:
             )
             pages = self._gallery() if gallery else None
             advance = stack.enter_context(progress_bar("explaining", len(paths)))
-            for indices, pixels in _read(self.run, paths, failures):
+            for indices, pixels in read_batches(self.run, paths, failures):
                 for rows in pieces(len(indices), self.run.size):
-                    inputs = plain(torch.from_numpy(pixels[rows]))
+                    inputs = plain(torch.from_numpy(pixels[rows])).to(self.run.device)
                     probabilities = self.run.predict(pixels[rows])
                     chosen = self._chosen(probabilities)
                     maps = self._maps(inputs, chosen)

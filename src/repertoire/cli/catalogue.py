@@ -10,9 +10,13 @@ __all__ = ["list_components"]
 
 
 def list_components(
-    room: Annotated[
+    kind: Annotated[
         str | None,
-        typer.Argument(help="losses, heads, backbones, rules, data, ...; all of them if left out.", show_default=False),
+        typer.Argument(
+            metavar="[KIND]",
+            help="losses, heads, backbones, rules, data, ...; all of them if left out.",
+            show_default=False,
+        ),
     ] = None,
     family: Annotated[
         str | None,
@@ -24,8 +28,15 @@ def list_components(
 ) -> None:
     """List components by name, with their options."""
     from repertoire import papers, registry
+    from repertoire.errors import UnknownName
 
-    rooms = [room] if room else list(registry.ROOMS)
+    if kind is not None and kind not in registry.ROOMS:
+        # In the singular too: `repertoire list loss`.
+        plural = {what: name for name, (what, *_) in registry.ROOMS.items()}
+        if kind not in plural:
+            raise UnknownName("kind of component", kind, list(registry.ROOMS))
+        kind = plural[kind]
+    rooms = [kind] if kind else list(registry.ROOMS)
     if family is not None:
         papers.family(family)
     found = {name: [e for e in registry.entries(name) if family in (None, papers.family_of(e))] for name in rooms}

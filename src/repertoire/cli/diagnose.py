@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repertoire.cli.predict import RunArgument
+from repertoire.cli._options import PluginOption, RunArgument
 
 __all__ = ["diagnose"]
 
@@ -27,20 +27,22 @@ def diagnose(
         bool, typer.Option("--landscape", help="Look at the loss about the weights too; takes a while.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything that was measured as JSON.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Print what looks wrong with a run's features, network and data, and write a page that shows it."""
     import json as writer
 
+    from repertoire.cli._options import open_run
     from repertoire.errors import RunError, ascii_path
     from repertoire.report import diagnose as measure
-    from repertoire.train import load
 
-    opened = load(run)
+    opened = open_run(run, plugins=plugin)
     target = opened.path / "diagnosis.html" if out is None else out
     if target.is_dir():  # said before minutes of work
         raise RunError(f"cannot write to {ascii_path(str(target))}: it is a directory; name a file in it")
-    found = measure(opened, None if against is None else load(against), landscape=landscape)
+    found = measure(opened, None if against is None else open_run(against, plugins=plugin), landscape=landscape)
     found.write(target)
+    opened.directory.record(target)
     if json:
         findings = [vars(advice) for advice in found.findings]
         typer.echo(writer.dumps({"findings": findings, **found.numbers}, indent=2, ensure_ascii=False, allow_nan=False))

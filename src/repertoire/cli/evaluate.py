@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from repertoire.cli.predict import RunArgument
+from repertoire.cli._options import (
+    DeviceOption,
+    EnsembleOption,
+    PluginOption,
+    RunArgument,
+    SkipOption,
+    TtaOption,
+)
 
 __all__ = ["evaluate"]
 
@@ -25,7 +32,9 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="A folder with a directory per class; the run's own test images if left out.", show_default=False
+            help="A folder with a directory per class, or a .csv file of paths and labels; the run's own test images "
+            "if left out.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -40,37 +49,32 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on without images that cannot be used.")
-    ] = False,
+    tta: TtaOption = False,
+    ensemble: EnsembleOption = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
+    skip_unreadable: SkipOption = None,
 ) -> None:
     """Print accuracy, calibration and a row per class, and write metrics.json. With --probe, those of the features."""
     from repertoire import registry
-    from repertoire.data import load_folder_set
-    from repertoire.errors import DataError, ascii_path
+    from repertoire.cli._options import open_runs
+    from repertoire.errors import ConfigError
     from repertoire.files import write_json
-    from repertoire.train import load
 
-    opened = load(run)
-    if data is None:
-        images, name = opened.splits.test, "test"
-    else:
-        if not Path(data).is_dir():
-            raise DataError(
-                f"{ascii_path(data)} is not a folder; name one with a directory per class, or leave it out for the "
-                "run's own test images"
-            )
-        images = load_folder_set(data, classes=opened.classes, skip_unreadable=skip_unreadable, **opened.reading)
-        name = Path(data).resolve().name or "data"
+    if probe is not None and (tta or ensemble):
+        raise ConfigError("--probe scores the features of one run; leave out --tta and --ensemble")
+    opened, answering = open_runs(run, ensemble, device, plugin)
+    name = "test" if data is None else Path(data).resolve().stem or "data"
     if probe is not None:
-        metrics = opened.probe(probe.value, images)
+        metrics = opened.probe(probe.value, data)
     else:
-        metrics = opened.evaluate(images)
-        if registry.parse(opened.config.rule).name == "local":
-            metrics.update(opened.exit_curve(images))
-    stem = f"evaluation-{name}" if probe is None else f"evaluation-{name}-{probe}"
-    target = out or _free(opened.path, stem) / "metrics.json"
+        metrics = answering.evaluate(data, tta=tta, skip_unreadable=skip_unreadable)
+        if registry.parse(opened.config.rule).name == "local" and answering is opened and opened.task.kind == "classes":
+            metrics.update(opened.exit_curve(data, skip_unreadable=skip_unreadable))
+    parts = ["evaluation", name, *([probe.value] if probe else []), *["tta"] * tta, *["ensemble"] * bool(ensemble)]
+    target = out or _free(opened.path, "-".join(parts)) / "metrics.json"
     write_json(target, metrics)
+    opened.directory.record(target)
     _print(metrics)
     typer.echo(f"metrics: {target}")
 
@@ -83,37 +87,82 @@ def _free(folder: Path, stem: str) -> Path:
     return path
 
 
+WIDEST = 40
+"""Characters of a name in a table."""
+
+
 def _print(metrics: dict[str, Any]) -> None:
+    if "per_label" in metrics:
+        _print_labels(metrics)
+    elif "per_number" in metrics:
+        _print_numbers(metrics)
+    elif "per_class" in metrics:
+        _print_classes(metrics)
+    else:
+        scalars = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        typer.echo(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scalars.items()))
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
     from repertoire.errors import ascii_path
 
+    names = [ascii_path(row[0]) for row in rows]
+    names = [name if len(name) <= WIDEST else name[: WIDEST - 1] + "…" for name in names]
+    widths = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
+    first = max(map(len, names))
+    for name, row in zip(names, rows, strict=True):
+        typer.echo("  ".join([name.ljust(first), *(cell.rjust(w) for cell, w in zip(row[1:], widths, strict=True))]))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _print_classes(metrics: dict[str, Any]) -> None:
     rows = [("class", "images", "accuracy", "95 % interval", "precision")]
     for row in metrics["per_class"]:
         low, high = row["interval"]
-        seen = row["accuracy"] is not None
-        rows.append(
-            (
-                ascii_path(row["class"]),
-                str(row["images"]),
-                f"{row['accuracy']:.1%}" if seen else "-",
-                f"{low:.1%} to {high:.1%}" if seen else "-",
-                f"{row['precision']:.1%}" if row["precision"] is not None else "-",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for row in rows:
-        typer.echo(
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        )
+        span = f"{low:.1%} to {high:.1%}" if row["accuracy"] is not None else "-"
+        rows.append((row["class"], str(row["images"]), _share(row["accuracy"]), span, _share(row["precision"])))
+    _table(rows)
     low, high = metrics["accuracy_interval"]
     if "probe" in metrics:
         _print_probe(metrics["probe"])
+    top5 = f", top-5 {metrics['top5_accuracy']:.1%}" if "top5_accuracy" in metrics else ""
     typer.echo(
-        f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {metrics['images']} images, "
+        f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {metrics['images']} images{top5}, "
         f"balanced {metrics['balanced_accuracy']:.1%}, macro F1 {metrics['macro_f1']:.3f}, "
         f"NLL {metrics['nll']:.3f}, ECE {metrics['ece']:.3f}"
     )
     if "exits" in metrics:
         _print_exits(metrics)
+
+
+def _print_labels(metrics: dict[str, Any]) -> None:
+    rows = [("label", "images", "with it", "AP", "AUROC", "precision", "recall", "F1")]
+    for row in metrics["per_label"]:
+        shares = (_share(row[key]) for key in ("average_precision", "auroc", "precision", "recall", "f1"))
+        rows.append((row["label"], str(row["samples"]), str(row["positives"]), *shares))
+    _table(rows)
+    typer.echo(
+        f"mean average precision {_share(metrics['mean_average_precision'])} on {metrics['samples']} images, "
+        f"micro F1 {metrics['micro_f1']:.3f}, all labels right {metrics['exact_match']:.1%}, NLL {metrics['nll']:.3f}"
+    )
+
+
+def _print_numbers(metrics: dict[str, Any]) -> None:
+    rows = [("number", "images", "MAE", "RMSE", "bias", "R2", "Spearman")]
+    for row in metrics["per_number"]:
+        values = (_number(row[key]) for key in ("mae", "rmse", "bias", "r2", "spearman"))
+        rows.append((row["number"], str(row["samples"]), *values))
+    _table(rows)
+    typer.echo(
+        f"mean absolute error {_number(metrics['mae'])}, R2 {_number(metrics['r2'])} on {metrics['samples']} images"
+    )
 
 
 def _print_probe(probe: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repertoire.cli.predict import ImagesArgument, NullOption, RunArgument, SkipOption
+from repertoire.cli._options import DeviceOption, ImagesArgument, NullOption, PluginOption, RunArgument, SkipOption
 
 if TYPE_CHECKING:
     from repertoire.errors import Unreadable
@@ -55,18 +55,19 @@ def explain(
             "-o", "--out", help="Directory for what is written; RUN/explanations by default.", show_default=False
         ),
     ] = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     null: NullOption = False,
-    skip_unreadable: SkipOption = False,
+    skip_unreadable: SkipOption = None,
 ) -> None:
     """Write a picture for each image that shows where the model looked; or judge which explainer to believe."""
     from repertoire import registry
     from repertoire.cli._inputs import image_paths
     from repertoire.cli._judging import judge_sample
+    from repertoire.cli._options import open_run, report_failures, skips
     from repertoire.cli._pictures import Pictures
-    from repertoire.cli.predict import _report_failures
     from repertoire.errors import ConfigError, UnknownName
     from repertoire.explain import usual_explainers
-    from repertoire.train import load
 
     if target and top:
         raise ConfigError("--class and --top both say which classes to explain; give one of them")
@@ -75,7 +76,8 @@ def explain(
             "--judge writes neither pictures nor maps, and explains one class of each image; leave out --gallery, "
             "--npz, --top and all but one --class"
         )
-    opened = load(run)
+    opened = open_run(run, device, plugin)
+    skip = skips(opened, skip_unreadable)
     for name in target or ():
         if name not in opened.classes:
             raise UnknownName(f"class of {run}", name, opened.classes)
@@ -84,7 +86,7 @@ def explain(
     folder = out or opened.path / "explanations"
     targets = [opened.classes.index(name) for name in target or ()]
     if judge:
-        judge_sample(opened, images, explainers, targets, sample, folder, null, skip_unreadable)
+        judge_sample(opened, images, explainers, targets, sample, folder, null, skip)
         return
     _check_fit(opened, explainers)
     paths = image_paths(images or [], null=null)
@@ -94,7 +96,7 @@ def explain(
     typer.echo(f"{written} pictures in {folder}")
     if gallery and written:
         typer.echo(f"gallery: {folder / 'index.html'}")
-    _report_failures(failures, len(paths), skip_unreadable)
+    report_failures(failures, len(paths), skip)
 
 
 def _check_fit(run: Run, explainers: dict[str, Explainer]) -> None:
@@ -105,7 +107,7 @@ def _check_fit(run: Run, explainers: dict[str, Explainer]) -> None:
     from repertoire.explain import fitting
 
     channels = int(run.info["channels"])
-    blank = torch.rand(1, channels, run.size, run.size, generator=torch.Generator().manual_seed(0))
+    blank = torch.rand(1, channels, run.size, run.size, generator=torch.Generator().manual_seed(0)).to(run.device)
     failed = fitting(run.model, blank, explainers)[1]
     if failed:
         raise ConfigError("; ".join(f"explainer {name}: {reason}" for name, reason in failed.items()))

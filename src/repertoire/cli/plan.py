@@ -38,8 +38,9 @@ def make_command() -> Callable[..., None]:
 
 def _plan(given: dict[str, Any]) -> None:
     from repertoire.errors import ascii_path
-    from repertoire.train import make_config, plan
-    from repertoire.train._bytes import format_bytes
+    from repertoire.plan import plan
+    from repertoire.recipe import make_config
+    from repertoire.recipe import format_bytes
 
     file = given.pop("config")
     found = plan(config=make_config(**fields_of(file, given)))
@@ -76,7 +77,7 @@ def _card(device: str) -> None:
     """What a GPU has, where no budget was given."""
     import torch
 
-    from repertoire.train._bytes import format_bytes
+    from repertoire.recipe import format_bytes
 
     if torch.device(device).type == "cuda":
         free, total = torch.cuda.mem_get_info(torch.device(device))

@@ -5,48 +5,74 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repertoire.cli._options import (
+    DeviceOption,
+    EnsembleOption,
+    ImagesArgument,
+    NullOption,
+    PluginOption,
+    RunArgument,
+    SkipOption,
+    TtaOption,
+)
+
 if TYPE_CHECKING:
     import numpy as np
 
     from repertoire.errors import Unreadable
     from repertoire.train import Run
+    from repertoire.train._labelled import Labelled
 
-__all__ = ["embed", "predict"]
+__all__ = ["embed", "predict", "read_batches"]
 
 
-Row = tuple[str, list[tuple[str, float]], int | None]
-"""Name of an image, its best classes, and the exit it left by, from 1, where there are exits."""
+@dataclass(frozen=True)
+class Row:
+    """What is printed of an image.
+
+    Attributes:
+        name: of the image.
+        answers: classes, labels or numbers by name, with their probabilities or values, in the order in which they are
+            printed.
+        exit: the exit it left by, from 1; None without early exits.
+        true: its class, where that is known; None where nothing is known of any.
+    """
+
+    name: str
+    answers: list[tuple[str, float]]
+    exit: int | None = None
+    true: str | None = None
+
+    @property
+    def printable(self) -> str:
+        """The name as text; bytes that are no UTF-8 are escaped."""
+        return self.name.encode("utf-8", "backslashreplace").decode()
 
 
 class TableFormat(StrEnum):
+    """How predictions are printed."""
+
     table = "table"
     csv = "csv"
     json = "json"
-
-
-RunArgument = Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)]
-ImagesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Image files or directories; none, or -, reads a list of files from standard input.", show_default=False
-    ),
-]
-NullOption = Annotated[bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")]
-SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Images that cannot be used are no error.")]
 
 
 def predict(
     run: RunArgument,
     images: ImagesArgument = None,
     format: Annotated[TableFormat, typer.Option(help="How to print.")] = TableFormat.table,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to print for each image.")] = 1,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many classes to print for each image; 1 by default.", show_default=False),
+    ] = None,
     early_exit: Annotated[
         float | None,
         typer.Option(
@@ -55,76 +81,120 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    tta: TtaOption = False,
+    ensemble: EnsembleOption = None,
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     null: NullOption = False,
-    skip_unreadable: SkipOption = False,
+    skip_unreadable: SkipOption = None,
 ) -> None:
-    """Print the class of new images, with its probability."""
-    from repertoire.cli._inputs import image_paths
+    """Print the class of new images, with its probability.
+
+    Several runs with the same classes answer together: predict runs/a runs/b -- IMAGES. A .csv file of paths and labels
+    gives the true classes beside the predicted ones, and the accuracy in the end.
+    """
+    from repertoire.cli._inputs import image_paths, shown
+    from repertoire.cli._options import open_runs, report_failures, skips
     from repertoire.errors import ConfigError
-    from repertoire.train import load
-    from repertoire.train import top as top_classes
 
-    opened = load(run)
-    paths = image_paths(images or [], null=null)
-    failures: list[Unreadable] = []
-    work: list[float] = []
-
-    def rows() -> Iterator[Row]:
-        for indices, pixels in _read(opened, paths, failures):
-            exits: list[int | None] = [None] * len(indices)
-            if early_exit is None:
-                probabilities = opened.predict(pixels)
-            else:
-                probabilities, left = opened.predict_early(pixels, early_exit)
-                exits = [int(number) + 1 for number in left]
-                work.extend(opened.exits.work[number] for number in left)
-            for i, best, number in zip(indices, top_classes(probabilities, opened.classes, top), exits, strict=True):
-                yield str(paths[i]), best, number
-
+    more, images = _split(images or [])
     if early_exit is not None and not 0 <= early_exit <= 1:
         raise ConfigError(f"--early-exit is {early_exit}; expected a probability, from 0 to 1")
+    others = [*more, *(ensemble or ())]
+    if early_exit is not None and (tta or others):
+        raise ConfigError("--early-exit asks one network once; leave out --tta, --ensemble and further runs")
+    opened, answering = open_runs(run, others, device, plugin)
+    listed = _listed(opened, images)
+    paths = image_paths(images, null=null) if listed is None else listed.paths
+    options: dict[str, Any] = {"tta": tta}
     if early_exit is not None:
         _ = opened.exits  # refused before an image is read
-    {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}[format](rows())
+        options = {"early_exit": early_exit}
+    failures: list[Unreadable] = []
+    work: list[float] = []
+    right: list[bool] = []
+
+    def rows() -> Iterator[Row]:
+        for found in answering.stream(paths, **options):
+            failures.extend(found.failed)
+            for i, values, left in zip(
+                found.index,
+                found.values,
+                found.exits if found.exits is not None else [None] * len(found.index),
+                strict=True,
+            ):
+                if left is not None:
+                    work.append(opened.exits.work[left])
+                true = None
+                if listed is not None:
+                    true = _true(listed.labels[i], opened)
+                    if true and opened.task.kind == "classes":
+                        right.append(opened.classes[values.argmax()] == true)
+                number = None if left is None else int(left) + 1
+                yield Row(shown(paths[i]), _answers(values, opened, top), number, true)
+
+    kind = opened.task.kind
+    printers = {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}
+    printers[format](rows(), kind)
+    sys.stdout.flush()
     if work:
         typer.echo(f"mean work: {sum(work) / len(work):.2f} of the whole network", err=True)
-    _report_failures(failures, len(paths), skip_unreadable)
+    if right:
+        from repertoire.tasks import wilson
+
+        low, high = wilson(sum(right), len(right))
+        share = sum(right) / len(right)
+        typer.echo(f"accuracy {share:.1%} ({low:.1%} to {high:.1%}) on {len(right)} labelled images", err=True)
+    report_failures(failures, len(paths), skips(opened, skip_unreadable))
 
 
 def embed(
     run: RunArgument,
     images: ImagesArgument = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")] = Path("features.npz"),
+    device: DeviceOption = "auto",
+    plugin: PluginOption = None,
     null: NullOption = False,
-    skip_unreadable: SkipOption = False,
+    skip_unreadable: SkipOption = None,
 ) -> None:
     """Write the features of images to an .npz file: `features` [N, d] and `names` [N]."""
     import numpy as np
 
-    from repertoire.cli._inputs import image_paths
+    from repertoire.cli._inputs import image_paths, shown
+    from repertoire.cli._options import open_run, report_failures, skips
     from repertoire.errors import ConfigError, UnreadableImages
     from repertoire.files import atomic_path
-    from repertoire.train import load
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}; features are written as .npz")
-    opened = load(run)
-    paths = image_paths(images or [], null=null)
+    opened = open_run(run, device, plugin)
+    listed = _listed(opened, images or [])
+    paths = image_paths(images or [], null=null) if listed is None else listed.paths
     failures: list[Unreadable] = []
     features: list[np.ndarray] = []
     names: list[str] = []
-    for indices, pixels in _read(opened, paths, failures):
-        features.append(opened.embed(pixels))
-        names.extend(str(paths[i]).encode("utf-8", "backslashreplace").decode() for i in indices)
-    if failures and (not skip_unreadable or not names):
+    kept: list[np.ndarray] = []
+    for found in opened.stream_features(paths):
+        failures.extend(found.failed)
+        if len(found.index):
+            features.append(found.values)
+            kept.append(found.index)
+            names.extend(shown(paths[i]).encode("utf-8", "backslashreplace").decode() for i in found.index)
+    skip = skips(opened, skip_unreadable)
+    if failures and (not skip or not names):
         raise UnreadableImages(failures, len(paths))
+    known: dict[str, Any] = {}
+    if listed is not None:
+        known = {"labels": listed.labels[np.concatenate(kept)], "classes": np.array(opened.classes)}
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
-        np.savez(file, features=np.concatenate(features), names=np.array(names))
+        np.savez(file, features=np.concatenate(features), names=np.array(names), **known)
     typer.echo(f"{len(names)} x {features[0].shape[1]} features in {out}")
-    _report_failures(failures, len(paths), skip_unreadable)
+    report_failures(failures, len(paths), skip)
 
 
-def _read(run: Run, paths: list[Path], failures: list[Unreadable]) -> Iterator[tuple[Any, np.ndarray]]:
+def read_batches(
+    run: Run, paths: Sequence[Path], failures: list[Unreadable]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of pixels with their positions in `paths`; what cannot be used goes to `failures`."""
     from repertoire.data import decode_files
 
@@ -134,51 +204,95 @@ def _read(run: Run, paths: list[Path], failures: list[Unreadable]) -> Iterator[t
             yield indices, pixels
 
 
-def _print_table(rows: Iterator[Row]) -> None:
+def _split(images: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Further runs, which come first, and images."""
+    count = 0
+    while count < len(images) and (Path(images[count]) / "run.json").is_file():
+        count += 1
+    return [Path(name) for name in images[:count]], list(images[count:])
+
+
+def _listed(run: Run, images: Sequence[str]) -> Labelled | None:
+    """The images and labels of a .csv file, where one is given."""
+    from repertoire.errors import DataError
+    from repertoire.train._labelled import Labelled
+
+    lists = [name for name in images if Path(name).suffix.lower() in (".csv", ".tsv")]
+    if not lists:
+        return None
+    if len(images) > 1:
+        raise DataError(f"{lists[0]} is a list of images; give it alone")
+    found = run.samples(lists[0])
+    assert isinstance(found, Labelled)
+    return found
+
+
+def _true(label: Any, run: Run) -> str:
+    """The true class, labels or numbers, as text; nothing where nobody knows."""
+    kind = run.task.kind
+    if kind == "number":
+        return " ".join(f"{value:g}" for value in label)
+    if kind == "labels":
+        return ";".join(name for name, value in zip(run.classes, label, strict=True) if value == 1)
+    return run.classes[label] if label >= 0 else ""
+
+
+def _answers(values: np.ndarray, run: Run, top: int | None) -> list[tuple[str, float]]:
+    from repertoire.train import top as top_classes
+
+    kind = run.task.kind
+    if kind == "number":
+        return [(name, float(value)) for name, value in zip(run.classes, values, strict=True)]
+    best = top_classes(values[None], run.classes, top or (len(run.classes) if kind == "labels" else 1))[0]
+    return best if kind != "labels" or top else [(name, value) for name, value in best if value >= 0.5]
+
+
+def _print_table(rows: Iterator[Row], kind: str) -> None:
     from repertoire.errors import ascii_path
 
-    for name, best, number in rows:
-        classes = "  ".join(f"{probability:6.1%} {ascii_path(label)}" for label, probability in best)
-        left = f"  (exit {number})" if number is not None else ""
-        typer.echo(f"{classes}{left}  {ascii_path(name)}")
+    for row in rows:
+        if kind == "number":
+            said = "  ".join(f"{ascii_path(label)} {value:.6g}" for label, value in row.answers)
+        else:
+            said = "  ".join(f"{value:6.1%} {ascii_path(label)}" for label, value in row.answers) or "     - none"
+        left = f"  (exit {row.exit})" if row.exit is not None else ""
+        true = f"  (true: {ascii_path(row.true)})" if row.true and row.true != row.answers[0][0] else ""
+        typer.echo(f"{said}{left}{true}  {ascii_path(row.name)}")
 
 
-def _print_csv(rows: Iterator[Row]) -> None:
+def _print_csv(rows: Iterator[Row], kind: str) -> None:
     writer = csv.writer(sys.stdout)
+    names = ["image", "number", "value"] if kind == "number" else ["image", "rank", "class", "probability"]
     header = False
-    for name, best, number in rows:
-        extra = [] if number is None else [number]
+    for row in rows:
+        extra = ([] if row.exit is None else [row.exit]) + ([] if row.true is None else [row.true])
         if not header:
-            writer.writerow(["image", "rank", "class", "probability", *(["exit"] if extra else [])])
+            more = ([] if row.exit is None else ["exit"]) + ([] if row.true is None else ["true"])
+            writer.writerow([*names, *more])
             header = True
-        printable = name.encode("utf-8", "backslashreplace").decode()
-        for rank, (label, probability) in enumerate(best, 1):
-            writer.writerow([printable, rank, label, f"{probability:.6f}", *extra])
+        for rank, (label, value) in enumerate(row.answers, 1):
+            cells = [label, f"{value:.9g}"] if kind == "number" else [rank, label, f"{value:.6f}"]
+            writer.writerow([row.printable, *cells, *extra])
     if not header:
-        writer.writerow(["image", "rank", "class", "probability"])
+        writer.writerow(names)
 
 
-def _print_json(rows: Iterator[Row]) -> None:
+def _print_json(rows: Iterator[Row], kind: str) -> None:
     """An array with an object a line, written as it comes."""
     first = True
+    plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
     sys.stdout.write("[")
-    for name, best, number in rows:
-        printable = name.encode("utf-8", "backslashreplace").decode()
-        top = [{"class": label, "probability": round(probability, 6)} for label, probability in best]
-        row: dict[str, Any] = {"image": printable, **top[0], "top": top}
-        if number is not None:
-            row["exit"] = number
-        sys.stdout.write(("\n" if first else ",\n") + json.dumps(row, ensure_ascii=False))
+    for row in rows:
+        written: dict[str, Any] = {"image": row.printable}
+        if kind == "number":
+            written["numbers"] = dict(row.answers)
+        else:
+            top = [{"class": label, "probability": round(probability, 6)} for label, probability in row.answers]
+            written |= {"labels": top} if kind == "labels" else {**top[0], "top": top}
+        if row.exit is not None:
+            written["exit"] = row.exit
+        if row.true is not None:
+            written["true"] = row.true
+        sys.stdout.write(("\n" if first else ",\n") + json.dumps(written, ensure_ascii=plain))
         first = False
     sys.stdout.write("]\n" if first else "\n]\n")
-
-
-def _report_failures(failures: list[Unreadable], total: int, skip: bool) -> None:
-    from repertoire.errors import UnreadableImages
-
-    if not failures:
-        return
-    error = UnreadableImages(failures, total)
-    if not skip:
-        raise error
-    typer.echo(f"{len(failures)} of {total} images were skipped", err=True)

@@ -76,7 +76,7 @@ def input_parameters() -> list[inspect.Parameter]:
 
 def config_parameters(aliases: Mapping[str, str] = MappingProxyType({})) -> list[inspect.Parameter]:
     """An option for each field of the configuration but the data; `aliases` are second flags, by field."""
-    from repertoire.train._config import TrainConfig
+    from repertoire.recipe import TrainConfig
 
     parameters = []
     for name, field in TrainConfig.model_fields.items():
@@ -130,7 +130,7 @@ def _parameter(name: str, annotation: Any, option: Any, default: Any = None) -> 
 
 
 def _help(name: str) -> str:
-    from repertoire.train._config import TrainConfig
+    from repertoire.recipe import TrainConfig
 
     return TrainConfig.model_fields[name].description or ""
 
@@ -148,24 +148,54 @@ def _option_type(annotation: Any) -> Any:
 
 
 def _train(given: dict[str, Any]) -> None:
-    from repertoire.errors import ConfigError
-    from repertoire.train import fit, make_config, resume
+    from repertoire.recipe import make_config
+    from repertoire.train import fit
 
     run_options = {name: given.pop(name) for name in ("config", "out", "resume", "overwrite", "report", "quiet")}
-    chosen = {name: value for name, value in given.items() if value is not None and value != []}
     if run_options["resume"] is not None:
-        if chosen or run_options["config"] or run_options["out"]:
-            raise ConfigError("--resume goes on with a run as it was configured and takes no other options")
-        run = resume(run_options["resume"], quiet=run_options["quiet"])
+        run = _resume(run_options, given)
     else:
         config = make_config(**fields_of(run_options["config"], given))
         run = fit(config=config, out=run_options["out"], overwrite=run_options["overwrite"], quiet=run_options["quiet"])
     _close(run, run_options["report"])
 
 
+def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Goes on with a run, or extends one that is finished."""
+    from repertoire.errors import ConfigError
+    from repertoire.train import load, resume
+
+    path, quiet = run_options["resume"], run_options["quiet"]
+    chosen = {name: value for name, value in given.items() if value is not None and value != []}
+    other = sorted(chosen.keys() - {"epochs", "patience", "plugins"})
+    if other or run_options["config"] or run_options["out"]:
+        named = ", ".join("--" + name.replace("_", "-") for name in other) or "--config or --out"
+        raise ConfigError(
+            f"--resume goes on with a run as it was configured and takes no other options, found {named}; a finished "
+            "run can be extended with --epochs"
+        )
+    run = load(path)
+    untrusted = [name for name in run.config.plugins if name not in chosen.get("plugins", ())]
+    if untrusted:
+        words = " ".join(f"--plugins {name}" for name in run.config.plugins)
+        raise ConfigError(f"{path} names plugins, which are code that would run; if you trust them, say so: {words}")
+    if "epochs" not in chosen and "patience" not in chosen:
+        return resume(path, quiet=quiet)
+    if run.info["status"] != "finished":
+        raise ConfigError(
+            f"{path} is {run.info['status']}: go on with it as it was configured first, with --resume alone, and then "
+            "extend it with --epochs"
+        )
+    done = int(run.info.get("epochs", run.config.epochs))
+    run = load(path, plugins=chosen.get("plugins", ()))
+    return run.extend(
+        int(chosen.get("epochs", max(done, run.config.epochs))), patience=chosen.get("patience"), quiet=quiet
+    )
+
+
 def _from_file(path: Path) -> dict[str, Any]:
     from repertoire.errors import ConfigError
-    from repertoire.train import read_config
+    from repertoire.recipe import read_config
 
     fields = read_config(path)
     misplaced = [name for name in ("out", "report", "quiet", "resume", "overwrite", "config") if name in fields]
@@ -180,15 +210,25 @@ def _close(run: Any, with_report: bool) -> None:
 
     if int(os.environ.get("RANK", "0")):
         return
-    metrics = run.metrics
-    low, high = metrics["accuracy_interval"]
-    typer.echo(
-        f"test accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}, 95 % interval, "
-        f"{metrics['images']} images), weights of epoch {metrics['best_epoch']}"
-    )
-    if with_report:
-        from repertoire.report import write_report
-
-        typer.echo(f"report: {write_report(run)}")
+    # Before anything is printed: who reads the output may be gone.
+    written = run.report() if with_report else None
+    typer.echo(_result(run))
+    if written is not None:
+        typer.echo(f"report: {written}")
     directory = run.directory
-    typer.echo(f"try next: repertoire predict {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")
+    after = "embed" if run.task.kind == "none" else "predict"
+    typer.echo(f"try next: repertoire {after} {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")
+
+
+def _result(run: Any) -> str:
+    """The result on the test images in a line."""
+    metrics = run.metrics
+    epoch = f"weights of epoch {metrics['best_epoch']}"
+    if "accuracy_interval" in metrics:
+        low, high = metrics["accuracy_interval"]
+        return (
+            f"test accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}, 95 % interval, {metrics['images']} "
+            f"images), {epoch}"
+        )
+    shown = [text.format(metrics[key]) for key, text in run.task.headline.items() if metrics.get(key) is not None]
+    return f"test: {', '.join(shown)} ({metrics.get('samples', 0)} images), {epoch}"

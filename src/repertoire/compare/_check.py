@@ -11,7 +11,8 @@ from repertoire.compare._jobs import explained, splits_of
 from repertoire.compare._metric import Metric
 from repertoire.data import Splits
 from repertoire.errors import ConfigError, DataError
-from repertoire.train import TrainConfig, rehearse
+from repertoire.recipe import TrainConfig
+from repertoire.train import rehearse
 
 __all__ = ["check"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import repertoire
 from repertoire.errors import RunError, ascii_path
 from repertoire.files import write_json
-from repertoire.train import TrainConfig
+from repertoire.recipe import TrainConfig
 
 __all__ = ["Folder", "fingerprint", "finished"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from repertoire import registry
 from repertoire.errors import ConfigError, RepertoireError, UnknownName
-from repertoire.train import TrainConfig, make_config
+from repertoire.recipe import TrainConfig, make_config
 
 __all__ = ["Grid", "Member", "make_grid", "parse_assignments", "written"]
 

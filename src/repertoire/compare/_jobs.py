@@ -18,8 +18,9 @@ import torch
 
 from repertoire.data import Splits
 from repertoire.errors import CheckpointError, Interrupted, RepertoireError, RunError
-from repertoire.train import TrainConfig, fit, resume
-from repertoire.train._build import import_plugins, load_splits
+from repertoire.recipe import TrainConfig
+from repertoire.train import fit, resume
+from repertoire.recipe import import_plugins, load_splits
 from repertoire.train._directory import RunDirectory
 
 __all__ = ["Job", "Outcome", "execute", "explained", "forget_splits", "ready", "splits_of"]

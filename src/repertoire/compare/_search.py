@@ -18,7 +18,7 @@ from repertoire import registry
 from repertoire.compare._grid import written
 from repertoire.errors import ConfigError, MissingExtra, RepertoireError, RunError, UnknownName
 from repertoire.files import write_json
-from repertoire.train import TrainConfig, make_config
+from repertoire.recipe import TrainConfig, make_config
 
 __all__ = ["SEARCH_SEED", "Range", "Study", "Trial", "parse_space", "require_optuna"]
 

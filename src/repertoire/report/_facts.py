@@ -11,7 +11,8 @@ from repertoire.report._advice import best_row
 from repertoire.report._text import DASH, count, data_size, duration, label, number, percent, plural
 
 if TYPE_CHECKING:
-    from repertoire.train import Run, TrainConfig
+    from repertoire.recipe import TrainConfig
+    from repertoire.train import Run
 
 __all__ = ["circumstances", "command", "configuration", "next_steps", "score_tiles", "state", "summary"]
 

@@ -15,7 +15,8 @@ from repertoire import diagnostics
 from repertoire.data import ImageSet, plain
 from repertoire.errors import CheckpointError, DataError, RunError
 from repertoire.report._text import label
-from repertoire.train import Outputs, Run, outputs
+from repertoire.tasks import Outputs
+from repertoire.train import Run, outputs
 from repertoire.train import _checkpoint as checkpoint
 from repertoire.train._probe import probe_outputs
 

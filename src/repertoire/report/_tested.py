@@ -12,7 +12,8 @@ from repertoire.data import ImageSet
 from repertoire.errors import RepertoireError, RunError
 from repertoire.report import _map, _samples, _trust
 from repertoire.report._text import label, percent, shorten
-from repertoire.train import Outputs, Run
+from repertoire.tasks import Outputs
+from repertoire.train import Run
 
 __all__ = ["tested"]
 

@@ -14,60 +14,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from repertoire.train._config import TrainConfig, make_config, read_config
-    from repertoire.train._export import export
-    from repertoire.train._fit import fit, rehearse, resume
-    from repertoire.train._loop import Loop
-    from repertoire.train._metrics import Outputs, calibration, outputs, score, wilson
-    from repertoire.train._plan import Plan, PlanRow, plan
-    from repertoire.train._run import Run, load, top
+    from repertoire.plan import Plan as Plan
+    from repertoire.plan import PlanRow as PlanRow
+    from repertoire.plan import plan as plan
+    from repertoire.recipe import TrainConfig as TrainConfig
+    from repertoire.recipe import make_config as make_config
+    from repertoire.recipe import read_config as read_config
+    from repertoire.tasks import Outputs as Outputs
+    from repertoire.tasks import calibration as calibration
+    from repertoire.tasks import score as score
+    from repertoire.tasks import wilson as wilson
+    from repertoire.train._directory import RunDirectory as RunDirectory
+    from repertoire.train._export import export as export
+    from repertoire.train._fit import fit as fit
+    from repertoire.train._fit import in_memory as in_memory
+    from repertoire.train._fit import rehearse as rehearse
+    from repertoire.train._fit import resume as resume
+    from repertoire.train._loop import Loop as Loop
+    from repertoire.train._outputs import outputs as outputs
+    from repertoire.train._probe import probe_outputs as probe_outputs
+    from repertoire.train._run import Run as Run
+    from repertoire.train._run import load as load
+    from repertoire.train._run import top as top
 
 _HOME = {
-    "Loop": "_loop",
-    "Outputs": "_metrics",
-    "Run": "_run",
-    "Plan": "_plan",
-    "PlanRow": "_plan",
-    "TrainConfig": "_config",
-    "calibration": "_metrics",
-    "export": "_export",
-    "fit": "_fit",
-    "load": "_run",
-    "make_config": "_config",
-    "outputs": "_metrics",
-    "plan": "_plan",
-    "read_config": "_config",
-    "rehearse": "_fit",
-    "resume": "_fit",
-    "score": "_metrics",
-    "top": "_run",
-    "wilson": "_metrics",
+    "repertoire.plan": ("Plan", "PlanRow", "plan"),
+    "repertoire.recipe": ("TrainConfig", "make_config", "read_config"),
+    "repertoire.tasks": ("Outputs", "calibration", "score", "wilson"),
+    "repertoire.train._directory": ("RunDirectory",),
+    "repertoire.train._export": ("export",),
+    "repertoire.train._fit": ("fit", "in_memory", "rehearse", "resume"),
+    "repertoire.train._loop": ("Loop",),
+    "repertoire.train._outputs": ("outputs",),
+    "repertoire.train._probe": ("probe_outputs",),
+    "repertoire.train._run": ("Run", "load", "top"),
 }
 
-__all__ = [
-    "Loop",
-    "Outputs",
-    "Plan",
-    "PlanRow",
-    "Run",
-    "TrainConfig",
-    "calibration",
-    "export",
-    "fit",
-    "load",
-    "make_config",
-    "outputs",
-    "plan",
-    "read_config",
-    "rehearse",
-    "resume",
-    "score",
-    "top",
-    "wilson",
-]
+__all__ = [name for names in _HOME.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"repertoire.train.{_HOME[name]}"), name)
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'repertoire.train' has no attribute {name!r}")

@@ -121,6 +121,11 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
+def step_of(path: Path) -> int:
+    """The number of steps after which a step checkpoint was written."""
+    return int(path.name.removeprefix("step-").removesuffix(".safetensors"))
+
+
 def latest(directory: Path) -> tuple[Path, Checkpoint, list[str]]:
     """The newest checkpoint that is whole, and a complaint for each newer one that is not.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from repertoire.errors import RepertoireWarning, RunError, ascii_path, option
 from repertoire.files import write_json, write_text
-from repertoire.train._config import TrainConfig, make_config, read_config, write_config
+from repertoire.recipe import TrainConfig, make_config, read_config, write_config
 
 __all__ = ["RunDirectory", "next_free"]
 
@@ -340,7 +340,7 @@ _FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("classes", lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v), "a list of names"),
     # A run on features has neither pixels nor channels.
     ("size", lambda v: v is None or (type(v) is int and 1 <= v <= _LARGEST), f"pixels, at most {_LARGEST}"),
-    ("channels", lambda v: v is None or (type(v) is int and 1 <= v <= 4096), "a number of channels"),
+    ("channels", lambda v: v is None or (type(v) is int and 1 <= v <= 1 << 20), "a number of channels"),
     ("mean", lambda v: v is None or _numbers(v), "a list of numbers"),
     ("std", lambda v: v is None or _numbers(v), "a list of numbers"),
 )

@@ -2,11 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-__all__ = ["Display"]
+__all__ = ["Display", "Forgiving"]
+
+
+class Forgiving(io.TextIOBase):
+    """A stream for people that falls silent when nobody can be reached any more, instead of raising.
+
+    A closed pipe, a full disk or a terminal that went away must not end what was only being watched.
+
+    Args:
+        stream: where to; None, which is what Python has for a standard stream that was closed, is silent.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.failed = stream is None
+
+    def write(self, text: str) -> int:
+        if not self.failed:
+            try:
+                self.stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self.encoding or "ascii"
+                return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            except (OSError, ValueError):  # ValueError: the stream was closed by this process
+                self._fail()
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.failed:
+            try:
+                self.stream.flush()
+            except (OSError, ValueError):
+                self._fail()
+
+    def _fail(self) -> None:
+        self.failed = True
+        if self.stream is sys.__stderr__:
+            # What is left in its buffer would fail once more when Python ends, and change the exit status.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.stream.fileno())
+                os.close(null)
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return not self.failed and bool(self.stream.isatty())
+        return False
+
+    def fileno(self) -> int:
+        if self.stream is None:
+            raise io.UnsupportedOperation("fileno")
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> Any:
+        return getattr(self.stream, "encoding", None)
+
+    @property
+    def errors(self) -> Any:
+        return getattr(self.stream, "errors", None)
 
 
 class Display:
@@ -23,7 +89,7 @@ class Display:
         self.epochs = epochs
         self.steps = steps
         self.quiet = quiet
-        self.stream = stream or sys.stderr
+        self.stream = Forgiving(sys.stderr if stream is None else stream)
         self._progress: Any = None
         self._task: Any = None
 
@@ -38,7 +104,7 @@ class Display:
                 MofNCompleteColumn(),
                 TextColumn("steps, loss {task.fields[loss]}"),
                 TimeRemainingColumn(),
-                console=Console(file=self.stream),
+                console=Console(file=self.stream),  # type: ignore[arg-type]
                 transient=True,
             )
             self._progress.start()
@@ -67,12 +133,20 @@ class Display:
         if self._progress is not None:
             self._progress.update(self._task, advance=1, loss="-" if loss is None else f"{loss:.3f}")
 
-    def epoch_ends(self, row: dict[str, Any]) -> None:
+    def epoch_ends(self, row: dict[str, Any], headline: Mapping[str, str] | None = None) -> None:
+        """Shows an epoch.
+
+        Args:
+            row: what is written to the history.
+            headline: which validation metrics to show, and how to write them.
+        """
+        shown = {"accuracy": "{:.1%}"} if headline is None else headline
         train = f"train {row['train_accuracy']:.1%}  " if "train_accuracy" in row else ""
         best = "  best so far" if row.get("best") else ""
+        found = ", ".join(text.format(row[f"val_{key}"]) for key, text in shown.items() if f"val_{key}" in row)
         self.note(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.4f}  {train}"
-            f"validation {row['val_accuracy']:.1%}  {row['images_per_second']:.0f} images/s{best}"
+            f"validation {found}  {row['images_per_second']:.0f} images/s{best}"
         )
 
     def note(self, text: str) -> None:
@@ -82,4 +156,5 @@ class Display:
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=self.stream, flush=True)
+            self.stream.write(text + "\n")
+            self.stream.flush()

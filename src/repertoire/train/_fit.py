@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,32 +15,44 @@ import torch
 from lightning_fabric import Fabric
 
 from repertoire import registry
-from repertoire.backbones import load_weights
 from repertoire.data import Splits
-from repertoire.errors import ConfigError, Interrupted, RepertoireError, RunError
-from repertoire.files import atomic_path, lock_directory, write_json
-from repertoire.local import Local, Pipeline
-from repertoire.train import _checkpoint
-from repertoire.train._build import (
-    build_classifier,
-    build_loss,
-    build_method,
-    channel_statistics,
-    import_plugins,
-    load_splits,
-    resolve,
+from repertoire.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    RepertoireError,
+    RepertoireWarning,
+    RunError,
 )
-from repertoire.train._config import TrainConfig, make_config
+from repertoire.files import atomic_path, write_json
+from repertoire.local import Pipeline
+from repertoire.plan import settle
+from repertoire.recipe import (
+    Built,
+    Facts,
+    TrainConfig,
+    build,
+    describe,
+    digest,
+    forget_peak_memory,
+    import_plugins,
+    layout,
+    load_splits,
+    make_config,
+    make_fabric,
+    peak_memory,
+    pinned,
+    resolve,
+    stem,
+)
+from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._display import Display
-from repertoire.train._environment import describe, forget_peak_memory, layout, make_fabric, peak_memory
-from repertoire.train._loop import Loop
-from repertoire.train._metrics import score
-from repertoire.train._plan import settle
+from repertoire.train._loop import PATIENT_STEPS, Loop
 from repertoire.train._run import Run
 from repertoire.train._track import check_trackers
 
-__all__ = ["digest", "fit", "pinned", "rehearse", "resume", "stem"]
+__all__ = ["fit", "in_memory", "rehearse", "resume"]
 
 
 def fit(
@@ -85,12 +96,59 @@ def fit(
     elif data is not None or fields:
         raise ConfigError("give either config, or data and fields")
     directory = RunDirectory(out if out is not None else next_free(stem(config.data)))
-    if directory.occupied and not overwrite:
-        raise RunError(
-            f"{directory} already holds a run; go on with it: --resume {directory}, replace it: --overwrite, "
-            "or choose another --out"
-        )
+    directory.check_free(overwrite=overwrite)
     return _session(directory, pinned(config), splits, quiet=quiet, fresh=True)
+
+
+def in_memory(
+    built: Built | TrainConfig,
+    splits: Splits | None = None,
+    *,
+    epochs: int | None = None,
+    validate: bool = True,
+    quiet: bool = True,
+) -> Loop:
+    """Trains in memory, with the loop that `fit` uses, and writes nothing.
+
+    Args:
+        built: what `repertoire.recipe.build` gives, or a configuration.
+        splits: the data of a configuration; loaded if None.
+        epochs: fewer or more than the configuration says.
+        validate: look at the validation samples after each epoch.
+        quiet: show nothing while training.
+
+    Returns:
+        The loop, done: `loop.method` is trained, `loop.evaluate("test")` says what the last weights make of the test
+        samples, `loop.progress.best` the validation metrics of the best epoch.
+
+    Example:
+        >>> from repertoire import recipe, train
+        >>> config = recipe.make_config(data="digits", backbone="convnet:width=4,depth=2", epochs=1)
+        >>> loop = train.in_memory(config)
+        >>> len(loop.evaluate("test").labels) == len(loop.splits.test)
+        True
+    """
+    if isinstance(built, TrainConfig):
+        config = built if epochs is None else built.model_copy(update={"epochs": epochs})
+        import_plugins(config)
+        fabric = make_fabric(config)
+        with _own_randomness(fabric):
+            built = build(config, load_splits(config) if splits is None else splits, device=fabric.device)
+            return _train_in_memory(built, fabric, validate=validate, quiet=quiet)
+    if epochs is not None:
+        built = replace(built, config=built.config.model_copy(update={"epochs": epochs}))
+    fabric = make_fabric(built.config)
+    with _own_randomness(fabric):
+        return _train_in_memory(built, fabric, validate=validate, quiet=quiet)
+
+
+def _train_in_memory(built: Built, fabric: Fabric, *, validate: bool, quiet: bool) -> Loop:
+    display = Display(built.config.epochs, 0, quiet=quiet)
+    loop = Loop(built, None, fabric, display)
+    loop.validates = validate
+    display.steps = loop.loader.steps_per_epoch
+    loop.run()
+    return loop
 
 
 def resume(path: str | Path, *, quiet: bool = True, splits: Splits | None = None) -> Run:
@@ -114,7 +172,11 @@ def resume(path: str | Path, *, quiet: bool = True, splits: Splits | None = None
         if not quiet:
             print(f"{directory} is already finished; to train for longer, start a new run", file=sys.stderr)
         return run
-    return _session(directory, directory.read_config(), splits, quiet=quiet, fresh=False)
+    config = directory.read_config()
+    if "task" not in info:
+        # Version 0.1.0 trained all layers at one rate, whatever they started from.
+        config = config.model_copy(update={"tune": "all", "layer_decay": 1.0})
+    return _session(directory, config, splits, quiet=quiet, fresh=False)
 
 
 def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:
@@ -134,8 +196,8 @@ def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:
     splits = load_splits(config) if splits is None else splits
     with _own_randomness(fabric):
         config, _ = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
-        directory = RunDirectory("rehearsal")  # where nothing is written
-        _assemble(directory, config, splits, fabric, _new_info(config, splits, fabric), quiet=True).rehearse()
+        built = build(config, splits, device=fabric.device)
+        _loop(built, None, fabric, quiet=True).rehearse()
     return config
 
 
@@ -156,21 +218,14 @@ def _own_randomness(fabric: Fabric) -> Iterator[None]:
 
 def _session(directory: RunDirectory, config: TrainConfig, splits: Splits | None, *, quiet: bool, fresh: bool) -> Run:
     fabric = _set_up(config, fresh=fresh)
-    existed = directory.path.exists()
     forget_peak_memory(fabric.device)
-    try:
-        with _own_randomness(fabric):
-            if fabric.is_global_zero:
-                with lock_directory(directory.path):
-                    _train(directory, config, splits, fabric, quiet=quiet, fresh=fresh)
-            else:
-                _train(directory, config, splits, fabric, quiet=True, fresh=fresh)
-    except BaseException:
-        if not existed and not directory.occupied:
-            # Refused before it began: leave no empty directory, whose number the next run would skip.
-            shutil.rmtree(directory.path, ignore_errors=True)
-        raise
-    return Run(directory.path)
+    with _own_randomness(fabric):
+        if fabric.is_global_zero:
+            with directory.hold():
+                _train(directory, config, splits, fabric, quiet=quiet, fresh=fresh)
+        else:
+            _train(directory, config, splits, fabric, quiet=True, fresh=fresh)
+    return Run(directory.path, plugins=config.plugins)
 
 
 def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
@@ -183,7 +238,7 @@ def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
     if config.pipeline is None:
         return
     rule = registry.get("rules", registry.parse(config.rule).name).factory
-    if not (isinstance(rule, type) and issubclass(rule, Local)):
+    if not getattr(rule, "supports_pipeline", False):
         raise ConfigError(
             f"pipeline needs a rule in which no block waits for those after it, such as local:blocks=8; the rule is "
             f"{config.rule!r}"
@@ -195,27 +250,20 @@ def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
         )
 
 
-def pinned(config: TrainConfig) -> TrainConfig:
-    """With the paths that exist made absolute, so that the run can be opened from anywhere."""
-    changes = {
-        name: str(Path(value).resolve())
-        for name, value in (("data", config.data), ("weights", config.weights))
-        if value is not None and Path(value).exists()
-    }
-    return config.model_copy(update=changes)
-
-
 def _train(
     directory: RunDirectory, config: TrainConfig, splits: Splits | None, fabric: Fabric, *, quiet: bool, fresh: bool
 ) -> None:
     splits = load_splits(config) if splits is None else splits
     main = fabric.is_global_zero
+    display = Display(config.epochs, 0, quiet=quiet)
+    notes = list(splits.notes)
     if fresh:
         config, why = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
-        info = _new_info(config, splits, fabric)
-        info["notes"] += [why] if why else []
+        notes += [why] if why else []
+        info, facts = {}, Facts.of(splits)
     else:
         info = directory.read_info()
+        facts = Facts.stored(info)
         ranks = layout(config)[1]
         if info.get("ranks") != ranks:
             raise RunError(
@@ -224,18 +272,28 @@ def _train(
             )
         if info["data_digest"] != digest(splits):
             raise RunError(f"the data of {directory} ({config.data}) changed since the run began; start a new run")
-    saved = not fresh and bool(_checkpoint.checkpoints(directory.checkpoints))
-    loop = _assemble(directory, config, splits, fabric, info, quiet=quiet, fresh=fresh, saved=saved)
-    splits, display = loop.splits, loop.display
-    parts = " / ".join(f"{len(part):,}" for part in (splits.train, splits.val, splits.test))
+    steps = [] if fresh else _checkpoint.checkpoints(directory.checkpoints)
+    saved = bool(steps)
+    # While the first steps may still begin anew, the first weights are needed; frozen layers always are.
+    early = not saved or _checkpoint.step_of(steps[0]) <= PATIENT_STEPS or config.tune not in ("all", "auto")
+    built = build(config, splits, facts=facts, device=fabric.device, weights=early, report=display.note)
+    if fresh:
+        info = _new_info(built, splits, fabric, notes)
+    parts = " / ".join(f"{len(part):,}" for part in (built.splits.train, built.splits.val, built.splits.test))
+    noun = splits.train.noun
+    what = f"{info['size']} pixels; " if facts.modality == "images" else ""
     display.note(
-        f"{splits.source}: {parts} images to train / validate / test, {len(splits.classes)} classes, {info['size']} "
-        f"pixels; {config.backbone} with {info['parameters']:,} parameters on {fabric.device}"
+        f"{splits.source}: {parts} {noun}s to train / validate / test, {len(splits.classes)} {_outputs(facts)}, {what}"
+        f"{config.backbone} with {info['parameters']:,} parameters on {fabric.device}"
     )
     for note in info["notes"] if fresh else ():
         display.note(f"note: {note}")
     if splits.skipped:
-        display.note(f"note: {len(splits.skipped)} images cannot be used and are left out; the report lists them")
+        display.note(f"note: {len(splits.skipped)} {noun}s cannot be used and are left out; the report lists them")
+    head_only = None
+    if config.tune == "auto" and not saved:
+        head_only = _fit_head(built, splits, fabric, display)
+    loop = _loop(built, directory, fabric, quiet=quiet, display=display)
     if fresh:
         loop.rehearse()
     fabric.barrier()
@@ -252,6 +310,11 @@ def _train(
     fabric.barrier()
     if saved:
         loop.restore()
+    elif head_only is not None:
+        loop.start_from(head_only)
+        if main:
+            info["head_only"] = head_only
+            directory.write_info({**info, "status": "running"})
     try:
         loop.run()
         if main:
@@ -265,79 +328,101 @@ def _train(
     fabric.barrier()
 
 
-def _assemble(
-    directory: RunDirectory,
-    config: TrainConfig,
-    splits: Splits,
+def _outputs(facts: Facts) -> str:
+    return {"labels": "labels", "number": "numbers"}.get(facts.task.kind, "classes")
+
+
+def _fit_head(built: Built, splits: Splits, fabric: Fabric, display: Display) -> dict[str, float]:
+    """Trains the head alone on what the frozen network gives, and leaves it in the method: the first half of `auto`.
+
+    Returns:
+        The validation metrics with that head.
+    """
+    config = built.config
+    # All that was chosen for the whole network is chosen again for the head.
+    own = ("optimizer", "momentum", "weight_decay", "lr", "clip", "augment", "patience", "tune", "rule", "accumulate")
+    kept = {name: getattr(config, name) for name in TrainConfig.model_fields if name not in own}
+    kept |= {"tune": "head", "ema": None, "epochs": HEAD_EPOCHS, "precision": "32", "pipeline": None, "memory": None}
+    alone = build(TrainConfig(**kept), splits, facts=built.facts, device=fabric.device, report=display.note)
+    loop = Loop(alone, None, make_fabric(alone.config))
+    loop.keep_best = True
+    loop.run()
+    built.method.model.head.load_state_dict({k: v.detach().cpu() for k, v in loop.best_head().items()})
+    metrics = dict(loop.progress.best)
+    shown = built.task.best
+    if shown.key in metrics:
+        display.note(f"the head alone, on frozen features: validation {_shown(built, metrics)}")
+    return metrics
+
+
+def _shown(built: Built, metrics: dict[str, float]) -> str:
+    return ", ".join(
+        text.format(metrics[key]) for key, text in built.task.headline.items() if metrics.get(key) is not None
+    )
+
+
+HEAD_EPOCHS = 60
+"""Epochs of the head alone, in `auto`: seconds, on features that are there already."""
+
+
+def _loop(
+    built: Built,
+    directory: RunDirectory | None,
     fabric: Fabric,
-    info: dict[str, Any],
     *,
     quiet: bool,
-    fresh: bool = True,
-    saved: bool = False,
+    display: Display | None = None,
 ) -> Loop:
-    """Network, loss, method and loop; `info` is told the number of parameters, and of images that have no use."""
-    # The same first weights on every rank, whatever random numbers were drawn before.
-    torch.manual_seed(config.seed)
-    model = build_classifier(
-        config,
-        num_classes=len(info["classes"]),
-        channels=info["channels"],
-        size=info["size"],
-        mean=info["mean"],
-        std=info["std"],
-        pretrained=not saved,
-    )
-    if config.weights is not None and not saved:
-        load_weights(model.backbone, config.weights)
-    method = build_method(
-        config, model, build_loss(config, splits.train.counts(), len(splits.train)), len(splits.train)
-    )
-    if method.needs.labels == "required" and (splits.train.labels < 0).any():
-        splits, note = _labelled(splits)
-        info["notes"] = [*info["notes"], note] if fresh else info["notes"]
-    info["parameters"] = sum(p.numel() for p in model.parameters())
-    display = Display(config.epochs, 0, quiet=quiet)
-    stages = layout(config)[0]
+    display = display or Display(built.config.epochs, 0, quiet=quiet)
+    display.epochs = built.config.epochs
+    stages = layout(built.config)[0]
     pipeline = Pipeline(stages, device=fabric.device) if stages > 1 else None
-    loop = Loop(config, directory, splits, method, fabric, display, pipeline)
+    loop = Loop(built, directory, fabric, display, pipeline)
     display.steps = loop.loader.steps_per_epoch
     return loop
 
 
-def _new_info(config: TrainConfig, splits: Splits, fabric: Fabric) -> dict[str, Any]:
-    mean, std = channel_statistics(splits)
+def _new_info(built: Built, splits: Splits, fabric: Fabric, notes: list[str]) -> dict[str, Any]:
     return {
         "status": "running",
         "source": splits.source,
-        "classes": list(splits.classes),
-        "channels": splits.train.channels,
-        "size": max(splits.train.size),
-        "mean": mean,
-        "std": std,
+        **built.facts.info(),
         "counts": {name: getattr(splits, name).counts().tolist() for name in ("train", "val", "test")},
-        "notes": list(splits.notes),
+        "parameters": sum(p.numel() for p in built.method.model.parameters()),
+        "learned": sum(p.numel() for p in built.method.parameters() if p.requires_grad),
+        "start": built.record,
+        "notes": [*notes, *built.notes],
         "skipped": [{"path": item.path, "reason": item.reason} for item in splits.skipped],
         "data_digest": digest(splits),
-        "ranks": layout(config)[1],
+        "ranks": layout(built.config)[1],
         "device": str(fabric.device),
         **describe(fabric.device),
     }
 
 
 def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str, Any]) -> None:
-    """Evaluates the best weights on the test images, and closes the books."""
+    """Evaluates the best weights on the test samples, and closes the books."""
     model = loop.evaluated.model
-    best = _checkpoint.load(directory.best_file)
-    model.load_state_dict(best.part("model"))
+    values: dict[str, Any] = {}
+    try:
+        best = _checkpoint.load(directory.best_file)
+        model.load_state_dict(best.part("model"))
+        values = best.values
+    except CheckpointError as error:
+        # The last weights are whole, and the run is worth more than its best epoch.
+        warnings.warn(f"{error}; the last weights are evaluated instead", RepertoireWarning, stacklevel=2)
     result = loop.evaluate("test")
-    metrics = score(result, splits.classes)
-    metrics["best_epoch"] = best.values["epoch"]
-    metrics["val_accuracy"] = best.values["val_accuracy"]
-    if isinstance(loop.rule, Local):
+    metrics = loop.task.score(result)
+    metrics["best_epoch"] = values.get("epoch", loop.progress.epoch)
+    metrics.update({name: value for name, value in values.items() if name.startswith("val_")})
+    example = torch.zeros(2, *loop.splits.train.shape, device=loop.fabric.device)
+    if loop.config.tune in ("all", "auto") and loop.rule.exits(model, example) is not None:
         metrics.update(Run(directory.path).exit_curve(splits.test))
     with atomic_path(directory.predictions_file) as temporary, open(temporary, "wb") as file:
-        np.savez(file, logits=result.logits, embeddings=result.embeddings.astype(np.float16), labels=result.labels)
+        more = {} if result.answers is None else {"answers": loop.task.decode(result.answers)}
+        np.savez(
+            file, logits=result.logits, embeddings=result.embeddings.astype(np.float16), labels=result.labels, **more
+        )
     write_json(directory.metrics_file, metrics)
     progress = loop.progress
     directory.write_info(
@@ -350,26 +435,3 @@ def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str,
             "peak_memory": peak_memory(loop.fabric.device),
         }
     )
-
-
-def _labelled(splits: Splits) -> tuple[Splits, str]:
-    """The splits without the training images that have no label, and a note that says so."""
-    keep = np.flatnonzero(splits.train.labels >= 0)
-    note = f"{len(splits.train) - len(keep)} training images have no label, and this method has no use for them."
-    return replace(splits, train=splits.train.subset(keep)), note
-
-
-def digest(splits: Splits) -> str:
-    """What makes data the same: the images and labels of the three parts, in their order."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in (splits.train, splits.val, splits.test):
-        found.update(np.ascontiguousarray(part.keys).tobytes())
-        found.update(np.ascontiguousarray(part.labels).tobytes())
-    return found.hexdigest()
-
-
-def stem(data: str) -> str:
-    """A name for the run's directory from that of its data."""
-    name = Path(data).name or Path(data).resolve().name
-    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.split(":")[0].removesuffix(".npz"))
-    return stem.strip("-") or "run"

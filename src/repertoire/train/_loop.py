@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NoReturn
@@ -21,21 +21,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from repertoire import registry
-from repertoire.data import Batch, Loader, Splits
+from repertoire.data import Batch
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost
-from repertoire.local import Local, Pipeline
 from repertoire.methods import Method
+from repertoire.recipe import Built, WeightAverage, schedule
 from repertoire.rules import Rule
+from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
-from repertoire.train._config import TrainConfig
 from repertoire.train._directory import RunDirectory
 from repertoire.train._display import Display
-from repertoire.train._metrics import Outputs, outputs, score
-from repertoire.train._optim import WeightAverage, make_optimizer, schedule
+from repertoire.train._outputs import outputs
 from repertoire.train._track import make_trackers
 
 __all__ = ["Loop", "Progress"]
+
+PATIENT_STEPS = 100
+"""Steps in which a diverging loss makes training begin anew."""
 
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device. On a CPU every step is looked at."""
@@ -52,71 +53,80 @@ class Progress:
     total_steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the logs over the images of the epoch in progress, and their number under "images"."""
-    best_accuracy: float = -1.0
-    best_nll: float = math.inf
+    best: dict[str, float] = field(default_factory=dict)
+    """The validation metrics of the best epoch so far; empty before the first one."""
     best_epoch: int = 0
+    rate: float = 1.0
+    """What the learning rate is multiplied by; less than one once the first steps have diverged."""
+    first_loss: float | None = None
+    """Loss of the first step, by which the next ones are told to diverge."""
     seconds: float = 0.0
     """Training time, all sessions together."""
 
+    @classmethod
+    def stored(cls, values: dict[str, Any]) -> Progress:
+        """From a checkpoint, of version 0.1.0 as well."""
+        values = dict(values)
+        accuracy, nll = values.pop("best_accuracy", -1.0), values.pop("best_nll", math.inf)
+        if "best" not in values and accuracy >= 0:
+            values["best"] = {"accuracy": accuracy, "nll": nll}
+        return cls(**values)
+
 
 class Loop:
-    """Trains a method on splits into a run directory.
+    """Trains a method on splits into a run directory, or into nothing but memory.
 
     Args:
-        config: the resolved configuration.
-        directory: where the run lies.
-        splits: the data.
-        method: what to train, with its first weights, on the CPU.
+        built: configuration, data, method.
+        directory: the run's directory; None to write nothing.
         fabric: device, precision and ranks.
         display: what the user sees.
-        pipeline: the processes that share the network, for rule `local`; None where each has all of it.
+        pipeline: the processes that share the network, for rules that support it; None where each has all of it.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
-        directory: RunDirectory,
-        splits: Splits,
-        method: Method,
+        built: Built,
+        directory: RunDirectory | None,
         fabric: Fabric,
         display: Display | None = None,
-        pipeline: Pipeline | None = None,
+        pipeline: Any = None,
     ) -> None:
-        self.config = config
+        self.built = built
+        self.config = config = built.config
         self.directory = directory
-        self.splits = splits
+        self.splits = built.splits
+        self.task = built.task
         self.fabric = fabric
         self.pipeline = pipeline
         self.main = fabric.is_global_zero
-        self.method = method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.rule: Rule = registry.build("rules", config.rule)
+        self.method = built.method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.rule: Rule = built.rule()
         self.rule.setup(
             self.method,
-            lambda module: make_optimizer(config, module),
+            built.make_optimizer,
             fabric=fabric,
             clip=config.clip,
             accumulate=config.accumulate,
-            example=torch.zeros(2, splits.train.channels, *splits.train.size, device=fabric.device),
+            example=torch.zeros(2, *self.splits.train.shape, device=fabric.device),
             **({} if pipeline is None else {"pipeline": pipeline}),
         )
         self.average = WeightAverage(self.method, config.ema) if config.ema else None
-        self.loader = Loader(
-            splits.train,
-            config.batch_size,
-            augmentation=registry.build("augmentations", config.augment),
-            views=method.needs.view_count,
-            fields=sorted(method.needs.fields),
-            seed=config.seed,
+        self.loader = built.loader(
             device=fabric.device,
-            balanced=config.balanced,
             rank=fabric.global_rank if pipeline is None else pipeline.replica,
             world_size=self.replicas,
         )
         self.progress = Progress()
         self.sums: dict[str, Tensor] = {}
         self.display = display or Display(config.epochs, self.loader.steps_per_epoch, quiet=True)
+        self.method.begin(built.stage)
         self._stop = False
         self._clock = 0.0
+        self.keep_best = False
+        self.validates = True
+        self._best: dict[str, Tensor] = {}
+        self._first = self._start()
 
     @property
     def replicas(self) -> int:
@@ -137,11 +147,12 @@ class Loop:
             RankLost: another process stopped.
         """
         step = self.progress.total_steps
-        trackers = make_trackers(self.config, self.directory.path, step) if self.main else []
+        trackers = make_trackers(self.config, self.directory.path, step) if self.main and self.directory else []
         try:
             with self._together(), self._interruptible(), self.display:
                 while self.progress.epoch < self.config.epochs and not self._out_of_patience():
                     self._epoch(trackers)
+            self.method.end(self.built.stage)
         finally:
             for tracker in trackers:
                 tracker.close()
@@ -149,17 +160,21 @@ class Loop:
     def _epoch(self, trackers: list[Any]) -> None:
         progress = self.progress
         self.display.epoch_starts(progress.epoch, progress.step)
+        self.method.begin_epoch(progress.epoch)
         self.method.train()
         steps = self.loader.steps_per_epoch
         start = self._clock = time.perf_counter()
         images_before = progress.sums.get("images", 0.0)
         for batch in self._batches():
-            self._set_learning_rate(schedule(self.config, progress.total_steps, steps))
+            self._set_learning_rate(progress.rate * schedule(self.config, progress.total_steps, steps))
             logs = self.rule.step(self.method, batch)
             if self.average is not None:
                 self.average.update(self.method, progress.total_steps)
             progress.step += 1
             progress.total_steps += 1
+            if self._first is not None and self._diverged(logs):
+                self._begin_anew()
+                return
             self._accumulate(logs, len(batch))
             if self.fabric.device.type == "cpu" or progress.step % CHECK_EVERY == 0:
                 self._check_finite(logs)
@@ -183,26 +198,97 @@ class Loop:
         row["seconds"] = seconds
         row["images_per_second"] = images * self.replicas / seconds
         better = False
-        if self.main:
-            result = score(self.evaluate("val"), self.splits.classes)
-            row["val_accuracy"], row["val_nll"] = result["accuracy"], result["nll"]
-            better = (row["val_accuracy"], -row["val_nll"]) > (progress.best_accuracy, -progress.best_nll)
+        if self.main and self.validates:
+            measured = self.validate()
+            row.update({f"val_{name}": value for name, value in measured.items()})
+            better = not progress.best or self.task.best.rank(measured) > self.task.best.rank(progress.best)
         # Every rank must stop at the same epoch, so all learn what the first one measured.
         row, better = self.fabric.broadcast((row, better))
         progress.epoch, progress.step, progress.sums, self.sums = progress.epoch + 1, 0, {}, {}
         if better:
             row["best"] = True
-            progress.best_accuracy, progress.best_nll = row["val_accuracy"], row["val_nll"]
+            progress.best = {name[4:]: value for name, value in row.items() if name.startswith("val_")}
             progress.best_epoch = progress.epoch
-        if self.main:
+            if self.keep_best:
+                self._best = _copied(self.evaluated.model.head.state_dict())
+        if self.main and self.directory is not None:
             if better:
                 self._save_best()
             self.directory.append_history(row)
-            for tracker in trackers:
-                tracker.log(row)
-            self.display.epoch_ends(row)
+            self._write_checkpoint()
+        # The checkpoint first: whoever only watches must not cost an epoch.
+        for tracker in trackers:
+            tracker.log(row)
+        if self.main:
+            self.display.epoch_ends(row, self.task.headline)
+        self.fabric.barrier()
+
+    def validate(self) -> dict[str, float]:
+        """The metrics of the validation set that are numbers."""
+        result = self.task.score(self.evaluate("val"))
+        return {
+            name: float(value)
+            for name, value in result.items()
+            if isinstance(value, int | float) and name not in ("images", "samples")
+        }
+
+    def _start(self) -> dict[str, Any] | None:
+        """The first weights, kept for the first steps, in case that these diverge."""
+        if self.pipeline is not None:
+            return None
+        average = None if self.average is None else _copied(self.average.method.state_dict())
+        return {"method": _copied(self.method.state_dict()), "rule": self.rule.state_dict(), "average": average}
+
+    def start_from(self, metrics: dict[str, float]) -> None:
+        """Counts the weights that the method begins with as the best so far, with these validation metrics."""
+        self.progress.best = dict(metrics)
+        if self.main and self.directory is not None:
+            self._save_best()
+
+    def best_head(self) -> dict[str, Tensor]:
+        """The weights of the head in the best epoch, where `keep_best` asked for them."""
+        return self._best
+
+    def _diverged(self, logs: dict[str, Tensor]) -> bool:
+        """Whether the loss of the first steps says that the learning rate is too high; the same on every rank.
+
+        A loss that is not finite, or ten times as large as the first one. Looked at once every few steps on a GPU.
+        """
+        progress = self.progress
+        if progress.total_steps > PATIENT_STEPS or progress.rate != 1:
+            self._first = None
+            return False
+        if self.fabric.device.type != "cpu" and progress.total_steps % CHECK_EVERY and progress.total_steps != 1:
+            return False
+        loss = self._loss(logs)
+        if self.fabric.world_size > 1:
+            reduced = self.fabric.all_reduce(torch.tensor(loss, device=self.fabric.device), reduce_op="mean")
+            assert isinstance(reduced, Tensor)
+            loss = float(reduced)
+        if progress.first_loss is None:
+            progress.first_loss = loss
+        return not math.isfinite(loss) or abs(loss) > 10 * max(abs(progress.first_loss), 1.0)
+
+    def _begin_anew(self) -> None:
+        """Puts the first weights back and goes on at a tenth of the learning rate, once."""
+        assert self._first is not None
+        first, self._first = self._first, None
+        if not math.isfinite(self.progress.first_loss or 0.0):
+            self._refuse("the loss of the first step is not finite, whatever the learning rate")
+        self.method.load_state_dict(first["method"])
+        self.rule.load_state_dict(first["rule"])
+        if self.average is not None:
+            self.average.method.load_state_dict(first["average"])
+        seconds = self.progress.seconds + time.perf_counter() - self._clock
+        self.progress = Progress(rate=0.1, seconds=seconds, first_loss=self.progress.first_loss)
+        self.sums = {}
+        if self.main and self.directory is not None:
+            for path in _checkpoint.checkpoints(self.directory.checkpoints):
+                path.unlink(missing_ok=True)
+            self.directory.truncate_history(0)
             self._write_checkpoint()
         self.fabric.barrier()
+        self.display.note("the loss diverged in the first steps: beginning anew with a tenth of the learning rate")
 
     def _loss(self, logs: dict[str, Tensor]) -> float:
         """The loss of a step; on the first process of a pipeline, where it is not known yet, that of its last block."""
@@ -220,13 +306,12 @@ class Loop:
         """In a pipeline: brings what the other processes hold to the first one, which evaluates and writes."""
         if self.pipeline is None:
             return
-        assert isinstance(self.rule, Local)
         average: dict[str, Tensor] = {}
         if self.average is not None and not self.pipeline.first:
             held = self.rule.held(self.method)
             state = self.average.method.state_dict()
             average = {name: value.cpu() for name, value in state.items() if name in held}
-        found = self.rule.trainer.gather((self.progress.sums, average))
+        found = self.rule.gather((self.progress.sums, average))
         if found is None:
             return
         sums: dict[str, float] = {}
@@ -239,9 +324,12 @@ class Loop:
 
     def evaluate(self, part: Literal["val", "test"]) -> Outputs:
         """What the evaluated weights say about the validation or test images, no more at a time than in training."""
-        images = getattr(self.splits, part)
-        batch_size = min(256, self._piece)
-        return outputs(self.evaluated.model, images, batch_size=batch_size, device=self.fabric.device)
+        samples = getattr(self.splits, part)
+        frozen = self.built.config.tune not in ("all", "auto")
+        batch_size = 256 if frozen else min(256, self._piece)
+        return outputs(
+            self.evaluated.model, samples, batch_size=batch_size, device=self.fabric.device, answer=self.built.answer
+        )
 
     @property
     def _piece(self) -> int:
@@ -294,7 +382,7 @@ class Loop:
             self._refuse("the weights are no longer finite")
 
     def _refuse(self, what: str) -> NoReturn:
-        saved = _checkpoint.checkpoints(self.directory.checkpoints)
+        saved = [] if self.directory is None else _checkpoint.checkpoints(self.directory.checkpoints)
         where = f"the last good checkpoint is {saved[0].name} in {self.directory}" if saved else "none was saved yet"
         raise NonFiniteLoss(
             f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step} "
@@ -321,6 +409,8 @@ class Loop:
         self.fabric.barrier()
 
     def _write_checkpoint(self) -> None:
+        if self.directory is None:
+            return
         tensors: dict[str, Tensor] = {f"method.{name}": value for name, value in self.method.state_dict().items()}
         if self.average is not None:
             tensors.update({f"average.{name}": value for name, value in self.average.method.state_dict().items()})
@@ -334,12 +424,14 @@ class Loop:
         _checkpoint.prune(self.directory.checkpoints, self.config.keep)
 
     def _save_best(self) -> None:
+        assert self.directory is not None
         state = {f"model.{name}": value for name, value in self.evaluated.model.state_dict().items()}
-        # The auxiliary networks of local learning: no part of the model, but they are its early exits.
-        local = self.evaluated.get_submodule("local").state_dict() if hasattr(self.evaluated, "local") else {}
-        state.update({f"local.{name}": value for name, value in local.items()})
+        # What a rule adds beside the model: the auxiliary networks of local learning are its early exits.
+        local = dict(self.evaluated.named_children()).get("local")
+        if local is not None:
+            state.update({f"local.{name}": value for name, value in local.state_dict().items()})
         progress = self.progress
-        values = {"epoch": progress.epoch, "val_accuracy": progress.best_accuracy, "val_nll": progress.best_nll}
+        values = {"epoch": progress.epoch, **{f"val_{name}": value for name, value in progress.best.items()}}
         _checkpoint.save(self.directory.best_file, state, values)
 
     def restore(self) -> None:
@@ -348,6 +440,7 @@ class Loop:
         Raises:
             CheckpointError: there is none, or it belongs to another model.
         """
+        assert self.directory is not None
         path, checkpoint, complaints = _checkpoint.latest(self.directory.checkpoints)
         for complaint in complaints:
             self.display.note(f"{complaint}; going on from {path.name}")
@@ -360,7 +453,7 @@ class Loop:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {path} does not fit this model: {reason}") from None
-        self.progress = Progress(**checkpoint.values["progress"])
+        self.progress = Progress.stored(checkpoint.values["progress"])
         if self.main:
             self.directory.truncate_history(self.progress.epoch)
         self.fabric.barrier()
@@ -407,3 +500,7 @@ class Loop:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}

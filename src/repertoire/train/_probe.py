@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from repertoire.errors import RunError
 from repertoire.ops import pair_topk
-from repertoire.train._metrics import Outputs
+from repertoire.tasks import Outputs
 
 __all__ = ["PROBES", "Probe", "probe_outputs"]
 

@@ -1,73 +1,122 @@
-"""A finished (or unfinished) run, opened for use."""
+"""A finished (or unfinished) run, opened for use: the estimator that training leaves behind."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from repertoire import registry
-from repertoire.data import ImageSet, Splits, plain
-from repertoire.errors import CheckpointError, RepertoireWarning, RunError, ShapeError, UnknownName
+from repertoire.data import Samples, Splits, load_folder_set
+from repertoire.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    RepertoireWarning,
+    RunError,
+    UnknownName,
+    Unreadable,
+    UnreadableImages,
+    ascii_path,
+    option,
+)
 from repertoire.local import Exits, Local
+from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier
+from repertoire.recipe import (
+    Facts,
+    TrainConfig,
+    build_classifier,
+    build_loss,
+    digest,
+    find_device,
+    import_plugins,
+    load_splits,
+    takes_loss,
+)
+from repertoire.tasks import Number, Outputs, exit_table
 from repertoire.train import _checkpoint
-from repertoire.train._build import build_classifier, import_plugins, load_splits
-from repertoire.train._config import TrainConfig
+from repertoire.train._answers import Answers, Predictor
 from repertoire.train._directory import RunDirectory
-from repertoire.train._metrics import Outputs, exit_table, outputs, score
+from repertoire.train._images import Images, Reading, stream
+from repertoire.train._labelled import Labelled, labelled_list, vectors
+from repertoire.train._outputs import outputs
 from repertoire.train._probe import PROBES, Probe, probe_outputs
 
-__all__ = ["Run"]
+if TYPE_CHECKING:
+    from repertoire.train._export import Format
+
+__all__ = ["Run", "load", "top"]
+
+_STILL = {"none", "shift"}
+"""Augmentations of data that bears no mirror image: a mirrored 2 is no 2."""
 
 
-class Run:
+class Run(Predictor):
     """What training left in a directory: the model, its metrics, and how it came about.
+
+    Opening a run runs no code of its maker's: modules that its configuration names as plugins are imported only if they
+    are named again here.
 
     Args:
         path: the run's directory.
+        device: where its model computes, "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+        plugins: modules to import first, which register components that the run was trained with.
 
     Raises:
         RunError: the directory is not a run, incomplete, damaged, or from a newer version.
+        ConfigError: the device is unknown or absent, or a plugin cannot be imported.
 
     Example:
         >>> import repertoire
-        >>> run = repertoire.train.load("runs/demo")  # doctest: +SKIP
-        >>> run.predict(["photo.jpg"]).argmax(1)  # doctest: +SKIP
+        >>> run = repertoire.load("runs/demo")  # doctest: +SKIP
+        >>> run.predict("photo.jpg").argmax(1)  # doctest: +SKIP
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> None:
         self.directory = RunDirectory(Path(path))
         self.info: dict[str, Any] = self.directory.read_info()
         self.config: TrainConfig = self.directory.read_config()
-        import_plugins(self.config)
+        if isinstance(plugins, str):
+            plugins = (plugins,)
+        import_plugins(self.config.model_copy(update={"plugins": tuple(plugins)}))
+        self.facts = Facts.stored(self.info)
+        self.task = self.facts.task
+        self._lock = threading.RLock()
+        self._models: dict[str, Classifier] = {}
+        self._exits: dict[str, Exits] = {}
+        self.to(device)
 
     def __repr__(self) -> str:
-        accuracy = self.metrics.get("accuracy") if self.directory.metrics_file.exists() else None
+        accuracy = self.metrics.get("accuracy")
         tail = f", test accuracy {accuracy:.3f}" if accuracy is not None else ""
         return f"Run({str(self.directory)!r}, {self.info['status']}{tail})"
 
     @property
     def path(self) -> Path:
+        """The run's directory."""
         return self.directory.path
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the logits."""
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Class names, in the order of the logits; of a run that predicts numbers, the names of these."""
         return tuple(self.info["classes"])
 
     @property
     def size(self) -> int:
         """Height and width of the images the model sees, in pixels."""
-        return int(self.info["size"])
+        return self.facts.size
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -81,35 +130,74 @@ class Run:
         Raises:
             RunError: the run is finished, but metrics.json is missing or damaged.
         """
-        if not self.directory.metrics_file.exists():
-            if self.info["status"] == "finished":
-                raise RunError(f"{self.directory} is incomplete: it has no metrics.json")
+        if self.info["status"] != "finished":
             return {}
+        if not self.directory.metrics_file.exists():
+            raise RunError(f"{self.directory} is incomplete: it has no metrics.json")
         try:
             metrics = json.loads(self.directory.metrics_file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RunError(f"{self.directory}/metrics.json is damaged: {error}") from None
         if not isinstance(metrics, dict):
             raise RunError(f"{self.directory}/metrics.json is damaged: it does not hold metrics")
         return metrics
 
-    @functools.cached_property
+    # The model and where it is.
+
+    @property
+    def device(self) -> torch.device:
+        """Where `model` is, and where `predict` and the others compute."""
+        return self._device
+
+    def to(self, device: str | torch.device) -> Run:
+        """Computes on another device from now on; gives the run back.
+
+        Args:
+            device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
+
+        Raises:
+            ConfigError: it is unknown or absent.
+        """
+        self._device = self._find(device)
+        return self
+
+    def _find(self, device: str | torch.device | None) -> torch.device:
+        if device is None:
+            return self._device
+        return find_device(self.config.model_copy(update={"device": str(device), "precision": "32"}))
+
+    @property
     def model(self) -> Classifier:
-        """The classifier with the best weights, on the CPU in evaluation mode: images in [0, 1] to logits.
+        """The classifier with the best weights, in evaluation mode: images in [0, 1] to logits. On the run's device.
 
         Raises:
             CheckpointError: the run has no whole checkpoint of its best weights, or it has another number of classes.
+            RunError: it was trained with components that are not known here.
         """
-        with torch.random.fork_rng(devices=[]):
-            model = build_classifier(
-                self.config,
-                num_classes=len(self.classes),
-                channels=int(self.info["channels"]),
-                size=self.size,
-                mean=self.info["mean"],
-                std=self.info["std"],
-                pretrained=False,
-            )
+        return self._model_on(self._device)
+
+    def _model_on(self, device: torch.device) -> Classifier:
+        """The classifier on a device. Made once, also when several threads ask at the same time."""
+        with self._lock:
+            if "cpu" not in self._models:
+                self._models["cpu"] = self._load()
+            if str(device) not in self._models:
+                self._models[str(device)] = copy.deepcopy(self._models["cpu"]).to(device)
+            return self._models[str(device)]
+
+    def _load(self) -> Classifier:
+        try:
+            loss = self.loss if isinstance(self.loss, LogitsLoss) else None
+            with torch.random.fork_rng(devices=[]):
+                model = build_classifier(self.config, self.facts, loss=loss, pretrained=False)
+        except UnknownName as error:
+            if not self.config.plugins:
+                raise
+            named = " ".join(self.config.plugins)
+            raise RunError(
+                f"{error}. {self.directory} was trained with the plugins {named}; opening a run imports none. If you "
+                f"trust them, name them: {option('plugin' if option('x') == '--x' else 'plugins', named)}"
+            ) from None
         state = self._best_state()
         try:
             model.load_state_dict(state)
@@ -118,6 +206,8 @@ class Run:
             raise CheckpointError(
                 f"the weights in {self.directory} do not fit its configuration ({len(self.classes)} classes): {reason}"
             ) from None
+        if not all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()):
+            raise CheckpointError(f"the weights in {self.directory} are not finite numbers; nothing can be predicted")
         return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _best_state(self) -> dict[str, Tensor]:
@@ -133,21 +223,322 @@ class Run:
             prefix = "average" if self.config.ema else "method"
             return {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
 
+    def answers_of(self, logits: Tensor) -> Tensor:
+        """What the logits `[N, K]` say in the units of a user: probabilities, or numbers `[N, k]`."""
+        kind = self.task.kind
+        if kind == "labels":
+            return logits.sigmoid()
+        if kind != "number":
+            return logits.softmax(1)
+        assert isinstance(self.task, Number)
+        found = self._read_numbers(logits)
+        std, mean = (torch.as_tensor(value).to(found) for value in (self.task.std, self.task.mean))
+        return found * std + mean
+
     @functools.cached_property
+    def loss(self) -> Loss | None:
+        """What the run minimised, to read logits by; None where its method has a loss of its own."""
+        return build_loss(self.config, self.facts) if takes_loss(self.config) else None
+
+    def _read_numbers(self, logits: Tensor) -> Tensor:
+        """What the loss reads out of the logits of a run that predicts numbers, `[N, k]` in standard deviations."""
+        found = self.loss.predict(logits) if isinstance(self.loss, LogitsLoss) else logits
+        return found if found.ndim == 2 else found[:, None]
+
+    # Images in.
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How image files are to be read for this run: the options of `repertoire.data.read_images`."""
+        return {"size": self.size, "fit": self.config.fit, "channels": self.facts.channels}
+
+    def read(self, images: Images) -> Tensor:
+        """Images as the model wants them: float `[N, C, size, size]` in [0, 1]. What they may be: see `predict`.
+
+        Raises:
+            UnreadableImages: some cannot be used; all of them are named.
+        """
+        parts = [torch.zeros(0, *self.facts.shape)]
+        failures: list[Unreadable] = []
+        for _, chunk, failed in self._batches(images, 256):
+            parts.append(chunk)
+            failures += failed
+        if failures:
+            raise UnreadableImages(failures, sum(map(len, parts)) + len(failures))
+        return torch.cat(parts)
+
+    def _batches(self, images: Images, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor, list[Unreadable]]]:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+        if self.facts.modality == "features":
+            return vectors(images, self.facts.channels, batch_size)
+        return stream(images, Reading(**self.reading, levels=self.info.get("levels")), batch_size)
+
+    @property
+    def _skips(self) -> bool:
+        return self.config.skip_unreadable
+
+    def _scores(
+        self,
+        images: Images,
+        device: str | torch.device | None,
+        batch_size: int,
+        tta: bool,
+    ) -> Iterator[tuple[np.ndarray, Tensor, Tensor, list[Unreadable]]]:
+        """Positions, features and logits of a batch at a time, on the CPU, and what could not be used."""
+        # Built outside inference mode: its weights must take gradients afterwards, for explainers and fine-tuning.
+        where = self._find(device)
+        model = self._model_on(where)
+        for index, chunk, failed in self._batches(images, batch_size):
+            with torch.inference_mode():
+                chunk = chunk.to(where)
+                if tta and self.facts.modality == "images":
+                    features, logits = self._averaged(model, chunk)
+                else:
+                    features, logits = model.embed_and_score(chunk)
+                found = features.float().cpu(), logits.float().cpu()
+            yield index, *found, failed
+
+    def _averaged(self, model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits over versions of the images: the logits are those of the mean probabilities."""
+        found = [model.embed_and_score(view) for view in self._versions(images)]
+        features = torch.stack([f.float() for f, _ in found]).mean(0)
+        logits = torch.stack([scores.float() for _, scores in found])
+        if self.task.kind == "number":
+            return features, logits.mean(0)
+        smallest = torch.finfo(torch.float32).tiny
+        if self.task.kind == "labels":
+            return features, torch.logit(logits.sigmoid().mean(0), 1e-7)
+        return features, logits.softmax(2).mean(0).clamp_min(smallest).log()
+
+    def _versions(self, images: Tensor) -> Iterator[Tensor]:
+        step = max(1, self.size // 32)
+        padded = functional.pad(images, (step,) * 4, mode="replicate")
+        mirrored = registry.parse(self.config.augment).name not in _STILL
+        for down, right in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
+            top, left = step * (1 + down), step * (1 + right)
+            view = padded[:, :, top : top + self.size, left : left + self.size]
+            yield view
+            if mirrored:
+                yield view.flip(3)
+
+    def stream(  # type: ignore[override]
+        self,
+        images: Images,
+        *,
+        device: str | None = None,
+        batch_size: int = 256,
+        tta: bool = False,
+        early_exit: float | None = None,
+    ) -> Iterator[Answers]:
+        """Answers a batch at a time, for results that do not fit into memory, or that are wanted as they come.
+
+        Args:
+            images, device, batch_size, tta: as in `predict`.
+            early_exit: the probability that lets an image leave at an exit, for runs of local learning.
+
+        Yields:
+            The answers, and with them the images that cannot be used; none of these is an error here.
+        """
+        if self.task.kind == "none":
+            raise RunError(f"{self.directory} was trained without targets and predicts none; its features: run.embed")
+        if early_exit is not None:
+            yield from self._leave_early(images, early_exit, device, batch_size)
+            return
+        for index, _, logits, failed in self._scores(images, device, batch_size, tta):
+            yield Answers(index, self.answers_of(logits.double()).numpy(), None, failed)
+
+    def stream_features(self, images: Images, *, device: str | None = None, batch_size: int = 256) -> Iterator[Answers]:
+        """Features a batch at a time: `embed` for results that do not fit into memory. The features are `values`."""
+        for index, features, _, failed in self._scores(images, device, batch_size, False):
+            yield Answers(index, features.numpy(), None, failed)
+
+    def predict_proba(self, images: Images, **options: Any) -> np.ndarray:
+        """Class probabilities, as scikit-learn calls them: `predict`, of a run that predicts classes or labels.
+
+        Raises:
+            RunError: the run predicts numbers. And the errors of `predict`.
+        """
+        if self.task.kind == "number":
+            raise RunError(f"{self.directory} predicts numbers and has no probabilities; use run.predict")
+        return self.predict(images, **options)
+
+    def embed(
+        self,
+        images: Images,
+        *,
+        device: str | None = None,
+        batch_size: int = 256,
+        skip_unreadable: bool | None = None,
+    ) -> np.ndarray:
+        """Features of the backbone, float32 `[N, d]`. Arguments and errors as in `predict`."""
+        found = self.stream_features(images, device=device, batch_size=batch_size)
+        batches = ((part.index, (part.values,), part.failed) for part in found)
+        rows, _ = self._collect(batches, skip_unreadable)
+        return rows[0] if rows else np.zeros((0, self.model.backbone.out_features), np.float32)
+
+    # Labelled images in.
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The data the run was trained on, split as it was then. A warning says if it is no longer what it was."""
+        splits = load_splits(self.config)
+        before = self.info.get("data_digest")
+        if before is not None and before != digest(splits):
+            warnings.warn(
+                f"the data of {self.directory} ({ascii_path(self.config.data)}) changed since it was trained: its test "
+                "images may be others now, and some may have been trained on",
+                RepertoireWarning,
+                stacklevel=3,
+            )
+        return splits
+
+    def evaluate(
+        self,
+        images: Samples | str | os.PathLike[str] | None = None,
+        *,
+        device: str | None = None,
+        batch_size: int = 256,
+        skip_unreadable: bool | None = None,
+        tta: bool = False,
+    ) -> dict[str, Any]:
+        """Metrics on labelled images.
+
+        Args:
+            images: a folder with a directory per class; a .csv file with a column of paths and one of labels; a set
+                with this run's classes; the run's own test images if None.
+            device, batch_size, skip_unreadable, tta: as in `predict`.
+
+        Returns:
+            Plain numbers and lists by name, ready for JSON: see `score` of the run's task (`run.task`).
+
+        Raises:
+            RunError: the images have other classes. DataError: a label that is none of the run's classes, or a file
+            that is no list of images. UnreadableImages: some images cannot be used; all of them are named.
+        """
+        return self.task.score(self.outputs(images, device, batch_size, skip_unreadable, tta))
+
+    def outputs(
+        self,
+        images: Samples | str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        batch_size: int = 256,
+        skip_unreadable: bool | None = None,
+        tta: bool = False,
+    ) -> Outputs:
+        """Logits, features and labels of labelled images. Arguments and errors as in `evaluate`."""
+        samples = self.samples(images, skip_unreadable)
+        if isinstance(samples, Labelled):
+            found: Any = samples.paths
+            labels = samples.labels
+        else:
+            found, labels = samples, np.asarray(samples.labels)
+        if not tta and isinstance(samples, Samples):
+            where = self._find(device)
+            answer = self._read_numbers if self.task.kind == "number" else None
+            return outputs(self._model_on(where), samples, batch_size=batch_size, device=where, answer=answer)
+        batches = (
+            (index, (logits.numpy(), features.numpy()), failed)
+            for index, features, logits, failed in self._scores(found, device, batch_size, tta)
+        )
+        rows, usable = self._collect(batches, skip_unreadable)
+        if not usable.any():
+            raise DataError("there is no image that can be used")
+        logits, features = (row[usable] for row in rows)
+        answers = None
+        if self.task.kind == "number":
+            answers = self._read_numbers(torch.from_numpy(logits)).float().numpy()
+        return Outputs(logits, features, labels[usable], answers)
+
+    def samples(
+        self, images: Samples | str | os.PathLike[str] | None, skip_unreadable: bool | None = None
+    ) -> Samples | Labelled:
+        """Labelled images, from whatever `evaluate` takes.
+
+        Raises:
+            RunError, DataError, UnreadableImages: as in `evaluate`.
+        """
+        if images is None:
+            return self.splits.test
+        if isinstance(images, Samples):
+            if images.classes != self.classes:
+                raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
+            self.task.check(images)
+            return images
+        if not isinstance(images, str | os.PathLike):
+            raise DataError(
+                f"labelled images are a folder with a directory per class, a .csv file or an ImageSet, found a "
+                f"{type(images).__name__}"
+            )
+        path = Path(images)
+        if path.is_dir():
+            if self.task.kind != "classes":
+                raise DataError(f"{self.directory} predicts {self.task.kind}; give a .csv file with a column for each")
+            skip = self._skips if skip_unreadable is None else skip_unreadable
+            return load_folder_set(path, classes=self.classes, skip_unreadable=skip, **self.reading)
+        if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+            return labelled_list(path, self.classes, self.task.kind)
+        what = "is no folder and no .csv file" if path.exists() else "does not exist"
+        raise DataError(
+            f"{ascii_path(os.fspath(images))} {what}; name a folder with a directory per class or a .csv file of paths "
+            "and labels, or nothing for the run's own test images"
+        )
+
+    def probe(
+        self,
+        kind: Probe = "knn",
+        images: Samples | str | os.PathLike[str] | None = None,
+        *,
+        device: str | None = None,
+        batch_size: int = 256,
+    ) -> dict[str, Any]:
+        """Metrics of a classifier on the frozen features, fitted to the run's training images without augmentation.
+
+        Args:
+            kind: "knn", the vote of the 20 nearest training images by cosine, weighted with a temperature of 0.07; or
+                "linear", logistic regression on standardised features.
+            images: as in `evaluate`.
+            device, batch_size: as in `predict`.
+
+        Returns:
+            What `evaluate` gives, of the probe in place of the run's own head, and what the probe was under `probe`.
+
+        Raises:
+            RunError: images of other classes, or training images of fewer than two. UnknownName: no such probe.
+        """
+        if kind not in PROBES:
+            raise UnknownName("probe", kind, list(PROBES))
+        seen, unseen = (self.outputs(part, device, batch_size) for part in (self.splits.train, images))
+        result, about = probe_outputs(kind, seen, unseen, len(self.classes))
+        return {**self.task.score(result), "probe": about}
+
+    # Early exits.
+
+    @property
     def exits(self) -> Exits:
         """The classifier with an exit after each block, in evaluation mode; for runs of local learning.
 
         Raises:
             RunError: the run was trained by another rule. CheckpointError: its best weights are not whole.
         """
+        return self._exits_on(self._device)
+
+    def _exits_on(self, device: torch.device) -> Exits:
+        with self._lock:
+            if str(device) not in self._exits:
+                self._exits[str(device)] = self._load_exits().to(device)
+            return self._exits[str(device)]
+
+    def _load_exits(self) -> Exits:
         rule = registry.build("rules", self.config.rule)
         if not isinstance(rule, Local):
             raise RunError(
                 f"{self.directory} has no early exits: it was trained by the rule {self.config.rule!r}. Exits are the "
-                "auxiliary networks of local learning: train with --rule local:blocks=4"
+                f"auxiliary networks of local learning: train with {option('rule', 'local:blocks=4')}"
             )
+        model = copy.deepcopy(self._model_on(torch.device("cpu")))
         with torch.random.fork_rng(devices=[]):
-            exits = rule.exits(self.model, torch.zeros(2, int(self.info["channels"]), self.size, self.size))
+            exits = rule.exits(model, torch.zeros(2, *self.facts.shape))
         state = _checkpoint.load(self.directory.best_file).part("local")
         try:
             exits.classifiers[:-1].load_state_dict(state)
@@ -156,170 +547,177 @@ class Run:
             raise CheckpointError(f"the exits in {self.directory} do not fit its configuration: {reason}") from None
         return exits.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _leave_early(
+        self, images: Images, confidence: float, device: str | torch.device | None, batch_size: int
+    ) -> Iterator[Answers]:
+        if not 0 <= confidence <= 1:
+            raise ConfigError(f"early_exit is {confidence}; expected a probability, from 0 to 1")
+        where = self._find(device)
+        exits = self._exits_on(where)
+        for index, chunk, failed in self._batches(images, batch_size):
+            with torch.inference_mode():
+                found, left = exits.predict(chunk.to(where), confidence)
+            yield Answers(index, found.double().softmax(1).cpu().numpy(), left.cpu().numpy(), failed)
+
     def predict_early(
         self,
-        images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor,
+        images: Images,
         confidence: float,
         *,
+        device: str | None = None,
         batch_size: int = 256,
+        skip_unreadable: bool | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities, float64 `[N, K]`, and the exit that each image left by, int64 `[N]` from 0.
 
         Args:
-            images: as in `predict`.
+            images, device, batch_size, skip_unreadable: as in `predict`; a skipped image has exit -1.
             confidence: probability that lets an image leave, in [0, 1].
 
         Raises:
             ConfigError: a confidence out of range. RunError: the run has no exits. And the errors of `predict`.
         """
-        exits = self.exits
-        logits, left = [], []
-        with torch.inference_mode():
-            for chunk in self._chunks(images, batch_size):
-                found, numbers = exits.predict(chunk, confidence)
-                logits.append(found.double().softmax(1))
-                left.append(numbers)
-        if not logits:
+        found = self._leave_early(images, confidence, device, batch_size)
+        batches = ((a.index, (a.values, np.asarray(a.exits)), a.failed) for a in found)
+        rows, _ = self._collect(batches, skip_unreadable)
+        if not rows:
             return np.zeros((0, len(self.classes))), np.zeros(0, np.int64)
-        return torch.cat(logits).numpy(), torch.cat(left).numpy()
+        return rows[0], rows[1]
 
-    def exit_curve(self, images: ImageSet | None = None, *, batch_size: int = 256) -> dict[str, Any]:
+    def exit_curve(
+        self,
+        images: Samples | str | os.PathLike[str] | None = None,
+        *,
+        device: str | None = None,
+        batch_size: int = 256,
+        skip_unreadable: bool | None = None,
+    ) -> dict[str, Any]:
         """Accuracy of each exit, and accuracy against work over a range of confidences.
 
         Args:
-            images: labelled images with this run's classes; the run's own test images if None.
+            images, device, batch_size, skip_unreadable: as in `evaluate`.
 
         Returns:
             `exits`: for each exit its block from 1, the block's last unit, accuracy, and work relative to the network
             without exits. `early_exit`: for each confidence the accuracy, the mean work, and the share of images that
             leave by each exit.
         """
-        images = self.splits.test if images is None else images
-        exits = self.exits
-        found: list[list[Tensor]] = [[] for _ in exits.names]
-        with torch.inference_mode():
-            for start in range(0, len(images), batch_size):
-                pixels = torch.from_numpy(images.pixels(slice(start, start + batch_size)))
-                for number, logits in enumerate(exits(plain(pixels))):
-                    found[number].append(logits.double().softmax(1))
-        probabilities = torch.stack([torch.cat(parts) for parts in found])
-        return exit_table(probabilities.numpy(), np.asarray(images.labels), exits.names, exits.work)
+        samples = self.samples(images, skip_unreadable)
+        where = self._find(device)
+        exits = self._exits_on(where)
+        source: Any = samples.paths if isinstance(samples, Labelled) else samples
 
-    @functools.cached_property
-    def splits(self) -> Splits:
-        """The data the run was trained on, split as it was then."""
-        return load_splits(self.config)
+        def batches() -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...], list[Unreadable]]]:
+            for index, chunk, failed in self._batches(source, batch_size):
+                with torch.inference_mode():
+                    found = [logits.double().softmax(1).cpu().numpy() for logits in exits(chunk.to(where))]
+                yield index, tuple(found), failed
 
-    def predict(
-        self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, *, batch_size: int = 256
+        rows, usable = self._collect(batches(), skip_unreadable)
+        labels = np.asarray(samples.labels)[usable]
+        return exit_table(np.stack([row[usable] for row in rows]), labels, exits.names, exits.work)
+
+    # What else is done with a run.
+
+    def explain(
+        self,
+        images: Images,
+        explainer: str = "grad-cam",
+        *,
+        target: str | int | None = None,
+        device: str | None = None,
+        batch_size: int = 32,
     ) -> np.ndarray:
-        """Class probabilities, float64 `[N, K]`.
+        """Heat maps that show where the model looked, float32 `[N, h, w]` in [0, 1].
 
         Args:
-            images: a path of an image file, or several; or uint8 `[N, H, W, C]`; or float
-                `[N, C, H, W]` in [0, 1], at the run's size.
+            images: as in `predict`.
+            explainer: spec of an explainer; `repertoire list explainers` names them.
+            target: the class to explain, by name or number; the most probable one of each image if None.
+            device, batch_size: as in `predict`.
 
         Raises:
-            UnreadableImages: some files cannot be used; all of them are named.
-            ShapeError: an array has the wrong shape or type.
+            UnknownName: no such explainer or class. UnreadableImages: some images cannot be used.
         """
-        return self._apply(images, batch_size).probabilities
+        if isinstance(target, str):
+            if target not in self.classes:
+                raise UnknownName(f"class of {self.directory}", target, self.classes)
+            target = self.classes.index(target)
+        explain = registry.build("explainers", explainer)
+        where = self._find(device)
+        model = self._model_on(where)
+        maps: list[np.ndarray] = []
+        failures: list[Unreadable] = []
+        for _, chunk, failed in self._batches(images, batch_size):
+            failures += failed
+            if len(chunk):
+                maps.append(explain(model, chunk.to(where), target).cpu().numpy())
+        if failures:
+            raise UnreadableImages(failures, sum(map(len, maps)) + len(failures))
+        return np.concatenate(maps) if maps else np.zeros((0, self.size, self.size), np.float32)
 
-    def embed(
-        self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, *, batch_size: int = 256
-    ) -> np.ndarray:
-        """Features of the backbone, float32 `[N, d]`. Arguments and errors as in `predict`."""
-        return self._apply(images, batch_size).embeddings
+    def export(
+        self, format: Format = "onnx", out: str | Path | None = None, *, half: bool = False, int8: bool = False
+    ) -> Path:
+        """Writes the model for use without Repertoire. See `repertoire.train.export`."""
+        from repertoire.train._export import export
 
-    def evaluate(self, images: ImageSet | None = None, *, batch_size: int = 256) -> dict[str, Any]:
-        """Metrics on a set of images with this run's classes; on the run's own test images if None."""
-        images = self.splits.test if images is None else images
-        if images.classes != self.classes:
-            raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
-        return score(outputs(self.model, images, batch_size=batch_size), self.classes)
+        return export(self, format, out, half=half, int8=int8)
 
-    def probe(self, kind: Probe = "knn", images: ImageSet | None = None, *, batch_size: int = 256) -> dict[str, Any]:
-        """Metrics of a classifier on the frozen features, fitted to the run's training images without augmentation.
+    def report(self, out: str | Path | None = None) -> Path:
+        """Writes the page that explains the run, and gives its place. See `repertoire.report.write_report`."""
+        import importlib
+
+        # Upwards, on the user's request alone: the report knows runs, and runs do not know the report.
+        return importlib.import_module("repertoire.report").write_report(self, out)
+
+    def extend(self, epochs: int, *, patience: int | None = None, quiet: bool = True) -> Run:
+        """Trains a finished run for longer.
+
+        The learning rate goes on where a run of so many epochs would be: with a cosine schedule it rises again, and
+        falls to zero at the new end. The result is not that of a run of so many epochs from the start, whose first
+        epochs had other rates; it is bit for bit the same however often it is interrupted.
 
         Args:
-            kind: "knn", the vote of the 20 nearest training images by cosine, weighted with a temperature of 0.07; or
-                "linear", logistic regression on standardised features.
-            images: labelled images with this run's classes; the run's own test images if None.
+            epochs: the new number of epochs in all.
+            patience: epochs without a better validation accuracy after which to stop, in place of the run's.
+            quiet: show nothing while training.
 
         Returns:
-            What `evaluate` gives, of the probe in place of the run's own head, and what the probe was under `probe`.
+            The run, finished. Its metrics are of the best epoch of all.
 
         Raises:
-            RunError: images of other classes, or training images of fewer than two. UnknownName: no such probe.
+            RunError: the run is not finished, or its data changed. ConfigError: it has as many epochs already.
         """
-        images = self.splits.test if images is None else images
-        if images.classes != self.classes:
-            raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
-        if kind not in PROBES:
-            raise UnknownName("probe", kind, list(PROBES))
-        seen, unseen = (outputs(self.model, part, batch_size=batch_size) for part in (self.splits.train, images))
-        result, about = probe_outputs(kind, seen, unseen, len(self.classes))
-        return {**score(result, self.classes), "probe": about}
+        from repertoire.train._fit import resume
 
-    def read(self, paths: Iterable[str | os.PathLike[str]]) -> Tensor:
-        """Image files as the model wants them: float `[N, C, size, size]` in [0, 1].
-
-        Raises:
-            UnreadableImages: some cannot be used; all of them are named.
-        """
-        from repertoire.data import read_images
-
-        return plain(torch.from_numpy(read_images(list(paths), **self.reading)))
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """How image files are to be read for this run: the options of `repertoire.data.read_images`."""
-        return {"size": self.size, "fit": self.config.fit, "channels": int(self.info["channels"])}
-
-    def _apply(self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, batch_size: int) -> Outputs:
-        # Built outside inference mode: its weights must take gradients afterwards, for explainers and fine-tuning.
-        model = self.model
-        logits, embeddings, count = [], [], 0
-        with torch.inference_mode():
-            for chunk in self._chunks(images, batch_size):
-                features, scores = model.embed_and_score(chunk)
-                embeddings.append(features.float())
-                logits.append(scores.float())
-                count += len(chunk)
-        width = self.model.backbone.out_features
-        return Outputs(
-            torch.cat(logits).numpy() if logits else np.zeros((0, len(self.classes)), np.float32),
-            torch.cat(embeddings).numpy() if embeddings else np.zeros((0, width), np.float32),
-            np.full(count, -1),
-        )
-
-    def _chunks(
-        self, images: Iterable[str | os.PathLike[str]] | np.ndarray | Tensor, batch_size: int
-    ) -> Iterator[Tensor]:
-        """Batches of whatever `predict` takes, as the model wants them."""
-        if isinstance(images, str | os.PathLike):
-            images = [images]
-        if not isinstance(images, np.ndarray | Tensor):
-            images = self.read(images)
-        tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-        channels = int(self.info["channels"])
-        if tensor.ndim != 4:
-            raise ShapeError(f"images must have four dimensions, found {list(tensor.shape)}")
-        for start in range(0, len(tensor), batch_size):
-            chunk = tensor[start : start + batch_size]
-            if chunk.dtype == torch.uint8:
-                chunk = plain(chunk)
-            if not chunk.is_floating_point() or chunk.shape[1:] != (channels, self.size, self.size):
-                raise ShapeError(
-                    f"images must be uint8 [N, {self.size}, {self.size}, {channels}] or float "
-                    f"[N, {channels}, {self.size}, {self.size}], found {tensor.dtype} {list(tensor.shape)}"
-                )
-            yield chunk.float()
+        done = int(self.info.get("epochs", self.config.epochs))
+        if self.info["status"] != "finished":
+            raise RunError(
+                f"{self.directory} is {self.info['status']}; finish it first: {option('resume', str(self.path))}"
+            )
+        if epochs <= self.config.epochs and epochs <= done:
+            raise ConfigError(
+                f"epochs is {epochs}, and {self.directory} has had {done} of {self.config.epochs} already"
+            )
+        waited = done - int(self.metrics.get("best_epoch", done))
+        limit = patience if patience is not None else self.config.patience
+        if limit is not None and waited >= limit:
+            raise ConfigError(
+                f"{self.directory} had no better epoch for {waited} epochs and would stop at once: give "
+                f"{option('patience')}, more than {waited}"
+            )
+        changes: dict[str, Any] = {"epochs": epochs} | ({} if patience is None else {"patience": patience})
+        extended = [*self.info.get("extended", []), {"from": done, "to": epochs}]
+        # In this order: whatever ends the process in between, the run is either as it was, or can be resumed.
+        self.directory.write_info({**self.info, "status": "interrupted", "extended": extended, "reason": "extended"})
+        self.directory.write_config(self.config.model_copy(update=changes))
+        return resume(self.path, quiet=quiet)
 
 
-def load(path: str | os.PathLike[str]) -> Run:
+def load(path: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
     """Opens the run in a directory. See `Run`."""
-    return Run(path)
+    return Run(path, device=device, plugins=plugins)
 
 
 def top(probabilities: np.ndarray, classes: Sequence[str], k: int) -> list[list[tuple[str, float]]]:

@@ -81,7 +81,7 @@ def rfs(budget: Budget, seed: int) -> Measured:
     # An episode of all 7 classes, ten images of each: about five to learn from and five to ask for.
     config = resolved(base, **options, batch_size=10 * BASE, balanced=True)
     episodic = PrototypicalNetwork(new_method(base, config).model)
-    meta_learned = embeddings(optimise(episodic, base.train, config), novel)
+    meta_learned = embeddings(optimise(episodic, base, config), novel)
 
     episodes = budget.pick(smoke=10, small=200, full=600)
 

@@ -53,13 +53,13 @@ def model_soups(budget: Budget, seed: int) -> Measured:
     )
     start = new_method(target, config)
     start.model.backbone.load_state_dict(pretrained.model.backbone.state_dict())
-    optimise(start, target.train, config)  # a head that all the networks share
+    optimise(start, target, config)  # a head that all the networks share
 
     epochs = budget.pick(smoke=1, small=6, full=30)
     states: list[Mapping[str, Tensor]] = []
     for number, (rate, augment) in enumerate(itertools.product(RATES, AUGMENTATIONS)):
         config = resolved(target, epochs=epochs, lr=rate, augment=augment, seed=1000 * seed + number, **options)
-        states.append(optimise(copy.deepcopy(start), target.train, config).model.state_dict())
+        states.append(optimise(copy.deepcopy(start), target, config).model.state_dict())
 
     def score(state: Mapping[str, Tensor], images: ImageSet) -> float:
         start.model.load_state_dict(dict(state))

@@ -8,10 +8,10 @@ import pytest
 
 from repertoire import train
 from repertoire.errors import ConfigError
-from repertoire.train import Plan, PlanRow
-from repertoire.train._bytes import format_bytes, parse_bytes
-from repertoire.train._dry import Footprint
-from repertoire.train._ledger import Work
+from repertoire.plan import Plan, PlanRow
+from repertoire.recipe import format_bytes, parse_bytes
+from repertoire.plan import Footprint
+from repertoire.plan import Work
 
 MIB = 2**20
 

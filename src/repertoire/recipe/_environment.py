@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 
 import repertoire
 from repertoire.errors import ConfigError
-from repertoire.train._config import TrainConfig
+from repertoire.recipe._config import TrainConfig
 
 __all__ = ["describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"]
 

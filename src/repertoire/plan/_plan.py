@@ -15,12 +15,19 @@ from repertoire import registry
 from repertoire.data import Splits
 from repertoire.errors import ConfigError, RepertoireError
 from repertoire.methods import Method
-from repertoire.train._build import build_classifier, build_loss, build_method, import_plugins, load_splits, resolve
-from repertoire.train._bytes import format_bytes, parse_bytes
-from repertoire.train._config import TrainConfig, make_config
-from repertoire.train._dry import Footprint, augmentation_bytes, dry_evaluation, dry_step
-from repertoire.train._environment import find_device
-from repertoire.train._ledger import Work
+from repertoire.plan._dry import Footprint, augmentation_bytes, dry_evaluation, dry_step
+from repertoire.plan._ledger import Work
+from repertoire.recipe import (
+    TrainConfig,
+    build,
+    find_device,
+    format_bytes,
+    import_plugins,
+    load_splits,
+    make_config,
+    parse_bytes,
+    resolve,
+)
 
 __all__ = ["Plan", "PlanRow", "make_plan", "plan", "settle"]
 
@@ -190,8 +197,9 @@ def make_plan(config: TrainConfig, splits: Splits, device: torch.device, ranks: 
     """The plan of a resolved configuration; if it need not be whole, without what could not be chosen any more."""
     if config.pipeline is not None:
         raise ConfigError("a plan is for one process, or several with a whole network each: leave out --pipeline")
-    images = splits.train
-    image = (images.channels, *images.size)
+    if config.tune not in ("all", "auto"):
+        raise ConfigError("a plan is for training a network, and here only what follows its frozen layers learns")
+    image = splits.train.shape
     budget = None if config.memory is None else parse_bytes(config.memory)
     method = _method(config, splits)
     parameters = sum(p.nbytes for p in method.model.parameters())
@@ -200,6 +208,7 @@ def make_plan(config: TrainConfig, splits: Splits, device: torch.device, ranks: 
             f"--memory is {config.memory}, and the parameters of {config.backbone} alone take "
             f"{format_bytes(parameters)}: choose a smaller network, or give it more"
         )
+    numbers = len(splits.classes) if splits.kind in ("labels", "number") else 0
     beside = _Beside(config, splits, method, device, ranks)
     rows: list[PlanRow] = []
     refused: list[tuple[str, str]] = []
@@ -209,7 +218,7 @@ def make_plan(config: TrainConfig, splits: Splits, device: torch.device, ranks: 
             break
         candidate = config.model_copy(update={"rule": rule, "accumulate": accumulate})
         try:
-            found = dry_step(candidate, method, image, device=device, ranks=ranks)
+            found = dry_step(candidate, method, image, device=device, ranks=ranks, numbers=numbers)
         except RepertoireError as error:
             if not rows:
                 raise
@@ -219,7 +228,7 @@ def make_plan(config: TrainConfig, splits: Splits, device: torch.device, ranks: 
         first = first or found.work
         time = seconds(found.work, device, config.precision) / seconds(first, device, config.precision)
         rows.append(PlanRow(rule, accumulate, piece, kind, found.at_least(beside.peak(found, piece)), time))
-    size = max(images.size)
+    size = max(image[1:], default=1)
     return Plan(tuple(rows), tuple(refused), budget, parameters, config.backbone, config.batch_size, size, str(device))
 
 
@@ -230,19 +239,8 @@ def _settled(rows: Sequence[PlanRow], budget: int, following: str) -> bool:
 
 
 def _method(config: TrainConfig, splits: Splits) -> Method:
-    images = splits.train
-    channels = [0.5] * images.channels
-    with torch.random.fork_rng(devices=[]):
-        model = build_classifier(
-            config,
-            num_classes=len(splits.classes),
-            channels=images.channels,
-            size=max(images.size),
-            mean=channels,
-            std=channels,
-            pretrained=False,
-        )
-        method = build_method(config, model, build_loss(config, images.counts(), len(images)), len(images))
+    # Weights and extra streams take the room that they take, whatever is in them.
+    method = build(config, splits, weights=False).method
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -254,7 +252,7 @@ class _Beside:
         self.count = config.batch_size // ranks
         self.augmenting = augmentation_bytes(config, splits, method.needs.view_count) * self.count
         self.most = min(256, self.count)
-        self.evaluating = dry_evaluation(method.model, self.most, (images.channels, *images.size), device) / self.most
+        self.evaluating = dry_evaluation(method.model, self.most, images.shape, device) / self.most
 
     def peak(self, found: Footprint, piece: int) -> int:
         evaluated = self.evaluating * min(self.most, piece)

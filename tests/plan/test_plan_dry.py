@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from repertoire import registry
-from repertoire.train._dry import Footprint, dry_step
-from repertoire.train._ledger import Ledger
+from repertoire.plan import Footprint, dry_step
+from repertoire.plan import Ledger
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "planner.py"
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from repertoire.errors import ConfigError, UnknownName
 from repertoire.files import write_text
-from repertoire.train._bytes import parse_bytes
+from repertoire.recipe._bytes import parse_bytes
 
 __all__ = ["TrainConfig", "make_config", "read_config", "write_config"]
 
@@ -32,6 +32,12 @@ class TrainConfig(pydantic.BaseModel):
     size: int | None = Field(
         None, ge=4, le=2048, description="Images are resized to this many pixels; by default what suits the data."
     )
+    unlabelled: str | None = Field(
+        None, description="A folder of further images without labels, for methods that learn from them."
+    )
+    labels: int | None = Field(
+        None, ge=1, description="Labels that are kept of each class; the other training images become unlabelled."
+    )
     fit: Literal["crop", "squash", "pad"] = Field("crop", description="How an image that is not square becomes square.")
     val: float = Field(
         0.1, gt=0, lt=1, description="Share held out for validation where the data has no validation part."
@@ -41,16 +47,33 @@ class TrainConfig(pydantic.BaseModel):
     download: bool = Field(False, description="Allow a data source to fetch from the network.")
 
     backbone: str = Field("auto", description="Network that turns images into features.")
-    weights: str | None = Field(None, description="A .safetensors file with weights of the backbone to start from.")
-    head: str = Field("linear", description="What turns features into class scores.")
-    loss: str = Field("cross-entropy", description="What is minimised.")
+    weights: str | None = Field(
+        None, description="Weights of the backbone to start from: .safetensors, .pth, a run, or a name of the HF cache."
+    )
+    start: str | None = Field(
+        None, description="A run to start from: its network, with the head cut or grown to the classes of the data."
+    )
+    teacher: str | None = Field(None, description="A finished run that a method learns from.")
+    from_scratch: bool = Field(False, description="Start from random weights, whatever pretrained ones there are.")
+    tune: str = Field(
+        "auto",
+        description="What learns where weights are pretrained: head, last:K (the last K stages and the head), all, or "
+        "auto (the head first, then all; what is better on the validation images stays).",
+    )
+    layer_decay: float = Field(
+        0.75, gt=0, le=1, description="Learning rate of a stage relative to the next one, where weights are pretrained."
+    )
+    head: str = Field("auto", description="What turns features into class scores; chosen to fit the method.")
+    loss: str = Field("auto", description="What is minimised; chosen to fit the targets.")
     method: str = Field("auto", description="What is optimised; chosen to fit the loss.")
     rule: str = Field("backprop", description="How gradients become changed weights.")
     augment: str = Field("auto", description="Random changes to training images; chosen to fit data and method.")
 
-    epochs: int = Field(20, ge=1, description="Passes over the training images.")
-    batch_size: int = Field(128, ge=2, description="Images per step, over all ranks together.")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    epochs: int = Field(20, ge=1, description="Passes over the training images; more where that would be few steps.")
+    batch_size: int = Field(
+        128, ge=2, description="Images per step, over all ranks together; fewer where there are few images."
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser; adamw where weights are pretrained.")
     lr: float | None = Field(
         None, gt=0, description="Peak learning rate; 0.1 (SGD) or 0.001 (AdamW) for a batch of 128, in proportion."
     )
@@ -115,6 +138,13 @@ class TrainConfig(pydantic.BaseModel):
             return value
         raise ValueError("a pipeline has 1 or more stages, or 'all' for one in each process")
 
+    @pydantic.field_validator("tune", mode="after")
+    @classmethod
+    def _what_learns(cls, value: str) -> str:
+        if value in ("auto", "head", "all") or (value.startswith("last:") and value[5:].isdecimal() and int(value[5:])):
+            return value
+        raise ValueError("expected auto, head, all, or last:K with K stages, such as last:2")
+
     @pydantic.field_validator("memory", mode="after")
     @classmethod
     def _amount(cls, value: str | None) -> str | None:
@@ -127,6 +157,10 @@ class TrainConfig(pydantic.BaseModel):
     def _number_to_text(cls, value: Any) -> Any:
         # YAML reads 32 as a number
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def given(self, name: str) -> bool:
+        """Whether an option was given, and is not for the data and the weights to decide."""
+        return name in self.model_fields_set
 
 
 def make_config(**fields: Any) -> TrainConfig:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from repertoire.train import Outputs, calibration, score, wilson
+from repertoire.tasks import Outputs, calibration, score, wilson
 
 
 @given(st.integers(1, 80), st.integers(2, 6), st.integers(0, 10_000))

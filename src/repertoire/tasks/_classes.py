@@ -1,55 +1,39 @@
-"""How good a classifier is: one pass over the images, then numbers with their intervals."""
+"""One class a sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.special import log_softmax
 from scipy.stats import norm
 
-from repertoire.data import ImageSet, Loader
-from repertoire.methods import Classifier
-from repertoire.ops import evaluating
+from repertoire.tasks._base import Best, Outputs, Task
 
-__all__ = ["Outputs", "calibration", "exit_table", "outputs", "score", "wilson"]
+__all__ = ["Classes", "calibration", "exit_table", "score", "wilson"]
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What a classifier says about each image of a set, in the order of the set.
+class Classes(Task):
+    """One class a sample.
 
-    Attributes:
-        logits: float32 `[N, K]`.
-        embeddings: float32 `[N, d]`.
-        labels: int64 `[N]`, -1 where there is none.
+    Example:
+        >>> import numpy as np
+        >>> from repertoire.tasks import Classes, Outputs
+        >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=np.float32)
+        >>> Classes(("cat", "dog")).score(Outputs(logits, logits, np.array([0, 1, 1])))["accuracy"]
+        0.6666666666666666
     """
 
-    logits: np.ndarray
-    embeddings: np.ndarray
-    labels: np.ndarray
+    kind = "classes"
+    loss = "cross-entropy"
+    best = Best("accuracy", True, "nll", "accuracy")
+    headline = MappingProxyType({"accuracy": "{:.1%}"})
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, float64 `[N, K]`."""
-        return np.exp(log_softmax(self.logits.astype(np.float64), axis=1))
-
-
-@torch.inference_mode()
-def outputs(
-    model: Classifier, images: ImageSet, *, batch_size: int = 256, device: torch.device | str = "cpu"
-) -> Outputs:
-    """Runs a classifier over a set in evaluation mode, and leaves its mode as it was."""
-    logits, embeddings = [], []
-    with evaluating(model):
-        for batch in Loader(images, batch_size, shuffle=False, device=device).epoch(0):
-            features, scores = model.embed_and_score(batch.images)
-            embeddings.append(features.float().cpu())
-            logits.append(scores.float().cpu())
-    return Outputs(torch.cat(logits).numpy(), torch.cat(embeddings).numpy(), np.asarray(images.labels))
+    def score(self, outputs: Outputs) -> dict[str, Any]:
+        """See `repertoire.tasks.score`."""
+        return score(outputs, self.names)
 
 
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -136,8 +120,8 @@ def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
     """All metrics of a classifier on the labelled images of a set; plain numbers and lists, ready for JSON.
 
     Keys: `images`, `accuracy` and its 95 % `accuracy_interval`, `balanced_accuracy` (mean over the classes present),
-    `macro_f1`, `nll` (natural logarithm), `ece` and the `reliability` bins behind it, `per_class`, and
-    `confusion[true][predicted]`.
+    `macro_f1`, `top5_accuracy` (where there are more than five classes), `nll` (natural logarithm), `ece` and the
+    `reliability` bins behind it, `per_class`, and `confusion[true][predicted]`.
     """
     labelled = result.labels >= 0
     labels, logits = result.labels[labelled], result.logits[labelled].astype(np.float64)
@@ -150,6 +134,10 @@ def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
     log_probabilities = log_softmax(logits, axis=1)
     reliability = calibration(np.exp(log_probabilities), labels)
     present = support > 0
+    top5 = {}
+    if count > 5:
+        own = logits[np.arange(len(labels)), labels]
+        top5 = {"top5_accuracy": float(((logits > own[:, None]).sum(1) < 5).mean())}
     per_class = []
     for k, name in enumerate(classes):
         low, high = wilson(hits[k], int(support[k]))
@@ -168,6 +156,7 @@ def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
         "accuracy_interval": list(wilson(float(hits.sum()), len(labels))),
         "balanced_accuracy": float((hits[present] / support[present]).mean()),
         "macro_f1": float((2 * hits[present] / (support + guesses)[present]).mean()),
+        **top5,
         "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "ece": reliability["ece"],
         "reliability": reliability["bins"],

@@ -24,10 +24,9 @@ from repertoire import registry
 from repertoire.data import Batch, Splits
 from repertoire.errors import ConfigError, RepertoireError
 from repertoire.methods import Classifier, Method
-from repertoire.rules import SAM, Backprop, Rule
-from repertoire.train._config import TrainConfig
-from repertoire.train._ledger import Ledger, Work
-from repertoire.train._optim import make_optimizer
+from repertoire.plan._ledger import Ledger, Work
+from repertoire.recipe import TrainConfig, make_optimizer
+from repertoire.rules import Rule
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -74,10 +73,11 @@ class Footprint:
 def dry_step(
     config: TrainConfig,
     method: Method,
-    image: tuple[int, int, int],
+    image: tuple[int, ...],
     *,
     device: torch.device,
     ranks: int = 1,
+    numbers: int = 0,
 ) -> Footprint:
     """Takes a step on fake tensors, with the rule, the optimisers and the precision of a configuration.
 
@@ -90,6 +90,7 @@ def dry_step(
         image: channels, height and width.
         device: where training would be.
         ranks: processes that share the batch.
+        numbers: width of targets that are several labels or numbers; 0 for one class a sample.
 
     Raises:
         ConfigError: the rule refuses the method; or what it does depends on values, in a way that cannot be foreseen.
@@ -97,9 +98,9 @@ def dry_step(
     # What a look at a tensor should show cannot be known. Where one answer is refused as bad input, it was the other.
     try:
         try:
-            return _Step(config, method, image, device, ranks, answer=True).footprint()
+            return _Step(config, method, image, device, ranks, numbers, answer=True).footprint()
         except RepertoireError:
-            return _Step(config, method, image, device, ranks, answer=False).footprint()
+            return _Step(config, method, image, device, ranks, numbers, answer=False).footprint()
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ConfigError(
             f"the memory of rule {config.rule!r} with loss {config.loss!r} cannot be predicted: it depends on the "
@@ -107,7 +108,7 @@ def dry_step(
         ) from None
 
 
-def dry_evaluation(model: Classifier, count: int, image: tuple[int, int, int], device: torch.device) -> int:
+def dry_evaluation(model: Classifier, count: int, image: tuple[int, ...], device: torch.device) -> int:
     """Bytes that a batch of evaluation takes at its peak, weights aside."""
     ledger = Ledger()
     with _computing_nothing(device, ledger) as mode, torch.no_grad():
@@ -134,13 +135,15 @@ class _Step:
         self,
         config: TrainConfig,
         method: Method,
-        image: tuple[int, int, int],
+        image: tuple[int, ...],
         device: torch.device,
         ranks: int,
+        numbers: int,
         *,
         answer: bool,
     ) -> None:
         self.config, self.real, self.image, self.device, self.ranks = config, method, image, device, ranks
+        self.numbers = numbers
         self.ledger = Ledger(answer=answer)
 
     def footprint(self) -> Footprint:
@@ -178,7 +181,7 @@ class _Step:
         spec = replace(spec, kwargs={name: value for name, value in spec.kwargs.items() if name != "compile"})
         rule: Rule = registry.build("rules", spec)
         pieces = max(1, min(self.config.accumulate, count // 2))
-        alike = isinstance(rule, Backprop | SAM) and pieces > 2
+        alike = rule.pieces_alike and pieces > 2
         rule.setup(
             method,
             lambda module: make_optimizer(self.config, module),
@@ -230,7 +233,18 @@ class _Step:
         images = [torch.empty(count, *self.image) for _ in range(method.needs.view_count)]
         views = tuple(image.contiguous(memory_format=torch.channels_last) for image in images)
         fields = {"mask": tuple(image[:, 0].clone() for image in images)} if "mask" in method.needs.fields else {}
-        return Batch(views, torch.zeros(count, dtype=torch.long), torch.arange(count), fields)
+        streams = {}
+        for name, stream in method.needs.streams.items():
+            number = max(2, round(count * stream.per_sample))
+            each = stream.views if isinstance(stream.views, int) else len(stream.views)
+            shown = tuple(torch.empty(number, *self.image) for _ in range(each))
+            named = () if isinstance(stream.views, int) else tuple(stream.views)
+            streams[name] = Batch(shown, torch.zeros(number, dtype=torch.long), torch.arange(number), names=named)
+        named = () if isinstance(method.needs.views, int) else tuple(method.needs.views)
+        return Batch(views, self._targets(count), torch.arange(count), fields, streams, named)
+
+    def _targets(self, count: int) -> Tensor:
+        return torch.zeros(count, self.numbers) if self.numbers else torch.zeros(count, dtype=torch.long)
 
     def _pixels(self, count: int, shown: int, views: int) -> list[Tensor]:
         """What lies beside the batch: the bytes that it was augmented from, and images that are not shown here."""

@@ -1,0 +1,16 @@
+"""What a step of training will need, with each of the ways to train, before any of it is computed."""
+
+from __future__ import annotations
+
+from repertoire.plan._dry import Footprint as Footprint
+from repertoire.plan._dry import augmentation_bytes as augmentation_bytes
+from repertoire.plan._dry import dry_evaluation as dry_evaluation
+from repertoire.plan._dry import dry_step as dry_step
+from repertoire.plan._ledger import Ledger as Ledger
+from repertoire.plan._ledger import Work as Work
+from repertoire.plan._plan import Plan as Plan
+from repertoire.plan._plan import PlanRow as PlanRow
+from repertoire.plan._plan import make_plan as make_plan
+from repertoire.plan._plan import plan as plan
+from repertoire.plan._plan import seconds as seconds
+from repertoire.plan._plan import settle as settle

@@ -1,0 +1,311 @@
+"""From a configuration and data to everything that a run consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repertoire import registry
+from repertoire.backbones import load_weights
+from repertoire.data import ImageSet, Loader, Samples, Splits, StreamSource, load_unlabelled
+from repertoire.errors import ConfigError, DataError
+from repertoire.losses import LogitsLoss, Loss
+from repertoire.methods import Classifier, Method, Stage
+from repertoire.recipe._config import TrainConfig
+from repertoire.recipe._facts import Facts
+from repertoire.recipe._frozen import entrance, frozen_splits
+from repertoire.recipe._optim import make_optimizer
+from repertoire.recipe._parts import (
+    build_classifier,
+    build_loss,
+    build_method,
+    is_pretrained,
+    needs_of,
+    takes_loss,
+)
+from repertoire.recipe._resolve import resolve
+from repertoire.rules import Rule
+from repertoire.tasks import Task
+
+__all__ = ["Built", "build"]
+
+SMALL_BATCH = 64
+"""Images at a time below which batch normalisation of a pretrained network keeps its statistics."""
+
+
+@dataclass
+class Built:
+    """The parts of a run, ready to train.
+
+    Attributes:
+        config: resolved: nothing in it is open.
+        facts: of the data.
+        splits: what is trained on and evaluated: images, features, or what enters the first layer that learns.
+        method: what is optimised, on the CPU or its device.
+        loss: what it minimises, where the loss is the user's choice.
+        notes: what a person should know, a sentence each.
+        record: what run.json keeps of the start: where weights came from, and what matched.
+    """
+
+    config: TrainConfig
+    facts: Facts
+    splits: Splits
+    method: Method
+    loss: Loss | None = None
+    notes: list[str] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """What the targets are."""
+        return self.facts.task
+
+    @property
+    def answer(self) -> Callable[[Tensor], Tensor] | None:
+        """What reads the logits in the units of the target, where they are no scores of classes or labels."""
+        return self.loss.predict if isinstance(self.loss, LogitsLoss) and self.task.kind == "number" else None
+
+    @property
+    def stage(self) -> Stage:
+        """The one stage of an ordinary run."""
+        names = self.splits.classes
+        return Stage(
+            classes=names, new=tuple(range(len(names))), samples=len(self.splits.train), epochs=self.config.epochs
+        )
+
+    def rule(self) -> Rule:
+        """The learning rule, not set up yet.
+
+        Raises:
+            ConfigError: it cannot train the method.
+        """
+        rule: Rule = registry.build("rules", self.config.rule)
+        return rule
+
+    def make_optimizer(self, module: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a module; what `Rule.setup` takes."""
+        return make_optimizer(self.config, module)
+
+    def loader(self, *, device: str | torch.device = "cpu", rank: int = 0, world_size: int = 1) -> Loader:
+        """The training batches: views, fields and streams as the method needs them.
+
+        Raises:
+            DataError: a stream that the method needs is not there.
+        """
+        config, needs = self.config, self.method.needs
+        train = replace(self.splits.train, labels=self.task.encode(self.splits.train.labels))
+        sources = {}
+        for name, stream in needs.streams.items():
+            samples = self.splits.extra.get(name)
+            if samples is None or not len(samples):
+                if stream.optional:
+                    continue
+                raise DataError(
+                    f"method {registry.parse(config.method).name!r} learns from {name} ones too, and there are none; "
+                    f"give a folder with --{name}, or keep only some labels with --labels 4"
+                )
+            size = max(world_size, round(config.batch_size * stream.per_sample))
+            sources[name] = StreamSource(samples, size, self._augmentation(), _views(stream.views))
+        return Loader(
+            train,
+            config.batch_size,
+            augmentation=self._augmentation(),
+            views=_views(needs.views),
+            fields=sorted(needs.fields),
+            streams=sources,
+            seed=config.seed,
+            device=device,
+            balanced=config.balanced,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def _augmentation(self) -> Any:
+        if not isinstance(self.splits.train, ImageSet):
+            return None
+        return registry.build("augmentations", self.config.augment)
+
+
+def _views(views: int | Mapping[str, str]) -> int | dict[str, Any]:
+    if isinstance(views, int):
+        return views
+    return {name: registry.build("augmentations", spec) if spec else None for name, spec in views.items()}
+
+
+def build(
+    config: TrainConfig,
+    splits: Splits,
+    *,
+    facts: Facts | None = None,
+    device: torch.device | str = "cpu",
+    weights: bool = True,
+    report: Callable[[str], None] | None = None,
+) -> Built:
+    """Builds all parts of a run: the one way from a configuration to them.
+
+    The first weights come from the configuration's seed, whatever random numbers were drawn before.
+
+    Args:
+        config: resolved or not.
+        splits: the data.
+        facts: of the data, where a run has stored them.
+        device: where what frozen layers give is computed.
+        weights: False where a checkpoint will bring all weights: nothing is fetched then.
+        report: gets lines about what takes time.
+
+    Raises:
+        ConfigError, UnknownName: components that do not exist, or do not fit together or the data.
+        DataError: the data is not what the method needs.
+
+    Example:
+        >>> from repertoire import recipe
+        >>> config = recipe.make_config(data="digits", backbone="convnet:width=4,depth=2")
+        >>> built = recipe.build(config, recipe.load_splits(config))
+        >>> sorted(built.method.step(next(built.loader().epoch(0))).logs)
+        ['accuracy', 'loss']
+    """
+    config = resolve(config, splits)
+    facts = Facts.of(splits) if facts is None else facts
+    notes: list[str] = []
+    splits, more = _prepared(config, splits)
+    notes += more
+    loss = build_loss(config, facts, splits.train) if takes_loss(config) else None
+    _check_targets(config, facts, loss)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_classifier(config, facts, loss=loss, pretrained=weights)
+        record = _start(config, model, facts) if weights else {}
+        context = {} if config.teacher is None else {"teacher": _teacher(config)}
+        method = build_method(config, model, loss, len(splits.train), **context)
+        if needs_of(config).reference == "teacher" and config.teacher is None:
+            raise ConfigError(f"method {registry.parse(config.method).name!r} learns from another run: give --teacher")
+    if is_pretrained(config):
+        model.keeps_statistics = config.batch_size // config.accumulate < SMALL_BATCH
+        block = entrance(model, config.tune)
+        model.enter_at(block)
+        if block is not None:
+            splits = frozen_splits(model.to(device), splits, block, device=torch.device(device), report=report)
+    return Built(config, facts, splits, method, loss, notes, record)
+
+
+def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None:
+    """Refuses a loss or a method that cannot learn from the targets there are."""
+    kind, needs = facts.task.kind, needs_of(config)
+    method = registry.parse(config.method).name
+    if needs.labels == "required" and kind == "none":
+        raise DataError(
+            f"method {method!r} needs labels, and this data has none: put the images into a directory for each class, "
+            "or learn without labels, with --method simclr"
+        )
+    if loss is not None and kind != "none":
+        takes = loss.targets
+        if kind not in takes and not (kind == "votes" and "classes" in takes):
+            fits = sorted(e.name for e in registry.entries("losses") if kind in getattr(e.factory, "targets", ()))
+            raise ConfigError(
+                f"loss {registry.parse(config.loss).name!r} is for {_called(takes)}, and this data has "
+                f"{_called((kind,))}; losses for it: {', '.join(fits[:8])}"
+            )
+    elif needs.targets and kind not in needs.targets and kind != "none":
+        raise ConfigError(
+            f"method {method!r} is for {_called(tuple(sorted(needs.targets)))}, and this data has {_called((kind,))}"
+        )
+
+
+def _called(kinds: tuple[str, ...]) -> str:
+    words = {
+        "classes": "one class each",
+        "labels": "several labels each",
+        "number": "numbers",
+        "votes": "classes from several annotators",
+        "none": "no targets",
+    }
+    return " or ".join(words.get(kind, kind) for kind in kinds)
+
+
+def _prepared(config: TrainConfig, splits: Splits) -> tuple[Splits, list[str]]:
+    """The splits with the streams that the options make, and without what the method has no use for."""
+    notes = []
+    needs = needs_of(config)
+    train: Samples = splits.train
+    extra = dict(splits.extra)
+    if config.labels is not None:
+        keep, rest = _some_labels(train, config.labels, config.seed)
+        extra["unlabelled"] = train.subset(rest)
+        train = train.subset(keep)
+        notes.append(f"{len(keep)} training {train.noun}s keep their label, {len(rest)} are unlabelled.")
+    if config.unlabelled is not None:
+        extra["unlabelled"] = load_unlabelled(config.unlabelled, like=splits.train, fit=config.fit)
+        notes.append(f"{len(extra['unlabelled']):,} images without labels from {Path(config.unlabelled).name}.")
+    known = train.known
+    if needs.labels == "required" and not known.all() and known.any():
+        without = np.flatnonzero(~known)
+        if "unlabelled" in needs.streams and "unlabelled" not in extra:
+            extra["unlabelled"] = train.subset(without)
+        elif "unlabelled" not in needs.streams:
+            notes.append(f"{len(without)} training {train.noun}s have no label, and this method has no use for them.")
+        train = train.subset(np.flatnonzero(known))
+    return replace(splits, train=train, extra=extra), notes
+
+
+def _some_labels(samples: Samples, each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of `each` samples of every class, drawn by the seed, and of all others."""
+    if samples.kind != "classes":
+        raise ConfigError("labels keeps some labels of each class, and these samples have no class each")
+    generator = np.random.Generator(np.random.Philox(seed))
+    order = generator.permutation(len(samples))
+    keep: list[np.ndarray] = []
+    for k, count in enumerate(samples.counts()):
+        if count < each:
+            raise DataError(f"class {samples.classes[k]!r} has {count} training samples, fewer than --labels {each}")
+        keep.append(order[samples.labels[order] == k][:each])
+    chosen = np.sort(np.concatenate(keep))
+    return chosen, np.setdiff1d(np.arange(len(samples)), chosen)
+
+
+def _start(config: TrainConfig, model: Classifier, facts: Facts) -> dict[str, Any]:
+    """Loads the weights that a run starts from, and says what became of them."""
+    source = config.weights if config.weights is not None else config.start
+    if source is None:
+        preset = model.backbone.preset
+        return {} if preset is None else {"pretrained": preset.source}
+    report = load_weights(model.backbone, source, download=config.download)
+    record: dict[str, Any] = {"weights": report.record()}
+    preset = model.backbone.preset
+    if preset is not None and facts.modality == "images":
+        preset = preset.for_channels(facts.channels)
+        model.normalize.set(preset.mean, preset.std)
+    if config.start is not None:
+        record["head"] = _start_head(config.start, model, facts)
+    return record
+
+
+def _start_head(path: str, model: Classifier, facts: Facts) -> str:
+    """Takes over the rows of a run's head for classes of the same name, where the head is of the same kind."""
+    from repertoire.recipe._stored import stored_head
+
+    names, state = stored_head(path)
+    own = model.head.state_dict()
+    if set(own) != set(state) or any(own[k].shape[1:] != state[k].shape[1:] for k in own):
+        return "fresh: the other run's head is of another kind"
+    places = [(new, names.index(name)) for new, name in enumerate(facts.task.names) if name in names]
+    rows = {k: v for k, v in own.items() if v.ndim and len(v) == len(facts.task.names) and len(state[k]) == len(names)}
+    if not places or set(rows) != set(own):
+        return "fresh: no class has the name of one of the other run"
+    for key, value in rows.items():
+        for new, old in places:
+            value[new] = state[key][old]
+    model.head.load_state_dict(rows)
+    return f"{len(places)} of {len(facts.task.names)} classes taken over"
+
+
+def _teacher(config: TrainConfig) -> Classifier:
+    from repertoire.recipe._stored import stored_classifier
+
+    assert config.teacher is not None
+    return stored_classifier(config.teacher).requires_grad_(False)

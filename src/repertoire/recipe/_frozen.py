@@ -1,0 +1,134 @@
+"""What frozen layers give, computed once and kept: training a head, or the last stages, then takes seconds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from repertoire.data import FeatureSet, Loader, Samples, Splits, cache_directory
+from repertoire.errors import ConfigError, DataError
+from repertoire.files import atomic_path
+from repertoire.methods import Classifier
+from repertoire.ops import evaluating
+
+__all__ = ["activations_of", "entrance", "frozen_splits"]
+
+Report = Callable[[str], None]
+
+
+def entrance(model: Classifier, tune: str) -> int | None:
+    """The block at which inputs enter where only a part of the network learns; None for all of it.
+
+    Raises:
+        ConfigError: the network has fewer stages than are to learn.
+    """
+    backbone = model.backbone
+    if tune in ("all", "auto"):
+        return None
+    if tune == "head":
+        return len(backbone.blocks)
+    stages = int(tune.removeprefix("last:"))
+    if stages > len(backbone.stage_ends):
+        raise ConfigError(
+            f"tune {tune} asks for more stages than the network has: {len(backbone.stage_ends)}; use --tune all"
+        )
+    return 0 if stages == len(backbone.stage_ends) else backbone.stage_ends[-stages - 1] + 1
+
+
+def frozen_splits(
+    model: Classifier, splits: Splits, block: int, *, device: torch.device, report: Report | None = None
+) -> Splits:
+    """The splits with what enters a block of the network in the place of the images.
+
+    Args:
+        model: a classifier, on its device.
+        splits: images.
+        block: see `Classifier.activations`.
+        device: where to compute.
+        report: gets a line for each part that is computed, and none for what was kept.
+    """
+    parts = {
+        name: activations_of(model, getattr(splits, name), block, device=device, report=report)
+        for name in ("train", "val", "test")
+    }
+    return replace(splits, **parts)
+
+
+def activations_of(
+    model: Classifier, samples: Samples, block: int, *, device: torch.device | str = "cpu", report: Report | None = None
+) -> FeatureSet:
+    """What enters a block of a classifier, of every sample: computed once, and kept in the user's cache.
+
+    The file is named by a hash of the images' content, of the weights that were passed, and of the block; it appears
+    when it is whole, and two processes that compute the same do no harm to each other.
+
+    Raises:
+        DataError: the network gives values that are not finite.
+    """
+    name = _fingerprint(model, samples, block)
+    path = cache_directory() / "activations" / f"{name}.npy"
+    found = _kept(path, len(samples))
+    if found is None:
+        if report is not None:
+            report(f"computing what {len(samples):,} {samples.noun}s look like to the frozen layers, once")
+        found = _computed(model, samples, block, path, torch.device(device))
+    return FeatureSet(found, samples.labels, samples.names, samples.classes, samples.keys, samples.factors)
+
+
+def _kept(path: Path, count: int) -> np.ndarray | None:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if len(found) == count else None
+
+
+@torch.inference_mode()
+def _computed(model: Classifier, samples: Samples, block: int, path: Path, device: torch.device) -> np.ndarray:
+    dtype = np.float32 if block == len(model.backbone.blocks) else np.float16
+    entered, model.enters = model.enters, None
+    try:
+        with evaluating(model):
+            first = model.activations(next(Loader(samples, 2, shuffle=False, device=device).epoch(0)).images, block)
+            shape = (len(samples), *first.shape[1:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary:
+                made = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+                start = 0
+                for batch in Loader(samples, 32, shuffle=False, device=device).epoch(0):
+                    found = model.activations(batch.images, block).float()
+                    if not bool(found.isfinite().all()):
+                        raise DataError("the network gives values that are not finite; its weights are not usable")
+                    made[start : start + len(found)] = found.cpu().numpy().astype(dtype)
+                    start += len(found)
+                made.flush()
+                del made
+    finally:
+        model.enters = entered
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _fingerprint(model: Classifier, samples: Samples, block: int) -> str:
+    """Of the images (their content, order and size) and the layers that they pass."""
+    found = hashlib.blake2b(digest_size=16)
+    found.update(np.ascontiguousarray(samples.keys).tobytes())
+    # Equal files may have been made square, or resized, in different ways: a few pixels tell.
+    some = np.unique(np.linspace(0, len(samples) - 1, min(16, len(samples))).astype(int))
+    found.update(samples.inputs(some).tobytes())
+    found.update(repr((block, samples.shape, type(model.backbone).__name__, len(samples))).encode())
+    state = model.state_dict()
+    for name in sorted(state):
+        if name.startswith("head.") or (name.startswith("backbone.blocks.") and _later(name, block)):
+            continue
+        found.update(name.encode())
+        found.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _later(name: str, block: int) -> bool:
+    return int(name.split(".")[2]) >= block

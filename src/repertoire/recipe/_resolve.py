@@ -1,0 +1,168 @@
+"""What a configuration leaves open, decided from data, weights and components."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from repertoire import registry
+from repertoire.data import ImageSet, Splits
+from repertoire.errors import ConfigError
+from repertoire.losses import LogitsLoss
+from repertoire.recipe._config import TrainConfig
+from repertoire.recipe._optim import learning_rate, weight_decay
+from repertoire.recipe._parts import DEFAULT_LOSSES, is_pretrained, needs_of, takes_loss, wants_pretrained
+from repertoire.tasks import task_of
+
+__all__ = ["pinned", "resolve", "stem"]
+
+STEPS = 200
+"""Steps that a run has at least, unless its epochs are given: an epoch of three steps is none."""
+
+
+def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
+    """Replaces what was left open by what data, weights, loss and batch call for; only the device stays the machine's.
+
+    Resolving a resolved configuration changes nothing.
+
+    Raises:
+        ConfigError: options that exclude each other.
+    """
+    train = splits.train
+    images = isinstance(train, ImageSet)
+    changes: dict[str, Any] = {"size": max(train.size) if images else 1}
+
+    def now() -> TrainConfig:
+        return config.model_copy(update=changes)
+
+    if config.backbone == "auto":
+        changes["backbone"] = _backbone(config, splits)
+    _check_start(config)
+    task = task_of(train)
+    if config.method == "auto":
+        loss = config.loss if config.loss != "auto" else task.loss
+        factory = registry.get("losses", registry.parse(loss).name).factory
+        on_logits = isinstance(factory, type) and issubclass(factory, LogitsLoss)
+        changes["method"] = "supervised" if on_logits else "embedding"
+        if task.kind == "none":
+            changes["method"] = "simclr" if config.loss == "auto" else "embedding"
+    needs = needs_of(now())
+    for name, value in needs.defaults.items():
+        if not config.given(name):
+            changes[name] = value
+    if config.loss == "auto":
+        changes["loss"] = (needs.loss or task.loss) if takes_loss(now()) else DEFAULT_LOSSES[1]
+    if config.head == "auto":
+        changes["head"] = needs.head or "linear"
+    changes["tune"] = _tune(now())
+    if config.augment == "auto":
+        if not images or changes["tune"] not in ("all", "auto"):
+            changes["augment"] = "none"
+        else:
+            # What moves digits about is all that digits can bear: a view of a flipped or cropped 6 is no longer a 6.
+            wanted = needs.augmentation
+            photographs = splits.augmentation == "crop-flip" and max(train.size) > 64
+            natural = "photo" if photographs and "photo" in registry.names("augmentations") else splits.augmentation
+            changes["augment"] = wanted if wanted and splits.augmentation != "shift" else natural
+    _settle_steps(config, now(), len(train), changes)
+    changes |= {"lr": learning_rate(now()), "weight_decay": weight_decay(now())}
+    return now()
+
+
+def _backbone(config: TrainConfig, splits: Splits) -> str:
+    if not isinstance(splits.train, ImageSet):
+        return "identity"
+    if config.start is not None:
+        return _started(config.start)
+    if wants_pretrained(config, splits):
+        return "lite0"
+    size = max(splits.train.size)
+    return "convnet" if size <= 16 else "resnet20" if size <= 64 else "resnet20:width=32"
+
+
+def _started(path: str) -> str:
+    """The backbone of a run to start from."""
+    from repertoire.recipe._config import read_config
+
+    return str(read_config(Path(path) / "config.yaml").get("backbone", "auto"))
+
+
+def _check_start(config: TrainConfig) -> None:
+    given = [name for name in ("weights", "start", "from_scratch") if getattr(config, name)]
+    if len(given) > 1:
+        raise ConfigError(
+            f"{' and '.join(given)} exclude each other: weights of a file, of a run, or none to start from"
+        )
+
+
+def _tune(config: TrainConfig) -> str:
+    """What learns."""
+    needs = needs_of(config)
+    frozen = config.tune == "head" or config.tune.startswith("last:")
+    if config.tune == "all" or (not is_pretrained(config) and not frozen):
+        return "all"
+    if frozen and not is_pretrained(config):
+        raise ConfigError(
+            f"tune {config.tune} trains on what pretrained layers see, and backbone {config.backbone!r} has random "
+            "weights: name one with weights, such as lite0, or give --weights or --start"
+        )
+    whole = _why_whole(config)
+    if frozen and whole:
+        raise ConfigError(f"tune {config.tune} computes what frozen layers give once, and {whole}: use --tune all")
+    return "all" if whole or needs.labels != "required" else config.tune
+
+
+def _why_whole(config: TrainConfig) -> str:
+    """Why frozen layers cannot be computed once; empty if they can."""
+    needs = needs_of(config)
+    name = registry.parse(config.method).name
+    if needs.view_count != 1 or needs.augmentation is not None:
+        return f"method {name!r} needs new views of every image in every epoch"
+    if needs.streams or needs.fields:
+        return f"method {name!r} needs more than the images' features"
+    if needs.takes_maps:
+        return f"method {name!r} looks at maps"
+    if registry.parse(config.rule).name not in ("backprop", "sam"):
+        return f"rule {config.rule!r} trains the layers itself"
+    return ""
+
+
+def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: dict[str, Any]) -> None:
+    """Batch, epochs and optimiser, where the user left them to the data."""
+    tuned = config.tune != "all" or is_pretrained(config)
+    if not given.given("batch_size") and "batch_size" not in needs_of(config).defaults:
+        largest = 32 if tuned and config.tune in ("all", "auto") else 128
+        # A batch is at most a sixteenth of the data: an epoch has that many steps.
+        changes["batch_size"] = max(8, min(largest, 2 ** int(math.log2(max(8, count / 16)))))
+    batch = changes.get("batch_size", config.batch_size)
+    if not given.given("epochs") and "epochs" not in needs_of(config).defaults:
+        usual = {"head": 60, "all": 10 if tuned else 20, "auto": 10}.get(config.tune, 20)
+        changes["epochs"] = max(usual, min(200, math.ceil(STEPS * batch / max(1, count))))
+    if not given.given("optimizer") and "optimizer" not in needs_of(config).defaults and tuned:
+        changes["optimizer"] = "adamw"
+        if given.momentum == TrainConfig.model_fields["momentum"].default:
+            changes["momentum"] = 0.9
+
+
+def pinned(config: TrainConfig) -> TrainConfig:
+    """With the paths that exist made absolute, so that the run can be opened from anywhere."""
+    changes: dict[str, str] = {}
+    for name in ("data", "weights", "start", "teacher", "unlabelled"):
+        value = getattr(config, name)
+        if value is None:
+            continue
+        kind, colon, rest = value.partition(":")
+        if Path(value).exists():
+            changes[name] = str(Path(value).resolve())
+        elif colon and kind == "hf" and Path(rest.split(",")[0]).exists():
+            path, comma, options = rest.partition(",")
+            changes[name] = f"{kind}:{Path(path).resolve()}{comma}{options}"
+    return config.model_copy(update=changes)
+
+
+def stem(data: str) -> str:
+    """A name for the run's directory from that of its data."""
+    name = Path(data).name or Path(data).resolve().name
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.split(":")[0].removesuffix(".npz"))
+    return stem.strip("-") or "run"

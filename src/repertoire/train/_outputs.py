@@ -1,0 +1,51 @@
+"""One pass over a set of samples: what a network says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repertoire.data import Loader, Samples
+from repertoire.methods import Classifier
+from repertoire.ops import evaluating
+from repertoire.tasks import Outputs
+
+__all__ = ["outputs"]
+
+
+@torch.inference_mode()
+def outputs(
+    model: Classifier,
+    samples: Samples,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    answer: Callable[[Tensor], Tensor] | None = None,
+) -> Outputs:
+    """Runs a classifier over a set in evaluation mode, and leaves its mode as it was.
+
+    Args:
+        model: the classifier, on its device.
+        samples: images or features.
+        batch_size: samples that go through the network at a time.
+        device: where the classifier is.
+        answer: what the loss reads out of the logits (`Loss.predict`), where logits are no scores of classes or labels.
+    """
+    logits, embeddings, answers = [], [], []
+    with evaluating(model):
+        for batch in Loader(samples, batch_size, shuffle=False, device=device).epoch(0):
+            features, scores = model.embed_and_score(batch.images)
+            embeddings.append(features.float().cpu())
+            logits.append(scores.float().cpu())
+            if answer is not None:
+                found = answer(scores.float()).float().cpu()
+                answers.append(found if found.ndim == 2 else found[:, None])
+    return Outputs(
+        torch.cat(logits).numpy(),
+        torch.cat(embeddings).numpy(),
+        np.asarray(samples.labels),
+        torch.cat(answers).numpy() if answers else None,
+    )
