@@ -64,8 +64,9 @@ def judge(
       any. Not part of the ranking: a network may well look elsewhere, and a map is to show it.
 
     A random map, of blotches of the size of a seventh of the image, is measured beside them: who does not beat it says
-    nothing. Whether two explainers can be told apart is decided by intervals of the paired differences over the images,
-    from a bootstrap that is simultaneous over all pairs, so that the winner being the best of many is accounted for.
+    nothing. Whether two explainers can be told apart is decided by Student's intervals of the paired differences over
+    the images, which hold for all pairs at once, so that the winner being the best of many is accounted for. Of a few
+    images they are as wide as they must be.
 
     Args:
         model: images to scores `[N, C]`; runs in evaluation mode and is left as it was.
@@ -77,7 +78,7 @@ def judge(
         steps: of the curves, at least 1; the network runs 2 (steps + 1) times an image for each explainer.
         insertion_baseline, deletion_baseline: what stands in for absent pixels, as in the curves.
         batch_size: images in a pass through the network, which bounds the memory.
-        seed: of random maps, random weights and the bootstrap.
+        seed: of random maps and random weights.
         progress: called with the name of each explainer before it is measured.
 
     Returns:
@@ -133,7 +134,7 @@ def judge(
         rows.append(_judged(name, explainer, sample, seed))
     if progress is not None:
         progress(RANDOM)
-    return rank(rows, _reference(sample, seed), failed, seed)
+    return rank(rows, _reference(sample, seed), failed)
 
 
 def usual_explainers(*, quick: bool = False) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from repertoire.statistics import interval
+
 __all__ = ["RANDOM", "Judged", "Judgement", "rank"]
 
 RANDOM = "random map"
@@ -16,7 +18,8 @@ RANDOM = "random map"
 UNMOVED = 0.5
 """Rank correlation with the map of a random network from which on a map shows the image more than the model."""
 
-RESAMPLES = 2000
+_BOUNDS = dict.fromkeys(("insertion", "deletion", "energy", "pointing"), (0.0, 1.0))
+"""What a mean lies between, where it is not -1 and 1."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Judged:
         class_dependent: whether its maps depend on the class: false if the explainer says so, or if the maps of two
             classes were the same for every image.
         seconds: for the map of an image.
-        intervals: 95% bootstrap interval of each mean, by the names of `values`.
+        intervals: 95% interval of each mean over images, by the names of `values`.
     """
 
     name: str
@@ -144,58 +147,46 @@ class Judgement:
         }
 
 
-def rank(rows: Sequence[Judged], random: Judged, failed: Mapping[str, str], seed: int) -> Judgement:
+def rank(rows: Sequence[Judged], random: Judged, failed: Mapping[str, str]) -> Judgement:
     """Puts explainers in order, and says which of them differ.
 
-    Images are drawn anew many times, the same for all explainers. The intervals of the differences of all pairs are as
-    many standard errors wide as the largest deviation of any pair, in its standard errors, is in 95% of the draws: so
-    they hold together, also for the pair of the best and another, which the data themselves chose.
+    The interval of each difference is Student's, over the images, at 5% divided by the number of pairs (Bonferroni): so
+    they hold together, also for the pair of the best and another, which the data themselves chose. A bootstrap would
+    promise too much here: of a few images it knows too little of how far the spread itself may be off.
     """
     everyone = [*sorted(rows, key=lambda row: -float(row.values["faithfulness"].mean())), random]
-    values = np.stack([row.values["faithfulness"] for row in everyone], 1).astype(np.float64)
-    count = len(values)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    means, drawn = values.mean(0), weights @ values
-    errors = _errors(values)
-    deviations = (drawn[:, :, None] - drawn[:, None, :]) - (means[:, None] - means[None, :])
-    scaled = np.divide(np.abs(deviations), errors, out=np.zeros_like(deviations), where=errors > 0)
-    critical = float(np.quantile(scaled.max((1, 2)), 0.95))
+    values = [row.values["faithfulness"].astype(np.float64) for row in everyone]
+    pairs = len(everyone) * (len(everyone) - 1) // 2
 
     def margin(i: int, j: int) -> tuple[float, float, float]:
-        gain, half = float(means[i] - means[j]), critical * float(errors[i, j])
-        return gain, gain - half, gain + half
+        gains = values[i] - values[j]
+        # What is left of a difference that is always the same is rounding.
+        if np.ptp(gains) <= 1e-12 * max(np.abs(values[i]).max(), np.abs(values[j]).max()):
+            gains = np.full_like(gains, gains.mean())
+        return (float(gains.mean()), *interval(gains.tolist(), 1 - 0.05 / pairs, bounds=(-2.0, 2.0)))
 
     last = len(everyone) - 1
     margins = {everyone[j].name: margin(0, j) for j in range(1, last + 1)}
     best = (everyone[0].name, *(name for name, (_, low, _) in margins.items() if low <= 0))
     return Judgement(
-        rows=tuple(_with_intervals(row, weights) for row in everyone[:last]),
-        random=_with_intervals(random, weights),
+        rows=tuple(_with_intervals(row) for row in everyone[:last]),
+        random=_with_intervals(random),
         best=best,
         margins=margins,
         over_random={everyone[i].name: margin(i, last) for i in range(last)},
         failed=dict(failed),
-        images=count,
+        images=len(values[0]),
     )
 
 
-def _errors(values: np.ndarray) -> np.ndarray:
-    """Standard errors of the mean differences of all pairs of columns; zero for columns that differ by a constant."""
-    centred = values - values.mean(0)
-    covariance = centred.T @ centred
-    variance = np.diag(covariance)
-    spread = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0)
-    # What is left of equal columns is rounding, which must not be divided by.
-    spread[spread <= 1e-12 * (variance[:, None] + variance[None, :])] = 0
-    return np.sqrt(spread / (len(values) * max(len(values) - 1, 1)))
-
-
-def _with_intervals(row: Judged, weights: np.ndarray) -> Judged:
-    intervals = {}
-    for what, values in row.values.items():
-        low, high = np.quantile(weights @ values.astype(np.float64), [0.025, 0.975])
-        intervals[what] = (float(low), float(high))
-    return replace(row, intervals=intervals)
+def _with_intervals(row: Judged) -> Judged:
+    return replace(
+        row,
+        intervals={
+            what: interval(values.astype(np.float64).tolist(), bounds=_BOUNDS.get(what, (-1.0, 1.0)))
+            for what, values in row.values.items()
+        },
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
