@@ -1,32 +1,146 @@
-"""The table of a room's components, and how each is tried."""
+"""The table of a kind's components, a page for each of them, and how each is tried."""
 
 from __future__ import annotations
 
+import functools
 import html
+import importlib
+import re
 
 from repertoire import papers, registry
+from site_build.catalogue import Catalogue
 
-__all__ = ["component_table", "try_it"]
+__all__ = ["api", "component_page", "component_table", "component_uri", "family_link", "status_badge", "try_it"]
 
 _OPTIONS = {
-    "losses": "--loss", "heads": "--head", "backbones": "--backbone", "rules": "--rule", "methods": "--method",
-    "augmentations": "--augment",
+    "losses": "--loss {}", "heads": "--head {}", "backbones": "--backbone {}", "rules": "--rule {}",
+    "methods": "--method {}", "augmentations": "--augment {}", "auxiliaries": "--rule local:auxiliary={}",
 }  # fmt: skip
+_COMMANDS = {
+    "explainers": "repertoire explain runs/a photo.jpg --explainer {}",
+    "data": "repertoire train {}",
+    "feature-estimators": "repertoire fit-features features.npz --estimator {}",
+    "weight-operators": "repertoire merge runs/a runs/b --operator {} --out runs/merged",
+}
+_FORMULA = re.compile(r":math:`([^`]*)`")
+
+
+def component_uri(entry: registry.Entry) -> str:
+    """The page of a component, from the root of the documentation."""
+    return f"components/{entry.room}/{entry.name}.md"
 
 
 def component_table(room: str) -> str:
-    """A Markdown table of what is registered in a room: name, what it is, options, paper.
+    """A Markdown table of what is registered as a kind: name, what it is, paper. Options are on each one's page.
 
     Raises:
-        UnknownName: there is no such room.
+        UnknownName: there is no such kind.
     """
-    rows = ["| name | what it is | options | paper |", "| --- | --- | --- | --- |"]
+    rows = ["| name | what it is | paper |", "| --- | --- | --- |"]
     for entry in registry.entries(room):
-        options = "<br>".join(f"`{option}`" for option in registry.user_options(entry)) or "none"
-        summary = entry.summary.replace("|", "\\|")  # a docstring is Markdown already
         paper = f"[{papers.get(entry.paper).year}](../papers/{entry.paper}.md)" if entry.paper else ""
-        rows.append(f"| [`{entry.name}`][{entry.dotted}] | {summary} | {options} | {paper} |")
+        rows.append(f"| [`{entry.name}`]({entry.room}/{entry.name}.md) | {_in_a_cell(entry.summary)} | {paper} |")
     return "\n".join(rows)
+
+
+def component_page(entry: registry.Entry, catalogue: Catalogue) -> str:
+    """The Markdown of a component's page: what it is, how it is tried, its options, its reference."""
+    kind = registry.ROOMS[entry.room][0]
+    facts = [kind]
+    family = papers.family_of(entry)
+    if family is not None:
+        facts.append(family_link(family, "../../"))
+    if entry.paper is not None:
+        card = papers.get(entry.paper)
+        by = f"{html.escape(card.authors)}, " if card.authors else ""
+        facts.append(f'<a href="../../papers/{card.slug}.html">{by}{card.year}</a> {status_badge(card.status)}')
+    python, command = try_it(entry.dotted, entry)
+    shell = f"```sh\n{command}\n```\n\n" if command else ""
+    described = _FORMULA.sub(r"\1", entry.summary).replace("'", "''")
+    parts = [
+        f"---\ntitle: '{entry.name}'\ndescription: '{described}'\n---",
+        f"# {entry.name}",
+        f"{' · '.join(facts)}\n{{ .paper-facts }}",
+        entry.summary,
+        f"{shell}```python\n{python}\n```",
+    ]
+    options = registry.user_options(entry)
+    if options:
+        parts.append(_options_table(entry.name, options))
+    parts.append("## Reference")
+    if _owner(entry) == entry:
+        parts += [_reference(name) for name in (entry.dotted, *_beside(entry))]
+    else:
+        parts.append(f"[`{entry.dotted}`][{entry.dotted}]")
+    others = [other for other in registry.entries(entry.room) if other != entry and papers.family_of(other) == family]
+    if others and family is not None:
+        links = ", ".join(f"[`{other.name}`]({other.name}.md)" for other in others)
+        parts.append(f"## For the same need\n\n{links}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _options_table(name: str, options: list[str]) -> str:
+    given = [option.partition("=") for option in options]
+    rows = [f"| `{key}` | {f'`{value}`' if equals else 'must be given'} |" for key, equals, value in given]
+    table = "\n".join(["| option | default |", "| --- | --- |", *rows])
+    return f"## Options\n\nWritten as `{name}:{given[0][0]}=...`; several are separated by commas.\n\n{table}"
+
+
+def api(module: str) -> str:
+    """The reference of a module without what has a page of its own.
+
+    Raises:
+        KeyError: there is no such module.
+    """
+    try:
+        public = list(importlib.import_module(module).__all__)
+    except (ModuleNotFoundError, AttributeError):
+        raise KeyError(f"there is no module {module} with public names") from None
+    elsewhere = _on_pages()
+    members = [name for name in public if f"{module}.{name}" not in elsewhere]
+    listed = "".join(f"\n        - {name}" for name in members) or " []"
+    return f"::: {module}\n    options:\n      members:{listed}"
+
+
+@functools.cache
+def _on_pages() -> frozenset[str]:
+    """The dotted names that stand on the pages of components."""
+    found: set[str] = set()
+    for room in registry.ROOMS:
+        for entry in registry.entries(room):
+            if _owner(entry) == entry:
+                found |= {entry.dotted, *_beside(entry)}
+    return frozenset(found)
+
+
+@functools.cache
+def _owners() -> dict[str, registry.Entry]:
+    """By dotted name, the component on whose page it stands: the first of those that share it."""
+    found: dict[str, registry.Entry] = {}
+    for room in registry.ROOMS:
+        for entry in registry.entries(room):
+            found.setdefault(entry.dotted, entry)
+    return found
+
+
+def _owner(entry: registry.Entry) -> registry.Entry:
+    return _owners()[entry.dotted]
+
+
+def _beside(entry: registry.Entry) -> list[str]:
+    """Further public names of the component's own file, such as the function of a loss, where it is alone in it."""
+    file = entry.factory.__module__
+    if sum(other.factory.__module__ == file for other in _owners().values()) > 1:
+        return []
+    module = entry.dotted.rpartition(".")[0]
+    room = importlib.import_module(module)
+    names = [name for name in room.__all__ if getattr(getattr(room, name), "__module__", "") == file]
+    return [f"{module}.{name}" for name in names if name != entry.factory.__name__ and callable(getattr(room, name))]
+
+
+def _reference(dotted: str) -> str:
+    options = "show_root_heading: true, show_root_full_path: false, heading_level: 3"
+    return f"::: {dotted}\n    options: {{ {options} }}"
 
 
 def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
@@ -40,15 +154,30 @@ def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
     line = f"from {module} import {name}"
     if entry is None:
         return line, ""
+    needed = [o for o in registry.user_options(entry) if "=" not in o]
+    spec = entry.name
+    if needed:
+        return line, ""
     if entry.room in _OPTIONS:
-        return line, f"repertoire train photos/ {_OPTIONS[entry.room]} {entry.name}"
-    if entry.room == "explainers":
-        return line, f"repertoire explain runs/a photo.jpg --explainer {entry.name}"
-    if entry.room == "data":
-        return line, f"repertoire train {entry.name}"
-    return line, ""
+        return line, f"repertoire train {_data(entry)} {_OPTIONS[entry.room].format(spec)}"
+    return line, _COMMANDS.get(entry.room, "").format(spec)
+
+
+def _data(entry: registry.Entry) -> str:
+    """The folder that a command trains on, by the kind of targets that the component learns from."""
+    return "photos/"
+
+
+def family_link(slug: str, root: str) -> str:
+    """A link to the page of a family, from a page from which `root` leads to the start."""
+    return f'<a href="{root}families/{slug}.html">{html.escape(papers.family(slug).title)}</a>'
 
 
 def status_badge(status: str) -> str:
     """A status as a badge; its colour only repeats what the word says."""
     return f'<span class="status {status.replace(" ", "-")}">{html.escape(status)}</span>'
+
+
+def _in_a_cell(text: str) -> str:
+    """A summary, which is Markdown already, inside a table."""
+    return text.replace("|", "\\|")
