@@ -4,14 +4,15 @@ Importing this package loads nothing but itself; each room (`repertoire.losses`,
 when it is first used, so that `import repertoire` costs next to nothing beside `import torch`.
 
     import repertoire
-    run = repertoire.train.fit("digits", epochs=5)
-    print(run.metrics)
+    run = repertoire.fit("digits", epochs=5)
+    run = repertoire.load("runs/digits-1")
+    run.predict("new.png")
 """
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -38,10 +39,15 @@ _ROOMS = (
 )
 _FORMER = ("boosting", "fewshot", "merge")
 
-__all__ = [*_ROOMS, "__version__"]
+_FUNCTIONS = ("fit", "load")
+"""What is done most, from the room `train`."""
+
+__all__ = [*_ROOMS, *_FUNCTIONS, "__version__"]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module("repertoire.train"), name)
     if name in _ROOMS or name in _FORMER:
         return importlib.import_module(f"repertoire.{name}")
     raise AttributeError(f"module 'repertoire' has no attribute {name!r}")

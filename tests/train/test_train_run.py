@@ -75,7 +75,11 @@ def test_without_any_weights_the_error_names_the_file(copied: Path):
 
 def test_another_number_of_classes_is_refused(copied: Path):
     info = json.loads((copied / "run.json").read_text())
-    (copied / "run.json").write_text(json.dumps({**info, "classes": [*info["classes"], "more"]}))
+    more = [*info["classes"], "more"]
+    (copied / "run.json").write_text(json.dumps({**info, "classes": more}))
+    with pytest.raises(RunError, match="4 classes, and its task 3"):
+        train.load(copied)
+    (copied / "run.json").write_text(json.dumps({**info, "classes": more, "task": {"kind": "classes", "names": more}}))
     with pytest.raises(CheckpointError, match="4 classes"):
         _ = train.load(copied).model
 

@@ -77,11 +77,15 @@ def test_a_tracker_that_fails_is_named_once_and_dropped(
 
     name = {"start": "start_run", "log": "log_metrics", "close": "end_run"}[when]
     monkeypatch.setattr(sys.modules["mlflow"], name, fails)
-    with pytest.warns(RepertoireWarning, match=r"mlflow failed \(server is gone\)") as told:
+
+    def watch() -> None:
         (tracker,) = make_trackers(make_config(data="digits", track=("mlflow",)), tmp_path, 0)
         for row in ROWS:
             tracker.log(row)
         tracker.close()
+
+    with pytest.warns(RepertoireWarning, match=r"mlflow failed \(server is gone\)") as told:
+        watch()
     assert len(told) == 1
 
 

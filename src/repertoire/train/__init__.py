@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from repertoire.tasks import calibration as calibration
     from repertoire.tasks import score as score
     from repertoire.tasks import wilson as wilson
+    from repertoire.train._answers import Answers as Answers
     from repertoire.train._directory import RunDirectory as RunDirectory
+    from repertoire.train._ensemble import Ensemble as Ensemble
     from repertoire.train._export import export as export
     from repertoire.train._fit import fit as fit
     from repertoire.train._fit import in_memory as in_memory
@@ -41,7 +43,9 @@ _HOME = {
     "repertoire.plan": ("Plan", "PlanRow", "plan"),
     "repertoire.recipe": ("TrainConfig", "make_config", "read_config"),
     "repertoire.tasks": ("Outputs", "calibration", "score", "wilson"),
+    "repertoire.train._answers": ("Answers",),
     "repertoire.train._directory": ("RunDirectory",),
+    "repertoire.train._ensemble": ("Ensemble",),
     "repertoire.train._export": ("export",),
     "repertoire.train._fit": ("fit", "in_memory", "rehearse", "resume"),
     "repertoire.train._loop": ("Loop",),

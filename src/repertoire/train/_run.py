@@ -91,12 +91,24 @@ class Run(Predictor):
         if isinstance(plugins, str):
             plugins = (plugins,)
         import_plugins(self.config.model_copy(update={"plugins": tuple(plugins)}))
-        self.facts = Facts.stored(self.info)
+        self.facts = self._facts()
         self.task = self.facts.task
         self._lock = threading.RLock()
         self._models: dict[str, Classifier] = {}
         self._exits: dict[str, Exits] = {}
         self.to(device)
+
+    def _facts(self) -> Facts:
+        try:
+            facts = Facts.stored(self.info)
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            raise RunError(f"{self.directory}/run.json is damaged: {' '.join(str(error).split())}") from None
+        if facts.task.names != self.classes:
+            raise RunError(
+                f"{self.directory}/run.json is damaged: it names {len(self.classes)} classes, and its task "
+                f"{len(facts.task.names)}"
+            )
+        return facts
 
     def __repr__(self) -> str:
         accuracy = self.metrics.get("accuracy")

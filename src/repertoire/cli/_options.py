@@ -1,0 +1,137 @@
+"""Options that several commands have, and what opens the runs that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from repertoire.errors import Unreadable
+    from repertoire.train import Ensemble, Run
+
+__all__ = [
+    "DeviceOption",
+    "EnsembleOption",
+    "ImagesArgument",
+    "NullOption",
+    "PluginOption",
+    "RunArgument",
+    "SkipOption",
+    "TtaOption",
+    "answer_options",
+    "open_run",
+    "open_runs",
+    "report_failures",
+    "skips",
+]
+
+RunArgument = Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)]
+ImagesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Image files, directories, or a .csv file with paths and labels; none, or -, reads an image or a list of "
+        "files from standard input.",
+        show_default=False,
+    ),
+]
+NullOption = Annotated[bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")]
+SkipOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-unreadable/--no-skip-unreadable",
+        help="Images that cannot be used are no error; by default as in training.",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.", show_default=True)
+]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="MODULE",
+        help="Import this module first, which registers components that the run was trained with. A run's own plugins "
+        "are code, and are never imported unless they are named here.",
+        show_default=False,
+    ),
+]
+TtaOption = Annotated[
+    bool,
+    typer.Option("--tta", help="Average over shifted and mirrored versions of each image; five or ten times the work."),
+]
+EnsembleOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--ensemble", metavar="RUN", help="Average with this run, which has the same classes; again for more.",
+        show_default=False,
+    ),
+]  # fmt: skip
+
+
+def open_run(path: Path, device: str = "cpu", plugins: Sequence[str] | None = None) -> Run:
+    """The run in a directory, computing on a device."""
+    from repertoire.train import load
+
+    return load(path, device=device, plugins=tuple(plugins or ()))
+
+
+def open_runs(
+    first: Path, others: Sequence[Path] | None, device: str, plugins: Sequence[str] | None
+) -> tuple[Run, Run | Ensemble]:
+    """The first run, and what answers: itself, or the ensemble of all."""
+    from repertoire.train import Ensemble
+
+    run = open_run(first, device, plugins)
+    if not others:
+        return run, run
+    return run, Ensemble([run, *(open_run(path, device, plugins) for path in others)])
+
+
+def skips(run: Run, given: bool | None) -> bool:
+    """Whether images that cannot be used are left out: as the user says, or as in training."""
+    return run.config.skip_unreadable if given is None else given
+
+
+def report_failures(failures: list[Unreadable], total: int, skip: bool) -> None:
+    """Says how many images were skipped, or raises `UnreadableImages`."""
+    from repertoire.errors import UnreadableImages
+
+    if not failures:
+        return
+    error = UnreadableImages(failures, total)
+    if not skip:
+        raise error
+    typer.echo(f"{len(failures)} of {total} images were skipped", err=True)
+
+
+def answer_options(app: typer.Typer, arguments: Sequence[str]) -> None:
+    """Answers options that other tools have with what they are called here.
+
+    Raises:
+        ConfigError: one of the arguments is such an option.
+    """
+    import re
+
+    from repertoire._aliases import answer_for
+    from repertoire.errors import ConfigError
+
+    command = typer.main.get_command(app)
+    for word in arguments:
+        if hasattr(command, "commands") and word in command.commands:
+            command = command.commands[word]
+    known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    names = [flag[2:].replace("-", "_") for flag in known if flag.startswith("--")]
+    for word in arguments:
+        if word == "--":
+            return
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or flag in known or flag in ("--help", "--debug"):
+            continue
+        answer = answer_for("training option", flag[2:], names)
+        if answer is not None:
+            ours = re.sub(r"'(\w+)'", lambda found: "--" + found[1].replace("_", "-"), answer)
+            raise ConfigError(f"no such option: {flag}; {ours}")

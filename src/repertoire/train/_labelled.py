@@ -1,0 +1,134 @@
+"""Inputs that are read from lists: image files with their targets, and vectors of features."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repertoire.errors import DataError, ShapeError, Unreadable, ascii_path, nearest
+
+__all__ = ["Labelled", "labelled_list", "vectors"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A list of image files with their targets, read when they are needed.
+
+    Attributes:
+        paths: of the files.
+        labels: the targets, as `Samples.labels` holds them.
+    """
+
+    paths: list[Path]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+_PATH_COLUMNS = ("path", "image", "file", "filename", "file_name", "image_path", "filepath", "name")
+_LABEL_COLUMNS = ("label", "class", "target", "true", "labels", "category", "y", "classes")
+
+
+def labelled_list(path: Path, classes: Sequence[str], kind: str = "classes") -> Labelled:
+    """The files and targets that a .csv or .tsv file lists.
+
+    The column of paths is called path, image, file or filename; that of the class label, class, target or true. Targets
+    of several labels or numbers have a column each, called after it. Paths count from the file's own folder. An empty
+    label says that nobody knows.
+
+    Raises:
+        DataError: it has no such columns, or a row with a label that is none of the classes.
+    """
+    shown = ascii_path(str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown} is not a list in UTF-8: {error}") from None
+    separator = "\t" if path.suffix.lower() == ".tsv" or "\t" in text.split("\n", 1)[0] else ","
+    reader = csv.DictReader(text.splitlines(), delimiter=separator)
+    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    where = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
+    if where is None:
+        raise DataError(f"{shown} has no column of paths (path, image, file or filename); found {list(columns)}")
+    paths: list[Path] = []
+    targets: list[Any] = []
+    read = _reader_of(shown, columns, classes, kind)
+    for number, row in enumerate(reader, 2):
+        if not (name := (row[where] or "").strip()):
+            continue
+        paths.append(path.parent / name)
+        targets.append(read(row, number))
+    if not paths:
+        raise DataError(f"{shown} lists no image")
+    dtype = {"classes": np.int64, "labels": np.uint8, "number": np.float32}.get(kind, np.int64)
+    return Labelled(paths, np.array(targets, dtype=dtype))
+
+
+def _reader_of(shown: str, columns: dict[str, str], classes: Sequence[str], kind: str) -> Any:
+    """A function from a row and its number to its target."""
+    if kind in ("labels", "number"):
+        missing = [name for name in classes if name.strip().lower() not in columns]
+        if missing:
+            raise DataError(
+                f"{shown} has no column {missing[0]!r}; a run on {kind} needs one for each of {list(classes)}"
+            )
+        names = [columns[name.strip().lower()] for name in classes]
+
+        def numbers(row: dict[str, str], number: int) -> list[float]:
+            cells = [(row[name] or "").strip() for name in names]
+            try:
+                unknown = 255.0 if kind == "labels" else np.nan
+                return [float(cell) if cell else unknown for cell in cells]
+            except ValueError:
+                raise DataError(f"{shown}, line {number}: {cells} are not numbers") from None
+
+        return numbers
+    label = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
+    if label is None:
+        raise DataError(f"{shown} has no column of labels (label, class, target or true); found {list(columns)}")
+    positions = {name: k for k, name in enumerate(classes)}
+
+    def position(row: dict[str, str], number: int) -> int:
+        name = (row[label] or "").strip()
+        if name and name not in positions:
+            guess = nearest(name, classes)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise DataError(f"{shown}, line {number}: {name!r} is not a class of the run{hint} ({', '.join(classes)})")
+        return positions[name] if name else -1
+
+    return position
+
+
+def vectors(images: Any, width: int, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor, list[Unreadable]]]:
+    """Batches of features `[n, d]`, for a run that was trained on features."""
+    if isinstance(images, str | os.PathLike):
+        path = Path(images)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                images = stored["features"]
+        except (OSError, ValueError, KeyError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"{ascii_path(str(path))} is no .npz file with features: {reason}") from None
+    elif hasattr(images, "inputs") and hasattr(images, "labels"):
+        images = images.inputs(slice(None))
+    array = torch.as_tensor(np.asarray(images) if not isinstance(images, Tensor) else images)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or array.shape[1] != width or not array.is_floating_point():
+        raise ShapeError(
+            f"the run was trained on features: float [N, {width}], found {array.dtype} {list(array.shape)}"
+        )
+    if not bool(array.isfinite().all()):
+        raise ShapeError("features must be finite numbers")
+    for start in range(0, len(array), batch_size):
+        chunk = array[start : start + batch_size].detach().float()
+        yield np.arange(start, start + len(chunk)), chunk, []

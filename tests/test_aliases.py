@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from repertoire import _aliases, registry
+from repertoire._aliases import answer_for, missing_attribute
+from repertoire.errors import UnknownName
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("learning_rate", "lr"), ("lr0", "lr"), ("imgsz", "size"), ("image-size", "size"), ("model", "backbone"),
+     ("num_epochs", "epochs"), ("optim", "optimizer"), ("BatchSize", "batch_size")],
+)  # fmt: skip
+def test_options_of_others_are_answered_with_ours(name: str, ours: str):
+    if name == "BatchSize":  # only the spelling differs: the nearest name is found without a table
+        assert answer_for("training option", name, [ours]) is None
+        return
+    assert answer_for("training option", name, [ours]) == f"here it is called {ours!r}"
+
+
+@pytest.mark.parametrize("name", ["workers", "pretrained", "mixup", "label_smoothing"])
+def test_what_does_not_exist_is_explained(name: str):
+    assert len(answer_for("training option", name, ["lr"])) > 20
+
+
+def test_nothing_is_answered_that_does_not_exist():
+    assert answer_for("training option", "learning_rate", ["epochs"]) is None
+    assert answer_for("loss", "ce", ["supcon"]) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "ours"),
+    [("losses", "ce", "cross-entropy"), ("losses", "CrossEntropyLoss", "cross-entropy"), ("losses", "SupConLoss", "supcon"),
+     ("losses", "siglip", "sigmoid-pairwise"), ("backbones", "resnet18", "timm:resnet18"),
+     ("backbones", "vit_b_16", "timm:vit_base_patch16_224"), ("explainers", "gradcam", "grad-cam")],
+)  # fmt: skip
+def test_components_of_others_are_answered_with_ours(kind: str, name: str, ours: str):
+    with pytest.raises(UnknownName, match=ours):
+        registry.get(kind, name)
+
+
+def test_every_name_in_the_table_of_components_exists():
+    kinds = {what: kind for kind, (what, *_) in registry.ROOMS.items()}
+    for what, table in _aliases._COMPONENTS.items():
+        if what in kinds:
+            known = registry.names(kinds[what])
+            assert [name for name in table if name not in known] == [], what
+            assert [alias for aliases in table.values() for alias in aliases if alias in known] == [], what
+
+
+def test_classes_of_others_are_answered_with_ours():
+    import repertoire
+
+    known = {
+        *repertoire.losses.__all__,
+        *repertoire.heads.__all__,
+        *repertoire.explain.__all__,
+        *repertoire.data.__all__,
+    }
+    assert [name for name in _aliases._CLASSES if name not in known] == []
+    assert str(missing_attribute("m", "FocalLoss", ["Focal"])).endswith("here it is called 'Focal'")
+    assert str(missing_attribute("m", "nonsense", ["Focal"])) == "module 'm' has no attribute 'nonsense'"
