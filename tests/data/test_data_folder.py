@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repertoire.data import SourceRequest, Splits
+from repertoire.data import SourceRequest, Splits, read_images
 from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._walk import find_images, walk
 from repertoire.errors import ConfigError, DataError, UnreadableImages
@@ -312,3 +312,222 @@ def test_a_link_to_what_the_folder_lies_in_is_named_and_not_followed(tmp_path: P
     assert set(splits.classes) == {"cat", "dog"}
     assert any("links that lead round in a circle" in note for note in splits.notes)
     assert any("Empty folders: empty" in note for note in splits.notes)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Training", None, "Testing"),
+        ("TRAIN", "Val", "TEST"),
+        ("train_set", "dev_set", "test_set"),
+        ("seg_train", None, "seg_test"),
+        ("training", "validation", "testing"),
+        ("train2017", "val2017", "test2017"),
+    ],
+)
+def test_parts_by_all_their_usual_names(tmp_path: Path, train: str, val: str | None, test: str):
+    photographs(tmp_path / train, each=10)
+    photographs(tmp_path / test, each=3, seed=5000)
+    if val is not None:
+        photographs(tmp_path / val, each=2, seed=9000)
+    splits = opened(tmp_path)
+    assert splits.classes == ("cat", "dog")
+    assert all(name.startswith(f"{test}/") for name in splits.test.names)
+    assert [len(splits.val), len(splits.test)] == [4 if val else 2, 6]
+    check_labels(splits)
+
+
+def test_a_part_inside_a_folder_of_its_own_name(tmp_path: Path):
+    photographs(tmp_path / "seg_train" / "seg_train")
+    photographs(tmp_path / "seg_test" / "seg_test", each=3, seed=5000)
+    photograph(tmp_path / "seg_pred" / "seg_pred" / "1.png", "cat", 7)
+    splits = opened(tmp_path)
+    assert splits.classes == ("cat", "dog")
+    assert len(splits.test) == 6
+    assert any("not used: 1 (seg_pred/seg_pred/1.png)" in note for note in splits.notes)
+
+
+def test_classes_that_all_hold_the_same_directories(tmp_path: Path):
+    for site in ("north", "south", "west", "east"):
+        photographs(tmp_path / site, each=5, seed=hash(site) % 10**6)
+    with pytest.raises(DataError, match=r"\(east, north, south, west\) all hold the same directories \(cat, dog\)"):
+        opened(tmp_path)
+    outer = build("data", f"folder:{tmp_path},layout=classes", request=SourceRequest())
+    assert outer.classes == ("east", "north", "south", "west")
+    inner = build("data", f"folder:{tmp_path},layout=groups", request=SourceRequest())
+    assert inner.classes == ("cat", "dog")
+    check_labels(inner)
+    sides = [set(part.factors["group"].tolist()) for part in (inner.train, inner.val, inner.test)]
+    assert sorted(map(len, sides)) == [1, 1, 2]
+    with pytest.raises(ConfigError, match="layout"):
+        build("data", f"folder:{tmp_path},layout=sites", request=SourceRequest())
+
+
+def test_parts_that_are_not_known_are_not_silently_classes(tmp_path: Path):
+    photographs(tmp_path / "learn")
+    photographs(tmp_path / "exam", seed=500)
+    with pytest.raises(DataError, match="are they parts, groups or classes"):
+        opened(tmp_path)
+
+
+def test_classes_below_a_single_directory(tmp_path: Path):
+    photographs(tmp_path / "archive")
+    with pytest.raises(DataError, match=r"has one class, archive.*if they are the classes, give .*/archive"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir",
+        "#recycle",
+        "@Recycle",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        "@__thumb",
+        "#snapshot",
+    ],
+)
+def test_what_network_storage_leaves(tmp_path: Path, name: str):
+    root = photographs(tmp_path / "root")
+    photographs(root / "cat" / name)
+    photographs(root / name)
+    (root / "dog" / "Icon\r").touch()
+    splits = opened(root)
+    assert splits.classes == ("cat", "dog")
+    assert len(splits.train) + len(splits.val) + len(splits.test) == 20
+    assert not any("copies" in note for note in splits.notes)
+    assert any("3 hidden or left by a system" in note for note in splits.notes)
+
+
+def test_class_directories_that_look_the_same(tmp_path: Path):
+    root = photographs(tmp_path / "root")
+    photographs(root / "Cat", ("cat",), seed=77)
+    shutil.move(root / "Cat" / "cat", root / "moved")
+    shutil.rmtree(root / "Cat")
+    (root / "moved").rename(root / "Cat")
+    assert any("differ in case only are taken for different ones: Cat, cat" in note for note in opened(root).notes)
+    (root / "Cat").rename(root / "cat ")
+    with pytest.raises(DataError, match="differ in spaces or in the form of their Unicode only: 'cat', 'cat '"):
+        opened(root)
+
+
+def test_two_classes_with_the_same_images(tmp_path: Path):
+    root = photographs(tmp_path, ("cat",))
+    shutil.copytree(root / "cat", root / "dog")
+    with pytest.raises(DataError, match=r"cat \(10, all in other classes too\)"):
+        opened(root)
+
+
+def test_unlabelled_images_beside_the_classes(tmp_path: Path):
+    root = photographs(tmp_path)
+    for number in range(5):
+        photograph(root / "Unlabelled" / "deep" / f"{number}.png", "eel", 900 + number)
+    splits = opened(root)
+    assert splits.classes == ("cat", "dog")
+    unlabelled = splits.extra["unlabelled"]
+    assert (unlabelled.labels == -1).all()
+    assert sorted(unlabelled.names) == [f"Unlabelled/deep/{number}.png" for number in range(5)]
+    assert (unlabelled.pixels(slice(None)).mean(axis=(1, 2)).argmax(1) == 2).all()
+    assert (splits.train.labels >= 0).all()
+    together = opened(root, unlabelled=True)
+    assert (together.train.labels == -1).sum() == 5
+
+
+def test_unlabelled_images_beside_divided_classes(tmp_path: Path):
+    photographs(tmp_path / "train")
+    photographs(tmp_path / "test", each=3, seed=5000)
+    photograph(tmp_path / "unlabeled" / "1.png", "eel", 900)
+    photograph(tmp_path / "train" / "unlabelled" / "2.png", "eel", 901)
+    assert len(opened(tmp_path).extra["unlabelled"]) == 2
+
+
+@pytest.mark.parametrize("where", [".", "holiday", "a/b"])
+def test_a_folder_without_classes(tmp_path: Path, where: str):
+    for number in range(20):
+        photograph(tmp_path / where / f"{number}.png", "eel", number)
+    with pytest.raises(DataError, match="--method simclr"):
+        opened(tmp_path)
+    splits = opened(tmp_path, unlabelled=True)
+    assert splits.classes == ()
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [14, 2, 4]
+    assert (splits.train.labels == -1).all()
+    assert len(opened(photographs(tmp_path / "classes"), unlabelled=True).classes) == 2, "labels that exist are kept"
+
+
+def mask(path: Path, seed: int, size: tuple[int, int] = (8, 8), on: int = 255) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[seed % 4 : seed % 4 + 3, 1:6] = on
+    Image.fromarray(pixels).save(path)
+    return pixels > 0
+
+
+@pytest.mark.parametrize("part", ["", "train/"])
+def test_masks_beside_the_classes(tmp_path: Path, part: str):
+    photographs(tmp_path / part)
+    if part:
+        photographs(tmp_path / "test", each=3, seed=5000)
+    expected = {}
+    for name in find_images(tmp_path):
+        relative = name.relative_to(tmp_path)
+        head, *rest = relative.parts if part else ("", *relative.parts)
+        target = tmp_path / head / "masks" / Path(*rest).with_suffix(".bmp")
+        expected[relative.as_posix()] = mask(target, len(expected), on=1 + len(expected) % 3)
+    splits = opened(tmp_path)
+    assert splits.classes == ("cat", "dog")
+    for images in (splits.train, splits.val, splits.test):
+        masks = images.object_masks(slice(None))
+        assert masks.dtype == bool
+        for position, name in enumerate(images.names):
+            assert (masks[position] == expected[name]).all()
+        assert (images.subset([1]).object_masks([0])[0] == expected[images.names[1]]).all()
+
+
+def test_masks_that_are_not_whole(tmp_path: Path):
+    root = photographs(tmp_path)
+    for number in range(9):
+        mask(root / "masks" / "cat" / f"{number}.png", number)
+    with pytest.raises(DataError, match=r"images without a mask: 11 \(cat/9\.png, dog/0\.png"):
+        opened(root)
+    for name in find_images(root):
+        if "masks" not in name.parts:
+            mask(root / "masks" / name.relative_to(root), 1)
+    mask(root / "masks" / "cat" / "extra.png", 1)
+    photograph(root / "unlabelled" / "1.png", "eel", 1)
+    splits = opened(root)
+    assert "Masks that belong to no image were not used: 1 (masks/cat/extra.png)." in splits.notes
+    assert not splits.extra["unlabelled"].object_masks([0]).any()
+    mask(root / "masks" / "cat" / "0.png", 1, (8, 16))
+    with pytest.raises(DataError, match=r"is 8 x 8 pixels, and its mask masks/cat/0\.png 8 x 16"):
+        opened(root)
+    (root / "masks" / "cat" / "0.png").write_text("x")
+    with pytest.raises(UnreadableImages, match=r"has a mask, masks/cat/0\.png, which is not an image"):
+        opened(root)
+
+
+def test_masks_may_be_a_class(tmp_path: Path):
+    photographs(tmp_path, ("cat", "dog"))
+    (tmp_path / "dog").rename(tmp_path / "masks")
+    for number in range(10):
+        (tmp_path / "masks" / f"{number}.png").rename(tmp_path / "masks" / f"worn {number}.png")
+    splits = opened(tmp_path)
+    assert splits.classes == ("cat", "masks")
+    assert splits.train.masks is None
+
+
+def test_brightness_is_that_of_the_set_and_is_said(tmp_path: Path):
+    for label, value in (("dark", 500), ("light", 4000)):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            Image.fromarray(np.full((8, 8), value + number, dtype=np.uint16)).save(tmp_path / label / f"{number}.png")
+    splits = opened(tmp_path)
+    assert splits.levels == {"uint16": (0, 4095)}
+    assert any("16-bit images have black at 0 and white at 4095" in note for note in splits.notes)
+    levels = [splits.train.pixels(np.flatnonzero(splits.train.labels == k)).mean() for k in (0, 1)]
+    assert levels == pytest.approx([504 / 4095 * 255, 4004 / 4095 * 255], abs=1)
+    again = load_folder_set(tmp_path, classes=splits.classes, size=8, levels={"uint16": (0, 65535)})
+    assert again.pixels([0]).max() <= 2
+    (pixels,) = read_images([tmp_path / "light" / "0.png"], size=8, levels=splits.levels)
+    assert (pixels == 249).all()

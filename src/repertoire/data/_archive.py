@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -118,10 +118,10 @@ def _read_npy(path: Path, name: str, info: zipfile.ZipInfo) -> np.ndarray:
     return values.reshape(shape, order="F" if fortran else "C").copy()
 
 
-def _header(member: BinaryIO, name: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(member)  # type: ignore[arg-type]
+def _header(member: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)  # type: ignore[arg-type]
+    shape, fortran, dtype = read(member)
     if dtype.hasobject:
         raise DataError(
             f"{ascii_path(str(path))}: {name} is an array of Python objects, which reading would have to unpickle; "
@@ -144,7 +144,7 @@ def _data_start(path: Path, info: zipfile.ZipInfo) -> int:
 def _mapped(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype, order: str = "C") -> np.ndarray:
     if offset + math.prod(shape) * dtype.itemsize > os.path.getsize(path):
         raise ValueError("it is cut short")
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload, no-any-return]
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
 
 
 def _open_safetensors(path: Path) -> Archive:

@@ -7,7 +7,9 @@ of the brightest pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+
+from repertoire.data._decode import Levels
 
 __all__ = ["levels_note", "settle"]
 
@@ -43,7 +45,7 @@ def _white(kind: str, low: float, high: float) -> float:
     return high if low < 0 else next(whole, high)
 
 
-def levels_note(levels: Mapping[str, tuple[float, float]]) -> str | None:
+def levels_note(levels: Levels) -> str | None:
     """What was taken for black and white, for a person."""
     said = [f"{_WORDS[kind]} have black at {low:g} and white at {high:g}" for kind, (low, high) in levels.items()]
     return f"Of all images together, {'; '.join(said)}." if said else None
