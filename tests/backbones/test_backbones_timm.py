@@ -142,3 +142,86 @@ def test_cutting() -> None:
         cut(_Toy("skip"), x)
     with pytest.raises(Uncuttable, match="traced"):
         cut(_Toy("value"), x)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+        pytest.param("beit_base_patch16_224", marks=pytest.mark.slow),
+        "swin_tiny_patch4_window7_224",
+        "eva02_tiny_patch14_224",
+        "deit3_small_patch16_224",
+        "pvt_v2_b0",
+        "resnet18",
+    ],
+)
+def test_weights_for_another_size_are_made_to_fit_as_timm_does_it(name: str, tmp_path: Path) -> None:
+    """What timm itself makes of a file for its natural size, at another one."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    natural = timm.create_model(name, num_classes=7)
+    with torch.no_grad():
+        for key, parameter in natural.named_parameters():
+            if "pos_embed" in key or "relative_position" in key:
+                # Smooth, as what was learnt is: of noise, every interpolation makes something else.
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter).sin())
+    path = tmp_path / "w.safetensors"
+    save_file(natural.state_dict(), path)
+    side = 96 if "14" not in name else 98
+    options = {} if name.startswith(("pvt", "resnet")) else {"img_size": side}
+    own = {"file": str(path), "num_classes": 7}
+    expected = timm.create_model(name, num_classes=7, pretrained=True, pretrained_cfg_overlay=own, **options).eval()
+    ours = Timm(name, image_size=side)
+    report = load_weights(ours.eval(), path)
+    assert not report.missing
+    assert not report.differing
+    x = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        wanted = expected.forward_head(expected.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(ours(x), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_preset_comes_with_the_weights(tmp_path: Path) -> None:
+    net = Timm("resnet18.a1_in1k", image_size=64)
+    assert net.preset is None
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
+    load_weights(net, tmp_path / "w.pth")
+    settings = timm.get_pretrained_cfg("resnet18.a1_in1k")
+    preset = net.preset
+    assert preset is not None
+    assert (preset.mean, preset.std) == (settings.mean, settings.std)
+    assert (preset.size, preset.interpolation, preset.crop) == (224, settings.interpolation, settings.crop_pct)
+    assert "resnet18.a1_in1k" in preset.source
+
+
+def test_pretrained_takes_what_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from safetensors.torch import save_file
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match="cannot be fetched"):
+        Timm("test_resnet.r160_in1k", image_size=64, pretrained=True)
+    model = timm.create_model("test_resnet")
+    folder = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    save_file(model.state_dict(), folder / "snapshots" / "abc" / "model.safetensors")
+    net = Timm("test_resnet.r160_in1k", image_size=64, pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.eval().forward_head(model.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
+    assert net.preset is not None
+    assert net.preset.size == 160
+
+
+def test_weights_of_a_network_that_was_cut_short(tmp_path: Path) -> None:
+    """What the file has beyond the cut is left over, and no other network's."""
+    torch.save(timm.create_model("vit_tiny_patch16_224", img_size=32).state_dict(), tmp_path / "w.pth")
+    report = load_weights(Timm("vit_tiny_patch16_224", out_indices=[0, 5]), tmp_path / "w.pth")
+    assert not report.missing
+    assert "blocks.11.norm1.weight" in report.left_over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from repertoire.backbones import _timm
 from repertoire.errors import MissingExtra
 
 __all__ = ["hint"]
@@ -31,10 +32,10 @@ def hint(name: str) -> str | None:
     lite = re.fullmatch(r"(?:tf_)?efficientnet_?lite_?([012])(?:\..*)?", plain)
     if lite:
         return f"lite{lite[1]}"
+    architecture = plain.split(".", 1)[0]
     try:
-        from repertoire.backbones._timm import import_timm
-
-        timm = import_timm(plain)
+        # Only now: it takes seconds to import.
+        known = _timm.import_timm(plain).is_model(architecture)
     except MissingExtra:
-        return f"timm:{plain}" if _FAMILIES.fullmatch(plain) else None
-    return f"timm:{plain}" if timm.is_model(plain.split(".", 1)[0]) else None
+        known = _FAMILIES.fullmatch(architecture) is not None
+    return f"timm:{plain}" if known else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -154,10 +155,22 @@ class Timm(Backbone):
         if part == "pos_embed" and tensor.dim() == like.dim() == 3 and tensor.shape[2] == like.shape[2]:
             return resize_positions(tensor, like.shape[1], (self._prefix_tokens, 0, 1))
         if part == "relative_position_bias_table" and tensor.shape[1:] == like.shape[1:]:
-            # Some have three entries more, for the class token.
-            resized = resize_positions(tensor.flip(0)[None], len(like), (0, 3))
-            return None if resized is None else resized[0].flip(0)
+            return _relative(tensor, like)
         return super().fit(name, tensor, like)
+
+
+def _relative(tensor: Tensor, like: Tensor) -> Tensor | None:
+    """Biases by relative position for windows of another size; some have three entries more, for the class token."""
+    from timm.layers import resize_rel_pos_bias_table
+
+    for extra in (0, 3):
+        sides = [math.isqrt(max(len(table) - extra, 0)) for table in (tensor, like)]
+        if all(side % 2 and side**2 + extra == len(t) for side, t in zip(sides, (tensor, like), strict=True)):
+            window = (sides[1] + 1) // 2
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about how timm's code indexes
+                return resize_rel_pos_bias_table(tensor, (window, window), tuple(like.shape))
+    return None
 
 
 def _preset(model: nn.Module, name: str, in_channels: int) -> Preset | None:
