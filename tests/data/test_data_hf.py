@@ -142,9 +142,69 @@ def test_labels_as_integers_or_text_and_columns_of_other_names(tmp_path: Path) -
     splits = hf(SourceRequest(), str(tmp_path / "integers"))
     assert splits.classes == ("10", "20")
     assert (splits.train.labels == -1).sum() == 12
-    table(labels=[0.5] * 36, feature=datasets.Value("float64")).save_to_disk(tmp_path / "floats")
-    with pytest.raises(DataError, match="must be integers or text"):
-        hf(SourceRequest(), str(tmp_path / "floats"))
+    table(labels=[number % 2 == 0 for number in range(36)], feature=datasets.Value("bool")).save_to_disk(tmp_path / "b")
+    with pytest.raises(DataError, match="must be integers, text, lists of them, or floats; found Value"):
+        hf(SourceRequest(), str(tmp_path / "b"))
+
+
+def test_numbers_and_several_labels(tmp_path: Path) -> None:
+    keys = {pixels.tobytes(): number for number, pixels in enumerate(PIXELS)}
+    values = [None if number == 5 else number / 2 for number in range(36)]
+    table(labels=values, feature=datasets.Value("float64")).save_to_disk(tmp_path / "floats")
+    splits = hf(SourceRequest(), str(tmp_path / "floats"))
+    assert (splits.kind, splits.classes, len(splits.extra["unlabelled"])) == ("number", ("label",), 1)
+    for pixels, value in zip(splits.test.pixels(slice(None)), splits.test.labels, strict=True):
+        assert value == values[keys[pixels.tobytes()]]
+    lists = [[0, 2] if number % 2 else [1] for number in range(36)]
+    for name, feature in (("named", datasets.ClassLabel(names=NAMES)), ("bare", datasets.Value("int64"))):
+        table(labels=lists, feature=datasets.List(feature)).save_to_disk(tmp_path / name)
+        splits = hf(SourceRequest(), str(tmp_path / name))
+        assert splits.classes == (tuple(NAMES) if name == "named" else ("0", "1", "2"))
+        for pixels, label in zip(splits.train.pixels(slice(None)), splits.train.labels, strict=True):
+            assert np.flatnonzero(label).tolist() == lists[keys[pixels.tobytes()]]
+
+
+def test_splits_by_all_their_usual_names(tmp_path: Path) -> None:
+    parts = {"Training": table(slice(0, 20)), "dev": table(slice(20, 26)), "Testing": table(slice(26, 36))}
+    datasets.DatasetDict({**parts, "unlabeled": table(slice(0, 5)).remove_columns("label")}).save_to_disk(
+        tmp_path / "set"
+    )
+    splits = hf(SourceRequest(), str(tmp_path / "set"))
+    check(splits)
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [20, 6, 10]
+    assert (splits.extra["unlabelled"].labels == [-1] * 5).all()
+    for number, pixels in enumerate(PIXELS):
+        file = tmp_path / "files" / ("Test" if number > 23 else "Train") / NAMES[LABELS[number]] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(pixels))
+    splits = hf(SourceRequest(), str(tmp_path / "files"))
+    check(splits)
+    assert len(splits.test) == 12
+
+
+def test_without_labels(tmp_path: Path) -> None:
+    table().remove_columns("label").save_to_disk(tmp_path / "set")
+    with pytest.raises(DataError, match="no column is known to hold the labels"):
+        hf(SourceRequest(), str(tmp_path / "set"))
+    splits = hf(SourceRequest(unlabelled=True), str(tmp_path / "set"))
+    assert (splits.train.labels == -1).all()
+    assert splits.classes == ()
+
+
+def test_brightness_is_that_of_the_set(tmp_path: Path) -> None:
+    deep = datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": png(np.full((8, 8), 100 * number, np.uint16)), "path": None} for number in range(36)],
+            "label": LABELS,
+        },
+        features=datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES)),
+    )
+    deep.save_to_disk(tmp_path / "set")
+    splits = hf(SourceRequest(), str(tmp_path / "set"))
+    assert splits.levels == {"uint16": (0, 4095)}
+    rows = np.array([int(name.partition("/")[2]) for name in splits.train.names])
+    assert (splits.train.pixels(slice(None))[:, 0, 0, 0] == np.rint(rows * 100 * (255 / 4095))).all()
+    assert any("white at 4095" in note for note in splits.notes)
 
 
 def test_a_test_split_without_labels_is_not_used(tmp_path: Path) -> None:

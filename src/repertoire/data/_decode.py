@@ -25,7 +25,17 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["decode", "decode_rows", "dimensions", "open_file", "plain_reason", "read_file", "signature", "write_all"]
+__all__ = [
+    "decode",
+    "decode_or_look",
+    "decode_rows",
+    "dimensions",
+    "open_file",
+    "plain_reason",
+    "read_file",
+    "signature",
+    "write_all",
+]
 
 Fit = Literal["crop", "squash", "pad"]
 """How an image becomes a square: its centre, all of it out of proportion, or all of it with a border."""
@@ -105,6 +115,21 @@ def decode(data: bytes, size: int, fit: Fit = "crop", levels: Levels | None = No
     import numpy as np
 
     return np.asarray(_decode(data, size, fit, levels or {})[0])
+
+
+def decode_or_look(
+    data: bytes, size: int, fit: Fit, levels: Levels
+) -> tuple[np.ndarray | None, tuple[str, float, float] | None]:
+    """`decode`, and the range (kind, lowest and highest value) of an image of more than 8 bits; no image where there
+    are no levels of its kind.
+
+    Raises:
+        ValueError: as `decode`.
+    """
+    import numpy as np
+
+    image, span = _decode(data, size, fit, levels, look=True)
+    return (None if image is None else np.asarray(image)), span
 
 
 def dimensions(data: bytes) -> tuple[int, int]:

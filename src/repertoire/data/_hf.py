@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repertoire.data._decode import decode, dimensions, plain_reason, read_file
+from repertoire.data._decode import Levels, decode_or_look, dimensions, plain_reason, read_file
+from repertoire.data._levels import levels_note, settle
+from repertoire.data._names import part_of
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
@@ -25,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["hf"]
 
-_PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test",)}
-_PART_OF = {name: part for part, names in _PARTS.items() for name in names}
 _CHUNK = 1024
 
 
@@ -38,12 +40,13 @@ def hf(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Splits:
-    """A Hugging Face dataset of images with one label each.
+    """A Hugging Face dataset of images with a label, several labels or a number each.
 
     A path is read offline: a folder that `save_to_disk` wrote, `.parquet` or `.arrow` files (one, or a folder of them,
     each belonging to the split that its name or folder says), or a folder in their `imagefolder` layout. Anything else
-    is a name on the hub, which is asked only with `request.download`. Splits named train, validation and test are used
-    as such, and those that do not exist are drawn from the training images; a dataset of one split is divided whole.
+    is a name on the hub, which is asked only with `request.download`. Splits named train, validation and test (or
+    otherwise as usual: Training, dev, ...) are used as such, and those that do not exist are drawn from the training
+    images; a dataset of one split is divided whole. A split named unlabelled becomes the extra set of that name.
 
     Images are decoded to RGB of one size and held in memory.
 
@@ -54,7 +57,8 @@ def hf(
         config: which configuration of a dataset on the hub.
         image_column: by default the first column of type `Image`, or else "image" or "img".
         label_column: by default the first of type `ClassLabel`, or else "label", "labels", "class", "target" or
-            "fine_label". Integers, text, or None and -1 for no label.
+            "fine_label". Integers or text are classes, lists of them several labels, floats numbers; None and -1 are no
+            label.
 
     Raises:
         MissingExtra: `datasets` is not installed.
@@ -72,36 +76,47 @@ def hf(
     tables, notes = _parts(name, _open(name, config, request.download))
     first = next(iter(tables.values()))
     images = _column(first, "image", image_column, ("image", "img"))
-    label = _column(first, "label", label_column, ("label", "labels", "class", "target", "fine_label"))
-    labels, classes = _labels(name, tables, label)
-    if "test" in labels and (labels["test"] < 0).all():
+    usual = ("label", "labels", "class", "target", "fine_label")
+    if request.unlabelled and label_column is None and not _has_labels(first, usual):
+        labels: dict[str, np.ndarray] = {part: np.full(len(table), -1, np.int64) for part, table in tables.items()}
+        classes: tuple[str, ...] = ()
+    else:
+        labels, classes = _labels(name, tables, _column(first, "label", label_column, usual))
+    if "test" in labels and labels["test"].ndim == 1 and (labels["test"] < 0).all() and not request.unlabelled:
         del tables["test"], labels["test"]
         notes.append("The dataset's test images have no labels; the test images were drawn from the others.")
 
     encoded = {part: _encoded(table, images) for part, table in tables.items()}
     size = request.size or _natural_size(encoded["train"])
+    parts = {part: _decoded(table, images, size, request, part) for part, table in encoded.items()}
+    levels = {**settle(span for part in parts.values() for span in part.spans.values()), **(request.levels or {})}
     sets: dict[str, ImageSet] = {}
     failures: list[Unreadable] = []
-    for part, table in encoded.items():
-        pixels, keys, failed = _decoded(table, images, size, request, part)
-        failures += failed.values()
-        names = [f"{part}/{row}" for row in range(len(table))]
-        good = np.setdiff1d(np.arange(len(table)), list(failed))
-        whole = ImageSet(pixels, labels[part], names, classes, keys)
-        sets[part] = whole.subset(good) if failed else whole
+    for part, decoded in parts.items():
+        if decoded.spans:
+            decoded.again(levels)
+        failures += [decoded.failed[row] for row in sorted(decoded.failed)]
+        names = [f"{part}/{row}" for row in range(len(decoded.keys))]
+        good = np.setdiff1d(np.arange(len(decoded.keys)), list(decoded.failed))
+        whole = ImageSet(decoded.pixels, labels[part], names, classes, decoded.keys)
+        sets[part] = whole.subset(good) if decoded.failed else whole
     if failures and not request.skip_unreadable:
         raise UnreadableImages(failures, sum(map(len, tables.values())))
-    return make_splits(
+    note = levels_note(levels)
+    splits = make_splits(
         sets["train"],
         val_set=sets.get("val"),
         test_set=sets.get("test"),
+        extra={"unlabelled": sets["unlabelled"]} if "unlabelled" in sets else None,
         seed=request.seed,
         val=request.val,
         test=request.test,
         source=f"hf:{name}",
         skipped=tuple(failures),
-        notes=tuple(notes),
+        notes=(*notes, *([note] if note else [])),
+        unlabelled=request.unlabelled,
     )
+    return replace(splits, levels=levels)
 
 
 def _open(name: str, config: str | None, download: bool) -> Mapping[str, Dataset]:
@@ -138,7 +153,15 @@ def _open_path(path: Path) -> Any:
     if not files:
         # The builder writes a table of the file names, which is not needed for longer than it takes to read it.
         with tempfile.TemporaryDirectory(prefix="repertoire-hf-") as cache:
-            return datasets.load_dataset("imagefolder", data_dir=os.fspath(path), cache_dir=cache, keep_in_memory=True)
+            named = {folder.name: part_of(folder.name) for folder in sorted(path.iterdir()) if folder.is_dir()}
+            if "train" in named.values():  # it knows fewer names of parts than we do
+                files = {
+                    name: os.path.join(glob.escape(str(path / name)), "**") for name, part in named.items() if part
+                }
+                options: dict[str, Any] = {"data_files": files}
+            else:
+                options = {"data_dir": os.fspath(path)}
+            return datasets.load_dataset("imagefolder", cache_dir=cache, keep_in_memory=True, **options)
     groups: dict[str, list[Dataset]] = {}
     for file in files:
         if file.suffix == ".parquet":
@@ -152,8 +175,8 @@ def _open_path(path: Path) -> Any:
 def _split_of(file: Path) -> str:
     """The split that a file's name says, or else a folder's, the nearest first: `data/test-00000-of-00001.parquet`."""
     for part in (file.stem, *(parent.name for parent in file.parents)):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _PART_OF:
+        for word in re.split(r"[^a-zA-Z]+", part):
+            if part_of(word) is not None:
                 return word
     return "train"
 
@@ -161,16 +184,27 @@ def _split_of(file: Path) -> str:
 def _parts(name: str, found: Mapping[str, Dataset]) -> tuple[dict[str, Dataset], list[str]]:
     """The splits under our names, train first, and what to tell about those not used."""
     parts: dict[str, Dataset] = {}
-    for part, names in _PARTS.items():
-        present = [split for split in names if split in found]
-        if present:
-            parts[part] = found[present[0]]
-    unused = sorted(set(found) - set(_PART_OF))
+    unused = []
+    # Of several names of a part, the plainest is taken.
+    for split in sorted(found, key=lambda split: (len(split), split)):
+        part = part_of(split)
+        if part is None or part in parts:
+            unused.append(split)
+        else:
+            parts[part] = found[split]
     if "train" not in parts:
         if len(found) != 1:
             raise DataError(f"hf:{name} has no split named train; it has {', '.join(sorted(found)) or 'none'}")
         return {"train": next(iter(found.values()))}, []
-    return parts, [f"Splits that were not used: {', '.join(unused)}."] if unused else []
+    order = [part for part in ("train", "val", "test", "unlabelled") if part in parts]
+    notes = [f"Splits that were not used: {', '.join(sorted(unused))}."] if unused else []
+    return {part: parts[part] for part in order}, notes
+
+
+def _has_labels(table: Dataset, usual: Sequence[str]) -> bool:
+    import datasets
+
+    return any(isinstance(f, datasets.ClassLabel) or name in usual for name, f in table.features.items())
 
 
 def _column(table: Dataset, kind: str, chosen: str | None, usual: tuple[str, ...]) -> str:
@@ -192,26 +226,57 @@ def _column(table: Dataset, kind: str, chosen: str | None, usual: tuple[str, ...
 
 
 def _labels(name: str, tables: Mapping[str, Dataset], column: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """int64 labels of each part, -1 for none, and the names of the classes."""
+    """The labels of each part as `Samples` has them, and the names of the classes."""
     import datasets
 
     for part, table in tables.items():
-        if column not in table.column_names:
+        if column not in table.column_names and part != "unlabelled":
             raise DataError(f"hf:{name}: the {part} split has no column {column!r}")
-    values = {part: list(table[column]) for part, table in tables.items()}
+    values = {
+        part: list(table[column]) if column in table.column_names else [None] * len(table)
+        for part, table in tables.items()
+    }
     feature = tables["train"].features[column]
-    if isinstance(feature, datasets.ClassLabel) and feature.names:
+    inner = getattr(feature, "feature", feature)
+    names = tuple(inner.names) if isinstance(inner, datasets.ClassLabel) and inner.names else None
+    present = [value for row in values.values() for value in row if value is not None]
+    if present and all(isinstance(value, list) for value in present):
+        return _several(values, names, f"hf:{name}: labels in {column!r}")
+    if any(type(value) is float for value in present) and all(type(value) in (int, float) for value in present):
         numbers = {
-            part: np.array([-1 if v is None else v for v in row], dtype=np.int64) for part, row in values.items()
+            part: np.array([np.nan if v is None else v for v in row], np.float32) for part, row in values.items()
         }
-        return numbers, tuple(feature.names)
-    present = {value for row in values.values() for value in row} - {None}
-    if not all(type(value) is int for value in present) and not all(isinstance(value, str) for value in present):
-        raise DataError(f"hf:{name}: labels in {column!r} must be integers or text, found {feature}")
-    known = sorted(present - {-1})
+        return {part: row[:, None] for part, row in numbers.items()}, (column,)
+    known = _known(present, f"hf:{name}: labels in {column!r}", feature) if names is None else range(len(names))
     position = {value: number for number, value in enumerate(known)}
     numbers = {part: np.array([position.get(v, -1) for v in row], dtype=np.int64) for part, row in values.items()}
-    return numbers, tuple(map(str, known))
+    return numbers, tuple(map(str, known)) if names is None else names
+
+
+def _known(present: Iterable[Any], where: str, feature: Any) -> list[Any]:
+    """The labels that occur, sorted."""
+    found = set(present)
+    if not all(type(value) is int for value in found) and not all(isinstance(value, str) for value in found):
+        raise DataError(f"{where} must be integers, text, lists of them, or floats; found {feature}")
+    return sorted(found - {-1})
+
+
+def _several(
+    values: Mapping[str, list[Any]], names: tuple[str, ...] | None, where: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Lists of labels as uint8 `[N, K]`."""
+    present = (label for rows in values.values() for labels in rows if labels is not None for label in labels)
+    known: Sequence[Any] = _known(present, where, "lists of other things") if names is None else range(len(names))
+    position = {label: number for number, label in enumerate(known)}
+    out = {}
+    for part, rows in values.items():
+        out[part] = np.zeros((len(rows), len(known)), dtype=np.uint8)
+        for row, labels in enumerate(rows):
+            if labels is None:
+                out[part][row] = 255
+            else:
+                out[part][row, [position[label] for label in labels]] = 1
+    return out, tuple(map(str, known)) if names is None else names
 
 
 def _encoded(table: Dataset, column: str) -> Dataset:
@@ -244,30 +309,46 @@ def _natural_size(table: Dataset) -> int:
     return width if width == height <= 64 else 128
 
 
-def _decoded(
-    table: Dataset, column: str, size: int, request: SourceRequest, part: str
-) -> tuple[np.ndarray, np.ndarray, dict[int, Unreadable]]:
-    """Pixels uint8 `[N, size, size, 3]`, keys, and the rows that could not be decoded."""
-    pixels = np.zeros((len(table), size, size, 3), dtype=np.uint8)
-    keys = np.zeros(len(table), dtype=np.uint64)
-    failed: dict[int, Unreadable] = {}
+class _Decoded:
+    """The images of a split: pixels uint8 `[N, size, size, 3]`, keys, the rows that could not be decoded, and the range
+    of those of more than 8 bits."""
 
-    def one(row: int, cell: Any) -> None:
-        try:
-            data = _bytes(cell)
-            keys[row] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-            pixels[row] = decode(data, size, request.fit)
-        except (OSError, ValueError) as error:
-            failed[row] = Unreadable(f"{part}/{row}", plain_reason(error))
+    def __init__(self, table: Dataset, column: str, size: int, request: SourceRequest, part: str) -> None:
+        self.pixels = np.zeros((len(table), size, size, 3), dtype=np.uint8)
+        self.keys = np.zeros(len(table), dtype=np.uint64)
+        self.failed: dict[int, Unreadable] = {}
+        self.spans: dict[int, tuple[str, float, float]] = {}
+        self._table, self._column, self._part = table, column, part
+        self._size, self._request = size, request
 
-    with ThreadPoolExecutor(request.workers or os.cpu_count()) as pool:
-        for start, cells in _chunks(table, column):
-            # Pillow decodes outside the interpreter's lock; the results need no lock, since each has its own row.
-            list(pool.map(one, range(start, start + len(cells)), cells))
-    return pixels, keys, dict(sorted(failed.items()))
+    def decode(self, rows: Sequence[int], levels: Levels) -> None:
+        """Decodes rows, in threads; without levels of their kind, those of more than 8 bits are looked at."""
+
+        def one(row: int, cell: Any) -> None:
+            try:
+                data = _bytes(cell)
+                self.keys[row] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+                pixels, span = decode_or_look(data, self._size, self._request.fit, levels)
+                if pixels is not None:
+                    self.pixels[row] = pixels
+                if span is not None:
+                    self.spans[row] = span
+            except (OSError, ValueError) as error:
+                self.failed[row] = Unreadable(f"{self._part}/{row}", plain_reason(error))
+
+        with ThreadPoolExecutor(self._request.workers or os.cpu_count()) as pool:
+            for start in range(0, len(rows), _CHUNK):
+                # Pillow decodes outside the interpreter's lock; the results need no lock, since each has its own row.
+                # A chunk at a time, so that the encoded images never are in memory together.
+                part = list(rows[start : start + _CHUNK])
+                list(pool.map(one, part, self._table[part][self._column]))
+
+    def again(self, levels: Levels) -> None:
+        """Decodes what was only looked at."""
+        self.decode(sorted(self.spans), levels)
 
 
-def _chunks(table: Dataset, column: str) -> Iterator[tuple[int, list[Any]]]:
-    """Cells a chunk at a time, so that the encoded images never are in memory together."""
-    for start in range(0, len(table), _CHUNK):
-        yield start, table[start : start + _CHUNK][column]
+def _decoded(table: Dataset, column: str, size: int, request: SourceRequest, part: str) -> _Decoded:
+    decoded = _Decoded(table, column, size, request, part)
+    decoded.decode(range(len(table)), request.levels or {})
+    return decoded
