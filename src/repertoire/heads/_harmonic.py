@@ -65,4 +65,6 @@ class Harmonic(Head):
         self.check_features(features)
         half = features.dtype in (torch.float16, torch.bfloat16)
         z, w = (features.float(), self.weight.float()) if half else (features, self.weight)
-        return -self.exponent / 2 * torch.log(torch.cdist(z, w).square() + self.eps)
+        # The default decides by the sizes how to compute, which torch.export cannot follow.
+        distances = torch.cdist(z, w, compute_mode="donot_use_mm_for_euclid_dist")
+        return -self.exponent / 2 * torch.log(distances.square() + self.eps)

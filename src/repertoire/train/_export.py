@@ -177,9 +177,17 @@ def _serialise(model: nn.Module, facts: dict[str, Any], format: Format, int8: bo
     images = torch.rand(3, facts["channels"], size, size, generator=torch.Generator().manual_seed(0))
     buffer = io.BytesIO()
     if format == "torchscript":
-        torch.jit.save(torch.jit.trace(model, images, check_trace=False), buffer)
-        return buffer.getvalue()
+        try:
+            torch.jit.save(torch.jit.trace(model, images, check_trace=False), buffer)
+            return buffer.getvalue()
+        except RuntimeError:
+            # A Python function with a gradient of its own. The exported program has it in plain operations, but a trace
+            # of that may know one batch size only, which the check would find.
+            buffer = io.BytesIO()
     program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    if format == "torchscript":
+        torch.jit.save(torch.jit.trace(program.module(), images, check_trace=False), buffer)
+        return buffer.getvalue()
     if format == "pt2":
         torch.export.save(program, buffer)
         return buffer.getvalue()
