@@ -62,8 +62,8 @@ class RepertoireWarning(UserWarning):
     """Base class of all warnings that Repertoire gives on purpose."""
 
 
-class ConfigError(RepertoireError):
-    """An option or a field of the configuration has a value that cannot be used."""
+class ConfigError(RepertoireError, ValueError):
+    """An option or a field of the configuration has a value that cannot be used. Also a `ValueError`."""
 
 
 class DataError(RepertoireError):

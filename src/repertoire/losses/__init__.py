@@ -32,12 +32,14 @@ from repertoire.losses.embeddings._subclass_contrastive import SubclassContrasti
 from repertoire.losses.embeddings._supcon import SupCon, supcon_loss
 from repertoire.losses.embeddings._triplet import Triplet, triplet_loss
 from repertoire.losses.logits._asymmetric import Asymmetric, asymmetric_loss
+from repertoire.losses.logits._bce import BCE, bce_loss
 from repertoire.losses.logits._cross_entropy import CrossEntropy, cross_entropy
 from repertoire.losses.logits._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
 from repertoire.losses.logits._encouraging import Encouraging, encouraging_loss
 from repertoire.losses.logits._ensloss import EnsLoss, ens_loss, ens_loss_slopes
 from repertoire.losses.logits._focal import Focal, focal_loss
 from repertoire.losses.logits._hl_gauss import HLGauss, hl_gauss_loss, hl_gauss_targets, hl_gauss_values
+from repertoire.losses.logits._huber import Huber, huber_loss
 from repertoire.losses.logits._ldam import LDAM, ldam_loss
 from repertoire.losses.logits._logit_adjusted import (
     BalancedSoftmax,
@@ -45,6 +47,8 @@ from repertoire.losses.logits._logit_adjusted import (
     balanced_softmax_loss,
     logit_adjusted_loss,
 )
+from repertoire.losses.logits._mae import MAE, mae_loss
+from repertoire.losses.logits._mse import MSE, mse_loss
 from repertoire.losses.logits._next_digit import NextDigit, from_digits, next_digit_loss, to_digits
 from repertoire.losses.logits._number_token import NumberToken, number_token_loss, number_token_penalty
 from repertoire.losses.logits._regression_with_classes import (
@@ -82,12 +86,15 @@ from repertoire.losses.views._w_mse import WMSE, w_mse_loss
 from repertoire.losses.views._wasserstein_uniformity import WassersteinUniformity, wasserstein_uniformity_loss
 
 __all__ = [
+    "BCE",
     "CLIP",
     "DIMCO",
     "ICNN",
     "INTL",
     "LDAM",
     "LOOK",
+    "MAE",
+    "MSE",
     "SIE",
     "SPCL",
     "WMSE",
@@ -110,6 +117,7 @@ __all__ = [
     "Focal",
     "GroCo",
     "HLGauss",
+    "Huber",
     "IndividualTemperatures",
     "InfoNCE",
     "KernelInfoNCE",
@@ -150,6 +158,7 @@ __all__ = [
     "attention_alignment",
     "balanced_softmax_loss",
     "barlow_twins_loss",
+    "bce_loss",
     "bin_edges",
     "check_embeddings",
     "check_logits",
@@ -182,6 +191,7 @@ __all__ = [
     "hl_gauss_loss",
     "hl_gauss_targets",
     "hl_gauss_values",
+    "huber_loss",
     "icnn_loss",
     "individual_temperature_loss",
     "info_nce_loss",
@@ -191,8 +201,10 @@ __all__ = [
     "log_soft_topk",
     "logit_adjusted_loss",
     "look_loss",
+    "mae_loss",
     "memory_info_nce_loss",
     "metrix_loss",
+    "mse_loss",
     "multi_similarity_loss",
     "next_digit_loss",
     "nt_xent_loss",

@@ -61,6 +61,9 @@ def test_a_copy_goes_on_alike(name):
         loss.after_update()
     loss(*batch(3))
     twin = copy.deepcopy(loss)
+    twin.after_update()  # a copy has seen nothing yet
+    assert torch.equal(twin.queue.memory, loss.queue.memory)
+    twin(*batch(3))
     loss.after_update()
     twin.after_update()
     assert torch.equal(loss(*batch(4)), twin(*batch(4)))

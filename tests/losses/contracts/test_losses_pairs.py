@@ -176,7 +176,7 @@ def test_lengths_and_order_do_not_matter(case):
         (multi_similarity_loss, {"beta": -1.0}, "beta must be positive"),
         (memory_info_nce_loss, {"temperature": 0.0}, "temperature must be positive"),
         (circle_loss, {"gamma": math.nan}, "gamma must be positive"),
-        (circle_loss, {"margin": 1.0}, "margin must lie between"),
+        (circle_loss, {"margin": 1.0}, "margin must lie in"),
     ],
 )
 def test_options_out_of_range(loss, options, message):

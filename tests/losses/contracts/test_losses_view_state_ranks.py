@@ -24,11 +24,13 @@ def test_all_ranks_remember_the_samples_of_all(tmp_path):
             views = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(rank))
             tico, temperatures = TiCo(dimensions=3), IndividualTemperatures(9)
             tico(*views)
+            tico.after_update()
             z = torch.nn.functional.normalize(
                 torch.cat([torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(r))[0] for r in range(2)])
             )
             torch.testing.assert_close(tico.covariance, 0.1 * z.T @ z / 8)
             temperatures(*views, index=torch.arange(4) + 4 * rank)
+            temperatures.after_update()
             assert temperatures.log_means[:8].isfinite().all(), temperatures.log_means
             assert temperatures.log_means[8] == -torch.inf
             for state in (tico.covariance, temperatures.temperatures, temperatures.log_means, temperatures.directions):

@@ -97,5 +97,5 @@ def test_what_does_not_fit():
     with pytest.raises(ConfigError, match="dimensions must be positive"):
         ProxyAnchor(num_classes=2, dimensions=0)
     for alpha in (0.0, -1.0, 65.0, math.nan):
-        with pytest.raises(ValueError, match="alpha must be positive"):
+        with pytest.raises(ValueError, match=r"alpha must lie in \(0, 64\]"):
             ProxyAnchor(num_classes=2, alpha=alpha)

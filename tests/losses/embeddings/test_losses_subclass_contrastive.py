@@ -144,5 +144,5 @@ def test_what_does_not_fit():
     with pytest.raises(ConfigError, match="dimensions of the embeddings are not known"):
         SubclassContrastive(samples=2)(x, labels)
     for name in ("samples", "every", "smallest"):
-        with pytest.raises(ConfigError, match=f"{name} must be 1 or more"):
+        with pytest.raises(ConfigError, match=f"{name} must be positive"):
             SubclassContrastive(**{"samples": 2, name: 0})

@@ -48,18 +48,24 @@ def test_is_the_formula(rows, classes, smoothing, soft, weighted, seed):
     for reduction, value in (("none", expected), ("sum", sum(expected))):
         loss = cross_entropy(logits, targets, weight=given_weight, label_smoothing=smoothing, reduction=reduction)
         torch.testing.assert_close(loss, torch.tensor(value, dtype=torch.float64))
-    denominator = float(weight[targets].sum()) if weighted and not soft else rows
     mean = cross_entropy(logits, targets, weight=given_weight, label_smoothing=smoothing)
-    torch.testing.assert_close(mean, torch.tensor(sum(expected) / denominator, dtype=torch.float64))
+    torch.testing.assert_close(mean, torch.tensor(sum(expected) / rows, dtype=torch.float64))
     module = CrossEntropy(smoothing, given_weight)
     torch.testing.assert_close(module(logits, targets), mean)
 
 
-def test_agrees_with_pytorch():
+def test_agrees_with_pytorch_but_for_the_divisor_of_a_weighted_mean():
     logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, 0])
     weight = torch.tensor([1.0, 2.0, 0.5, 0.0])
     expected = torch.nn.functional.cross_entropy(logits, targets, weight, label_smoothing=0.1)
-    torch.testing.assert_close(cross_entropy(logits, targets, weight=weight, label_smoothing=0.1), expected)
+    found = cross_entropy(logits, targets, weight=weight, label_smoothing=0.1)
+    torch.testing.assert_close(found * 6 / weight[targets].sum(), expected)
+    # So a batch is the mean of its pieces, whatever classes are in each.
+    pieces = [
+        cross_entropy(logits[part], targets[part], weight=weight, label_smoothing=0.1)
+        for part in (slice(3), slice(3, 6))
+    ]
+    torch.testing.assert_close(found, torch.stack(pieces).mean())
 
 
 def test_half_precision_is_summed_in_float32():

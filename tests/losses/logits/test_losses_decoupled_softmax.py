@@ -65,7 +65,7 @@ def test_gradcheck():
 
 
 def test_soft_labels_and_temperatures_out_of_range():
-    with pytest.raises(ShapeError, match=r"targets must be 0 or 1, found 0.5"):
+    with pytest.raises(ShapeError, match=r"targets must be 0 or 1, .*found 0.5"):
         decoupled_softmax_loss(torch.zeros(1, 2), torch.tensor([[0.5, 1.0]]))
     with pytest.raises(ValueError, match="temperature must be positive, found 0"):
         DecoupledSoftmax(0.0)

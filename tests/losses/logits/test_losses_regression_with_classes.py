@@ -90,5 +90,5 @@ def test_arguments_out_of_range():
         regression_with_classes_loss(torch.zeros(2, 0), torch.zeros(2))
     with pytest.raises(ShapeError, match="values must be"):
         bin_edges(torch.zeros(0), 3)
-    with pytest.raises(ShapeError, match="one bin or more"):
+    with pytest.raises(ConfigError, match="bins must be positive"):
         bin_edges(torch.zeros(2), 0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import cpc_loss, info_nce_loss
 
 
@@ -101,11 +101,11 @@ def test_nothing_to_predict_is_a_zero_with_a_zero_gradient(count, length, first)
         (torch.zeros(3, 4, 2), torch.zeros(3, 4, 2), {}, r"predictions must be torch.float32 \[K, 3, 4, 2\]"),
         (torch.zeros(3, 4, 2), torch.zeros(1, 3, 4, 2).double(), {}, "torch.float64"),
         (torch.zeros(3, 4, 2), torch.zeros(1, 3, 5, 2), {}, r"found torch.float32 \[1, 3, 5, 2\]"),
-        (torch.zeros(3, 4, 2), torch.zeros(1, 3, 4, 2), {"first": 0}, "first must be 1 or more, found 0"),
+        (torch.zeros(3, 4, 2), torch.zeros(1, 3, 4, 2), {"first": 0}, "first must be positive, found 0"),
     ],
 )
 def test_what_does_not_fit_is_named(latents, predictions, options, said):
-    with pytest.raises(ShapeError, match=said):
+    with pytest.raises((ConfigError, ShapeError), match=said):
         cpc_loss(latents, predictions, **options)
 
 

@@ -88,8 +88,8 @@ def test_uniformity_is_gradcheck():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("alpha", 0.5, "alpha must be at least 1, found 0.5"),
-        ("alpha", math.nan, "alpha must be at least 1"),
+        ("alpha", 0.5, "alpha must be 1 or more, found 0.5"),
+        ("alpha", math.nan, "alpha must be 1 or more"),
         ("t", 0.0, "t must be positive"),
         ("align_weight", -1.0, "align_weight must be 0 or more"),
         ("uniform_weight", -1.0, "uniform_weight must be 0 or more"),

@@ -102,7 +102,7 @@ def test_decoupled_contrastive_is_its_paper(samples, count, seed):
 
 def test_wrong_arguments():
     for prior in (-0.1, 1.0, math.nan):
-        with pytest.raises(ValueError, match=r"class_prior must be in \[0, 1\)"):
+        with pytest.raises(ValueError, match=r"class_prior must lie in \[0, 1\)"):
             DebiasedContrastive(class_prior=prior)
     with pytest.raises(ValueError, match="hardness must be 0 or more"):
         debiased_contrastive_loss(torch.eye(2), torch.eye(2), hardness=-1.0)

@@ -87,6 +87,6 @@ def test_wrong_arguments():
         GroCo(negatives=0)
     with pytest.raises(ValueError, match="steepness must be positive"):
         groco_loss(torch.eye(2), torch.eye(2), steepness=0.0)
-    with pytest.raises(ValueError, match="views must be at least 2"):
+    with pytest.raises(ValueError, match="views must be 2 or more"):
         GroCo(views=1)
     assert GroCo(views=4).views == 4

@@ -61,12 +61,14 @@ def test_with_the_gaussian_kernel_it_is_nt_xent_at_half_the_temperature():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ConfigError, match="kernel must be one of gaussian, laplacian, sum, concatenation, found 'rbf'"):
+    with pytest.raises(
+        ConfigError, match="kernel must be 'gaussian', 'laplacian', 'sum' or 'concatenation', found 'rbf'"
+    ):
         KernelInfoNCE("rbf")
-    with pytest.raises(ConfigError, match="mixing must be one of kernels, losses"):
+    with pytest.raises(ConfigError, match="mixing must be 'kernels' or 'losses'"):
         KernelInfoNCE(mixing="both")
     for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=r"share must be in \(0, 1\)"):
+        with pytest.raises(ValueError, match=r"share must lie in \(0, 1\)"):
             KernelInfoNCE(share=share)
     with pytest.raises(ShapeError, match="needs views of an even width, found 3"):
         kernel_info_nce_loss(torch.eye(3), torch.eye(3), kernel="concatenation")

@@ -94,5 +94,5 @@ def test_wrong_arguments():
         loss(x[:, :2], x[:, :2], transformation=torch.zeros(3, 2))
     with pytest.raises(ConfigError, match="dimensions must be 2 or more"):
         SIE(dimensions=1)
-    with pytest.raises(ConfigError, match="parameters must be positive and equivariant in"):
+    with pytest.raises(ConfigError, match="equivariant must lie in"):
         SIE(equivariant=1.0)

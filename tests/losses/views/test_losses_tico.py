@@ -40,6 +40,8 @@ def test_is_the_paper_step_by_step(rows, width, count, decay, weight, seed):
         torch.testing.assert_close(value, expected)
         for mine, theirs in zip(torch.autograd.grad(value, views), torch.autograd.grad(expected, views), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(loss.covariance.double(), covariance)  # not before the weights have changed
+        loss.after_update()
         torch.testing.assert_close(loss.covariance.double(), new.detach())
         covariance = new.detach()
 
@@ -56,18 +58,21 @@ def test_resuming_goes_on_exactly_whether_the_width_is_known_or_not():
     loss = TiCo()
     for pair in views[:2]:
         loss(*pair)
+        loss.after_update()
     for other in (TiCo(), TiCo(dimensions=3)):
         other.load_state_dict(copy.deepcopy(loss.state_dict()))
         twin = copy.deepcopy(loss)
         for pair in views[2:]:
             assert torch.equal(other(*pair), twin(*pair))
+            other.after_update()
+            twin.after_update()
         assert torch.equal(other.covariance, twin.covariance)
 
 
 def test_wrong_arguments():
     with pytest.raises(ShapeError, match=r"covariance must be a floating point \[3, 3\] like the views are wide"):
         TiCo(dimensions=4)(torch.eye(3), torch.eye(3))
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\)"):
         TiCo(decay=1.0)
     with pytest.raises(ValueError, match="dimensions must be 0 or more"):
         TiCo(dimensions=-1)

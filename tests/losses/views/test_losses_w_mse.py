@@ -78,6 +78,6 @@ def test_wrong_arguments():
         w_mse_loss(torch.eye(2), torch.eye(2), iterations=0)
     with pytest.raises(ConfigError, match="whitening must be"):
         WMSE(whitening="pca")
-    with pytest.raises(ValueError, match="views must be at least 2"):
+    with pytest.raises(ValueError, match="views must be 2 or more"):
         WMSE(views=1)
     assert WMSE(views=4).views == 4

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, Literal
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
+from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
+from repertoire.losses.contracts._function import derive
+from repertoire.ops import commit_memories
+
+if TYPE_CHECKING:
+    from repertoire.data import Kind
 
 __all__ = [
     "EmbeddingLoss",
@@ -16,7 +24,6 @@ __all__ = [
     "Reduction",
     "ViewsLoss",
     "check_embeddings",
-    "check_finite",
     "check_index",
     "check_logits",
     "reduce",
@@ -26,16 +33,66 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 class Loss(nn.Module):
-    """Base of all losses. `contract` says how it is called and `views` how many augmented views training gives it.
+    """Base of all losses.
 
-    `wants` names what it needs to know of the samples beside what its contract says, and takes by keyword: "index",
-    int64 `[N]`, the number of each sample in the data set; "transformation", float `[N, p]`, how the last view was made
-    from the first.
+    A loss is written as a function, and its module is made from it: `class Focal(LogitsLoss, function=focal_loss)`. The
+    options of the module are the keyword-only arguments of the function. A loss with parameters or with state has an
+    `__init__` and a `forward` of its own; state that moves with training is a :class:`repertoire.ops.Memory`.
+
+    Attributes:
+        contract: how it is called.
+        targets: the kinds of targets it can learn from: "classes", "labels" (several a sample), "number", "votes";
+            empty for a loss that looks at no targets.
+        views: how many augmented views of each sample training gives it.
+        wants: what it needs to know of the samples beside what its contract says, and takes by keyword: "index", int64
+            `[N]`, the number of each sample in the data set; "transformation", float `[N, p]`, how the last view was
+            made from the first.
+        random: whether it draws from torch's random state while training.
+        function: the function that it is the module form of, if any.
+        options: the options that are passed on to the function.
     """
 
     contract: ClassVar[Literal["logits", "embeddings", "views"]]
+    targets: ClassVar[tuple[Kind, ...]] = ()
     views: int = 1
     wants: tuple[str, ...] = ()
+    random: ClassVar[bool] = False
+    function: ClassVar[Callable[..., Tensor] | None] = None
+    options: ClassVar[tuple[str, ...]] = ()
+    kept: ClassVar[Mapping[str, Callable[[Any], Tensor | None]]] = {}
+    example: ClassVar[str]
+    """How a documented example calls it."""
+
+    def __init_subclass__(cls, *, function: Callable[..., Any] | None = None, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if function is not None:
+            cls.from_function(function)
+        elif "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> None:
+        """Makes the class the module form of a function."""
+        derive(cls, function)
+
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example of four classes and six dimensions, where the defaults do not do."""
+        return {"counts": [9.0, 6.0, 3.0, 1.0]} if "counts" in cls.kept else {}
+
+    def make(self, values: dict[str, Any]) -> None:
+        """Keeps the options, by name, when the loss is built: tensors as buffers, all others as attributes."""
+        for name, value in values.items():
+            if name in self.kept:
+                self.register_buffer(name, self.kept[name](value))
+            else:
+                setattr(self, name, value)
+
+    def call(self, *inputs: Tensor, **known: Tensor | None) -> Tensor:
+        """The function, with the options of this loss."""
+        if self.function is None:
+            raise NotImplementedError(f"{type(self).__name__} has no function, and no forward of its own")
+        return self.function(*inputs, **known, **{name: getattr(self, name) for name in self.options})
 
     def prepare(self, dimensions: int) -> None:
         """Told by a method, when it is built, how wide its embeddings will be: a loss with state or parameters of that
@@ -44,8 +101,12 @@ class Loss(nn.Module):
         """
 
     def after_update(self) -> None:
-        """Called by a method when the weights have changed: the place to push a batch into a memory, which must not
-        change before the backward pass is over. Does nothing by default."""
+        """Called by a method when the weights have changed: memories commit what the loss has seen."""
+        commit_memories(self)
+
+    def extra_repr(self) -> str:
+        values = {name: getattr(self, name) for name in self.options}
+        return ", ".join(f"{name}={value!r}" for name, value in values.items() if not isinstance(value, Tensor))
 
 
 class LogitsLoss(Loss):
@@ -55,15 +116,38 @@ class LogitsLoss(Loss):
 
     Args:
         reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
+
+    Attributes:
+        soft: whether targets may be distributions over the classes, float `[N, C]`.
+        bounded: whether a target that is surely wrong costs no more than so much, however high its logit.
     """
 
     contract = "logits"
+    targets = ("classes",)
+    soft: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
+    example = "(torch.zeros(2, 4), torch.tensor([0, 2]))"
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ShapeError(f"reduction must be 'mean', 'sum' or 'none', found {reduction!r}")
         self.reduction: Reduction = reduction
+
+    def width(self, outputs: int) -> int:
+        """How wide a head must be for a task with so many outputs: classes, labels, or numbers a sample.
+
+        Raises:
+            ConfigError: the loss has no use for so many.
+        """
+        return outputs
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """What logits say about the targets: the logits themselves, as scores of the classes or labels; for a loss on
+        numbers the numbers, `[N, k]`, in the units of the targets."""
+        return logits
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of logits `[N, C]` against targets."""
+        return self.call(logits, targets)
 
 
 class EmbeddingLoss(Loss):
@@ -77,7 +161,19 @@ class EmbeddingLoss(Loss):
     """
 
     contract = "embeddings"
+    targets = ("classes",)
     proxied: ClassVar[bool] = False
+    example = "(torch.randn(4, 6), torch.tensor([0, 0, 1, 1]))"
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        reference: Tensor | None = None,
+        reference_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
+        return self.call(embeddings, labels, reference=reference, reference_labels=reference_labels)
 
 
 class ViewsLoss(Loss):
@@ -85,6 +181,21 @@ class ViewsLoss(Loss):
 
     contract = "views"
     views = 2
+    example = "(torch.randn(4, 6), torch.randn(4, 6))"
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> None:
+        views = inspect.Parameter(
+            "views",
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=cls.views,
+            annotation=Annotated[int, AtLeast(2)],
+        )
+        derive(cls, function, after=[views], texts={"views": "augmented views of each sample in training, 2 or more."})
+
+    def forward(self, *views: Tensor, **known: Tensor | None) -> Tensor:
+        """The loss of two or more views `[N, d]`; `known` are further tensors that its function takes by keyword."""
+        return self.call(*views, **known)
 
 
 def check_logits(logits: Tensor, targets: Tensor, *, soft: bool = True) -> None:
@@ -123,18 +234,11 @@ def check_embeddings(
         _check_indices("reference_labels", reference_labels, len(reference))
 
 
-def check_finite(**values: float | None) -> None:
-    """Raises `ValueError` unless every value is a finite number, or None: others make a loss that is no number."""
-    for name, value in values.items():
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, found {value}")
-
-
 def check_index(index: Tensor, rows: int, samples: int) -> None:
     """Raises `ShapeError` unless the numbers of the samples are integers `[rows]`, and on the CPU below `samples`."""
     if index.shape != (rows,) or index.is_floating_point() or index.is_complex():
         raise ShapeError(f"index must be integers [{rows}], one a sample, found {index.dtype} {list(index.shape)}")
-    if index.device.type == "cpu" and rows:
+    if index.device.type == "cpu" and rows and not torch.compiler.is_compiling():
         least, most = int(index.min()), int(index.max())
         if least < 0 or most >= samples:
             found = least if least < 0 else most

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
+from repertoire.losses.contracts._function import Kept
 
-__all__ = ["as_weight", "at_least_float32", "check_classes", "check_weight", "target_log_probabilities"]
+__all__ = ["ClassWeights", "as_weight", "at_least_float32", "check_classes", "check_weight", "target_log_probabilities"]
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -22,8 +25,12 @@ def as_weight(weight: list[float] | Tensor | None) -> Tensor | None:
     values = torch.as_tensor(weight).detach()
     values = values if values.is_floating_point() else values.float()
     if values.ndim != 1 or not bool((torch.isfinite(values) & (values >= 0)).all()):
-        raise ShapeError(f"weight must be [C], finite and not negative, found {values.tolist()}")
+        raise ConfigError(f"weight must be [C], finite and not negative, found {values.tolist()}")
     return values
+
+
+ClassWeights = Annotated[Tensor | None, Kept(as_weight)]
+"""Class weights, float `[C]`, 0 or more; the module of a loss keeps them."""
 
 
 def check_weight(weight: Tensor | None, logits: Tensor) -> None:

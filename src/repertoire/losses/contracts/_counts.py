@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
+from repertoire.losses.contracts._function import Kept
 
-__all__ = ["as_counts", "check_counts"]
+__all__ = ["ClassCounts", "as_counts", "check_counts"]
 
 
 def as_counts(counts: list[float] | Tensor) -> Tensor:
@@ -22,7 +25,13 @@ def as_counts(counts: list[float] | Tensor) -> Tensor:
     return values
 
 
+ClassCounts = Annotated[Tensor, Kept(as_counts)]
+"""Training samples of each class, `[C]`, all positive; the module of a loss keeps them."""
+
+
 def check_counts(counts: Tensor, logits: Tensor) -> None:
-    """Raises `ShapeError` unless there is one count for each class."""
+    """Raises `ShapeError` unless there is one count for each class, positive where that can be seen without waiting."""
     if counts.shape != logits.shape[1:]:
         raise ShapeError(f"counts must be [{logits.shape[1]}], one for each class, found {list(counts.shape)}")
+    if counts.device.type == "cpu" and len(counts) and not torch.compiler.is_compiling():
+        as_counts(counts)

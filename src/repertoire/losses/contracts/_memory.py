@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses.contracts._base import EmbeddingLoss
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
+from repertoire.losses.contracts._function import derive
 from repertoire.losses.contracts._positives import check_dimensions
-from repertoire.ops import Queue
+from repertoire.ops import Memory, Queue
 
-__all__ = ["Candidates", "MemoryLoss"]
-
-
-class Candidates(NamedTuple):
-    """What embeddings are compared with. `reference` is None where that is each other and nothing else."""
-
-    reference: Tensor | None
-    labels: Tensor | None
-    exclude: Tensor | None
-    """int64 `[N]`: where in the reference each embedding is itself, or None if it is not there."""
+__all__ = ["MemoryLoss"]
 
 
-class MemoryLoss(EmbeddingLoss):
+class MemoryLoss(EmbeddingLoss, Memory):
     """Base of losses with an optional queue of the embeddings of earlier batches and their labels.
 
-    The queue is part of the state. While training, `after_update` pushes the embeddings of the last call.
-
-    Args:
-        queue: embeddings to remember; 0 for none.
-        dimensions: d; told by the method if None. Needed only with a queue.
-
-    Raises:
-        ConfigError: a size out of range.
+    The queue is part of the state. What a training step has seen is pushed when the weights have changed, in
+    `after_update`. The function gets the queue as a part of its reference set, and `exclude`, int64 `[N]`: where in the
+    reference set each embedding is itself, -1 if nowhere.
     """
 
-    def __init__(self, queue: int = 0, dimensions: int | None = None) -> None:
-        super().__init__()
-        if queue < 0:
-            raise ConfigError(f"queue must be 0, for none, or more, found {queue}")
-        self.queue_size = queue
+    remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {"rows": "rows", "labels": "rows"}
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> None:
+        def option(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+            return inspect.Parameter(
+                name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
+            )
+
+        derive(
+            cls,
+            function,
+            after=[
+                option("queue", 0, Annotated[int, AtLeast(0)]),
+                option("dimensions", None, Annotated[int, AtLeast(1)] | None),
+            ],
+            texts={
+                "queue": "embeddings of earlier batches to compare with as well; 0 for none.",
+                "dimensions": "d; told by the method if None. Needed only with a queue.",
+            },
+        )
+
+    def make(self, values: dict[str, Any]) -> None:
+        self.queue_size: int = values.pop("queue")
+        dimensions = values.pop("dimensions")
+        super().make(values)
         self.queue: Queue | None = None
-        self._pending: tuple[Tensor, Tensor] | None = None
         if dimensions is not None:
             self.prepare(dimensions)
 
@@ -53,16 +63,19 @@ class MemoryLoss(EmbeddingLoss):
         if self.queue_size and self.queue is None:
             self.queue = Queue(self.queue_size, dimensions)
 
-    def candidates(
-        self, embeddings: Tensor, labels: Tensor, reference: Tensor | None, reference_labels: Tensor | None
-    ) -> Candidates:
-        """What to compare the embeddings with: the reference set, or else each other; and the queue."""
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        reference: Tensor | None = None,
+        reference_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
+        check_embeddings(embeddings, labels, reference, reference_labels)
         if self.queue_size and self.queue is None:
             raise ConfigError("dimensions of the embeddings are not known yet: give dimensions, or call prepare")
-        if self.queue is None or not len(self.queue):
-            found = Candidates(reference, reference_labels, None)
-        else:
-            exclude = None
+        exclude = None
+        if self.queue is not None and len(self.queue):
             if reference is None or reference_labels is None:
                 reference, reference_labels = embeddings, labels
                 exclude = torch.arange(len(embeddings), device=embeddings.device)
@@ -71,16 +84,13 @@ class MemoryLoss(EmbeddingLoss):
                 raise ShapeError(
                     f"embeddings must be [N, {width}] like those of earlier batches, found {list(embeddings.shape)}"
                 )
-            rows = self.queue.rows.to(embeddings.dtype)
-            found = Candidates(
-                torch.cat([reference, rows]), torch.cat([reference_labels.long(), self.queue.labels]), exclude
-            )
-        if self.queue is not None and self.training:
-            self._pending = embeddings.detach(), labels
-        return found
+            reference = torch.cat([reference, self.queue.rows.to(embeddings.dtype)])
+            reference_labels = torch.cat([reference_labels.long(), self.queue.labels])
+        if self.queue is not None:
+            self.remember(len(embeddings), rows=embeddings, labels=labels)
+        return self.call(embeddings, labels, reference=reference, reference_labels=reference_labels, exclude=exclude)
 
-    def after_update(self) -> None:
-        """Pushes the embeddings of the last call into the queue."""
-        if self.queue is not None and self._pending is not None:
-            self.queue.push(*self._pending)
-        self._pending = None
+    def commit(self, rows: Tensor, labels: Tensor) -> None:
+        """Pushes the embeddings of a step into the queue."""
+        if self.queue is not None:
+            self.queue.push(rows, labels)

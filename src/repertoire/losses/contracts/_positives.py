@@ -11,15 +11,12 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, RepertoireWarning, ShapeError
-from repertoire.losses.contracts._base import check_finite
 from repertoire.ops import Which, class_index
 
 __all__ = [
     "Groups",
     "check_dimensions",
-    "check_positive",
     "check_proxies",
-    "check_temperature",
     "full_precision",
     "group",
     "mean_over",
@@ -123,11 +120,6 @@ def warn_without_positives() -> None:
     )
 
 
-def check_temperature(temperature: float) -> None:
-    """Raises `ValueError` unless the temperature is a positive number."""
-    check_positive(temperature=temperature)
-
-
 def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean of the chosen values; zero, with a zero gradient, if none is. The others may be anything but NaN."""
     return values.masked_fill(~chosen, 0.0).sum() / chosen.sum().clamp_min(1)
@@ -153,14 +145,6 @@ def check_proxies(labels: Tensor, proxies: Tensor, dimensions: int) -> None:
             f"labels must lie in 0..{len(proxies) - 1}, or below 0 for samples without a class, found {most}; "
             "give num_classes"
         )
-
-
-def check_positive(**values: float) -> None:
-    """Raises `ValueError` unless every value is a positive number."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, found {value}")
-    check_finite(**values)
 
 
 def check_dimensions(dimensions: int, known: int | None) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import combinations
+from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from repertoire.errors import ShapeError
-from repertoire.losses.contracts._base import check_finite
+from repertoire._ranges import Positive
+from repertoire.errors import ConfigError, ShapeError
+from repertoire.losses.contracts._base import ViewsLoss
 
 __all__ = [
-    "check_view_count",
+    "LearnedScale",
     "check_views",
-    "check_weights",
     "full_precision",
     "mean_over_pairs",
     "similarities_of_views",
@@ -37,18 +39,51 @@ def check_views(views: tuple[Tensor, ...]) -> None:
             )
 
 
-def check_view_count(views: int) -> None:
-    """Raises `ValueError` unless this many views can be compared."""
-    if views < 2:
-        raise ValueError(f"views must be at least 2, found {views}")
+class LearnedScale(ViewsLoss):
+    """Base of losses on views whose temperature is learned.
 
+    The parameter is the logarithm of one over the temperature. Beyond the bound the value is that of the bound, but the
+    gradient is the parameter's, which would else end there for good; `after_update` takes the parameter back.
 
-def check_weights(**weights: float) -> None:
-    """Raises `ValueError` unless all are 0 or more."""
-    for name, value in weights.items():
-        if not value >= 0:
-            raise ValueError(f"{name} must be 0 or more, found {value}")
-    check_finite(**weights)
+    Args:
+        temperature: at the start, positive.
+        least_temperature: the least that it may become, positive.
+        learn: whether the temperature is learned.
+
+    Raises:
+        ConfigError: a temperature that is not positive, or below the least.
+    """
+
+    def __init__(
+        self,
+        temperature: Annotated[float, Positive],
+        least_temperature: Annotated[float, Positive],
+        learn: bool,
+    ) -> None:
+        super().__init__()
+        if temperature < least_temperature:
+            raise ConfigError(
+                f"temperature must not be below least_temperature, {least_temperature}; found {temperature}"
+            )
+        self.largest = -math.log(least_temperature)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn)
+
+    @property
+    def scale(self) -> Tensor:
+        """One over the temperature, a tensor without dimensions."""
+        excess = (self.log_scale - self.largest).clamp_min(0).detach()
+        return (self.log_scale - excess).exp()
+
+    @property
+    def temperature(self) -> float:
+        """The temperature as it is now."""
+        return 1 / float(self.scale.detach())
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Keeps the temperature in its bounds."""
+        super().after_update()
+        self.log_scale.clamp_(max=self.largest)
 
 
 @contextmanager

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import Between, Positive, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
-from repertoire.losses.contracts._positives import check_positive, group, mean_over, poison
+from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import pair_max, pair_min, pair_sum, unit_rows
 from repertoire.registry import register
 
 __all__ = ["Circle", "circle_loss"]
 
 
+@checked
 def circle_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    margin: float = 0.4,
-    gamma: float = 80.0,
+    margin: Annotated[float, Between(-1, 1, "()")] = 0.4,
+    gamma: Annotated[float, Positive] = 80.0,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -59,7 +63,6 @@ def circle_loss(
         tensor(1.5989)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check(margin, gamma)
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
@@ -97,54 +100,6 @@ def _log(values: Tensor, chosen: Tensor) -> Tensor:
     return values.masked_fill(~chosen, 1.0).log()
 
 
-def _check(margin: float, gamma: float) -> None:
-    check_positive(gamma=gamma)
-    if not -1 < margin < 1:
-        raise ValueError(f"margin must lie between -1 and 1, found {margin}")
-
-
 @register("losses", "circle")
-class Circle(EmbeddingLoss):
-    r"""Circle loss: a pair counts the more, the further its cosine is from where it should be.
-
-    The module form of :func:`repertoire.losses.circle_loss`, which gives the paper and the formula.
-
-    Args:
-        margin: m, in (-1, 1); the paper uses 0.4 for fine-grained retrieval and 0.25 for faces.
-        gamma: sharpness, positive; the paper uses 80 for fine-grained retrieval and 256 for faces.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ValueError: gamma is not positive, or the margin out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Circle
-        >>> Circle(gamma=1.0)(torch.eye(4), torch.tensor([0, 0, 1, 1]))
-        tensor(1.5989)
-    """
-
-    def __init__(self, margin: float = 0.4, gamma: float = 80.0) -> None:
-        super().__init__()
-        _check(margin, gamma)
-        self.margin = margin
-        self.gamma = gamma
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        return circle_loss(
-            embeddings,
-            labels,
-            margin=self.margin,
-            gamma=self.gamma,
-            reference=reference,
-            reference_labels=reference_labels,
-        )
+class Circle(EmbeddingLoss, function=circle_loss):
+    """Module form of `circle_loss`."""

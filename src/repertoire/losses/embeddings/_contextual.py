@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Finite, checked
 from repertoire.errors import ConfigError
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import full_precision, group
 from repertoire.ops import unit_rows
 from repertoire.registry import register
@@ -36,19 +37,30 @@ class _Near(NamedTuple):
     half: Tensor
 
 
+def _check(neighbours: int, contextual: float, regularisation: float) -> None:
+    if neighbours % 2:
+        raise ConfigError(f"neighbours must be an even number, found {neighbours}")
+    if contextual + regularisation > 1:
+        raise ConfigError(
+            f"contextual and regularisation are shares of the loss, at most 1 together; found "
+            f"{contextual} and {regularisation}"
+        )
+
+
+@checked(also=_check)
 @full_precision
 def contextual_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    neighbours: int = 4,
-    contextual: float = 0.4,
-    regularisation: float = 0.1,
-    tolerance: float = 0.05,
-    slope: float = 10.0,
-    positive_margin: float = 0.75,
-    negative_margin: float = 0.6,
-    mean_similarity: float = 0.25,
+    neighbours: Annotated[int, AtLeast(2)] = 4,
+    contextual: Annotated[float, AtLeast(0)] = 0.4,
+    regularisation: Annotated[float, AtLeast(0)] = 0.1,
+    tolerance: Annotated[float, Finite] = 0.05,
+    slope: Annotated[float, Finite] = 10.0,
+    positive_margin: Annotated[float, Finite] = 0.75,
+    negative_margin: Annotated[float, Finite] = 0.6,
+    mean_similarity: Annotated[float, Finite] = 0.25,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -105,7 +117,6 @@ def contextual_loss(
         tensor(0.)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check(neighbours, contextual, regularisation)
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = z if reference is None else unit_rows(reference)
@@ -156,94 +167,6 @@ def _mean_of_active(values: Tensor) -> Tensor:
     return values.sum() / (values > 0).sum().clamp_min(1)
 
 
-def _check(neighbours: int, contextual: float, regularisation: float) -> None:
-    if neighbours < 2 or neighbours % 2:
-        raise ConfigError(f"neighbours must be an even number, 2 or more, found {neighbours}")
-    if not (contextual >= 0 and regularisation >= 0 and contextual + regularisation <= 1):
-        raise ConfigError(
-            f"contextual and regularisation are shares of the loss: 0 or more, and at most 1 together; found "
-            f"{contextual} and {regularisation}"
-        )
-
-
 @register("losses", "contextual", paper="contextual-metric")
-class Contextual(EmbeddingLoss):
-    r"""Contextual loss: samples of a class should have the same neighbours, those of different classes different ones.
-
-    The module form of :func:`repertoire.losses.contextual_loss`, which gives the paper and the formula. Memory is O(N²)
-    and time O(N³): for batches of a few hundred.
-
-    Args:
-        neighbours: k, an even number; the paper uses the number of samples of a class in a batch.
-        contextual: lambda in [0, 1]: weight of the contextual term; the released code uses 0.4.
-        regularisation: gamma in [0, 1]: weight of the last term; the released code uses 0.1.
-        tolerance: how much further than the k-th neighbour, in squared distance, is near enough.
-        slope: what is taken for the derivative of a step.
-        positive_margin, negative_margin: cosines beyond which a pair needs no contrast.
-        mean_similarity: sigma, what the mean cosine is drawn to.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: options out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Contextual
-        >>> loss = Contextual(neighbours=2, regularisation=0.0)
-        >>> loss(torch.eye(2).repeat_interleave(2, dim=0), torch.tensor([0, 0, 1, 1]))
-        tensor(0.)
-    """
-
-    def __init__(
-        self,
-        neighbours: int = 4,
-        contextual: float = 0.4,
-        regularisation: float = 0.1,
-        tolerance: float = 0.05,
-        slope: float = 10.0,
-        positive_margin: float = 0.75,
-        negative_margin: float = 0.6,
-        mean_similarity: float = 0.25,
-    ) -> None:
-        super().__init__()
-        _check(neighbours, contextual, regularisation)
-        check_finite(
-            tolerance=tolerance,
-            slope=slope,
-            positive_margin=positive_margin,
-            negative_margin=negative_margin,
-            mean_similarity=mean_similarity,
-        )
-        self.neighbours = neighbours
-        self.contextual = contextual
-        self.regularisation = regularisation
-        self.tolerance = tolerance
-        self.slope = slope
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
-        self.mean_similarity = mean_similarity
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        return contextual_loss(
-            embeddings,
-            labels,
-            neighbours=self.neighbours,
-            contextual=self.contextual,
-            regularisation=self.regularisation,
-            tolerance=self.tolerance,
-            slope=self.slope,
-            positive_margin=self.positive_margin,
-            negative_margin=self.negative_margin,
-            mean_similarity=self.mean_similarity,
-            reference=reference,
-            reference_labels=reference_labels,
-        )
+class Contextual(EmbeddingLoss, function=contextual_loss):
+    """Module form of `contextual_loss`."""

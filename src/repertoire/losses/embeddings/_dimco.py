@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._positives import full_precision, group, poison
 from repertoire.ops import class_sums
@@ -15,13 +18,14 @@ from repertoire.registry import register
 __all__ = ["DIMCO", "dimco_codes", "dimco_loss"]
 
 
+@checked
 @full_precision
 def dimco_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    symbols: int = 16,
-    independence: float = 0.1,
+    symbols: Annotated[int, AtLeast(2)] = 16,
+    independence: Annotated[float, AtLeast(0)] = 0.1,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -65,7 +69,6 @@ def dimco_loss(
         tensor(-0.6931)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check(symbols, independence)
     groups = group(labels, reference_labels)
     index, takes_part, rows = groups.own, groups.anchors, at_least_float32(embeddings)
     if reference is not None:
@@ -91,7 +94,8 @@ def dimco_loss(
     return torch.where(groups.anchors.any(), loss, 0.0 * loss) + poison(rows)
 
 
-def dimco_codes(embeddings: Tensor, symbols: int = 16) -> Tensor:
+@checked
+def dimco_codes(embeddings: Tensor, symbols: Annotated[int, AtLeast(2)] = 16) -> Tensor:
     """The code of each embedding: its most probable symbol at each position.
 
     Lee et al. (2019), see :func:`repertoire.losses.dimco_loss`. Codes are compared by the number of positions at
@@ -114,7 +118,6 @@ def dimco_codes(embeddings: Tensor, symbols: int = 16) -> Tensor:
         >>> dimco_codes(torch.tensor([[0.0, 1.0, 2.0, -1.0]]), symbols=2)
         tensor([[1, 0]])
     """
-    _check(symbols, 0.0)
     if embeddings.ndim != 2:
         raise ShapeError(f"embeddings must be [N, d * {symbols}], found {list(embeddings.shape)}")
     return _positions(embeddings, symbols).argmax(2)
@@ -134,43 +137,13 @@ def _entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(-1)
 
 
-def _check(symbols: int, independence: float) -> None:
-    if symbols < 2:
-        raise ConfigError(f"symbols must be 2 or more, found {symbols}")
-    if not independence >= 0:
-        raise ConfigError(f"independence must be 0 or more, found {independence}")
-    check_finite(independence=independence)
-
-
 @register("losses", "dimco", paper="dimco")
-class DIMCO(EmbeddingLoss):
-    r"""DIMCO: the symbols of a code should tell the class, and no two positions of it the same.
+class DIMCO(EmbeddingLoss, function=dimco_loss):
+    """Module form of `dimco_loss`."""
 
-    The module form of :func:`repertoire.losses.dimco_loss`, which gives the paper and the formula. What it trains is
-    turned into codes by :func:`repertoire.losses.dimco_codes`: the embedding itself, the output of the projector.
-
-    Args:
-        symbols: k, 2 or more, a divisor of the embedding's width.
-        independence: lambda, 0 or more: how much to punish positions for saying the same.
-
-    Shapes:
-        embeddings float `[N, d * k]`, labels int64 `[N]`; a reference set float `[M, d * k]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: options out of range, or a width that is no multiple of the symbols.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import DIMCO
-        >>> DIMCO(symbols=2)(100 * torch.eye(2).repeat_interleave(2, dim=0), torch.tensor([0, 0, 1, 1]))
-        tensor(-0.6931)
-    """
-
-    def __init__(self, symbols: int = 16, independence: float = 0.1) -> None:
-        super().__init__()
-        _check(symbols, independence)
-        self.symbols = symbols
-        self.independence = independence
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        return {"symbols": 3}
 
     def prepare(self, dimensions: int) -> None:
         """Checks that a whole number of positions fits."""
@@ -179,20 +152,3 @@ class DIMCO(EmbeddingLoss):
                 f"the embeddings have {dimensions} dimensions, which is no multiple of the {self.symbols} symbols of "
                 "the loss: choose dimensions of the method or symbols of the loss"
             )
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d * k]` with labels `[N]`, and of those of a reference set."""
-        return dimco_loss(
-            embeddings,
-            labels,
-            symbols=self.symbols,
-            independence=self.independence,
-            reference=reference,
-            reference_labels=reference_labels,
-        )

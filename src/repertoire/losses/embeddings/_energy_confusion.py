@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
+from repertoire.losses.contracts._added import AddedTerm
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import full_precision, group
-from repertoire.losses.contracts._wrapped import WrappedLoss
 from repertoire.ops import class_sums, unit_rows
 from repertoire.registry import register
 
@@ -87,53 +84,5 @@ def _moments(
 
 
 @register("losses", "energy-confusion", paper="ecaml")
-class EnergyConfusion(WrappedLoss):
-    r"""ECAML: a loss on embeddings, and against it a term that draws samples of different classes together.
-
-    The paper's objective, a loss plus `weight` times :func:`repertoire.losses.energy_confusion`, which gives the paper
-    and the formula.
-
-    Args:
-        base: a loss on embeddings that compares them with each other, or the spec of one.
-        weight: of the term, 0 or more. It depends on the base; too large a weight draws everything to one point.
-        counts, num_classes, samples: passed on to the base where it wants them.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: the weight is negative, or the base is no loss on embeddings.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import EnergyConfusion
-        >>> loss = EnergyConfusion("supcon:temperature=0.1", weight=0.1)
-        >>> loss(torch.eye(4), torch.tensor([0, 0, 1, 1]))  # log 3 + 0.1 * 2
-        tensor(1.2986)
-    """
-
-    def __init__(
-        self,
-        base: str | EmbeddingLoss = "multi-similarity",
-        weight: float = 0.1,
-        counts: Tensor | None = None,
-        num_classes: int | None = None,
-        samples: int | None = None,
-    ) -> None:
-        super().__init__(base, counts=counts, num_classes=num_classes, samples=samples)
-        if not weight >= 0:
-            raise ConfigError(f"weight must be 0 or more, found {weight}")
-        check_finite(weight=weight)
-        self.weight = weight
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-        **known: Any,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        confusion = energy_confusion(embeddings, labels, reference=reference, reference_labels=reference_labels)
-        return self.base(embeddings, labels, reference, reference_labels, **known) + self.weight * confusion
+class EnergyConfusion(AddedTerm, EmbeddingLoss, function=energy_confusion, base="multi-similarity", weight=0.1):
+    """Module form of `energy_confusion`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError
+from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._positives import group, mean_over, poison
@@ -19,13 +19,14 @@ __all__ = ["ICNN", "icnn_loss"]
 Combine = Literal["product", "mean"]
 
 
+@checked
 def icnn_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    neighbours: int = 5,
+    neighbours: Annotated[int, AtLeast(2)] = 5,
     combine: Combine = "product",
-    root: float = 2.0,
+    root: Annotated[float, AtLeast(1)] = 2.0,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -73,7 +74,6 @@ def icnn_loss(
         tensor(0.5493)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check(neighbours, combine, root)
     groups = group(labels, reference_labels)
     x = at_least_float32(embeddings)
     y = None if reference is None else at_least_float32(reference)
@@ -104,60 +104,6 @@ def _variance(values: Tensor, chosen: Tensor) -> Tensor:
     return ((values - mean).square().masked_fill(~chosen, 0.0) / count).sum(1)
 
 
-def _check(neighbours: int, combine: str, root: float) -> None:
-    if neighbours < 2:
-        raise ConfigError(f"neighbours must be 2 or more, found {neighbours}")
-    if combine not in ("product", "mean"):
-        raise ConfigError(f"combine must be 'product' or 'mean', found {combine!r}")
-    if not root >= 1:
-        raise ConfigError(f"root must be 1 or more, found {root}")
-
-
 @register("losses", "icnn", paper="susana-distancia")
-class ICNN(EmbeddingLoss):
-    r"""ICNN loss: minus the logarithm of how well the nearest neighbours of each row tell its class.
-
-    The module form of :func:`repertoire.losses.icnn_loss`, which gives the paper and the formula.
-
-    Args:
-        neighbours: k, 2 or more, about the number of rows of a class.
-        combine: "product" of the three terms (default), or "mean" of lambda and gamma, as in the released code.
-        root: r, 1 or more: the larger, the less a bad row counts.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a support set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: options out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import ICNN
-        >>> ICNN(neighbours=3)(torch.tensor([[0.0], [0.0], [1.0], [1.0]]), torch.tensor([0, 0, 1, 1]))
-        tensor(0.5493)
-    """
-
-    def __init__(self, neighbours: int = 5, combine: Combine = "product", root: float = 2.0) -> None:
-        super().__init__()
-        _check(neighbours, combine, root)
-        self.neighbours = neighbours
-        self.combine: Combine = combine
-        self.root = root
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a support set."""
-        return icnn_loss(
-            embeddings,
-            labels,
-            neighbours=self.neighbours,
-            combine=self.combine,
-            root=self.root,
-            reference=reference,
-            reference_labels=reference_labels,
-        )
+class ICNN(EmbeddingLoss, function=icnn_loss):
+    """Module form of `icnn_loss`."""

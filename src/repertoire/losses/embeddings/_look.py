@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.losses.contracts._base import check_embeddings
 from repertoire.losses.contracts._memory import MemoryLoss
-from repertoire.losses.contracts._positives import check_temperature, group, mean_over, poison
+from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import pair_max, pair_topk, unit_rows
 from repertoire.registry import register
 
 __all__ = ["LOOK", "look_loss"]
 
 
+@checked
 def look_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    neighbours: int = 20,
-    temperature: float = 0.1,
+    neighbours: Annotated[int, AtLeast(1)] = 20,
+    temperature: Annotated[float, Positive] = 0.1,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
     exclude: Tensor | None = None,
@@ -66,7 +69,6 @@ def look_loss(
         tensor(0.)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check(neighbours, temperature)
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
@@ -76,10 +78,14 @@ def look_loss(
     agrees = torch.cat([groups.other, groups.other.new_full((1,), -1)])[near.indices] == groups.own[:, None]
     # The most similar row of the label is one of the neighbours already, or is added to them.
     added = kin.values.masked_fill((near.indices == kin.indices[:, None]).any(1), -torch.inf)
-    everything = torch.cat([near.values, added[:, None]], dim=1) / temperature
-    known = torch.cat([near.values.masked_fill(~agrees, -torch.inf), added[:, None]], dim=1) / temperature
+    everything = torch.cat([near.values, added[:, None]], dim=1)
+    nothing = torch.cat([near.indices < 0, added[:, None] == -torch.inf], dim=1)
+    strangers = torch.cat([~agrees, nothing[:, -1:]], dim=1)
     anchors = kin.indices >= 0
-    losses = _logsumexp(everything, anchors) - _logsumexp(known, anchors)
+    # Divided before what does not count becomes minus infinity: a temperature may be learned.
+    scores = everything.masked_fill(nothing, 0.0) / temperature
+    losses = _logsumexp(scores.masked_fill(nothing, -torch.inf), anchors)
+    losses = losses - _logsumexp(scores.masked_fill(strangers, -torch.inf), anchors)
     return mean_over(losses, anchors) + poison(z, y)
 
 
@@ -88,64 +94,6 @@ def _logsumexp(values: Tensor, rows: Tensor) -> Tensor:
     return values.masked_fill(~rows[:, None], 0.0).logsumexp(1)
 
 
-def _check(neighbours: int, temperature: float) -> None:
-    check_temperature(temperature)
-    if neighbours < 1:
-        raise ConfigError(f"neighbours must be positive, found {neighbours}")
-
-
 @register("losses", "look", paper="look")
-class LOOK(MemoryLoss):
-    r"""LOOK: the nearest neighbours of a row, itself left out, should have its label.
-
-    The module form of :func:`repertoire.losses.look_loss`, which gives the paper and the formula, with its queue of
-    earlier embeddings, in which neighbours are looked for too.
-
-    Args:
-        neighbours: k, positive.
-        temperature: tau, positive.
-        queue: earlier embeddings to look in; 0 (default) for none.
-        dimensions: d; told by the method if None. Needed only with a queue.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: neighbours, a queue or dimensions out of range, or a queue without dimensions.
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import LOOK
-        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-        >>> LOOK(neighbours=1)(x, torch.tensor([0, 0, 1, 1]))
-        tensor(0.)
-    """
-
-    def __init__(
-        self, neighbours: int = 20, temperature: float = 0.1, queue: int = 0, dimensions: int | None = None
-    ) -> None:
-        _check(neighbours, temperature)
-        super().__init__(queue, dimensions)
-        self.neighbours = neighbours
-        self.temperature = temperature
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        check_embeddings(embeddings, labels, reference, reference_labels)
-        rows, row_labels, exclude = self.candidates(embeddings, labels, reference, reference_labels)
-        return look_loss(
-            embeddings,
-            labels,
-            neighbours=self.neighbours,
-            temperature=self.temperature,
-            reference=rows,
-            reference_labels=row_labels,
-            exclude=exclude,
-        )
+class LOOK(MemoryLoss, function=look_loss):
+    """Module form of `look_loss`."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import check_embeddings
 from repertoire.losses.contracts._memory import MemoryLoss
-from repertoire.losses.contracts._positives import check_temperature, group, mean_over
+from repertoire.losses.contracts._positives import group, mean_over
 from repertoire.ops import pair_logsumexp, pair_sum, unit_rows
 from repertoire.registry import register
 
 __all__ = ["MemoryInfoNCE", "memory_info_nce_loss"]
 
 
+@checked
 def memory_info_nce_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    temperature: float = 0.07,
+    temperature: Annotated[float, Positive] = 0.07,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
     exclude: Tensor | None = None,
@@ -61,7 +65,6 @@ def memory_info_nce_loss(
         tensor(1.0986)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    check_temperature(temperature)
     scale = 1 / temperature
     groups = group(labels, reference_labels)
     positives = groups.positives if exclude is None else groups.positives - (exclude >= 0).long()
@@ -81,57 +84,5 @@ def memory_info_nce_loss(
 
 
 @register("losses", "memory-info-nce")
-class MemoryInfoNCE(MemoryLoss):
-    r"""InfoNCE on embeddings with labels: each positive should be found among the negatives of its anchor.
-
-    The module form of :func:`repertoire.losses.memory_info_nce_loss`, which gives the papers and the formula, with a
-    queue of earlier embeddings. Those with the label of an anchor are positives of it, the others negatives (Wang et
-    al., *Cross-Batch Memory for Embedding Learning*, 2020), so a small batch has many of both. They were embedded by
-    earlier weights, which is close enough while the weights change slowly.
-
-    Args:
-        temperature: tau, positive; MoCo uses 0.07.
-        queue: earlier embeddings to compare with; 0 (default) for none.
-        dimensions: d; told by the method if None. Needed only with a queue.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: a queue or dimensions out of range, or a queue without dimensions.
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import MemoryInfoNCE
-        >>> loss = MemoryInfoNCE(queue=8, dimensions=4)
-        >>> loss(torch.eye(4), torch.tensor([0, 0, 1, 1]))
-        tensor(1.0986)
-        >>> loss.after_update()  # after the step of the optimiser
-        >>> len(loss.queue)
-        4
-    """
-
-    def __init__(self, temperature: float = 0.07, queue: int = 0, dimensions: int | None = None) -> None:
-        check_temperature(temperature)
-        super().__init__(queue, dimensions)
-        self.temperature = temperature
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        check_embeddings(embeddings, labels, reference, reference_labels)
-        rows, row_labels, exclude = self.candidates(embeddings, labels, reference, reference_labels)
-        return memory_info_nce_loss(
-            embeddings,
-            labels,
-            temperature=self.temperature,
-            reference=rows,
-            reference_labels=row_labels,
-            exclude=exclude,
-        )
+class MemoryInfoNCE(MemoryLoss, function=memory_info_nce_loss):
+    """Module form of `memory_info_nce_loss`."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
-from repertoire.losses.contracts._positives import check_positive, group, mean_over, poison
-from repertoire.losses.contracts._wrapped import WrappedLoss
+from repertoire._ranges import AtLeast, Finite, Positive, checked
+from repertoire.errors import ShapeError
+from repertoire.losses.contracts._added import AddedTerm
+from repertoire.losses.contracts._base import EmbeddingLoss, Loss, check_embeddings
+from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import LARGEST_BOUND, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
@@ -21,6 +22,7 @@ __all__ = ["Metrix", "metrix_loss"]
 _NOTHING = -1e4
 
 
+@checked
 def metrix_loss(
     embeddings: Tensor,
     labels: Tensor,
@@ -29,9 +31,9 @@ def metrix_loss(
     second: Tensor,
     share: Tensor,
     *,
-    alpha: float = 2.0,
-    beta: float = 50.0,
-    threshold: float = 0.5,
+    alpha: Annotated[float, Positive] = 2.0,
+    beta: Annotated[float, Positive] = 50.0,
+    threshold: Annotated[float, Finite] = 0.5,
     anchors: Tensor | None = None,
 ) -> Tensor:
     r"""Metrix: a mixed sample is in part a positive and in part a negative of an anchor.
@@ -78,7 +80,10 @@ def metrix_loss(
         tensor(0.8205)
     """
     check_embeddings(embeddings, labels, mixed, first)
-    check_positive(alpha=alpha, beta=beta)
+    if share.numel() and share.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (float(bound) for bound in share.detach().aminmax())
+        if low < 0 or high > 1:
+            raise ShapeError(f"share must lie in [0, 1], found {low if low < 0 else high}")
     for name, values in (("second", second), ("share", share)):
         if values.shape != first.shape:
             raise ShapeError(f"{name} must be [{len(first)}], one for each mixture, found {list(values.shape)}")
@@ -115,7 +120,7 @@ def metrix_loss(
 
 
 @register("losses", "metrix", paper="metrix")
-class Metrix(WrappedLoss):
+class Metrix(AddedTerm, EmbeddingLoss):
     r"""Metrix: beside a loss on pairs one on mixtures of embeddings, which are in part positive and in part negative.
 
     The objective of Venkataramanan et al. (2021) with mixtures of embeddings: while training, each embedding is mixed
@@ -138,8 +143,7 @@ class Metrix(WrappedLoss):
         rows are mixed in place of the embeddings.
 
     Raises:
-        ConfigError: the weight is negative, or the base is no loss on embeddings.
-        ValueError: mixing, alpha or beta is not positive.
+        ConfigError: an option is out of its range, or the base is no loss on embeddings.
 
     Example:
         >>> import torch
@@ -152,50 +156,47 @@ class Metrix(WrappedLoss):
         True
     """
 
+    random = True
+
     def __init__(
         self,
-        base: str | EmbeddingLoss = "multi-similarity",
-        weight: float = 0.4,
-        mixing: float = 2.0,
-        alpha: float = 2.0,
-        beta: float = 50.0,
-        threshold: float = 0.5,
+        base: str | Loss = "multi-similarity",
+        weight: Annotated[float, AtLeast(0)] = 0.4,
+        mixing: Annotated[float, Positive] = 2.0,
+        alpha: Annotated[float, Positive] = 2.0,
+        beta: Annotated[float, Positive] = 50.0,
+        threshold: Annotated[float, Finite] = 0.5,
         counts: Tensor | None = None,
         num_classes: int | None = None,
         samples: int | None = None,
     ) -> None:
-        super().__init__(base, counts=counts, num_classes=num_classes, samples=samples)
-        check_positive(mixing=mixing, alpha=alpha, beta=beta)
-        if not weight >= 0:
-            raise ConfigError(f"weight must be 0 or more, found {weight}")
-        check_finite(weight=weight, threshold=threshold)
-        self.weight = weight
+        super().__init__()
+        known = {"counts": counts, "num_classes": num_classes, "samples": samples}
+        self.make({"base": base, "weight": weight, **known})
         self.mixing = mixing
         self.alpha = alpha
         self.beta = beta
         self.threshold = threshold
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-        **known: Any,
-    ) -> Tensor:
+    def forward(self, *inputs: Tensor, **known: Any) -> Tensor:
         """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        value = self.base(embeddings, labels, reference, reference_labels, **known)
-        if not self.training or not self.weight:
-            return value
-        rows, row_labels = embeddings, labels
-        if reference is not None and reference_labels is not None:
-            rows, row_labels = reference, reference_labels
+        value: Tensor = (
+            super().forward(*inputs, **known) if self.training and self.weight else self.base(*inputs, **known)
+        )
+        return value
+
+    def term(self, *inputs: Tensor, **known: Tensor | None) -> Tensor:
+        """The loss of one mixture a sample, drawn anew in every call."""
+        embeddings, labels = inputs
+        rows, row_labels = known.get("reference"), known.get("reference_labels")
+        if rows is None or row_labels is None:
+            rows, row_labels = embeddings, labels
         z = unit_rows(rows)
         partner = torch.randperm(len(z), device=z.device)
         both = torch.full_like(z[:, 0], self.mixing).detach()
         share = torch.distributions.Beta(both, both).sample() if len(z) else both
         mixed = z * share[:, None] + z[partner] * (1 - share)[:, None]
-        extra = metrix_loss(
+        return metrix_loss(
             unit_rows(embeddings),
             labels.long(),
             mixed,
@@ -205,6 +206,5 @@ class Metrix(WrappedLoss):
             alpha=self.alpha,
             beta=self.beta,
             threshold=self.threshold,
-            anchors=group(labels, reference_labels, warn=False).anchors,
+            anchors=group(labels, known.get("reference_labels"), warn=False).anchors,
         )
-        return value + self.weight * extra

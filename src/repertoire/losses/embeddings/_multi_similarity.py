@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
-from repertoire.losses.contracts._positives import check_positive, group, mean_over, poison
+from repertoire._ranges import Finite, Positive, checked
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
+from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import pair_logsumexp, pair_max, pair_min, unit_rows
 from repertoire.registry import register
 
 __all__ = ["MultiSimilarity", "multi_similarity_loss"]
 
 
+@checked
 def multi_similarity_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    alpha: float = 1.0,
-    beta: float = 50.0,
-    threshold: float = 0.0,
-    epsilon: float | None = 0.1,
+    alpha: Annotated[float, Positive] = 1.0,
+    beta: Annotated[float, Positive] = 50.0,
+    threshold: Annotated[float, Finite] = 0.0,
+    epsilon: Annotated[float, Finite] | None = 0.1,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -67,7 +71,6 @@ def multi_similarity_loss(
         tensor(0.7151)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    check_positive(alpha=alpha, beta=beta)
     groups = group(labels, reference_labels)
     z = unit_rows(embeddings)
     y = None if reference is None else unit_rows(reference)
@@ -86,56 +89,5 @@ def multi_similarity_loss(
 
 
 @register("losses", "multi-similarity", paper="gsv-cities")
-class MultiSimilarity(EmbeddingLoss):
-    r"""Multi-similarity loss: each anchor pulls its hard positives and pushes its hard negatives, the hardest most.
-
-    The module form of :func:`repertoire.losses.multi_similarity_loss`, which gives the papers and the formula.
-
-    Args:
-        alpha: how much the hardest positive outweighs the others, positive.
-        beta: how much the hardest negative outweighs the others, positive.
-        threshold: lambda, the cosine that tells similar from dissimilar.
-        epsilon: how much easier than the hardest a pair may be; None for all pairs.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ValueError: alpha or beta is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import MultiSimilarity
-        >>> MultiSimilarity()(torch.eye(4), torch.tensor([0, 0, 1, 1]))
-        tensor(0.7151)
-    """
-
-    def __init__(
-        self, alpha: float = 1.0, beta: float = 50.0, threshold: float = 0.0, epsilon: float | None = 0.1
-    ) -> None:
-        super().__init__()
-        check_positive(alpha=alpha, beta=beta)
-        check_finite(threshold=threshold, epsilon=epsilon)
-        self.alpha = alpha
-        self.beta = beta
-        self.threshold = threshold
-        self.epsilon = epsilon
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        return multi_similarity_loss(
-            embeddings,
-            labels,
-            alpha=self.alpha,
-            beta=self.beta,
-            threshold=self.threshold,
-            epsilon=self.epsilon,
-            reference=reference,
-            reference_labels=reference_labels,
-        )
+class MultiSimilarity(EmbeddingLoss, function=multi_similarity_loss):
+    """Module form of `multi_similarity_loss`."""

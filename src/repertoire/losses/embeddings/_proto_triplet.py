@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._classes import at_least_float32
-from repertoire.losses.contracts._positives import check_positive, group, mean_over, poison
+from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import class_sums, pair_min
 from repertoire.registry import register
 
 __all__ = ["ProtoTriplet", "proto_triplet_loss"]
 
 
+@checked
 def proto_triplet_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    margin: float = 0.5,
+    margin: Annotated[float, Positive] = 0.5,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -58,7 +62,6 @@ def proto_triplet_loss(
         tensor(0.5000)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    check_positive(margin=margin)
     groups = group(labels, reference_labels)
     x = at_least_float32(embeddings)
     support = x if reference is None else at_least_float32(reference)
@@ -81,40 +84,5 @@ def proto_triplet_loss(
 
 
 @register("losses", "proto-triplet", paper="susana-distancia")
-class ProtoTriplet(EmbeddingLoss):
-    r"""Proto-Triplet loss: a row should be nearer to the prototype of its class than to any other, by a margin.
-
-    The module form of :func:`repertoire.losses.proto_triplet_loss`, which gives the paper and the formula.
-
-    Args:
-        margin: m, positive; the released code uses 0.5.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a support set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ValueError: the margin is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import ProtoTriplet
-        >>> ProtoTriplet(margin=1.0)(torch.tensor([[0.0], [0.0], [0.5], [0.5]]), torch.tensor([0, 0, 1, 1]))
-        tensor(0.5000)
-    """
-
-    def __init__(self, margin: float = 0.5) -> None:
-        super().__init__()
-        check_positive(margin=margin)
-        self.margin = margin
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of queries `[N, d]` with labels `[N]`, among themselves or against a support set."""
-        return proto_triplet_loss(
-            embeddings, labels, margin=self.margin, reference=reference, reference_labels=reference_labels
-        )
+class ProtoTriplet(EmbeddingLoss, function=proto_triplet_loss):
+    """Module form of `proto_triplet_loss`."""

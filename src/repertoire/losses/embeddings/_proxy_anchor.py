@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, Between, Finite, checked
 from repertoire.errors import ConfigError
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import check_dimensions, check_proxies, warn_if_none
 from repertoire.ops import LARGEST_BOUND, pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -18,13 +21,19 @@ __all__ = ["ProxyAnchor", "proxy_anchor_loss"]
 _NOTHING = -1e4
 
 
+def _check(alpha: float, margin: float) -> None:
+    if alpha * margin > LARGEST_BOUND:
+        raise ConfigError(f"alpha times margin must be at most {LARGEST_BOUND:g}, found {alpha} and {margin}")
+
+
+@checked(also=_check)
 def proxy_anchor_loss(
     embeddings: Tensor,
     labels: Tensor,
     proxies: Tensor,
     *,
-    alpha: float = 32.0,
-    margin: float = 0.1,
+    alpha: Annotated[float, Between(0, LARGEST_BOUND, "(]")] = 32.0,
+    margin: Annotated[float, Finite] = 0.1,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -64,7 +73,6 @@ def proxy_anchor_loss(
         tensor(1.0856)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check_alpha(alpha)
     if reference is not None and reference_labels is not None:
         embeddings, labels = torch.cat([embeddings, reference]), torch.cat([labels, reference_labels])
     check_proxies(labels, proxies, embeddings.shape[1])
@@ -87,11 +95,6 @@ def proxy_anchor_loss(
         y_groups=labels.long(),
     )
     return pulled.sum() / present.sum().clamp_min(1) + F.softplus(pushed + alpha * margin).mean()
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha <= LARGEST_BOUND:
-        raise ValueError(f"alpha must be positive and at most {LARGEST_BOUND:g}, found {alpha}")
 
 
 @register("losses", "proxy-anchor")
@@ -130,13 +133,14 @@ class ProxyAnchor(EmbeddingLoss):
     proxied = True
 
     def __init__(
-        self, num_classes: int, dimensions: int | None = None, alpha: float = 32.0, margin: float = 0.1
+        self,
+        num_classes: Annotated[int, AtLeast(1)],
+        dimensions: Annotated[int, AtLeast(1)] | None = None,
+        alpha: Annotated[float, Between(0, LARGEST_BOUND, "(]")] = 32.0,
+        margin: Annotated[float, Finite] = 0.1,
     ) -> None:
         super().__init__()
-        _check_alpha(alpha)
-        check_finite(margin=margin)
-        if num_classes < 1:
-            raise ConfigError(f"num_classes must be positive, found {num_classes}")
+        _check(alpha, margin)
         self.num_classes = num_classes
         self.alpha = alpha
         self.margin = margin

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
-from repertoire.losses.contracts._positives import check_temperature, full_precision, group, mean_over
+from repertoire.losses.contracts._positives import full_precision, group, mean_over
 from repertoire.losses.embeddings._supcon import supcon_loss
 from repertoire.ops import class_sums, pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -15,14 +18,15 @@ from repertoire.registry import register
 __all__ = ["SoftContrastive", "soft_contrastive_loss"]
 
 
+@checked
 @full_precision
 def soft_contrastive_loss(
     embeddings: Tensor,
     labels: Tensor,
     label_embeddings: Tensor,
     *,
-    temperature: float = 0.05,
-    label_temperature: float = 0.25,
+    temperature: Annotated[float, Positive] = 0.05,
+    label_temperature: Annotated[float, Positive] = 0.25,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -68,8 +72,6 @@ def soft_contrastive_loss(
         tensor(1.0986)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    check_temperature(temperature)
-    check_temperature(label_temperature)
     _check_meanings(labels, label_embeddings)
     if reference_labels is not None:
         _check_meanings(reference_labels, label_embeddings)
@@ -144,14 +146,12 @@ class SoftContrastive(EmbeddingLoss):
 
     def __init__(
         self,
-        temperature: float = 0.05,
-        label_temperature: float = 0.25,
+        temperature: Annotated[float, Positive] = 0.05,
+        label_temperature: Annotated[float, Positive] = 0.25,
         groups: list[int] | None = None,
         label_embeddings: Tensor | None = None,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
-        check_temperature(label_temperature)
         if groups is not None and label_embeddings is not None:
             raise ConfigError("give groups or label_embeddings, not both")
         if groups is not None:

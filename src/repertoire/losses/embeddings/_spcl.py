@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar, Literal
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
-from repertoire.losses.contracts._positives import check_dimensions, check_temperature, group, mean_over, warn_if_none
-from repertoire.ops import class_index, of_all_ranks, pair_logsumexp, unit_rows
+from repertoire.losses.contracts._positives import check_dimensions, group, mean_over, warn_if_none
+from repertoire.ops import Memory, class_index, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
 __all__ = ["SPCL", "spcl_loss"]
@@ -17,13 +20,14 @@ __all__ = ["SPCL", "spcl_loss"]
 _NOTHING = -1e4
 
 
+@checked
 def spcl_loss(
     embeddings: Tensor,
     labels: Tensor,
     prototypes: Tensor | None = None,
     prototype_labels: Tensor | None = None,
     *,
-    temperature: float = 0.08,
+    temperature: Annotated[float, Positive] = 0.08,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -65,7 +69,6 @@ def spcl_loss(
         tensor(1.0986)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    check_temperature(temperature)
     z = unit_rows(embeddings)
     exclude = None
     if reference is None or reference_labels is None:
@@ -95,7 +98,7 @@ def spcl_loss(
 
 
 @register("losses", "spcl", paper="spcl")
-class SPCL(EmbeddingLoss):
+class SPCL(EmbeddingLoss, Memory):
     r"""SPCL: the supervised contrastive loss over a batch and a prototype of each class.
 
     The module form of :func:`repertoire.losses.spcl_loss`, which gives the paper and the formula, with the paper's
@@ -135,27 +138,24 @@ class SPCL(EmbeddingLoss):
         tensor([0, 1])
     """
 
+    random = True
+    remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {"rows": "rows", "labels": "rows"}
     pool: Tensor
     pushed: Tensor
 
     def __init__(
         self,
-        num_classes: int,
-        dimensions: int | None = None,
-        temperature: float = 0.08,
-        memory: int = 512,
-        draw: int = 64,
+        num_classes: Annotated[int, AtLeast(1)],
+        dimensions: Annotated[int, AtLeast(1)] | None = None,
+        temperature: Annotated[float, Positive] = 0.08,
+        memory: Annotated[int, AtLeast(1)] = 512,
+        draw: Annotated[int, AtLeast(1)] = 64,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
-        for name, value in (("num_classes", num_classes), ("memory", memory), ("draw", draw)):
-            if value < 1:
-                raise ConfigError(f"{name} must be positive, found {value}")
         self.num_classes = num_classes
         self.temperature = temperature
         self.memory = memory
         self.draw = draw
-        self._pending: tuple[Tensor, Tensor] | None = None
         self.register_buffer("pool", None)
         self.register_buffer("pushed", torch.zeros(num_classes, dtype=torch.int64))
         if dimensions is not None:
@@ -197,20 +197,13 @@ class SPCL(EmbeddingLoss):
             reference=reference,
             reference_labels=reference_labels,
         )
-        if self.training:
-            self._pending = embeddings.detach(), labels
+        self.remember(len(embeddings), rows=embeddings, labels=labels)
         return value
 
-    @torch.no_grad()
-    def after_update(self) -> None:
-        """Remembers the embeddings of the last call, in place of the oldest of their classes."""
-        if self._pending is None:
-            return
-        rows, labels = self._pending
-        self._pending = None
+    def commit(self, rows: Tensor, labels: Tensor) -> None:
+        """Puts the embeddings of a step in place of the oldest of their classes."""
         known = (labels >= 0) & (labels < self.num_classes)
-        rows = of_all_ranks(rows[known].to(self.pool.dtype))
-        labels = of_all_ranks(labels[known].long())
+        rows, labels = rows[known].to(self.pool.dtype), labels[known].long()
         # How many of its class come before and after each row: of more rows than there is room for, the last ones stay.
         index, counts = class_index(labels)
         order = index.sort(stable=True).indices

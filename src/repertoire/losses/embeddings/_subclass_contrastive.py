@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_index
-from repertoire.losses.contracts._positives import check_dimensions, check_temperature, group, mean_over
+from repertoire.losses.contracts._positives import check_dimensions, group, mean_over
 from repertoire.losses.embeddings._supcon import supcon_loss
-from repertoire.ops import class_index, class_sums, kmeans, of_all_ranks, pair_logsumexp, unit_rows
+from repertoire.ops import Memory, class_index, class_sums, kmeans, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
 __all__ = ["SubclassContrastive", "subclass_contrastive_loss"]
@@ -20,14 +22,15 @@ __all__ = ["SubclassContrastive", "subclass_contrastive_loss"]
 _LEAST = -1e4
 
 
+@checked
 def subclass_contrastive_loss(
     embeddings: Tensor,
     labels: Tensor,
     subclasses: Tensor,
     *,
-    temperature: float = 0.1,
-    class_temperature: float | Tensor = 0.2,
-    beta: float = 0.25,
+    temperature: Annotated[float, Positive] = 0.1,
+    class_temperature: Annotated[float, Positive] | Tensor = 0.2,
+    beta: Annotated[float, AtLeast(0)] = 0.25,
     index: Tensor | None = None,
 ) -> Tensor:
     r"""SBCL: rows of a subclass attract each other, and those of its other subclasses more weakly.
@@ -74,7 +77,6 @@ def subclass_contrastive_loss(
         tensor(1.0986)
     """
     check_embeddings(embeddings, labels)
-    check_temperature(temperature)
     for name, values in (("subclasses", subclasses), ("index", index)):
         if values is not None and (values.shape != labels.shape or values.is_floating_point()):
             raise ShapeError(f"{name} must be int64 [{len(labels)}], found {values.dtype} {list(values.shape)}")
@@ -84,7 +86,6 @@ def subclass_contrastive_loss(
             raise ShapeError(f"class_temperature must be [{len(labels)}], found {list(class_temperature.shape)}")
         weak = 1 / class_temperature.to(z.dtype)
     else:
-        check_temperature(class_temperature)
         weak = torch.full_like(z[:, 0], 1 / class_temperature)
     groups = group(labels)
     # A subclass is one within its class, whatever its number.
@@ -113,7 +114,7 @@ def subclass_contrastive_loss(
 
 
 @register("losses", "subclass-contrastive", paper="sbcl")
-class SubclassContrastive(EmbeddingLoss):
+class SubclassContrastive(EmbeddingLoss, Memory):
     r"""SBCL: rows of a subclass attract each other, and those of its other subclasses more weakly.
 
     The module form of :func:`repertoire.losses.subclass_contrastive_loss`, which gives the paper and the formula, with
@@ -163,6 +164,7 @@ class SubclassContrastive(EmbeddingLoss):
 
     wants = ("index",)
     views = 2
+    remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {"rows": "rows", "labels": "rows", "index": "rows"}
     bank: Tensor
     bank_labels: Tensor
     subclasses: Tensor
@@ -172,33 +174,22 @@ class SubclassContrastive(EmbeddingLoss):
 
     def __init__(
         self,
-        samples: int,
-        dimensions: int | None = None,
-        temperature: float = 0.1,
-        beta: float = 0.25,
-        smallest: int = 10,
-        warmup: int = 10,
-        every: int = 10,
+        samples: Annotated[int, AtLeast(1)],
+        dimensions: Annotated[int, AtLeast(1)] | None = None,
+        temperature: Annotated[float, Positive] = 0.1,
+        beta: Annotated[float, AtLeast(0)] = 0.25,
+        smallest: Annotated[int, AtLeast(1)] = 10,
+        warmup: Annotated[int, AtLeast(0)] = 10,
+        every: Annotated[int, AtLeast(1)] = 10,
         linear: bool = False,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
-        for name, value, least in (
-            ("samples", samples, 1),
-            ("smallest", smallest, 1),
-            ("warmup", warmup, 0),
-            ("every", every, 1),
-            ("beta", beta, 0),
-        ):
-            if not value >= least:
-                raise ConfigError(f"{name} must be {least} or more, found {value}")
         self.temperature = temperature
         self.beta = beta
         self.smallest = smallest
         self.warmup = warmup
         self.every = every
         self.linear = linear
-        self._pending: tuple[Tensor, Tensor, Tensor] | None = None
         self.register_buffer("bank", None)
         self.register_buffer("bank_labels", torch.full((samples,), -1, dtype=torch.int64))
         self.register_buffer("subclasses", torch.full((samples,), -1, dtype=torch.int64))
@@ -228,8 +219,7 @@ class SubclassContrastive(EmbeddingLoss):
         if index is not None:
             check_embeddings(embeddings, labels, reference, reference_labels)
             check_index(index, len(embeddings), len(self.temperatures))
-        if self.training and index is not None:
-            self._pending = embeddings.detach(), labels, index
+            self.remember(len(embeddings), rows=embeddings, labels=labels, index=index)
         if reference is not None or index is None or not int(self.clusterings):
             return supcon_loss(
                 embeddings,
@@ -248,13 +238,8 @@ class SubclassContrastive(EmbeddingLoss):
             index=index,
         )
 
-    @torch.no_grad()
-    def after_update(self) -> None:
-        """Remembers the embeddings of the last call, and clusters when it is time."""
-        if self._pending is None:
-            return
-        rows, labels, index = (of_all_ranks(values) for values in self._pending)
-        self._pending = None
+    def commit(self, rows: Tensor, labels: Tensor, index: Tensor) -> None:
+        """Writes the embeddings of a step down, and clusters when it is time."""
         # The mean over the views of a sample; samples without a label have no class to be clustered in.
         number, views = class_index(index)
         means = class_sums(rows.to(self.bank.dtype), number, len(views)) / views.clamp_min(1)[:, None]

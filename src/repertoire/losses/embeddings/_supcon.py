@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
-from repertoire.losses.contracts._positives import check_temperature, warn_without_positives
+from repertoire.losses.contracts._positives import warn_without_positives
 from repertoire.ops import class_index, class_sums, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
 __all__ = ["SupCon", "supcon_loss"]
 
 
+@checked
 def supcon_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
-    temperature: float = 0.1,
+    temperature: Annotated[float, Positive] = 0.1,
     reference: Tensor | None = None,
     reference_labels: Tensor | None = None,
 ) -> Tensor:
@@ -63,7 +67,6 @@ def supcon_loss(
         tensor(1.0986)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    check_temperature(temperature)
     scale = 1.0 / temperature
     z = unit_rows(embeddings)
     if reference is None or reference_labels is None:
@@ -100,42 +103,7 @@ def _class_weights(positives: Tensor, anchors: Tensor, dtype: torch.dtype) -> Te
 
 
 @register("losses", "supcon", paper="supcon")
-class SupCon(EmbeddingLoss):
-    r"""Supervised contrastive loss: rows of a label attract each other and repel all others.
-
-    The module form of :func:`repertoire.losses.supcon_loss`, which gives the paper and the formula.
-
-    Args:
-        temperature: tau, positive; the paper uses 0.1.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import SupCon
-        >>> SupCon(temperature=0.1)(torch.eye(4), torch.tensor([0, 0, 1, 1]))
-        tensor(1.0986)
-    """
+class SupCon(EmbeddingLoss, function=supcon_loss):
+    """Module form of `supcon_loss`."""
 
     views = 2
-
-    def __init__(self, temperature: float = 0.1) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        return supcon_loss(
-            embeddings, labels, temperature=self.temperature, reference=reference, reference_labels=reference_labels
-        )

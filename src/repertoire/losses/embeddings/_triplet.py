@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ConfigError
-from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_finite
+from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import Groups, group, mean_over, poison, warn_once
 from repertoire.ops import pair_hardest, pair_rows, unit_rows
 from repertoire.registry import register
@@ -21,12 +22,20 @@ Mining = Literal["batch-hard", "semi-hard", "batch-all"]
 Distance = Literal["euclidean", "sqeuclidean", "cosine"]
 
 
+def _check(mining: str, margin: float | None, nonzero: bool) -> None:
+    if nonzero and (mining != "batch-all" or margin is None):
+        raise ConfigError(
+            "nonzero is for mining='batch-all' with a margin: other losses of a triplet are never zero, or few"
+        )
+
+
+@checked(also=_check)
 def triplet_loss(
     embeddings: Tensor,
     labels: Tensor,
     *,
     mining: Mining = "batch-hard",
-    margin: float | None = None,
+    margin: Annotated[float, AtLeast(0)] | None = None,
     distance: Distance = "euclidean",
     normalize: bool = False,
     nonzero: bool = False,
@@ -84,7 +93,6 @@ def triplet_loss(
         tensor(0.2500)
     """
     check_embeddings(embeddings, labels, reference, reference_labels)
-    _check(mining, margin, distance, nonzero)
     groups = group(labels, reference_labels)
     x = unit_rows(embeddings) if normalize else embeddings
     y = reference if reference is None or not normalize else unit_rows(reference)
@@ -195,78 +203,6 @@ def _warn_without(found: Tensor, groups: Groups) -> None:
     )
 
 
-def _check(mining: str, margin: float | None, distance: str, nonzero: bool) -> None:
-    if mining not in ("batch-hard", "semi-hard", "batch-all"):
-        raise ConfigError(f"mining must be 'batch-hard', 'semi-hard' or 'batch-all', found {mining!r}")
-    if margin is not None and not margin >= 0:
-        raise ConfigError(f"margin must be 0 or more, or None for the soft margin, found {margin}")
-    check_finite(margin=margin)
-    if distance not in ("euclidean", "sqeuclidean", "cosine"):
-        raise ConfigError(f"distance must be 'euclidean', 'sqeuclidean' or 'cosine', found {distance!r}")
-    if nonzero and (mining != "batch-all" or margin is None):
-        raise ConfigError(
-            "nonzero is for mining='batch-all' with a margin: other losses of a triplet are never zero, or few"
-        )
-
-
 @register("losses", "triplet", paper="batch-hard-triplet")
-class Triplet(EmbeddingLoss):
-    r"""Triplet loss: each anchor should be nearer to its own class than to all others, by a margin.
-
-    The module form of :func:`repertoire.losses.triplet_loss`, which gives the papers and the formula.
-
-    Args:
-        mining: which triplets of a batch count: "batch-hard" (default), "semi-hard" or "batch-all".
-        margin: m, 0 or more, in units of the distance; None (default) for the soft margin.
-        distance: "euclidean" (default), "sqeuclidean" or "cosine".
-        normalize: brings the embeddings to unit length first.
-        nonzero: for "batch-all" with a margin, the mean over the triplets whose loss is not zero.
-
-    Shapes:
-        embeddings float `[N, d]`, labels int64 `[N]`; a reference set float `[M, d]` with labels int64 `[M]`.
-
-    Raises:
-        ConfigError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Triplet
-        >>> Triplet(margin=0.5)(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
-        tensor(0.)
-    """
-
-    def __init__(
-        self,
-        mining: Mining = "batch-hard",
-        margin: float | None = None,
-        distance: Distance = "euclidean",
-        normalize: bool = False,
-        nonzero: bool = False,
-    ) -> None:
-        super().__init__()
-        _check(mining, margin, distance, nonzero)
-        self.mining: Mining = mining
-        self.margin = margin
-        self.distance: Distance = distance
-        self.normalize = normalize
-        self.nonzero = nonzero
-
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        reference: Tensor | None = None,
-        reference_labels: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
-        return triplet_loss(
-            embeddings,
-            labels,
-            mining=self.mining,
-            margin=self.margin,
-            distance=self.distance,
-            normalize=self.normalize,
-            nonzero=self.nonzero,
-            reference=reference,
-            reference_labels=reference_labels,
-        )
+class Triplet(EmbeddingLoss, function=triplet_loss):
+    """Module form of `triplet_loss`."""

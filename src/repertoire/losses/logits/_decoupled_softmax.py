@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.registry import register
@@ -13,8 +16,9 @@ from repertoire.registry import register
 __all__ = ["DecoupledSoftmax", "decoupled_softmax_loss"]
 
 
+@checked
 def decoupled_softmax_loss(
-    logits: Tensor, targets: Tensor, *, temperature: float = 1.0, reduction: Reduction = "mean"
+    logits: Tensor, targets: Tensor, *, temperature: Annotated[float, Positive] = 1.0, reduction: Reduction = "mean"
 ) -> Tensor:
     r"""Softmax for several labels a sample, in which they do not compete with each other.
 
@@ -46,42 +50,13 @@ def decoupled_softmax_loss(
         >>> decoupled_softmax_loss(torch.zeros(1, 3), torch.tensor([[1, 1, 0]]))  # log 2 for each of the two
         tensor(1.3863)
     """
-    logits, targets = check_multilabel(logits, targets, binary=True)
+    logits, targets, known = check_multilabel(logits, targets, binary=True)
     scores = logits / temperature
     # The smallest number, not minus infinity: of that, a sample with every label would get the gradient NaN.
-    negatives = scores.masked_fill(targets > 0, torch.finfo(scores.dtype).min).logsumexp(1, keepdim=True)
+    negatives = scores.masked_fill((targets > 0) | ~known, torch.finfo(scores.dtype).min).logsumexp(1, keepdim=True)
     return reduce((targets * F.softplus(negatives - scores)).sum(1), reduction)
 
 
 @register("losses", "decoupled-softmax", paper="dexml")
-class DecoupledSoftmax(MultiLabelLoss):
-    r"""Softmax for several labels a sample, in which they do not compete with each other.
-
-    The module form of :func:`repertoire.losses.decoupled_softmax_loss`, which gives the paper and the formula.
-
-    Args:
-        temperature: what logits are divided by, positive; 1 for a classifier's, about 0.05 for cosines.
-        reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets multi-hot `[N, C]`.
-
-    Raises:
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import DecoupledSoftmax
-        >>> DecoupledSoftmax()(torch.zeros(1, 3), torch.tensor([[1, 1, 0]]))
-        tensor(1.3863)
-    """
-
-    def __init__(self, temperature: float = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, found {temperature}")
-        self.temperature = temperature
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against multi-hot targets `[N, C]`."""
-        return decoupled_softmax_loss(logits, targets, temperature=self.temperature, reduction=self.reduction)
+class DecoupledSoftmax(MultiLabelLoss, function=decoupled_softmax_loss):
+    """Module form of `decoupled_softmax_loss`."""

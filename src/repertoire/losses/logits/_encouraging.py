@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from torch import Tensor
 
+from repertoire._ranges import Between, checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes
 from repertoire.registry import register
@@ -13,8 +15,13 @@ from repertoire.registry import register
 __all__ = ["Encouraging", "encouraging_loss"]
 
 
+@checked
 def encouraging_loss(
-    logits: Tensor, targets: Tensor, *, log_end: float = 0.75, reduction: Reduction = "mean"
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    log_end: Annotated[float, Between(0, 1, "[)")] = 0.75,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross-entropy with a bonus for examples that are already right, which it would hardly learn from.
 
@@ -59,34 +66,7 @@ def encouraging_loss(
 
 
 @register("losses", "encouraging", paper="encouraging-loss")
-class Encouraging(LogitsLoss):
-    """Cross-entropy with a bonus for examples that are already right, which it would hardly learn from.
+class Encouraging(LogitsLoss, function=encouraging_loss):
+    """Module form of `encouraging_loss`."""
 
-    The module form of :func:`repertoire.losses.encouraging_loss`, which gives the paper and the formula.
-
-    Args:
-        log_end: where the logarithm of the bonus ends, from 0 to below 1.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets int64 `[N]` or float `[N, C]`.
-
-    Raises:
-        ValueError: log_end outside [0, 1).
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Encouraging
-        >>> Encouraging()(torch.zeros(1, 2), torch.tensor([0]))
-        tensor(0.)
-    """
-
-    def __init__(self, log_end: float = 0.75, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if not 0 <= log_end < 1:
-            raise ValueError(f"log_end must lie in [0, 1), found {log_end}")
-        self.log_end = log_end
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]` or soft targets `[N, C]`."""
-        return encouraging_loss(logits, targets, log_end=self.log_end, reduction=self.reduction)
+    soft = True

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes
@@ -17,7 +20,10 @@ __all__ = ["EnsLoss", "ens_loss", "ens_loss_slopes"]
 _FLATTEST = 1e-6
 
 
-def ens_loss_slopes(margins: Tensor, *, power: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+@checked
+def ens_loss_slopes(
+    margins: Tensor, *, power: Annotated[float, AtLeast(0)] = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
     r"""Slopes at the given margins of a convex, calibrated loss that is drawn at random.
 
     Dai, *EnsLoss: Stochastic Calibrated Loss Ensembles for Preventing Overfitting in Classification* (2025). A loss of
@@ -61,11 +67,12 @@ def ens_loss_slopes(margins: Tensor, *, power: float = 0.0, generator: torch.Gen
         return -torch.empty_like(values).scatter(0, order, steepness) / values.clamp_min(1.0)
 
 
+@checked
 def ens_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    power: float = 0.0,
+    power: Annotated[float, AtLeast(0)] = 0.0,
     generator: torch.Generator | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -132,37 +139,13 @@ def _over_classes(losses: Tensor) -> Tensor:
 
 
 @register("losses", "ensloss", paper="ensloss")
-class EnsLoss(LogitsLoss):
-    r"""Another calibrated loss for every batch, drawn at random, so that training does not fit one loss too well.
+class EnsLoss(LogitsLoss, function=ens_loss):
+    """Module form of `ens_loss`."""
 
-    The module form of :func:`repertoire.losses.ens_loss`, which gives the paper and the formula. In evaluation mode
-    nothing is drawn, and the gradient is that of the value, the logistic loss of the margins.
-
-    Args:
-        power: lambda of the Box-Cox transform that the slopes are drawn by, 0 or more.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets int64 `[N]`.
-
-    Raises:
-        ValueError: a power below 0.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import EnsLoss
-        >>> EnsLoss()(torch.zeros(2, 2), torch.tensor([0, 1]))
-        tensor(0.6931)
-    """
-
-    def __init__(self, power: float = 0.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if not power >= 0:
-            raise ValueError(f"power must be 0 or more, found {power}")
-        self.power = power
+    random = True
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]`."""
+        """The loss of logits `[N, C]` against class indices `[N]`; in evaluation mode with the logistic loss."""
         if not self.training:
             return reduce(_over_classes(F.softplus(-_margins(logits, targets))), self.reduction)
-        return ens_loss(logits, targets, power=self.power, reduction=self.reduction)
+        return super().forward(logits, targets)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
-from repertoire.losses.contracts._classes import as_weight, check_weight, target_log_probabilities
+from repertoire._ranges import AtLeast, checked
+from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
+from repertoire.losses.contracts._classes import ClassWeights, check_weight, target_log_probabilities
 from repertoire.registry import register
 
 __all__ = ["Focal", "focal_loss"]
 
 
+@checked
 def focal_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    gamma: float = 2.0,
-    weight: Tensor | None = None,
+    gamma: Annotated[float, AtLeast(0)] = 2.0,
+    weight: ClassWeights = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Focal loss: cross-entropy that counts well-classified samples less.
@@ -58,41 +62,7 @@ def focal_loss(
 
 
 @register("losses", "focal")
-class Focal(LogitsLoss):
-    r"""Focal loss: cross-entropy that counts well-classified samples less.
-
-    The module form of :func:`repertoire.losses.focal_loss`, which gives the paper and the formula.
-
-    Args:
-        gamma: how fast the weight of a sample falls with its probability, 0 or more; 0 is cross-entropy.
-        weight: the class weights alpha, one non-negative number each; all 1 if None. Kept as a buffer.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets int64 `[N]`.
-
-    Raises:
-        ValueError: gamma below 0, weights that are negative or not finite.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Focal
-        >>> Focal(gamma=2.0)(torch.zeros(1, 2), torch.tensor([1]))
-        tensor(0.1733)
-    """
+class Focal(LogitsLoss, function=focal_loss):
+    """Module form of `focal_loss`."""
 
     weight: Tensor | None
-
-    def __init__(
-        self, gamma: float = 2.0, weight: list[float] | Tensor | None = None, reduction: Reduction = "mean"
-    ) -> None:
-        super().__init__(reduction)
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be 0 or more, found {gamma}")
-        check_finite(gamma=gamma)
-        self.gamma = gamma
-        self.register_buffer("weight", as_weight(weight))
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]`."""
-        return focal_loss(logits, targets, gamma=self.gamma, weight=self.weight, reduction=self.reduction)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
-from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_finite, reduce
+from repertoire._ranges import AtLeast, Finite, Positive, checked
+from repertoire.errors import ConfigError, ShapeError
+from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
-from repertoire.losses.contracts._numbers import check_numbers
+from repertoire.losses.contracts._numbers import RangedLoss, check_bounds, check_numbers
 from repertoire.registry import register
 
 __all__ = ["HLGauss", "hl_gauss_loss", "hl_gauss_targets", "hl_gauss_values"]
 
 
-def hl_gauss_targets(values: Tensor, bins: int, *, low: float, high: float, sigma: float = 0.75) -> Tensor:
+@checked(also=check_bounds)
+def hl_gauss_targets(
+    values: Tensor,
+    bins: Annotated[int, AtLeast(1)],
+    *,
+    low: Annotated[float, Finite],
+    high: Annotated[float, Finite],
+    sigma: Annotated[float, Positive] = 0.75,
+) -> Tensor:
     r"""Numbers as histograms: the mass of a Gaussian around each in each of a row of equal bins.
 
     Imani and White, *Improving Regression Performance with Distributional Losses* (2018), in the form of Farebrother et
@@ -48,9 +58,6 @@ def hl_gauss_targets(values: Tensor, bins: int, *, low: float, high: float, sigm
     """
     if values.ndim != 1 or values.is_complex():
         raise ShapeError(f"values must be real numbers [N], found {values.dtype} {list(values.shape)}")
-    _check_bins(bins, low, high)
-    if not sigma > 0:
-        raise ShapeError(f"sigma must be positive, found {sigma}")
     values = at_least_float32(values) if values.is_floating_point() else values.float()
     # In units of bins from `low`, so that the edges are exact and large values lose no digits to their offset.
     position = ((values - low) * (bins / (high - low))).clamp(0, bins)
@@ -59,7 +66,8 @@ def hl_gauss_targets(values: Tensor, bins: int, *, low: float, high: float, sigm
     return distribution.diff(dim=1) / (distribution[:, -1:] - distribution[:, :1])
 
 
-def hl_gauss_values(logits: Tensor, *, low: float, high: float) -> Tensor:
+@checked(also=check_bounds)
+def hl_gauss_values(logits: Tensor, *, low: Annotated[float, Finite], high: Annotated[float, Finite]) -> Tensor:
     """The numbers that logits over bins predict: the mean of the bins' centres under the softmax.
 
     Args:
@@ -81,19 +89,19 @@ def hl_gauss_values(logits: Tensor, *, low: float, high: float) -> Tensor:
     if logits.ndim != 2 or not logits.is_floating_point():
         raise ShapeError(f"logits must be floating point [N, C], found {logits.dtype} {list(logits.shape)}")
     bins = logits.shape[1]
-    _check_bins(bins, low, high)
     probabilities = at_least_float32(logits).softmax(1)
     centres = torch.arange(bins, dtype=probabilities.dtype, device=logits.device) + 0.5
     return low + (probabilities @ centres) * ((high - low) / bins)
 
 
+@checked(also=check_bounds)
 def hl_gauss_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    low: float | None = None,
-    high: float | None = None,
-    sigma: float = 0.75,
+    low: Annotated[float, Finite] | None = None,
+    high: Annotated[float, Finite] | None = None,
+    sigma: Annotated[float, Positive] = 0.75,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Regression as classification over bins: cross-entropy with a histogram around the target.
@@ -126,8 +134,6 @@ def hl_gauss_loss(
         tensor(1.3863)
     """
     logits, targets = check_numbers(logits, targets)
-    if (low is None) != (high is None):
-        raise ShapeError(f"low and high go together, found low={low} and high={high}")
     bins = logits.shape[1]
     low, high = (-0.5, bins - 0.5) if low is None or high is None else (low, high)
     log_p = logits.log_softmax(1)
@@ -135,63 +141,26 @@ def hl_gauss_loss(
     return reduce(-(histogram.to(log_p.dtype) * log_p).sum(1), reduction)
 
 
-def _check_bins(bins: int, low: float, high: float) -> None:
-    if bins < 1:
-        raise ShapeError(f"there must be one bin or more, found {bins}")
-    if not -math.inf < low < high < math.inf:
-        raise ShapeError(f"low must be less than high, and both finite, found {low} and {high}")
-
-
 @register("losses", "hl-gauss", paper="stop-regressing")
-class HLGauss(LogitsLoss):
-    r"""Regression as classification over bins: cross-entropy with a histogram around the target.
+class HLGauss(RangedLoss, function=hl_gauss_loss):
+    """Module form of `hl_gauss_loss`.
 
-    The module form of :func:`repertoire.losses.hl_gauss_loss`, which gives the paper and the formula.
-
-    Args:
-        low: lower end of the range that the bins divide.
-        high: its upper end. Without the two, bin k is centred on the number k, which suits ordered classes.
-        sigma: standard deviation of the histogram in bin widths, positive.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets numbers `[N]`.
-
-    Raises:
-        ValueError: an empty range, one end of it without the other, or a sigma that is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import HLGauss
-        >>> loss = HLGauss(low=0.0, high=1.0)
-        >>> loss(torch.zeros(2, 4), torch.tensor([0.1, 0.9]))
-        tensor(1.3863)
-        >>> loss.values(torch.zeros(2, 4))
-        tensor([0.5000, 0.5000])
+    Its targets are numbers, or classes in order, of which bin k is class k: then neither `low` and `high` nor `span` is
+    given, and predictions are scores of the classes.
     """
 
-    def __init__(
-        self,
-        low: float | None = None,
-        high: float | None = None,
-        sigma: float = 0.75,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(reduction)
-        if (low is None) != (high is None):
-            raise ValueError(f"low and high go together, found low={low} and high={high}")
-        if low is not None and high is not None:
-            _check_bins(1, low, high)
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive, found {sigma}")
-        check_finite(sigma=sigma)
-        self.low = low
-        self.high = high
-        self.sigma = sigma
+    targets = ("number", "classes")
+    size = ("bins", 51, "bins that the range of numbers is divided into.")
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against numbers `[N]`."""
-        return hl_gauss_loss(logits, targets, low=self.low, high=self.high, sigma=self.sigma, reduction=self.reduction)
+    def width(self, outputs: int) -> int:
+        if self.low is not None:
+            return super().width(outputs)
+        if outputs == 1:
+            raise ConfigError("hl-gauss needs the range of the numbers: give low and high")
+        return outputs
+
+    def predict(self, logits: Tensor) -> Tensor:
+        return logits if self.low is None else self.values(logits)[:, None]
 
     def values(self, logits: Tensor) -> Tensor:
         """The numbers `[N]` that logits `[N, C]` predict."""

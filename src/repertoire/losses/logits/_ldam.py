@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
-from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
+from repertoire._ranges import AtLeast, Positive, checked
+from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes, target_log_probabilities
-from repertoire.losses.contracts._counts import as_counts, check_counts
+from repertoire.losses.contracts._counts import ClassCounts, check_counts
 from repertoire.registry import register
 
 __all__ = ["LDAM", "ldam_loss"]
 
 
+@checked
 def ldam_loss(
     logits: Tensor,
     targets: Tensor,
-    counts: Tensor,
+    counts: ClassCounts,
     *,
-    margin: float = 0.5,
-    scale: float = 30.0,
+    margin: Annotated[float, AtLeast(0)] = 0.5,
+    scale: Annotated[float, Positive] = 30.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross-entropy with a margin that is larger for rarer classes.
@@ -66,50 +70,7 @@ def ldam_loss(
 
 
 @register("losses", "ldam")
-class LDAM(LogitsLoss):
-    r"""Cross-entropy with a margin that is larger for rarer classes.
-
-    The module form of :func:`repertoire.losses.ldam_loss`, which gives the paper and the formula. Use it with
-    `--head cosine:scale=1,learn_scale=false`.
-
-    Args:
-        counts: the number of training samples of each class, all positive. Kept as a buffer.
-        margin: the margin of the rarest class, 0 or more.
-        scale: what the cosines are multiplied by, positive.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`, cosines; targets int64 `[N]`.
-
-    Raises:
-        ValueError: counts that are not positive, a margin below 0, a scale that is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import LDAM
-        >>> LDAM([16, 1], scale=1.0, reduction="none")(torch.zeros(2, 2), torch.tensor([0, 1]))
-        tensor([0.8259, 0.9741])
-    """
+class LDAM(LogitsLoss, function=ldam_loss):
+    """Module form of `ldam_loss`."""
 
     counts: Tensor
-
-    def __init__(
-        self,
-        counts: list[float] | Tensor,
-        margin: float = 0.5,
-        scale: float = 30.0,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(reduction)
-        if not margin >= 0:
-            raise ValueError(f"margin must be 0 or more, found {margin}")
-        if not scale > 0:
-            raise ValueError(f"scale must be positive, found {scale}")
-        check_finite(margin=margin, scale=scale)
-        self.margin = margin
-        self.scale = scale
-        self.register_buffer("counts", as_counts(counts))
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of cosines `[N, C]` against class indices `[N]`."""
-        return ldam_loss(logits, targets, self.counts, margin=self.margin, scale=self.scale, reduction=self.reduction)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
-from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
+from repertoire._ranges import AtLeast, checked
+from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, target_log_probabilities
-from repertoire.losses.contracts._counts import as_counts, check_counts
+from repertoire.losses.contracts._counts import ClassCounts, check_counts
 from repertoire.registry import register
 
 __all__ = ["BalancedSoftmax", "LogitAdjusted", "balanced_softmax_loss", "logit_adjusted_loss"]
 
 
+@checked
 def logit_adjusted_loss(
-    logits: Tensor, targets: Tensor, counts: Tensor, *, tau: float = 1.0, reduction: Reduction = "mean"
+    logits: Tensor,
+    targets: Tensor,
+    counts: ClassCounts,
+    *,
+    tau: Annotated[float, AtLeast(0)] = 1.0,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross-entropy of logits shifted by the log frequencies of their classes, for long-tailed data.
 
@@ -54,7 +63,10 @@ def logit_adjusted_loss(
     return reduce(-target_log_probabilities(logits + tau * shift, targets), reduction)
 
 
-def balanced_softmax_loss(logits: Tensor, targets: Tensor, counts: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+@checked
+def balanced_softmax_loss(
+    logits: Tensor, targets: Tensor, counts: ClassCounts, *, reduction: Reduction = "mean"
+) -> Tensor:
     r"""Cross-entropy of a softmax in which each class is weighted by its count, for long-tailed data.
 
     Ren et al., *Balanced Meta-Softmax for Long-Tailed Visual Recognition* (2020):
@@ -85,73 +97,14 @@ def balanced_softmax_loss(logits: Tensor, targets: Tensor, counts: Tensor, *, re
 
 
 @register("losses", "logit-adjusted")
-class LogitAdjusted(LogitsLoss):
-    r"""Cross-entropy of logits shifted by the log frequencies of their classes, for long-tailed data.
-
-    The module form of :func:`repertoire.losses.logit_adjusted_loss`, which gives the paper and the formula.
-
-    Args:
-        counts: the number of training samples of each class, all positive. Kept as a buffer.
-        tau: how much of the shift to apply, 0 or more; 0 is cross-entropy.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets int64 `[N]`.
-
-    Raises:
-        ValueError: counts that are not positive, tau below 0.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import LogitAdjusted
-        >>> LogitAdjusted([75, 25])(torch.zeros(1, 2), torch.tensor([1]))
-        tensor(1.3863)
-    """
+class LogitAdjusted(LogitsLoss, function=logit_adjusted_loss):
+    """Module form of `logit_adjusted_loss`."""
 
     counts: Tensor
-
-    def __init__(self, counts: list[float] | Tensor, tau: float = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if not tau >= 0:
-            raise ValueError(f"tau must be 0 or more, found {tau}")
-        check_finite(tau=tau)
-        self.tau = tau
-        self.register_buffer("counts", as_counts(counts))
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]`."""
-        return logit_adjusted_loss(logits, targets, self.counts, tau=self.tau, reduction=self.reduction)
 
 
 @register("losses", "balanced-softmax")
-class BalancedSoftmax(LogitsLoss):
-    r"""Cross-entropy of a softmax in which each class is weighted by its count, for long-tailed data.
-
-    The module form of :func:`repertoire.losses.balanced_softmax_loss`, which gives the paper and the formula.
-
-    Args:
-        counts: the number of training samples of each class, all positive. Kept as a buffer.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets int64 `[N]`.
-
-    Raises:
-        ValueError: counts that are not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import BalancedSoftmax
-        >>> BalancedSoftmax([75, 25])(torch.zeros(1, 2), torch.tensor([1]))
-        tensor(1.3863)
-    """
+class BalancedSoftmax(LogitsLoss, function=balanced_softmax_loss):
+    """Module form of `balanced_softmax_loss`."""
 
     counts: Tensor
-
-    def __init__(self, counts: list[float] | Tensor, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.register_buffer("counts", as_counts(counts))
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]`."""
-        return balanced_softmax_loss(logits, targets, self.counts, reduction=self.reduction)

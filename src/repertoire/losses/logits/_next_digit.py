@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, Finite, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
-from repertoire.losses.contracts._numbers import RegressionLoss, check_numbers
+from repertoire.losses.contracts._classes import at_least_float32
+from repertoire.losses.contracts._numbers import RangedLoss, RegressionLoss, check_bounds, check_numbers
 from repertoire.registry import register
 
 __all__ = ["NextDigit", "from_digits", "next_digit_loss", "to_digits"]
@@ -19,7 +22,15 @@ __all__ = ["NextDigit", "from_digits", "next_digit_loss", "to_digits"]
 _BITS = 52
 
 
-def to_digits(values: Tensor, length: int, *, base: int = 2, low: float = 0.0, high: float = 1.0) -> Tensor:
+@checked(also=check_bounds)
+def to_digits(
+    values: Tensor,
+    length: int,
+    *,
+    base: Annotated[int, AtLeast(2)] = 2,
+    low: Annotated[float, Finite] = 0.0,
+    high: Annotated[float, Finite] = 1.0,
+) -> Tensor:
     r"""Numbers as digits after the point, of their place in a range.
 
     Song and Bahri, *Decoding-based Regression* (2025), the normalised form: the digits of
@@ -47,14 +58,21 @@ def to_digits(values: Tensor, length: int, *, base: int = 2, low: float = 0.0, h
     """
     if values.ndim != 1 or values.is_complex():
         raise ShapeError(f"values must be real numbers [N], found {values.dtype} {list(values.shape)}")
-    _check(length, base, low, high)
+    _check_length(length, base)
     # In double precision, so that the last digits are right too.
     place = ((values.double() - low) / (high - low) * base**length).floor().long().clamp(0, base**length - 1)
     powers = torch.tensor([base**k for k in reversed(range(length))], device=values.device)
     return place[:, None] // powers % base
 
 
-def from_digits(digits: Tensor, *, base: int = 2, low: float = 0.0, high: float = 1.0) -> Tensor:
+@checked(also=check_bounds)
+def from_digits(
+    digits: Tensor,
+    *,
+    base: Annotated[int, AtLeast(2)] = 2,
+    low: Annotated[float, Finite] = 0.0,
+    high: Annotated[float, Finite] = 1.0,
+) -> Tensor:
     """Digits as numbers: the middle of all numbers that are written with these digits.
 
     Song and Bahri, *Decoding-based Regression* (2025). The authors take the lower end, which lies half a digit below.
@@ -79,29 +97,26 @@ def from_digits(digits: Tensor, *, base: int = 2, low: float = 0.0, high: float 
     if not digits.ndim or digits.is_floating_point() or digits.is_complex():
         raise ShapeError(f"digits must be integers [..., K], found {digits.dtype} {list(digits.shape)}")
     length = digits.shape[-1]
-    _check(length, base, low, high)
+    _check_length(length, base)
     powers = torch.tensor([base**k for k in reversed(range(length))], device=digits.device)
     place = ((digits * powers).sum(-1).double() + 0.5) / base**length
     return (low + (high - low) * place).float()
 
 
-def _check(length: int, base: int, low: float, high: float) -> None:
-    if base < 2:
-        raise ShapeError(f"base must be 2 or more, found {base}")
+def _check_length(length: int, base: int) -> None:
     most = int(_BITS / math.log2(base))
     if not 1 <= length <= most:
         raise ShapeError(f"there must be 1 to {most} digits to the base {base}, found {length}")
-    if not -math.inf < low < high < math.inf:
-        raise ShapeError(f"low must be less than high, and both finite, found {low} and {high}")
 
 
+@checked(also=check_bounds)
 def next_digit_loss(
     outputs: Tensor,
     targets: Tensor,
     *,
-    base: int = 2,
-    low: float = 0.0,
-    high: float = 1.0,
+    base: Annotated[int, AtLeast(2)] = 2,
+    low: Annotated[float, Finite] | None = None,
+    high: Annotated[float, Finite] | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Cross-entropy of the digits that a number is written with, each predicted from those before it.
@@ -118,7 +133,7 @@ def next_digit_loss(
             computed from the right digits before it.
         targets: numbers y `[N]`; those outside [low, high] are moved to its nearer end.
         base: B, at least 2.
-        low, high: the range that the digits divide.
+        low, high: the range that the digits divide; 0 and 1 if None.
         reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`, summed over digits.
 
     Returns:
@@ -135,7 +150,8 @@ def next_digit_loss(
         tensor(2.0794)
     """
     outputs, targets = check_numbers(outputs, targets, name="outputs")
-    length, rest = divmod(outputs.shape[1], max(base, 1))
+    low, high = (0.0, 1.0) if low is None or high is None else (low, high)
+    length, rest = divmod(outputs.shape[1], base)
     if rest:
         raise ShapeError(f"outputs must be [N, K * {base}] for digits to the base {base}, found {list(outputs.shape)}")
     digits = to_digits(targets, length, base=base, low=low, high=high)
@@ -144,37 +160,25 @@ def next_digit_loss(
 
 
 @register("losses", "next-digit", paper="decoding-based-regression")
-class NextDigit(RegressionLoss):
-    r"""Cross-entropy of the digits that a number is written with, each predicted from those before it.
+class NextDigit(RangedLoss, RegressionLoss, function=next_digit_loss):
+    """Module form of `next_digit_loss`.
 
-    The module form of :func:`repertoire.losses.next_digit_loss`, which gives the paper and the formula.
-
-    Args:
-        base: how many values a digit has, at least 2.
-        low: lower end of the range that the digits divide.
-        high: its upper end.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        outputs float `[N, K * B]`; targets numbers `[N]`.
-
-    Raises:
-        ValueError: a base below 2, or an empty range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import NextDigit
-        >>> NextDigit(base=10, high=100.0)(torch.zeros(1, 2 * 10), torch.tensor([42.0]))  # 2 log 10
-        tensor(4.6052)
+    With a head that gives the scores of all digits at once, a digit does not know those before it; a
+    :class:`repertoire.heads.DigitDecoder` does.
     """
 
-    def __init__(self, base: int = 2, low: float = 0.0, high: float = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        _check(1, base, low, high)
-        self.base = base
-        self.low = low
-        self.high = high
+    size = ("length", 8, "K, how many digits a number is written with, at least 1.")
+    base: int
+    example = "(torch.zeros(2, 4), torch.tensor([0.2, 0.7]))"
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of outputs `[N, K * B]` against numbers `[N]`."""
-        return next_digit_loss(logits, targets, base=self.base, low=self.low, high=self.high, reduction=self.reduction)
+    def parts(self) -> int:
+        return self.base * super().parts()
+
+    def predict(self, logits: Tensor) -> Tensor:
+        low, high = (0.0, 1.0) if self.low is None or self.high is None else (self.low, self.high)
+        p = at_least_float32(logits).view(len(logits), -1, self.base).softmax(2)
+        digits = torch.arange(self.base, device=p.device, dtype=p.dtype)
+        # The mean of the number: it is linear in its digits, and a last half stands for those that were not written.
+        places = self.base ** -torch.arange(1, p.shape[1] + 1, device=p.device, dtype=p.dtype)
+        place = (p @ digits) @ places + 0.5 * places[-1]
+        return (low + (high - low) * place)[:, None]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
+from repertoire._ranges import AtLeast, checked
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes, target_log_probabilities
+from repertoire.losses.contracts._function import Kept
 from repertoire.registry import register
 
 __all__ = ["NumberToken", "number_token_loss", "number_token_penalty"]
@@ -18,6 +19,7 @@ __all__ = ["NumberToken", "number_token_loss", "number_token_penalty"]
 Distance = Literal["wasserstein", "squared", "absolute"]
 
 
+@checked
 def number_token_penalty(
     logits: Tensor,
     targets: Tensor,
@@ -90,13 +92,23 @@ def number_token_penalty(
     return penalty.where(counts, 0.0)
 
 
+def _as_values(values: list[float] | Tensor | None) -> Tensor | None:
+    if values is None:
+        return None
+    numbers = torch.as_tensor(values, dtype=torch.float32).detach()
+    if numbers.ndim != 1 or bool(numbers.isinf().any()):
+        raise ConfigError(f"values must be [V], a number or NaN for each token, found {numbers.tolist()}")
+    return numbers
+
+
+@checked
 def number_token_loss(
     logits: Tensor,
     targets: Tensor,
-    values: Tensor | None = None,
+    values: Annotated[Tensor | None, Kept(_as_values)] = None,
     *,
     distance: Distance = "wasserstein",
-    number_weight: float = 0.3,
+    number_weight: Annotated[float, AtLeast(0)] = 0.3,
     reweigh: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -135,63 +147,7 @@ def number_token_loss(
 
 
 @register("losses", "number-token", paper="number-token-loss")
-class NumberToken(LogitsLoss):
-    r"""Cross-entropy over tokens or ordered classes, in which a nearer number is a smaller mistake.
-
-    The module form of :func:`repertoire.losses.number_token_loss`, which gives the paper and the formula.
-
-    Args:
-        values: what number each token stands for, NaN for none; the numbers 0..V-1 if None. Kept as a buffer.
-        distance: "wasserstein", "squared" or "absolute".
-        number_weight: the weight of the distance, 0 or more.
-        reweigh: whether mass on tokens that are no numbers counts as far away.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, V]`; targets int64 `[N]`.
-
-    Raises:
-        ValueError: a distance that does not exist, a weight below 0, or values that are infinite.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import NumberToken
-        >>> NumberToken()(torch.zeros(1, 2), torch.tensor([1]))
-        tensor(0.8431)
-    """
+class NumberToken(LogitsLoss, function=number_token_loss):
+    """Module form of `number_token_loss`."""
 
     values: Tensor | None
-
-    def __init__(
-        self,
-        values: list[float] | Tensor | None = None,
-        distance: Distance = "wasserstein",
-        number_weight: float = 0.3,
-        reweigh: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(reduction)
-        if distance not in ("wasserstein", "squared", "absolute"):
-            raise ValueError(f"distance must be 'wasserstein', 'squared' or 'absolute', found {distance!r}")
-        if not 0 <= number_weight < math.inf:
-            raise ValueError(f"number_weight must be 0 or more, found {number_weight}")
-        if values is not None:
-            values = torch.as_tensor(values, dtype=torch.float32).detach()
-            if values.ndim != 1 or bool(values.isinf().any()):
-                raise ValueError(f"values must be [V], a number or NaN for each token, found {values.tolist()}")
-        self.register_buffer("values", values)
-        self.distance: Distance = distance
-        self.number_weight = number_weight
-        self.reweigh = reweigh
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, V]` against tokens `[N]`."""
-        return number_token_loss(
-            logits,
-            targets,
-            self.values,
-            distance=self.distance,
-            number_weight=self.number_weight,
-            reweigh=self.reweigh,
-            reduction=self.reduction,
-        )

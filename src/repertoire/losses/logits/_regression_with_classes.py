@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.errors import ShapeError
+from repertoire._ranges import AtLeast, Finite, checked
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
-from repertoire.losses.contracts._numbers import RegressionLoss, check_numbers
+from repertoire.losses.contracts._function import Kept
+from repertoire.losses.contracts._numbers import RangedLoss, RegressionLoss, check_bounds, check_numbers
 from repertoire.registry import register
 
 __all__ = ["RegressionWithClasses", "bin_edges", "regression_with_classes_loss"]
 
 
-def bin_edges(values: Tensor, bins: int, *, balanced: bool = False) -> Tensor:
+@checked
+def bin_edges(values: Tensor, bins: Annotated[int, AtLeast(1)], *, balanced: bool = False) -> Tensor:
     """Edges between bins over the range of some numbers, equally wide or equally full.
 
     Args:
@@ -41,8 +43,6 @@ def bin_edges(values: Tensor, bins: int, *, balanced: bool = False) -> Tensor:
     """
     if values.ndim != 1 or not values.is_floating_point() or not len(values):
         raise ShapeError(f"values must be floating point [N], N at least 1, found {values.dtype} {list(values.shape)}")
-    if bins < 1:
-        raise ShapeError(f"there must be one bin or more, found {bins}")
     shares = torch.arange(1, bins, dtype=values.dtype, device=values.device) / bins
     if not balanced:
         low, high = values.aminmax()
@@ -52,13 +52,25 @@ def bin_edges(values: Tensor, bins: int, *, balanced: bool = False) -> Tensor:
     return torch.lerp(ordered[left], ordered[(left + 1).clamp_max(len(values) - 1)], place - left)
 
 
+def _as_edges(edges: list[float] | Tensor | None) -> Tensor | None:
+    if edges is None:
+        return None
+    values = torch.as_tensor(edges, dtype=torch.float32).detach()
+    if values.ndim != 1 or not bool((values.diff() >= 0).all()):
+        raise ConfigError(f"edges must be increasing numbers [C - 1], found {values.tolist()}")
+    return values
+
+
+@checked(also=check_bounds)
 def regression_with_classes_loss(
     outputs: Tensor,
     targets: Tensor,
     *,
-    edges: Tensor | None = None,
-    scale: float = 1.0,
+    edges: Annotated[Tensor | None, Kept(_as_edges)] = None,
+    scale: Annotated[float, AtLeast(0)] = 1.0,
     error: Literal["squared", "absolute"] = "squared",
+    low: Annotated[float, Finite] | None = None,
+    high: Annotated[float, Finite] | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Regression with a classification beside it: cross-entropy on the bin that the number lies in.
@@ -103,66 +115,27 @@ def regression_with_classes_loss(
     if not bins:
         return reduce(losses, reduction)
     if edges is None:
-        edges = torch.arange(bins - 1, dtype=targets.dtype, device=targets.device) + 0.5
+        edges = torch.arange(1, bins, dtype=targets.dtype, device=targets.device)
+        edges = edges - 0.5 if low is None or high is None else low + (high - low) / bins * edges
+    elif edges.device.type == "cpu" and not torch.compiler.is_compiling():
+        _as_edges(edges)
     bin_of = torch.bucketize(targets, edges.to(targets), right=True)
     return reduce(losses + scale * F.cross_entropy(outputs[:, 1:], bin_of, reduction="none"), reduction)
 
 
 @register("losses", "regression-with-classes", paper="classification-helps-regression")
-class RegressionWithClasses(RegressionLoss):
-    r"""Regression with a classification beside it: cross-entropy on the bin that the number lies in.
-
-    The module form of :func:`repertoire.losses.regression_with_classes_loss`, which gives the paper and the formula.
-
-    Args:
-        edges: the inner edges of the bins, increasing, one less than bins; without them bin k is centred on the number
-            k. Kept as a buffer.
-        scale: the weight of the cross-entropy, 0 or more.
-        error: "squared" or "absolute", of the number.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        outputs float `[N, 1 + C]`, the number first; targets numbers `[N]`.
-
-    Raises:
-        ValueError: edges that do not increase, or a scale below 0.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import RegressionWithClasses
-        >>> loss = RegressionWithClasses(edges=[1.0])
-        >>> outputs = torch.tensor([[1.5, 0.0, 0.0]])
-        >>> loss(outputs, torch.tensor([0.5])), loss.values(outputs)
-        (tensor(1.6931), tensor([1.5000]))
-    """
+class RegressionWithClasses(RangedLoss, RegressionLoss, function=regression_with_classes_loss):
+    """Module form of `regression_with_classes_loss`."""
 
     edges: Tensor | None
+    size = ("bins", 10, "bins where there are no edges: equally wide, from low to high.")
+    example = "(torch.zeros(2, 4), torch.tensor([0.2, 0.7]))"
 
-    def __init__(
-        self,
-        edges: list[float] | Tensor | None = None,
-        scale: float = 1.0,
-        error: Literal["squared", "absolute"] = "squared",
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(reduction)
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"scale must be 0 or more, found {scale}")
-        if error not in ("squared", "absolute"):
-            raise ValueError(f"error must be 'squared' or 'absolute', found {error!r}")
-        if edges is not None:
-            edges = torch.as_tensor(edges, dtype=torch.float32).detach()
-            if edges.ndim != 1 or not bool((edges.diff() >= 0).all()):
-                raise ValueError(f"edges must be increasing numbers [C - 1], found {edges.tolist()}")
-        self.register_buffer("edges", edges)
-        self.scale = scale
-        self.error = error
+    def parts(self) -> int:
+        return 1 + (super().parts() if self.edges is None else len(self.edges) + 1)
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of outputs `[N, 1 + C]` against numbers `[N]`."""
-        return regression_with_classes_loss(
-            logits, targets, edges=self.edges, scale=self.scale, error=self.error, reduction=self.reduction
-        )
+    def predict(self, logits: Tensor) -> Tensor:
+        return logits[:, :1]
 
     def values(self, outputs: Tensor) -> Tensor:
         """The numbers `[N]` that outputs `[N, 1 + C]` predict: the first column."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from torch import Tensor
 
+from repertoire._ranges import Between, checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.registry import register
@@ -16,8 +18,14 @@ __all__ = ["Reject", "reject_loss"]
 _STRAIGHT = 10.0
 
 
+@checked
 def reject_loss(
-    logits: Tensor, targets: Tensor, *, cost: float = 0.1, alpha: float = 4.0, reduction: Reduction = "mean"
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    cost: Annotated[float, Between(0, 1, "()")] = 0.1,
+    alpha: Annotated[float, Between(0, 2 * _STRAIGHT, "(]")] = 4.0,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Learning when to abstain: trains the score that accepts or rejects the answers of a fixed predictor.
 
@@ -54,10 +62,11 @@ def reject_loss(
         >>> reject_loss(torch.zeros(1, 1), torch.tensor([[0]]), cost=0.5, alpha=2.0)  # e + 0.5
         tensor(3.2183)
     """
-    scores, targets = check_multilabel(logits, targets)
+    scores, targets, known = check_multilabel(logits, targets)
     beta = _beta(cost, alpha)
     accepting = targets * _exp(alpha / 2 * (scores - 1)) + (1 - targets) * _exp(alpha / 2 * (scores + 1))
-    return reduce((accepting + cost * _exp(-beta * scores)).sum(1), reduction)
+    each = accepting + cost * _exp(-beta * scores)
+    return reduce(each.masked_fill(~known, 0.0).sum(1), reduction)
 
 
 def _beta(cost: float, alpha: float) -> float:
@@ -70,38 +79,5 @@ def _exp(exponent: Tensor) -> Tensor:
 
 
 @register("losses", "reject", paper="reject-fixed-predictor")
-class Reject(MultiLabelLoss):
-    r"""Learning when to abstain: trains the score that accepts or rejects the answers of a fixed predictor.
-
-    The module form of :func:`repertoire.losses.reject_loss`, which gives the paper and the formula.
-
-    Args:
-        cost: the price of an answer rejected, in (0, 1), where that of a wrong one accepted is 1.
-        alpha: how steep the surrogate is, in (0, 20].
-        reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, K]`, scores for K predictors; targets `[N, K]`, 1 where the predictor is right.
-
-    Raises:
-        ValueError: the cost outside (0, 1), alpha outside (0, 20].
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Reject
-        >>> Reject(cost=0.5, alpha=2.0)(torch.zeros(1, 1), torch.tensor([[0]]))  # e + 0.5
-        tensor(3.2183)
-    """
-
-    def __init__(self, cost: float = 0.1, alpha: float = 4.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if not 0 < cost < 1:
-            raise ValueError(f"cost must lie in (0, 1), found {cost}")
-        if not 0 < alpha <= 2 * _STRAIGHT:
-            raise ValueError(f"alpha must lie in (0, {2 * _STRAIGHT:g}], found {alpha}")
-        self.cost = cost
-        self.alpha = alpha
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of scores `[N, K]` against whether the predictors are right, `[N, K]`."""
-        return reject_loss(logits, targets, cost=self.cost, alpha=self.alpha, reduction=self.reduction)
+class Reject(MultiLabelLoss, function=reject_loss):
+    """Module form of `reject_loss`."""

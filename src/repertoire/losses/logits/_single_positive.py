@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, Share, checked
 from repertoire.errors import ShapeError
-from repertoire.losses.contracts._base import Reduction, check_finite, reduce
+from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.registry import register
 
 __all__ = ["SinglePositive", "asymmetric_pseudo_labels", "single_positive_loss"]
 
 
+@checked
 def single_positive_loss(
-    logits: Tensor, targets: Tensor, *, alpha: float = 0.1, beta: float = 0.2, reduction: Reduction = "mean"
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: Annotated[float, AtLeast(0)] = 0.1,
+    beta: Annotated[float, AtLeast(0)] = 0.2,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Several labels a sample of which only one is known, the others being unknown and not absent.
 
@@ -34,7 +43,8 @@ def single_positive_loss(
 
     Args:
         logits: float `[N, C]`.
-        targets: `[N, C]`: 1 for a known label, 0 for an unknown one, -q for a pseudo-label of probability q in (0, 1].
+        targets: `[N, C]`: 1 for a known label, 0 or -1 for an unknown one, -q for a pseudo-label of probability q
+            in (0, 1).
         alpha: weight of the entropy, 0 or more; from 0.01 to 0.2 in the paper.
         beta: weight of the pseudo-labels, 0 or more; from 0.02 to 0.9 in the paper, by data set.
         reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`, averaged over labels.
@@ -51,7 +61,7 @@ def single_positive_loss(
         >>> single_positive_loss(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # (log 2 - 0.1 log 2) / 2
         tensor(0.3119)
     """
-    logits, targets = check_multilabel(logits, targets, low=-1.0)
+    logits, targets, _ = check_multilabel(logits, targets, low=-1.0)
     log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
     p = torch.sigmoid(logits)
     unknown = alpha * (p * log_p + (1 - p) * log_not_p)
@@ -60,7 +70,8 @@ def single_positive_loss(
     return reduce(losses.sum(1) / max(logits.shape[1], 1), reduction)
 
 
-def asymmetric_pseudo_labels(logits: Tensor, targets: Tensor, *, share: float) -> Tensor:
+@checked
+def asymmetric_pseudo_labels(logits: Tensor, targets: Tensor, *, share: Annotated[float, Share]) -> Tensor:
     """Targets in which the least likely unknown labels of each class have become pseudo-labels.
 
     Zhou et al., *Acknowledging the Unknown for Multi-label Learning with Single Positive Labels* (2022). Unlikely
@@ -77,7 +88,8 @@ def asymmetric_pseudo_labels(logits: Tensor, targets: Tensor, *, share: float) -
         New targets of the same dtype, for `single_positive_loss`.
 
     Raises:
-        ShapeError: shapes or dtypes that do not fit, (on the CPU) targets outside [-1, 1], or a share outside [0, 1].
+        ShapeError: shapes or dtypes that do not fit, or (on the CPU) targets outside [-1, 1].
+        ConfigError: a share outside [0, 1].
 
     Example:
         >>> import torch
@@ -88,54 +100,20 @@ def asymmetric_pseudo_labels(logits: Tensor, targets: Tensor, *, share: float) -
                 [-0.1192],
                 [ 0.0000]])
     """
-    if not 0 <= share <= 1:
-        raise ShapeError(f"share must lie in [0, 1], found {share}")
     if not targets.is_floating_point():
         raise ShapeError(f"targets must be floating point to hold pseudo-labels, found {targets.dtype}")
-    scores, _ = check_multilabel(logits.detach(), targets, low=-1.0)
-    unknown = targets == 0
-    count = ((targets <= 0).sum(0).double() * share).floor().long()
+    scores, values, _ = check_multilabel(logits.detach(), targets, low=-1.0)
+    unknown = values == 0
+    count = ((values <= 0).sum(0).double() * share).floor().long()
     # A stable sort of the whole column: labels that are not unknown go last, and are never assigned.
     order = scores.masked_fill(~unknown, torch.inf).argsort(dim=0, stable=True)
     rank = torch.arange(len(targets), device=targets.device)[:, None].expand_as(order)
     chosen = torch.zeros_like(unknown).scatter(0, order, rank < count) & unknown
-    probability = torch.sigmoid(scores).to(targets.dtype).clamp_min(torch.finfo(targets.dtype).tiny)  # -0 is unknown
+    tiny, eps = torch.finfo(targets.dtype).tiny, torch.finfo(targets.dtype).eps
+    probability = torch.sigmoid(scores).to(targets.dtype).clamp(tiny, 1 - eps)  # -0 and -1 are unknown
     return torch.where(chosen, -probability, targets)
 
 
 @register("losses", "single-positive", paper="em-apl")
-class SinglePositive(MultiLabelLoss):
-    r"""Several labels a sample of which only one is known, the others being unknown and not absent.
-
-    The module form of :func:`repertoire.losses.single_positive_loss`, which gives the paper and the formula.
-
-    Args:
-        alpha: weight of the entropy of the unknown labels, 0 or more.
-        beta: weight of the pseudo-labels, 0 or more.
-        reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets `[N, C]`: 1 known, 0 unknown, -q a pseudo-label of probability q.
-
-    Raises:
-        ValueError: alpha or beta below 0.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import SinglePositive
-        >>> SinglePositive()(torch.zeros(1, 2), torch.tensor([[1, 0]]))
-        tensor(0.3119)
-    """
-
-    def __init__(self, alpha: float = 0.1, beta: float = 0.2, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, found {value}")
-        check_finite(alpha=alpha, beta=beta)
-        self.alpha = alpha
-        self.beta = beta
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against targets `[N, C]`."""
-        return single_positive_loss(logits, targets, alpha=self.alpha, beta=self.beta, reduction=self.reduction)
+class SinglePositive(MultiLabelLoss, function=single_positive_loss):
+    """Module form of `single_positive_loss`."""

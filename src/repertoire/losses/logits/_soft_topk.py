@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ShapeError
-from repertoire.losses.contracts._base import Reduction, check_finite, reduce
+from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.registry import register
@@ -18,7 +18,8 @@ from repertoire.registry import register
 __all__ = ["SoftTopK", "log_soft_topk", "soft_topk_loss"]
 
 
-def log_soft_topk(scores: Tensor, k: int | Tensor, *, sharpness: float = 1.0) -> Tensor:
+@checked
+def log_soft_topk(scores: Tensor, k: int | Tensor, *, sharpness: Annotated[float, Positive] = 1.0) -> Tensor:
     r"""Logarithms of how surely each score is among the k highest of its row, a differentiable top-k operator.
 
     Gupta et al., *Dual-Encoders for Extreme Multi-Label Classification* (2024):
@@ -58,46 +59,60 @@ def log_soft_topk(scores: Tensor, k: int | Tensor, *, sharpness: float = 1.0) ->
         if low < 0 or high > scores.shape[1]:
             raise ShapeError(f"k must lie in 0..{scores.shape[1]}, found {low if low < 0 else high}")
     scores = at_least_float32(scores) * sharpness
-    found: Tensor = _LogSoftTopK.apply(scores, wanted.to(scores.dtype).expand(len(scores))[:, None])
-    return found
+    return _log_soft_topk(scores, wanted.expand(len(scores))[:, None], torch.ones_like(scores, dtype=torch.bool))
 
 
-class _LogSoftTopK(torch.autograd.Function):
-    """At sharpness 1; k is `[N, 1]`."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, k: Tensor) -> Tensor:
-        count = scores.shape[1]
-        if not scores.numel():
-            return torch.zeros_like(scores)
-        inside = (k > 0) & (k < count)
-        share = torch.where(inside, k / count, 0.5)
+def _log_soft_topk(scores: Tensor, k: Tensor, known: Tensor) -> Tensor:
+    """At sharpness 1, among the known scores; k is `[N, 1]`."""
+    if not scores.numel():
+        return torch.zeros_like(scores)
+    inside = (k > 0) & (k < known.sum(1, keepdim=True))
+    with torch.no_grad():
+        order = scores.detach().masked_fill(~known, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        top = known & (order.argsort(dim=1) < k)
+        rest = known & ~top
         # With the largest score in the place of all others the sum would be at most k, with the smallest at least.
-        least, most = scores.aminmax(dim=1, keepdim=True)
+        share = torch.where(inside, k / known.sum(1, keepdim=True).clamp_min(1), 0.5).to(scores.dtype)
+        most = scores.masked_fill(~known, -torch.inf).amax(1, keepdim=True)
+        least = scores.masked_fill(~known, torch.inf).amin(1, keepdim=True)
         low, high = torch.logit(share) - most, torch.logit(share) - least
-        for _ in range(32 if scores.dtype == torch.float32 else 64):
+        for _ in range(24 if scores.dtype == torch.float32 else 48):
             middle = (low + high) / 2
-            above = torch.sigmoid(scores + middle).sum(1, keepdim=True) > k
+            above = _excess(scores + middle, top, rest)[0] > 0
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        shifted = scores + (low + high) / 2
-        ctx.save_for_backward(shifted, inside)
-        nothing = torch.zeros_like(k).masked_fill(k <= 0, torch.finfo(scores.dtype).min)
-        return torch.where(inside, F.logsigmoid(shifted), nothing)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
-        if not gradient.numel():
-            return gradient, None
-        shifted, inside = ctx.saved_tensors
-        direct = gradient * torch.sigmoid(-shifted)
-        # The threshold moves by z (1 - z), over its sum; from logarithms, because all of them may underflow.
-        share = (F.logsigmoid(shifted) + F.logsigmoid(-shifted)).softmax(1)
-        return (direct - direct.sum(1, keepdim=True) * share).masked_fill(~inside, 0.0), None
+        start = torch.where(inside, (low + high) / 2, 0.0)
+    # Two steps of Newton's method: as many derivatives of the threshold are exact, because each doubles their number.
+    threshold = start
+    for _ in range(2):
+        excess, slope = _excess(scores + threshold, top, rest)
+        threshold = threshold - torch.where(inside, excess / torch.where(inside, slope, 1.0), 0.0)
+    nothing = torch.zeros_like(start).masked_fill(k <= 0, torch.finfo(scores.dtype).min)
+    return torch.where(inside, F.logsigmoid(scores + threshold), nothing)
 
 
+def _excess(shifted: Tensor, top: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithm of what the others have over what the k highest lack, zero at the threshold, and its slope `[N, 1]`.
+
+    That the sum of all is k cannot be seen in floating point once the k highest round to one.
+    """
+    logs = F.logsigmoid(torch.where(top, -shifted, shifted))
+    least = torch.finfo(logs.dtype).min / 4
+    inner, outer = logs.masked_fill(~top, least), logs.masked_fill(~rest, least)
+    excess = outer.logsumexp(1, keepdim=True) - inner.logsumexp(1, keepdim=True)
+    slope = (outer.softmax(1) * torch.sigmoid(-shifted) + inner.softmax(1) * torch.sigmoid(shifted)).sum(
+        1, keepdim=True
+    )
+    return excess, slope
+
+
+@checked
 def soft_topk_loss(
-    logits: Tensor, targets: Tensor, *, k: int | None = None, sharpness: float = 1.0, reduction: Reduction = "mean"
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    k: Annotated[int, AtLeast(1)] | None = None,
+    sharpness: Annotated[float, Positive] = 1.0,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Several labels a sample, which are to be among the k highest logits.
 
@@ -129,46 +144,12 @@ def soft_topk_loss(
         >>> soft_topk_loss(torch.zeros(1, 4), torch.tensor([[1, 1, 0, 0]]))  # each is in with probability 1/2: 2 log 2
         tensor(1.3863)
     """
-    logits, targets = check_multilabel(logits, targets, binary=True)
-    count = targets.sum(1).long() if k is None else min(k, logits.shape[1])
-    log_z = log_soft_topk(logits, count, sharpness=sharpness)
+    logits, targets, known = check_multilabel(logits, targets, binary=True)
+    count = targets.sum(1, keepdim=True).long() if k is None else known.sum(1, keepdim=True).clamp_max(k)
+    log_z = _log_soft_topk(logits * sharpness, count, known)
     return reduce(-(targets * log_z).sum(1), reduction)
 
 
 @register("losses", "soft-topk", paper="dexml")
-class SoftTopK(MultiLabelLoss):
-    r"""Several labels a sample, which are to be among the k highest logits.
-
-    The module form of :func:`repertoire.losses.soft_topk_loss`, which gives the paper and the formula.
-
-    Args:
-        k: how many answers count, from 1; as many as the sample has labels if None.
-        sharpness: how close to a hard choice, positive; about 1 for the logits of a classifier, 20 for cosines.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets multi-hot `[N, C]`.
-
-    Raises:
-        ValueError: k below 1, or a sharpness that is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import SoftTopK
-        >>> SoftTopK(k=2)(torch.zeros(1, 4), torch.tensor([[1, 1, 0, 0]]))
-        tensor(1.3863)
-    """
-
-    def __init__(self, k: int | None = None, sharpness: float = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if k is not None and k < 1:
-            raise ValueError(f"k must be 1 or more, found {k}")
-        if not sharpness > 0:
-            raise ValueError(f"sharpness must be positive, found {sharpness}")
-        check_finite(sharpness=sharpness)
-        self.k = k
-        self.sharpness = sharpness
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against multi-hot targets `[N, C]`."""
-        return soft_topk_loss(logits, targets, k=self.k, sharpness=self.sharpness, reduction=self.reduction)
+class SoftTopK(MultiLabelLoss, function=soft_topk_loss):
+    """Module form of `soft_topk_loss`."""

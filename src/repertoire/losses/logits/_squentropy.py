@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from repertoire._ranges import checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, target_log_probabilities
 from repertoire.registry import register
@@ -11,6 +12,7 @@ from repertoire.registry import register
 __all__ = ["Squentropy", "squentropy"]
 
 
+@checked
 def squentropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""Cross-entropy plus the mean square of the wrong classes' logits.
 
@@ -46,24 +48,5 @@ def squentropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean"
 
 
 @register("losses", "squentropy", paper="squentropy")
-class Squentropy(LogitsLoss):
-    r"""Cross-entropy plus the mean square of the wrong classes' logits.
-
-    The module form of :func:`repertoire.losses.squentropy`, which gives the paper and the formula.
-
-    Args:
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`; targets int64 `[N]`.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Squentropy
-        >>> Squentropy()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
-        tensor(0.2395)
-    """
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]`."""
-        return squentropy(logits, targets, reduction=self.reduction)
+class Squentropy(LogitsLoss, function=squentropy):
+    """Module form of `squentropy`."""

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import Finite, Positive, checked
 from repertoire.errors import ShapeError
-from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_finite, check_logits, reduce
+from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes
 from repertoire.registry import register
 
 __all__ = ["ZLoss", "z_loss"]
 
 
-def z_loss(logits: Tensor, targets: Tensor, *, a: float = 1.0, b: float = 3.0, reduction: Reduction = "mean") -> Tensor:
+@checked
+def z_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    a: Annotated[float, Positive] = 1.0,
+    b: Annotated[float, Finite] = 3.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
     r"""How far the right class stands above the mean of the logits, in standard deviations.
 
     De Brébisson and Vincent, *The Z-loss: a shift and scale invariant classification loss belonging to the Spherical
@@ -69,38 +80,5 @@ def z_loss(logits: Tensor, targets: Tensor, *, a: float = 1.0, b: float = 3.0, r
 
 
 @register("losses", "z-loss", paper="z-loss")
-class ZLoss(LogitsLoss):
-    r"""How far the right class stands above the mean of the logits, in standard deviations.
-
-    The module form of :func:`repertoire.losses.z_loss`, which gives the paper and the formula.
-
-    Args:
-        a: how sharp the bend at z = b is, positive.
-        b: from which z on a sample counts as done.
-        reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
-
-    Shapes:
-        logits float `[N, C]`, C at least 3; targets int64 `[N]`.
-
-    Raises:
-        ValueError: a is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import ZLoss
-        >>> logits, targets = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
-        >>> torch.allclose(ZLoss()(logits, targets), ZLoss()(7 * logits + 3, targets), atol=1e-5)
-        True
-    """
-
-    def __init__(self, a: float = 1.0, b: float = 3.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        if not a > 0:
-            raise ValueError(f"a must be positive, found {a}")
-        check_finite(a=a, b=b)
-        self.a = a
-        self.b = b
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of logits `[N, C]` against class indices `[N]`."""
-        return z_loss(logits, targets, a=self.a, b=self.b, reduction=self.reduction)
+class ZLoss(LogitsLoss, function=z_loss):
+    """Module form of `z_loss`."""

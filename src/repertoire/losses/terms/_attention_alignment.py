@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
@@ -12,6 +13,7 @@ from repertoire.losses.contracts._classes import at_least_float32
 __all__ = ["attention_alignment"]
 
 
+@checked
 def attention_alignment(maps: Tensor, heat: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     r"""One minus the cosine between a layer's attention and a heat map that says where to look.
 

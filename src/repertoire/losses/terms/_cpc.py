@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ShapeError
-from repertoire.losses.contracts._positives import check_temperature
 from repertoire.losses.contracts._views import full_precision
 from repertoire.ops import pair_logsumexp
 
 __all__ = ["cpc_loss"]
 
 
-def cpc_loss(latents: Tensor, predictions: Tensor, *, first: int = 1, temperature: float = 1.0) -> Tensor:
+@checked
+def cpc_loss(
+    latents: Tensor,
+    predictions: Tensor,
+    *,
+    first: Annotated[int, AtLeast(1)] = 1,
+    temperature: Annotated[float, Positive] = 1.0,
+) -> Tensor:
     r"""InfoNCE over time: what was predicted of the future should be found among all that is in the batch.
 
     van den Oord et al., *Representation Learning with Contrastive Predictive Coding* (2018). With the latents
@@ -64,9 +73,6 @@ def cpc_loss(latents: Tensor, predictions: Tensor, *, first: int = 1, temperatur
             f"predictions must be {latents.dtype} [K, {', '.join(map(str, latents.shape))}] to go with the latents, "
             f"found {predictions.dtype} {list(predictions.shape)}"
         )
-    if first < 1:
-        raise ShapeError(f"first must be 1 or more, found {first}")
-    check_temperature(temperature)
     scale, length = 1 / temperature, latents.shape[1]
     with full_precision(latents, predictions) as (z, p):
         # Steps that look beyond the end of every sequence have nothing to find.

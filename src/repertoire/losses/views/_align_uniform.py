@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from repertoire.losses.contracts._base import ViewsLoss, check_finite
-from repertoire.losses.contracts._views import check_views, check_weights
+from repertoire._ranges import AtLeast, Positive, checked
+from repertoire.losses.contracts._base import ViewsLoss
+from repertoire.losses.contracts._views import check_views
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
 
 __all__ = ["AlignUniform", "align_uniform_loss", "alignment_loss", "uniformity_loss"]
 
 
-def alignment_loss(*views: Tensor, alpha: float = 2.0) -> Tensor:
+@checked
+def alignment_loss(*views: Tensor, alpha: Annotated[float, AtLeast(1)] = 2.0) -> Tensor:
     r"""Mean distance between the views of a sample, on the unit sphere.
 
     Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
@@ -43,11 +46,11 @@ def alignment_loss(*views: Tensor, alpha: float = 2.0) -> Tensor:
         tensor(2.)
     """
     check_views(views)
-    _check_power(alpha)
     return _alignment([unit_rows(view) for view in views], alpha)
 
 
-def uniformity_loss(embeddings: Tensor, *, t: float = 2.0) -> Tensor:
+@checked
+def uniformity_loss(embeddings: Tensor, *, t: Annotated[float, Positive] = 2.0) -> Tensor:
     r"""Logarithm of the mean Gaussian potential between embeddings, on the unit sphere.
 
     Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
@@ -76,12 +79,16 @@ def uniformity_loss(embeddings: Tensor, *, t: float = 2.0) -> Tensor:
         >>> uniformity_loss(torch.eye(3))  # every squared distance is 2
         tensor(-4.)
     """
-    _check_sharpness(t)
     return _uniformity(unit_rows(embeddings), t)
 
 
+@checked
 def align_uniform_loss(
-    *views: Tensor, align_weight: float = 1.0, uniform_weight: float = 1.0, alpha: float = 2.0, t: float = 2.0
+    *views: Tensor,
+    align_weight: Annotated[float, AtLeast(0)] = 1.0,
+    uniform_weight: Annotated[float, AtLeast(0)] = 1.0,
+    alpha: Annotated[float, AtLeast(1)] = 2.0,
+    t: Annotated[float, Positive] = 2.0,
 ) -> Tensor:
     r"""Alignment of the views of a sample plus uniformity of each view, on the unit sphere.
 
@@ -112,9 +119,6 @@ def align_uniform_loss(
         tensor(-4.)
     """
     check_views(views)
-    _check_power(alpha)
-    _check_sharpness(t)
-    check_weights(align_weight=align_weight, uniform_weight=uniform_weight)
     units = [unit_rows(view) for view in views]
     uniformity = torch.stack([_uniformity(z, t) for z in units]).mean()
     return align_weight * _alignment(units, alpha) + uniform_weight * uniformity
@@ -142,61 +146,6 @@ def _uniformity(z: Tensor, t: float) -> Tensor:
     return potential.logsumexp(0) - 2 * t - math.log(rows * (rows - 1))
 
 
-def _check_power(alpha: float) -> None:
-    if not alpha >= 1:
-        raise ValueError(f"alpha must be at least 1, found {alpha}")
-    check_finite(alpha=alpha)
-
-
-def _check_sharpness(t: float) -> None:
-    if not t > 0:
-        raise ValueError(f"t must be positive, found {t}")
-    check_finite(t=t)
-
-
 @register("losses", "align-uniform", paper="align-uniform")
-class AlignUniform(ViewsLoss):
-    r"""Alignment of the views of a sample plus uniformity of each view, on the unit sphere.
-
-    The module form of :func:`repertoire.losses.align_uniform_loss`, which gives the paper and the formula.
-
-    Args:
-        align_weight: weight of the alignment, 0 or more.
-        uniform_weight: weight of the uniformity, 0 or more.
-        alpha: power of the distance between views, at least 1; 2 in the paper.
-        t: sharpness of the Gaussian potential, positive; 2 in the paper.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import AlignUniform
-        >>> AlignUniform(align_weight=0.5)(torch.eye(3), torch.eye(3))
-        tensor(-4.)
-    """
-
-    def __init__(
-        self, align_weight: float = 1.0, uniform_weight: float = 1.0, alpha: float = 2.0, t: float = 2.0
-    ) -> None:
-        super().__init__()
-        _check_power(alpha)
-        _check_sharpness(t)
-        check_weights(align_weight=align_weight, uniform_weight=uniform_weight)
-        self.align_weight = align_weight
-        self.uniform_weight = uniform_weight
-        self.alpha = alpha
-        self.t = t
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return align_uniform_loss(
-            *views,
-            align_weight=self.align_weight,
-            uniform_weight=self.uniform_weight,
-            alpha=self.alpha,
-            t=self.t,
-        )
+class AlignUniform(ViewsLoss, function=align_uniform_loss):
+    """Module form of `align_uniform_loss`."""

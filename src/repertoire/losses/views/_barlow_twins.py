@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_views, check_weights, full_precision, mean_over_pairs
+from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import cross_square
 from repertoire.registry import register
 
@@ -15,7 +18,8 @@ __all__ = ["BarlowTwins", "barlow_twins_loss"]
 _EPS = 1e-5
 
 
-def barlow_twins_loss(*views: Tensor, off_diagonal_weight: float = 5e-3) -> Tensor:
+@checked
+def barlow_twins_loss(*views: Tensor, off_diagonal_weight: Annotated[float, AtLeast(0)] = 5e-3) -> Tensor:
     r"""Barlow Twins: each feature agrees with itself in the other view, and with no other feature.
 
     Zbontar et al., *Barlow Twins: Self-Supervised Learning via Redundancy Reduction* (2021). With the features of each
@@ -45,7 +49,6 @@ def barlow_twins_loss(*views: Tensor, off_diagonal_weight: float = 5e-3) -> Tens
         tensor(1.)
     """
     check_views(views)
-    check_weights(off_diagonal_weight=off_diagonal_weight)
     with full_precision(*views) as z:
         if not len(z[0]):
             return torch.stack([view.sum() for view in z]).sum()
@@ -64,33 +67,5 @@ def _standardised(x: Tensor) -> Tensor:
 
 
 @register("losses", "barlow-twins")
-class BarlowTwins(ViewsLoss):
-    r"""Barlow Twins: each feature agrees with itself in the other view, and with no other feature.
-
-    The module form of :func:`repertoire.losses.barlow_twins_loss`, which gives the paper and the formula.
-
-    Args:
-        off_diagonal_weight: weight of the correlations between different features, 0 or more; 0.005 in the paper.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: the weight is negative.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import BarlowTwins
-        >>> x = torch.tensor([[100.0, 100.0], [-100.0, -100.0]])
-        >>> BarlowTwins(off_diagonal_weight=0.5)(x, x)
-        tensor(1.)
-    """
-
-    def __init__(self, off_diagonal_weight: float = 5e-3) -> None:
-        super().__init__()
-        check_weights(off_diagonal_weight=off_diagonal_weight)
-        self.off_diagonal_weight = off_diagonal_weight
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return barlow_twins_loss(*views, off_diagonal_weight=self.off_diagonal_weight)
+class BarlowTwins(ViewsLoss, function=barlow_twins_loss):
+    """Module form of `barlow_twins_loss`."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from typing import Annotated
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._positives import check_temperature
-from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
+from repertoire._ranges import Positive
+from repertoire.losses.contracts._views import LearnedScale, check_views, full_precision, mean_over_pairs
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
 
@@ -56,7 +54,7 @@ def clip_loss(*views: Tensor, scale: float | Tensor = 1 / 0.07) -> Tensor:
 
 
 @register("losses", "clip", paper="clip")
-class CLIP(ViewsLoss):
+class CLIP(LearnedScale):
     r"""The loss of CLIP: cross-entropy over all pairs of two towers, in both directions, at a learned temperature.
 
     The module form of :func:`repertoire.losses.clip_loss`, which gives the paper and the formula. Hand its parameter to
@@ -75,7 +73,7 @@ class CLIP(ViewsLoss):
         two or more towers, each float `[N, d]`.
 
     Raises:
-        ValueError: a temperature that is not positive, or that is below the least.
+        ConfigError: a temperature that is not positive, or that is below the least.
 
     Example:
         >>> import torch
@@ -84,26 +82,14 @@ class CLIP(ViewsLoss):
         tensor(0.3133)
     """
 
-    def __init__(self, temperature: float = 0.07, least_temperature: float = 0.01, learn: bool = True) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        check_temperature(least_temperature)
-        if temperature < least_temperature:
-            raise ValueError(
-                f"temperature must not be below least_temperature, {least_temperature}; found {temperature}"
-            )
-        self.largest = -math.log(least_temperature)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn)
-
-    @property
-    def temperature(self) -> float:
-        """The temperature as it is now."""
-        return math.exp(-float(self.log_scale.detach()))
+    def __init__(
+        self,
+        temperature: Annotated[float, Positive] = 0.07,
+        least_temperature: Annotated[float, Positive] = 0.01,
+        learn: bool = True,
+    ) -> None:
+        super().__init__(temperature, least_temperature, learn)
 
     def forward(self, *views: Tensor) -> Tensor:
         """The loss of two or more towers `[N, d]`."""
-        if self.training:
-            # Kept in bounds before each step rather than clamped in it, where the gradient would end for good.
-            with torch.no_grad():
-                self.log_scale.clamp_(max=self.largest)
-        return clip_loss(*views, scale=self.log_scale.exp())
+        return clip_loss(*views, scale=self.scale)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Between, Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._positives import check_temperature
-from repertoire.losses.contracts._views import check_views, check_weights, full_precision, similarities_of_views
+from repertoire.losses.contracts._views import check_views, full_precision, similarities_of_views
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
 
 __all__ = ["DebiasedContrastive", "debiased_contrastive_loss"]
 
 
+@checked
 def debiased_contrastive_loss(
-    *views: Tensor, class_prior: float = 0.1, hardness: float = 0.0, temperature: float = 0.5
+    *views: Tensor,
+    class_prior: Annotated[float, Between(0, 1, "[)")] = 0.1,
+    hardness: Annotated[float, AtLeast(0)] = 0.0,
+    temperature: Annotated[float, Positive] = 0.5,
 ) -> Tensor:
     r"""Contrastive loss that takes out of its negatives what is expected to be of the anchor's class.
 
@@ -56,7 +61,6 @@ def debiased_contrastive_loss(
         tensor(0.4671)
     """
     check_views(views)
-    _check(class_prior, hardness, temperature)
     count, samples = len(views), len(views[0])
     scale = 1.0 / temperature
     with full_precision(*views) as z:
@@ -83,46 +87,6 @@ def debiased_contrastive_loss(
         return (torch.logaddexp(positives, negatives[:, None]) - positives).mean()
 
 
-def _check(class_prior: float, hardness: float, temperature: float) -> None:
-    check_temperature(temperature)
-    check_weights(hardness=hardness)
-    if not 0 <= class_prior < 1:
-        raise ValueError(f"class_prior must be in [0, 1), found {class_prior}")
-
-
 @register("losses", "debiased-contrastive", paper="dcl")
-class DebiasedContrastive(ViewsLoss):
-    r"""Contrastive loss that takes out of its negatives what is expected to be of the anchor's class.
-
-    The module form of :func:`repertoire.losses.debiased_contrastive_loss`, which gives the paper and the formula.
-
-    Args:
-        class_prior: share of a class in [0, 1); about one over the number of classes.
-        hardness: how much more similar negatives count, 0 or more.
-        temperature: positive; 0.5 in the paper.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import DebiasedContrastive
-        >>> DebiasedContrastive(class_prior=0.1, temperature=1.0)(torch.eye(2), torch.eye(2))
-        tensor(0.4671)
-    """
-
-    def __init__(self, class_prior: float = 0.1, hardness: float = 0.0, temperature: float = 0.5) -> None:
-        super().__init__()
-        _check(class_prior, hardness, temperature)
-        self.class_prior = class_prior
-        self.hardness = hardness
-        self.temperature = temperature
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return debiased_contrastive_loss(
-            *views, class_prior=self.class_prior, hardness=self.hardness, temperature=self.temperature
-        )
+class DebiasedContrastive(ViewsLoss, function=debiased_contrastive_loss):
+    """Module form of `debiased_contrastive_loss`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._positives import check_temperature
 from repertoire.losses.contracts._views import check_views, full_precision, similarities_of_views
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -14,7 +16,8 @@ from repertoire.registry import register
 __all__ = ["DecoupledContrastive", "decoupled_contrastive_loss"]
 
 
-def decoupled_contrastive_loss(*views: Tensor, temperature: float = 0.1) -> Tensor:
+@checked
+def decoupled_contrastive_loss(*views: Tensor, temperature: Annotated[float, Positive] = 0.1) -> Tensor:
     r"""Decoupled contrastive loss: NT-Xent without the positive in the denominator.
 
     Yeh et al., *Decoupled Contrastive Learning* (2022). In NT-Xent a pair of views that is easy weakens the gradient of
@@ -45,7 +48,6 @@ def decoupled_contrastive_loss(*views: Tensor, temperature: float = 0.1) -> Tens
         tensor(-0.3069)
     """
     check_views(views)
-    check_temperature(temperature)
     count, samples, scale = len(views), len(views[0]), 1.0 / temperature
     with full_precision(*views) as z:
         x = unit_rows(torch.cat(z))
@@ -57,32 +59,5 @@ def decoupled_contrastive_loss(*views: Tensor, temperature: float = 0.1) -> Tens
 
 
 @register("losses", "decoupled-contrastive")
-class DecoupledContrastive(ViewsLoss):
-    r"""Decoupled contrastive loss: NT-Xent without the positive in the denominator.
-
-    The module form of :func:`repertoire.losses.decoupled_contrastive_loss`, which gives the paper and the formula.
-
-    Args:
-        temperature: tau, positive; 0.1 in the paper.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import DecoupledContrastive
-        >>> DecoupledContrastive(temperature=1.0)(torch.eye(2), torch.eye(2))
-        tensor(-0.3069)
-    """
-
-    def __init__(self, temperature: float = 0.1) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return decoupled_contrastive_loss(*views, temperature=self.temperature)
+class DecoupledContrastive(ViewsLoss, function=decoupled_contrastive_loss):
+    """Module form of `decoupled_contrastive_loss`."""

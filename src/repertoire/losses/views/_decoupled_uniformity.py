@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError, ShapeError
-from repertoire.losses.contracts._base import ViewsLoss, check_finite
+from repertoire._ranges import Positive, checked
+from repertoire.errors import ShapeError
+from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -19,13 +20,14 @@ __all__ = ["DecoupledUniformity", "PriorKernel", "decoupled_uniformity_loss"]
 PriorKernel = Literal["gaussian", "cosine"]
 
 
+@checked
 def decoupled_uniformity_loss(
     *views: Tensor,
     prior: Tensor | None = None,
-    t: float = 2.0,
+    t: Annotated[float, Positive] = 2.0,
     kernel: PriorKernel = "gaussian",
-    bandwidth: float = 1.0,
-    ridge: float = 1e-4,
+    bandwidth: Annotated[float, Positive] = 1.0,
+    ridge: Annotated[float, Positive] = 1e-4,
 ) -> Tensor:
     r"""Decoupled uniformity: the mean views of different samples far apart, which they are only if the views agree.
 
@@ -70,7 +72,6 @@ def decoupled_uniformity_loss(
         tensor(0.)
     """
     check_views(views)
-    _check(t, kernel, bandwidth, ridge)
     samples = len(views[0])
     if prior is not None and (prior.ndim not in (1, 2) or len(prior) != samples):
         raise ShapeError(f"prior must be [{samples}, p] or [{samples}], one row a sample, found {list(prior.shape)}")
@@ -97,56 +98,6 @@ def _smoothing(prior: Tensor, kernel: PriorKernel, bandwidth: float, ridge: floa
     return torch.linalg.solve(gram + len(gram) * ridge * identity, gram)
 
 
-def _check(t: float, kernel: str, bandwidth: float, ridge: float) -> None:
-    for name, value in (("t", t), ("bandwidth", bandwidth), ("ridge", ridge)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, found {value}")
-    check_finite(t=t, bandwidth=bandwidth, ridge=ridge)
-    if kernel not in get_args(PriorKernel):
-        raise ConfigError(f"kernel must be 'gaussian' or 'cosine', found {kernel!r}")
-
-
 @register("losses", "decoupled-uniformity", paper="decoupled-uniformity")
-class DecoupledUniformity(ViewsLoss):
-    r"""Decoupled uniformity: the mean views of different samples far apart, which they are only if the views agree.
-
-    The module form of :func:`repertoire.losses.decoupled_uniformity_loss`, which gives the paper and the formula.
-
-    Args:
-        t: sharpness of the potential, positive; 2 in the paper.
-        kernel: of the prior, if there is one: "gaussian" or "cosine".
-        bandwidth: of the Gaussian kernel, positive.
-        ridge: of the kernel ridge regression, positive.
-
-    Shapes:
-        two or more views, each float `[N, d]`; a prior `[N, p]` or `[N]`.
-
-    Raises:
-        ConfigError, ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import DecoupledUniformity
-        >>> loss = DecoupledUniformity(kernel="cosine")
-        >>> loss(torch.eye(3), torch.eye(3))
-        tensor(-4.)
-        >>> attributes = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # the first two are alike
-        >>> loss(torch.eye(3), torch.eye(3), prior=attributes)
-        tensor(-1.0036)
-    """
-
-    def __init__(
-        self, t: float = 2.0, kernel: PriorKernel = "gaussian", bandwidth: float = 1.0, ridge: float = 1e-4
-    ) -> None:
-        super().__init__()
-        _check(t, kernel, bandwidth, ridge)
-        self.t = t
-        self.kernel: PriorKernel = kernel
-        self.bandwidth = bandwidth
-        self.ridge = ridge
-
-    def forward(self, *views: Tensor, prior: Tensor | None = None) -> Tensor:
-        """The loss of two or more views `[N, d]`, and what is known about the samples, `[N, p]`, if anything is."""
-        return decoupled_uniformity_loss(
-            *views, prior=prior, t=self.t, kernel=self.kernel, bandwidth=self.bandwidth, ridge=self.ridge
-        )
+class DecoupledUniformity(ViewsLoss, function=decoupled_uniformity_loss):
+    """Module form of `decoupled_uniformity_loss`."""

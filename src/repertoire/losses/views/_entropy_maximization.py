@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError, ShapeError
+from repertoire._ranges import AtLeast, checked
+from repertoire.errors import ShapeError
 from repertoire.losses.contracts._added import AddedTerm
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_weights, full_precision
+from repertoire.losses.contracts._views import full_precision
 from repertoire.losses.views._vicreg import covariance_penalty
 from repertoire.ops import unit_rows
 from repertoire.registry import register
@@ -24,7 +25,10 @@ _SMALLEST = 1e-7
 """Added to a gap before the logarithm is taken of it; embeddings that coincide have none."""
 
 
-def entropy_maximization_loss(embeddings: Tensor, *, covariance_weight: float = 1.0, space: Space = "cube") -> Tensor:
+@checked
+def entropy_maximization_loss(
+    embeddings: Tensor, *, covariance_weight: Annotated[float, AtLeast(0)] = 1.0, space: Space = "cube"
+) -> Tensor:
     r"""Negative entropy of each feature, and the covariances of pairs of features.
 
     Chakraborty et al., *Improving Pre-Trained Self-Supervised Embeddings Through Effective Entropy Maximization*
@@ -66,7 +70,6 @@ def entropy_maximization_loss(embeddings: Tensor, *, covariance_weight: float = 
         raise ShapeError(
             f"embeddings must be a floating point [N, d], found {embeddings.dtype} {list(embeddings.shape)}"
         )
-    _check(covariance_weight, space)
     with full_precision(embeddings) as (x,):
         rows, width = x.shape
         if rows < 2:
@@ -78,56 +81,6 @@ def entropy_maximization_loss(embeddings: Tensor, *, covariance_weight: float = 
         return covariance_weight * covariance_penalty(squashed) - (gaps + _SMALLEST).log().mean()
 
 
-def _check(covariance_weight: float, space: str) -> None:
-    check_weights(covariance_weight=covariance_weight)
-    if space not in get_args(Space):
-        raise ConfigError(f"space must be 'cube' or 'sphere', found {space!r}")
-
-
 @register("losses", "entropy-maximization", paper="e2mc")
-class EntropyMaximization(AddedTerm):
-    r"""A loss on views plus the negative entropy of each feature and the covariances of pairs of features.
-
-    :func:`repertoire.losses.entropy_maximization_loss`, which gives the paper and the formula, averaged over the views
-    and added to the loss that a network was trained with. The paper trains so for a few epochs more.
-
-    Args:
-        base: the loss that it is added to.
-        weight: of what is added, 0 or more.
-        covariance_weight: weight of the covariances within it, 0 or more.
-        space: "cube" for embeddings of any length, "sphere" for those that the base scales to unit length.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ConfigError: the base is no loss on views, or an unknown space.
-        ValueError: a weight is negative.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import EntropyMaximization
-        >>> loss = EntropyMaximization("nt-xent:temperature=0.5", weight=0.1, space="sphere")
-        >>> loss(torch.eye(4), torch.eye(4)).isfinite()
-        tensor(True)
-    """
-
-    def __init__(
-        self,
-        base: str | ViewsLoss = "vicreg",
-        weight: float = 1.0,
-        covariance_weight: float = 1.0,
-        space: Space = "cube",
-    ) -> None:
-        super().__init__(base, weight)
-        _check(covariance_weight, space)
-        self.covariance_weight = covariance_weight
-        self.space: Space = space
-
-    def term(self, *views: Tensor) -> Tensor:
-        """The negative entropy and the covariances, averaged over the views."""
-        terms = [
-            entropy_maximization_loss(view, covariance_weight=self.covariance_weight, space=self.space)
-            for view in views
-        ]
-        return torch.stack(terms).mean()
+class EntropyMaximization(AddedTerm, ViewsLoss, function=entropy_maximization_loss, base="vicreg"):
+    """Module form of `entropy_maximization_loss`."""

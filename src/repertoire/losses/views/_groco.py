@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_view_count, check_views, full_precision
+from repertoire.losses.contracts._views import check_views, full_precision
 from repertoire.ops import pair_topk, soft_last, unit_rows
 from repertoire.registry import register
 
@@ -16,7 +19,13 @@ _SMALLEST = 1e-30
 """Probability whose logarithm still is a number in float32."""
 
 
-def groco_loss(*views: Tensor, negatives: int = 10, steepness: float = 1.0, stop_gradient: bool = True) -> Tensor:
+@checked
+def groco_loss(
+    *views: Tensor,
+    negatives: Annotated[int, AtLeast(1)] = 10,
+    steepness: Annotated[float, Positive] = 1.0,
+    stop_gradient: bool = True,
+) -> Tensor:
     r"""GroCo: all positives of an anchor should sort before all its negatives.
 
     Shvetsova et al., *Learning by Sorting: Self-supervised Learning with Group Ordering Constraints* (2023). An
@@ -53,7 +62,6 @@ def groco_loss(*views: Tensor, negatives: int = 10, steepness: float = 1.0, stop
         tensor(0.2877)
     """
     check_views(views)
-    _check(negatives, steepness)
     samples, positives = len(views[0]), len(views) - 1
     with full_precision(*views) as z:
         z = [unit_rows(view) for view in z]
@@ -75,47 +83,6 @@ def groco_loss(*views: Tensor, negatives: int = 10, steepness: float = 1.0, stop
         return torch.stack(losses).mean()
 
 
-def _check(negatives: int, steepness: float) -> None:
-    if negatives < 1:
-        raise ValueError(f"negatives must be positive, found {negatives}")
-    if not steepness > 0:
-        raise ValueError(f"steepness must be positive, found {steepness}")
-
-
 @register("losses", "groco", paper="groco")
-class GroCo(ViewsLoss):
-    r"""GroCo: all positives of an anchor should sort before all its negatives.
-
-    The module form of :func:`repertoire.losses.groco_loss`, which gives the paper and the formula.
-
-    Args:
-        negatives: how many of the nearest negatives take part, positive; 10 in the paper.
-        steepness: how hard the sorting network swaps, positive; 1 in the released code.
-        stop_gradient: whether only the anchor gets a gradient of a similarity.
-        views: views of each sample that training makes, at least 2; the paper has 2 to 4.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import GroCo
-        >>> GroCo()(torch.eye(2), torch.eye(2))
-        tensor(0.2877)
-    """
-
-    def __init__(self, negatives: int = 10, steepness: float = 1.0, stop_gradient: bool = True, views: int = 2) -> None:
-        super().__init__()
-        _check(negatives, steepness)
-        check_view_count(views)
-        self.negatives = negatives
-        self.steepness = steepness
-        self.stop_gradient = stop_gradient
-        self.views = views
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return groco_loss(*views, negatives=self.negatives, steepness=self.steepness, stop_gradient=self.stop_gradient)
+class GroCo(ViewsLoss, function=groco_loss):
+    """Module form of `groco_loss`."""

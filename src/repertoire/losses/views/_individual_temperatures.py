@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
-from repertoire.losses.contracts._base import ViewsLoss, check_finite, check_index
-from repertoire.losses.contracts._positives import check_temperature
+from repertoire._ranges import AtLeast, Between, Positive, checked
+from repertoire.errors import ConfigError, ShapeError
+from repertoire.losses.contracts._base import ViewsLoss, check_index
 from repertoire.losses.contracts._views import check_views, full_precision, similarities_of_views
-from repertoire.ops import of_all_ranks, pair_logsumexp, unit_rows
+from repertoire.ops import Memory, pair_logsumexp, unit_rows
 from repertoire.registry import register
 
 __all__ = ["IndividualTemperatures", "individual_temperature_loss"]
@@ -20,8 +21,13 @@ _CLIP = 3.0
 """Bound on the gradient of a temperature, as in the released code."""
 
 
+@checked
 def individual_temperature_loss(
-    *views: Tensor, temperatures: Tensor, log_means: Tensor | None = None, decay: float = 0.2, spread: float = 0.3
+    *views: Tensor,
+    temperatures: Tensor,
+    log_means: Tensor | None = None,
+    decay: Annotated[float, Between(0, 1, "[)")] = 0.2,
+    spread: Annotated[float, AtLeast(0)] = 0.3,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Contrastive loss with a temperature and a running denominator for each sample.
 
@@ -30,7 +36,7 @@ def individual_temperature_loss(
     distance :math:`\rho` of the empirical distribution, has the temperature as its multiplier. With z scaled to unit
     length, the embeddings u of other samples and another view v of the anchor's sample i:
 
-    .. math:: \min_{\tau_i}\ \tau_i \log \mathbb{E}_u \exp(z_i \cdot u / \tau_i) + \tau_i \rho - z_i \cdot v
+    .. math:: \min_{\tau_i}\ \tau_i \log \mathbb{E}_u \exp\bigl((z_i \cdot u - z_i \cdot v) / \tau_i\bigr) + \tau_i \rho
 
     The expectation is over the whole data set. A batch gives an estimate :math:`g_i`, which is averaged over epochs,
     :math:`s_i \leftarrow \beta s_i + (1 - \beta) g_i`, so that no large batch is needed; the gradient is that of the
@@ -52,7 +58,7 @@ def individual_temperature_loss(
     Raises:
         ShapeError: fewer than two views, views of different shapes or dtypes, or temperatures or means of another
             number.
-        ValueError: decay or spread out of range.
+        ConfigError: decay or spread out of range.
 
     Example:
         >>> import torch
@@ -61,11 +67,10 @@ def individual_temperature_loss(
         >>> loss, gradient, log_means = individual_temperature_loss(x, x, temperatures=torch.tensor([0.1, 0.3]))
         >>> loss  # 0.3 * 0.2 - 1
         tensor(-0.9400)
-        >>> gradient, log_means.exp()
-        (tensor([0.3000, 0.3000]), tensor([1., 1.]))
+        >>> gradient, log_means  # one over tau below: all negatives are that much further away than the positive
+        (tensor([0.3000, 0.3000]), tensor([-10.0000,  -3.3333]))
     """
     check_views(views)
-    _check(decay, spread)
     count, samples = len(views), len(views[0])
     for name, values in (("temperatures", temperatures), ("log_means", log_means)):
         if values is not None and (values.shape != (samples,) or not values.is_floating_point()):
@@ -84,16 +89,18 @@ def individual_temperature_loss(
         estimate = pair_logsumexp(x, scale=scale, pairs="different", groups=own) - math.log(count * (samples - 1))
         positive = similarities_of_views(x, count).mean(1)
         tau = tau.repeat(count)
+        # What is averaged over epochs is relative to the positive of its batch, as in the released code.
+        estimate = estimate - scale * positive
         with torch.no_grad():
             fresh = estimate.detach()
             blended = torch.logaddexp(old.repeat(count) + math.log(decay or 1e-38), fresh + math.log1p(-decay))
             mean = torch.where(old.repeat(count) == -torch.inf, fresh, blended)
             weight = torch.exp(fresh - mean)
-            value = (tau * (mean + spread) - positive).mean()
+            value = (tau * (mean + spread)).mean()
         # The value is that of the formula, the gradient the one with the running mean in the denominator.
-        surrogate = (tau * weight * estimate - positive).mean()
+        surrogate = (tau * weight * estimate).mean()
         loss = value + (surrogate - surrogate.detach())
-        gradient = mean + spread - weight * scale * _mean_similarity(x.detach(), scale, own)
+        gradient = mean + spread - weight * scale * (_mean_similarity(x.detach(), scale, own) - positive.detach())
         return loss, gradient.view(count, samples).mean(0), _mean_of_logs(mean.view(count, samples))
 
 
@@ -110,16 +117,8 @@ def _mean_of_logs(values: Tensor) -> Tensor:
     return values.logsumexp(0) - math.log(len(values))
 
 
-def _check(decay: float, spread: float) -> None:
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay must be in [0, 1), found {decay}")
-    if not spread >= 0:
-        raise ValueError(f"spread must be 0 or more, found {spread}")
-    check_finite(spread=spread)
-
-
 @register("losses", "individual-temperatures", paper="isogclr")
-class IndividualTemperatures(ViewsLoss):
+class IndividualTemperatures(ViewsLoss, Memory):
     r"""Contrastive loss with a temperature of its own for every sample, which is found while training.
 
     The module form of :func:`repertoire.losses.individual_temperature_loss`, which gives the paper and the formula.
@@ -162,34 +161,28 @@ class IndividualTemperatures(ViewsLoss):
     """
 
     wants = ("index",)
+    remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {"index": "rows", "gradient": "rows", "means": "rows"}
     temperatures: Tensor
     log_means: Tensor
     directions: Tensor
 
     def __init__(
         self,
-        samples: int,
-        temperature: float = 0.1,
-        least_temperature: float = 0.05,
-        largest_temperature: float = 0.7,
-        spread: float = 0.3,
-        decay: float = 0.2,
-        step: float = 0.01,
-        momentum: float = 0.1,
+        samples: Annotated[int, AtLeast(1)],
+        temperature: Annotated[float, Positive] = 0.1,
+        least_temperature: Annotated[float, Positive] = 0.05,
+        largest_temperature: Annotated[float, Positive] = 0.7,
+        spread: Annotated[float, AtLeast(0)] = 0.3,
+        decay: Annotated[float, Between(0, 1, "[)")] = 0.2,
+        step: Annotated[float, AtLeast(0)] = 0.01,
+        momentum: Annotated[float, Between(0, 1, "[)")] = 0.1,
     ) -> None:
         super().__init__()
-        for value in (temperature, least_temperature, largest_temperature):
-            check_temperature(value)
         if not least_temperature <= temperature <= largest_temperature:
-            raise ValueError(
+            raise ConfigError(
                 f"temperature must be between least_temperature and largest_temperature, {least_temperature} and "
                 f"{largest_temperature}; found {temperature}"
             )
-        _check(decay, spread)
-        if samples < 1 or not step >= 0:
-            raise ValueError(f"samples must be positive and step 0 or more, found {samples} and {step}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), found {momentum}")
         self.least, self.largest = least_temperature, largest_temperature
         self.spread, self.decay = spread, decay
         self.step, self.momentum = step, momentum
@@ -198,11 +191,13 @@ class IndividualTemperatures(ViewsLoss):
         self.register_buffer("directions", torch.zeros(samples))
 
     def forward(self, *views: Tensor, index: Tensor | None = None) -> Tensor:
-        """The loss of two or more views `[N, d]` of the samples with these numbers `[N]`; the first N if None."""
+        """The loss of two or more views `[N, d]` of the samples with these numbers `[N]`."""
         check_views(views)
         rows, samples = len(views[0]), len(self.temperatures)
         if index is None:
-            index = torch.arange(rows, device=views[0].device)
+            raise ShapeError(
+                f"individual temperatures need index, int64 [{rows}]: the number of each sample in the data"
+            )
         check_index(index, rows, samples)
         index = index.long()
         loss, gradient, means = individual_temperature_loss(
@@ -212,13 +207,11 @@ class IndividualTemperatures(ViewsLoss):
             decay=self.decay,
             spread=self.spread,
         )
-        if self.training:
-            self._learn(index, gradient.detach(), means.detach())
+        self.remember(rows, index=index, gradient=gradient, means=means)
         return loss
 
-    @torch.no_grad()
-    def _learn(self, index: Tensor, gradient: Tensor, means: Tensor) -> None:
-        index, gradient, means = of_all_ranks(index), of_all_ranks(gradient), of_all_ranks(means)
+    def commit(self, index: Tensor, gradient: Tensor, means: Tensor) -> None:
+        """Takes a step of the temperatures of the samples that were seen."""
         dtype = self.directions.dtype
         gradient = gradient.clamp(-_CLIP, _CLIP).to(dtype)
         self.log_means[index] = means.to(dtype)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._positives import check_temperature
 from repertoire.losses.contracts._views import check_views, full_precision
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -15,9 +17,10 @@ from repertoire.registry import register
 __all__ = ["InfoNCE", "info_nce_loss"]
 
 
+@checked
 def info_nce_loss(
     *views: Tensor,
-    temperature: float = 0.1,
+    temperature: Annotated[float, Positive] = 0.1,
     normalize: bool = True,
     symmetric: bool = False,
     negatives: Tensor | None = None,
@@ -57,7 +60,6 @@ def info_nce_loss(
         tensor(0.3133)
     """
     check_views(views)
-    check_temperature(temperature)
     if negatives is not None and (negatives.shape[1:] != views[0].shape[1:] or negatives.dtype != views[0].dtype):
         raise ShapeError(
             f"negatives must be {views[0].dtype} [M, {views[0].shape[1]}] like the views, found {negatives.dtype} "
@@ -80,43 +82,5 @@ def _direction(x: Tensor, y: Tensor, memory: Tensor | None, scale: float, bounde
 
 
 @register("losses", "info-nce", paper="cpc")
-class InfoNCE(ViewsLoss):
-    r"""InfoNCE: each anchor should find its positive among the positives of all anchors.
-
-    The module form of :func:`repertoire.losses.info_nce_loss`, which gives the paper and the formula. The first view is
-    the anchor.
-
-    Args:
-        temperature: tau, positive.
-        normalize: scale the embeddings to unit length.
-        symmetric: mean over the directions: each view is the anchor once.
-
-    Shapes:
-        two or more views, each float `[N, d]`; negatives float `[M, d]`.
-
-    Raises:
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import InfoNCE
-        >>> InfoNCE(temperature=1.0)(torch.eye(2), torch.eye(2))
-        tensor(0.3133)
-    """
-
-    def __init__(self, temperature: float = 0.1, normalize: bool = True, symmetric: bool = False) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-        self.normalize = normalize
-        self.symmetric = symmetric
-
-    def forward(self, *views: Tensor, negatives: Tensor | None = None) -> Tensor:
-        """The loss of two or more views `[N, d]`, with negatives `[M, d]` from a memory if there are any."""
-        return info_nce_loss(
-            *views,
-            temperature=self.temperature,
-            normalize=self.normalize,
-            symmetric=self.symmetric,
-            negatives=negatives,
-        )
+class InfoNCE(ViewsLoss, function=info_nce_loss):
+    """Module form of `info_nce_loss`."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError
+from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_views, check_weights, full_precision, mean_over_pairs
+from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import newton_whiten, unit_rows
 from repertoire.registry import register
 
@@ -19,7 +19,13 @@ __all__ = ["INTL", "Axis", "intl_loss"]
 Axis = Literal["auto", "features", "samples"]
 
 
-def intl_loss(*views: Tensor, iterations: int = 4, trace_weight: float | None = None, axis: Axis = "auto") -> Tensor:
+@checked
+def intl_loss(
+    *views: Tensor,
+    iterations: Annotated[int, AtLeast(1)] = 4,
+    trace_weight: Annotated[float, AtLeast(0)] | None = None,
+    axis: Axis = "auto",
+) -> Tensor:
     r"""INTL: approximately whitened views close together, and the variance of each whitened feature at one.
 
     Weng et al., *Modulate Your Spectrum in Self-Supervised Learning* (2023). Each view is whitened by T Newton
@@ -58,7 +64,6 @@ def intl_loss(*views: Tensor, iterations: int = 4, trace_weight: float | None = 
         tensor(0.)
     """
     check_views(views)
-    _check(iterations, trace_weight, axis)
     rows, width = views[0].shape
     over_samples = axis == "samples" or (axis == "auto" and rows < width)
     count = rows if over_samples else width
@@ -77,48 +82,6 @@ def intl_loss(*views: Tensor, iterations: int = 4, trace_weight: float | None = 
         return alignment + 2 * trace_weight * torch.stack(traces).mean()
 
 
-def _check(iterations: int, trace_weight: float | None, axis: str) -> None:
-    if iterations < 1:
-        raise ConfigError(f"iterations must be positive, found {iterations}")
-    if axis not in get_args(Axis):
-        raise ConfigError(f"axis must be 'auto', 'features' or 'samples', found {axis!r}")
-    if trace_weight is not None:
-        check_weights(trace_weight=trace_weight)
-
-
 @register("losses", "intl", paper="intl")
-class INTL(ViewsLoss):
-    r"""INTL: approximately whitened views close together, and the variance of each whitened feature at one.
-
-    The module form of :func:`repertoire.losses.intl_loss`, which gives the paper and the formula.
-
-    Args:
-        iterations: Newton iterations, positive; 4 in the paper.
-        trace_weight: weight of the loss on the trace, 0 or more; the paper's 0.01 (log2 n - 3) if None, with n the
-            number of what is whitened, but at least 0.01.
-        axis: what is whitened: "features", "samples" or "auto" (default), the fewer of the two.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ConfigError, ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import INTL
-        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-        >>> INTL(iterations=8)(x, 3 * x).round(decimals=3)
-        tensor(0.)
-    """
-
-    def __init__(self, iterations: int = 4, trace_weight: float | None = None, axis: Axis = "auto") -> None:
-        super().__init__()
-        _check(iterations, trace_weight, axis)
-        self.iterations = iterations
-        self.trace_weight = trace_weight
-        self.axis: Axis = axis
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return intl_loss(*views, iterations=self.iterations, trace_weight=self.trace_weight, axis=self.axis)
+class INTL(ViewsLoss, function=intl_loss):
+    """Module form of `intl_loss`."""

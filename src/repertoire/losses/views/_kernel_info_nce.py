@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from repertoire.errors import ConfigError, ShapeError
+from repertoire._ranges import Between, Positive, checked
+from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._positives import check_temperature
 from repertoire.losses.contracts._views import check_views, full_precision
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -21,12 +21,13 @@ Kernel = Literal["gaussian", "laplacian", "sum", "concatenation"]
 Mixing = Literal["kernels", "losses"]
 
 
+@checked
 def kernel_info_nce_loss(
     *views: Tensor,
     kernel: Kernel = "sum",
-    temperature: float = 0.5,
-    laplacian_temperature: float = 0.5,
-    share: float = 0.5,
+    temperature: Annotated[float, Positive] = 0.5,
+    laplacian_temperature: Annotated[float, Positive] = 0.5,
+    share: Annotated[float, Between(0, 1, "()")] = 0.5,
     mixing: Mixing = "kernels",
 ) -> Tensor:
     r"""Kernel InfoNCE: each embedding should find the other view of its sample, by a kernel of one's choice.
@@ -71,7 +72,6 @@ def kernel_info_nce_loss(
         tensor(0.3962)
     """
     check_views(views)
-    _check(kernel, temperature, laplacian_temperature, share, mixing)
     count, samples, width = len(views), *views[0].shape
     if kernel == "concatenation" and width % 2:
         raise ShapeError(f"kernel 'concatenation' needs views of an even width, found {width}")
@@ -111,65 +111,6 @@ def _log_kernel(x: Tensor, count: int, power: int, temperature: float) -> tuple[
     return everything, torch.stack(positives, 1)
 
 
-def _check(kernel: str, temperature: float, laplacian_temperature: float, share: float, mixing: str) -> None:
-    check_temperature(temperature)
-    check_temperature(laplacian_temperature)
-    for name, value, known in (("kernel", kernel, Kernel), ("mixing", mixing, Mixing)):
-        if value not in get_args(known):
-            raise ConfigError(f"{name} must be one of {', '.join(get_args(known))}, found {value!r}")
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), found {share}")
-
-
 @register("losses", "kernel-info-nce", paper="kernel-infonce")
-class KernelInfoNCE(ViewsLoss):
-    r"""Kernel InfoNCE: each embedding should find the other view of its sample, by a kernel of one's choice.
-
-    The module form of :func:`repertoire.losses.kernel_info_nce_loss`, which gives the paper and the formula.
-
-    Args:
-        kernel: "gaussian", "laplacian", "sum" (default) or "concatenation".
-        temperature: of the Gaussian kernel, positive.
-        laplacian_temperature: of the Laplacian kernel, positive.
-        share: of the Laplacian kernel in a mixture, in (0, 1).
-        mixing: what is mixed: "kernels" (default) or "losses".
-
-    Shapes:
-        two or more views, each float `[N, d]`; d is even with "concatenation".
-
-    Raises:
-        ConfigError, ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import KernelInfoNCE
-        >>> KernelInfoNCE("gaussian", temperature=2.0)(torch.eye(2), torch.eye(2))
-        tensor(0.5514)
-    """
-
-    def __init__(
-        self,
-        kernel: Kernel = "sum",
-        temperature: float = 0.5,
-        laplacian_temperature: float = 0.5,
-        share: float = 0.5,
-        mixing: Mixing = "kernels",
-    ) -> None:
-        super().__init__()
-        _check(kernel, temperature, laplacian_temperature, share, mixing)
-        self.kernel: Kernel = kernel
-        self.temperature = temperature
-        self.laplacian_temperature = laplacian_temperature
-        self.share = share
-        self.mixing: Mixing = mixing
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return kernel_info_nce_loss(
-            *views,
-            kernel=self.kernel,
-            temperature=self.temperature,
-            laplacian_temperature=self.laplacian_temperature,
-            share=self.share,
-            mixing=self.mixing,
-        )
+class KernelInfoNCE(ViewsLoss, function=kernel_info_nce_loss):
+    """Module form of `kernel_info_nce_loss`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._positives import check_temperature
 from repertoire.losses.contracts._views import check_views
 from repertoire.ops import pair_logsumexp, unit_rows
 from repertoire.registry import register
@@ -14,7 +16,8 @@ from repertoire.registry import register
 __all__ = ["NTXent", "nt_xent_loss"]
 
 
-def nt_xent_loss(*views: Tensor, temperature: float = 0.1) -> Tensor:
+@checked
+def nt_xent_loss(*views: Tensor, temperature: Annotated[float, Positive] = 0.1) -> Tensor:
     r"""NT-Xent: each embedding should find the other view of its sample among all embeddings of the batch.
 
     Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations* (SimCLR, 2020). With z the 2N
@@ -45,7 +48,6 @@ def nt_xent_loss(*views: Tensor, temperature: float = 0.1) -> Tensor:
         tensor(0.5514)
     """
     check_views(views)
-    check_temperature(temperature)
     scale = 1.0 / temperature
     count, samples = len(views), len(views[0])
     z = unit_rows(torch.cat(views))
@@ -59,32 +61,5 @@ def nt_xent_loss(*views: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 @register("losses", "nt-xent", paper="simclr")
-class NTXent(ViewsLoss):
-    r"""NT-Xent: each embedding should find the other view of its sample among all embeddings of the batch.
-
-    The module form of :func:`repertoire.losses.nt_xent_loss`, which gives the paper and the formula.
-
-    Args:
-        temperature: tau, positive; the paper's best is 0.1 on ImageNet and 0.5 on CIFAR-10.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import NTXent
-        >>> NTXent(temperature=1.0)(torch.eye(2), torch.eye(2))
-        tensor(0.5514)
-    """
-
-    def __init__(self, temperature: float = 0.1) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return nt_xent_loss(*views, temperature=self.temperature)
+class NTXent(ViewsLoss, function=nt_xent_loss):
+    """Module form of `nt_xent_loss`."""

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, Between, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_views, check_weights, full_precision, mean_over_pairs
+from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.losses.views._vicreg import covariance_penalty, variance_penalty
 from repertoire.registry import register
 
 __all__ = ["SIE", "sie_loss"]
 
 
+@checked
 def sie_loss(
     *views: Tensor,
     transformation: Tensor,
     hypernetwork: Tensor,
-    invariance_weight: float = 10.0,
-    equivariance_weight: float = 4.5,
-    variance_weight: float = 10.0,
-    covariance_weight: float = 1.0,
+    invariance_weight: Annotated[float, AtLeast(0)] = 10.0,
+    equivariance_weight: Annotated[float, AtLeast(0)] = 4.5,
+    variance_weight: Annotated[float, AtLeast(0)] = 10.0,
+    covariance_weight: Annotated[float, AtLeast(0)] = 1.0,
 ) -> Tensor:
     r"""SIE: one part of an embedding does not change with a transformation, the other changes predictably.
 
@@ -71,12 +74,6 @@ def sie_loss(
         tensor(4.5000)
     """
     check_views(views)
-    check_weights(
-        invariance_weight=invariance_weight,
-        equivariance_weight=equivariance_weight,
-        variance_weight=variance_weight,
-        covariance_weight=covariance_weight,
-    )
     rows, width = views[0].shape
     _check(transformation, hypernetwork, rows, width)
     with full_precision(*views, transformation, hypernetwork) as tensors:
@@ -155,19 +152,15 @@ class SIE(ViewsLoss):
 
     def __init__(
         self,
-        parameters: int = 4,
-        equivariant: float = 0.5,
-        invariance_weight: float = 10.0,
-        equivariance_weight: float = 4.5,
-        variance_weight: float = 10.0,
-        covariance_weight: float = 1.0,
-        dimensions: int | None = None,
+        parameters: Annotated[int, AtLeast(1)] = 4,
+        equivariant: Annotated[float, Between(0, 1, "()")] = 0.5,
+        invariance_weight: Annotated[float, AtLeast(0)] = 10.0,
+        equivariance_weight: Annotated[float, AtLeast(0)] = 4.5,
+        variance_weight: Annotated[float, AtLeast(0)] = 10.0,
+        covariance_weight: Annotated[float, AtLeast(0)] = 1.0,
+        dimensions: Annotated[int, AtLeast(2)] | None = None,
     ) -> None:
         super().__init__()
-        if parameters < 1 or not 0 < equivariant < 1:
-            raise ConfigError(
-                f"parameters must be positive and equivariant in (0, 1), found {parameters} and {equivariant}"
-            )
         self.parameters_of_transformation = parameters
         self.equivariant = equivariant
         self.weights = {
@@ -176,7 +169,6 @@ class SIE(ViewsLoss):
             "variance_weight": variance_weight,
             "covariance_weight": covariance_weight,
         }
-        check_weights(**self.weights)
         self.register_parameter("hypernetwork", None)
         if dimensions is not None:
             self.prepare(dimensions)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from repertoire.losses.contracts._base import ViewsLoss, check_finite
-from repertoire.losses.contracts._positives import check_temperature
-from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
+from repertoire._ranges import Finite, Positive
+from repertoire.losses.contracts._views import LearnedScale, check_views, full_precision, mean_over_pairs
 from repertoire.ops import pair_sum, unit_rows
 from repertoire.registry import register
 
@@ -60,7 +59,7 @@ def sigmoid_pairwise_loss(*views: Tensor, scale: float | Tensor = 10.0, bias: fl
 
 
 @register("losses", "sigmoid-pairwise", paper="siglip")
-class SigmoidPairwise(ViewsLoss):
+class SigmoidPairwise(LearnedScale):
     r"""The sigmoid loss of SigLIP: of each pair of two towers, whether the two belong together.
 
     The module form of :func:`repertoire.losses.sigmoid_pairwise_loss`, which gives the paper and the formula. Hand its
@@ -70,6 +69,8 @@ class SigmoidPairwise(ViewsLoss):
         temperature: one over the scale t at the start, positive; 0.1 in the paper.
         bias: b at the start; -10 in the paper.
         learn: whether both are learned.
+        least_temperature: the least that the temperature may become, positive; the paper has no bound, and an
+            overshooting step without one makes the loss infinite.
 
     Attributes:
         log_scale: the logarithm of t, a tensor without dimensions.
@@ -79,7 +80,7 @@ class SigmoidPairwise(ViewsLoss):
         two or more towers, each float `[N, d]`.
 
     Raises:
-        ValueError: the temperature is not positive.
+        ConfigError: a temperature that is not positive, or that is below the least.
 
     Example:
         >>> import torch
@@ -88,13 +89,16 @@ class SigmoidPairwise(ViewsLoss):
         tensor(1.0064)
     """
 
-    def __init__(self, temperature: float = 0.1, bias: float = -10.0, learn: bool = True) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        check_finite(bias=bias)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn)
+    def __init__(
+        self,
+        temperature: Annotated[float, Positive] = 0.1,
+        bias: Annotated[float, Finite] = -10.0,
+        learn: bool = True,
+        least_temperature: Annotated[float, Positive] = 0.01,
+    ) -> None:
+        super().__init__(temperature, least_temperature, learn)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learn)
 
     def forward(self, *views: Tensor) -> Tensor:
         """The loss of two or more towers `[N, d]`."""
-        return sigmoid_pairwise_loss(*views, scale=self.log_scale.exp(), bias=self.bias)
+        return sigmoid_pairwise_loss(*views, scale=self.scale, bias=self.bias)

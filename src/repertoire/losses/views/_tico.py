@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
+from repertoire._ranges import AtLeast, Between, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_views, check_weights, full_precision
-from repertoire.ops import unit_rows
+from repertoire.losses.contracts._views import check_views, full_precision
+from repertoire.ops import Memory, unit_rows
 from repertoire.registry import register
 
 __all__ = ["TiCo", "tico_loss"]
 
 
-def tico_loss(*views: Tensor, covariance: Tensor, decay: float = 0.9, weight: float = 20.0) -> tuple[Tensor, Tensor]:
+@checked
+def tico_loss(
+    *views: Tensor,
+    covariance: Tensor,
+    decay: Annotated[float, Between(0, 1, "[)")] = 0.9,
+    weight: Annotated[float, AtLeast(0)] = 20.0,
+) -> tuple[Tensor, Tensor]:
     r"""TiCo: views close together, and away from the directions that past embeddings crowd.
 
     Zhu et al., *TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual Representation
@@ -55,7 +62,6 @@ def tico_loss(*views: Tensor, covariance: Tensor, decay: float = 0.9, weight: fl
                 [0.0000, 0.0500]])
     """
     check_views(views)
-    _check(decay, weight)
     width = views[0].shape[1]
     if covariance.shape != (width, width) or not covariance.is_floating_point():
         raise ShapeError(
@@ -73,14 +79,8 @@ def tico_loss(*views: Tensor, covariance: Tensor, decay: float = 0.9, weight: fl
         return loss, new.detach().to(covariance.dtype)
 
 
-def _check(decay: float, weight: float) -> None:
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay must be in [0, 1), found {decay}")
-    check_weights(weight=weight)
-
-
 @register("losses", "tico", paper="tico")
-class TiCo(ViewsLoss):
+class TiCo(ViewsLoss, Memory):
     r"""TiCo: views close together, and away from the directions that past embeddings crowd.
 
     The module form of :func:`repertoire.losses.tico_loss`, which gives the paper and the formula. The running mean of
@@ -112,13 +112,16 @@ class TiCo(ViewsLoss):
         tensor(-0.0500)
     """
 
+    remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {"covariance": "mean"}
     covariance: Tensor
 
-    def __init__(self, decay: float = 0.9, weight: float = 20.0, dimensions: int = 0) -> None:
+    def __init__(
+        self,
+        decay: Annotated[float, Between(0, 1, "[)")] = 0.9,
+        weight: Annotated[float, AtLeast(0)] = 20.0,
+        dimensions: Annotated[int, AtLeast(0)] = 0,
+    ) -> None:
         super().__init__()
-        _check(decay, weight)
-        if dimensions < 0:
-            raise ValueError(f"dimensions must be 0 or more, found {dimensions}")
         self.decay = decay
         self.weight = weight
         self.register_buffer("covariance", torch.zeros(dimensions, dimensions))
@@ -130,15 +133,18 @@ class TiCo(ViewsLoss):
     def forward(self, *views: Tensor) -> Tensor:
         """The loss of two or more views `[N, d]`."""
         check_views(views)
-        if not self.covariance.numel():
-            self.covariance = torch.zeros(views[0].shape[1], views[0].shape[1], device=views[0].device)
-        loss, new = tico_loss(*views, covariance=self.covariance, decay=self.decay, weight=self.weight)
-        if self.training:
-            if distributed.is_available() and distributed.is_initialized():
-                distributed.all_reduce(new)
-                new /= distributed.get_world_size()
-            self.covariance.copy_(new)
+        width = views[0].shape[1]
+        past = self.covariance if self.covariance.numel() else torch.zeros(width, width, device=views[0].device)
+        loss, new = tico_loss(*views, covariance=past, decay=self.decay, weight=self.weight)
+        self.remember(len(views[0]), covariance=new)
         return loss
+
+    def commit(self, covariance: Tensor) -> None:
+        """Takes over the second moments of a step; of one past, the mean over pieces and ranks is that of all."""
+        if self.covariance.numel():
+            self.covariance.copy_(covariance)
+        else:
+            self.covariance = covariance.to(self.covariance)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # The width may not be known yet: take that of what is loaded.

@@ -55,37 +55,8 @@ def trajectory_loss(*views: Tensor) -> Tensor:
 
 
 @register("losses", "trajectory", paper="trajssl")
-class Trajectory(AddedTerm):
-    r"""A loss on views plus how sharply the path of a sample's embeddings bends.
-
-    :func:`repertoire.losses.trajectory_loss`, which gives the paper and the formula, added to another loss. The views
-    have to be of one object from adjacent points of a path, in order: augmented copies of an image, which training on a
-    folder makes, are not.
-
-    Args:
-        base: the loss that it is added to; it sees all the views. VICReg, as in the paper, by default.
-        weight: of what is added, 0 or more.
-
-    Shapes:
-        three or more views, each float `[N, d]`, in the order of the path.
-
-    Raises:
-        ConfigError: the base is no loss on views.
-        ValueError: the weight is negative.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import Trajectory
-        >>> path = [torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
-        >>> Trajectory("nt-xent", weight=0.1)(*path).isfinite()
-        tensor(True)
-    """
+class Trajectory(AddedTerm, ViewsLoss, function=trajectory_loss, base="vicreg"):
+    """Module form of `trajectory_loss`."""
 
     views = 3
-
-    def __init__(self, base: str | ViewsLoss = "vicreg", weight: float = 1.0) -> None:
-        super().__init__(base, weight)
-
-    def term(self, *views: Tensor) -> Tensor:
-        """The mean bend."""
-        return trajectory_loss(*views)
+    example = "(torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 6))"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_views, check_weights, full_precision, mean_over_pairs
+from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import cross_square
 from repertoire.registry import register
 
@@ -61,12 +64,13 @@ def covariance_penalty(embeddings: Tensor) -> Tensor:
     return (everything - own) / (max(len(embeddings) - 1, 1) ** 2 * embeddings.shape[1])
 
 
+@checked
 def vicreg_loss(
     *views: Tensor,
-    invariance_weight: float = 25.0,
-    variance_weight: float = 25.0,
-    covariance_weight: float = 1.0,
-    eps: float = 1e-4,
+    invariance_weight: Annotated[float, AtLeast(0)] = 25.0,
+    variance_weight: Annotated[float, AtLeast(0)] = 25.0,
+    covariance_weight: Annotated[float, AtLeast(0)] = 1.0,
+    eps: Annotated[float, Positive] = 1e-4,
 ) -> Tensor:
     r"""VICReg: views of a sample close together, every feature spread out, no two features alike.
 
@@ -107,11 +111,6 @@ def vicreg_loss(
         tensor(8.)
     """
     check_views(views)
-    check_weights(
-        invariance_weight=invariance_weight, variance_weight=variance_weight, covariance_weight=covariance_weight
-    )
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, found {eps}")
     with full_precision(*views) as z:
         if not len(z[0]):
             return torch.stack([view.sum() for view in z]).sum()
@@ -122,49 +121,5 @@ def vicreg_loss(
 
 
 @register("losses", "vicreg")
-class VICReg(ViewsLoss):
-    r"""VICReg: views of a sample close together, every feature spread out, no two features alike.
-
-    The module form of :func:`repertoire.losses.vicreg_loss`, which gives the paper and the formula.
-
-    Args:
-        invariance_weight: weight of the distance between views, 0 or more.
-        variance_weight: weight of the hinge on the standard deviation of a feature, 0 or more.
-        covariance_weight: weight of the covariances between features, 0 or more.
-        eps: added to the variance, positive.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ValueError: a weight out of range, or eps that is not positive.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import VICReg
-        >>> x = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-        >>> VICReg()(x, x)
-        tensor(8.)
-    """
-
-    def __init__(
-        self,
-        invariance_weight: float = 25.0,
-        variance_weight: float = 25.0,
-        covariance_weight: float = 1.0,
-        eps: float = 1e-4,
-    ) -> None:
-        super().__init__()
-        self.options = {
-            "invariance_weight": invariance_weight,
-            "variance_weight": variance_weight,
-            "covariance_weight": covariance_weight,
-        }
-        check_weights(**self.options)
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, found {eps}")
-        self.eps = eps
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return vicreg_loss(*views, **self.options, eps=self.eps)
+class VICReg(ViewsLoss, function=vicreg_loss):
+    """Module form of `vicreg_loss`."""

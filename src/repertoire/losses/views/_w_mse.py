@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from repertoire._ranges import AtLeast, Between, checked
 from repertoire.losses.contracts._base import ViewsLoss
-from repertoire.losses.contracts._views import check_view_count, check_views, full_precision, mean_over_pairs
+from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import Whitening, unit_rows, whiten
-from repertoire.ops._whitening import check_whitening
 from repertoire.registry import register
 
 __all__ = ["WMSE", "w_mse_loss"]
 
 
+@checked
 def w_mse_loss(
     *views: Tensor,
-    size: int = 128,
-    iterations: int = 1,
+    size: Annotated[int, AtLeast(1)] = 128,
+    iterations: Annotated[int, AtLeast(1)] = 1,
     whitening: Whitening = "cholesky",
-    eps: float = 1e-4,
+    eps: Annotated[float, Between(0, 1, "[)")] = 1e-4,
     normalize: bool = True,
 ) -> Tensor:
     r"""W-MSE: squared distance between whitened views.
@@ -59,7 +62,6 @@ def w_mse_loss(
         tensor(0.)
     """
     check_views(views)
-    _check(size, iterations, whitening, eps)
     rows = len(views[0])
     with full_precision(*views) as z:
         if not rows:
@@ -89,67 +91,8 @@ def _in_parts(x: Tensor, parts: int, whitening: Whitening, eps: float) -> Tensor
     return torch.cat([whiten(piece, whitening, eps).flatten(0, 1) for piece in pieces if len(piece)])
 
 
-def _check(size: int, iterations: int, whitening: str, eps: float) -> None:
-    check_whitening(whitening, eps)
-    for name, value in (("size", size), ("iterations", iterations)):
-        if value < 1:
-            raise ValueError(f"{name} must be positive, found {value}")
-
-
 @register("losses", "w-mse", paper="w-mse")
-class WMSE(ViewsLoss):
-    r"""W-MSE: squared distance between whitened views.
+class WMSE(ViewsLoss, function=w_mse_loss):
+    """Module form of `w_mse_loss`."""
 
-    The module form of :func:`repertoire.losses.w_mse_loss`, which gives the paper and the formula.
-
-    Args:
-        size: rows of a part that is whitened by itself, at least; 2d in the paper.
-        iterations: random cuts into parts to average over, positive.
-        whitening: "cholesky" as in the paper, or "zca".
-        eps: how far the covariance is shrunk towards a multiple of the identity, in [0, 1).
-        normalize: scale the whitened rows to unit length.
-        views: views of each sample that training makes, at least 2; the paper has 2 and 4.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ConfigError, ValueError: an argument out of range.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import WMSE
-        >>> x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
-        >>> WMSE()(x, 5 * x + 1).round(decimals=4)
-        tensor(0.)
-    """
-
-    def __init__(
-        self,
-        size: int = 128,
-        iterations: int = 1,
-        whitening: Whitening = "cholesky",
-        eps: float = 1e-4,
-        normalize: bool = True,
-        views: int = 2,
-    ) -> None:
-        super().__init__()
-        _check(size, iterations, whitening, eps)
-        check_view_count(views)
-        self.size = size
-        self.iterations = iterations
-        self.whitening: Whitening = whitening
-        self.eps = eps
-        self.normalize = normalize
-        self.views = views
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """The loss of two or more views `[N, d]`."""
-        return w_mse_loss(
-            *views,
-            size=self.size,
-            iterations=self.iterations,
-            whitening=self.whitening,
-            eps=self.eps,
-            normalize=self.normalize,
-        )
+    random = True

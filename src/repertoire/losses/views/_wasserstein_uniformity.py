@@ -74,35 +74,7 @@ def _trace_of_root(centred: Tensor) -> Tensor:
 
 
 @register("losses", "wasserstein-uniformity", paper="wasserstein-uniformity")
-class WassersteinUniformity(AddedTerm):
-    r"""A loss on views plus the Wasserstein distance of the embeddings to an even spread over the sphere.
-
-    :func:`repertoire.losses.wasserstein_uniformity_loss`, which gives the paper and the formula, averaged over the
-    views and added to another loss. The paper adds it, with weight 0.2 for BYOL, to losses that spread embeddings by
-    themselves; the default here is to the alignment alone, as `align-uniform` does with its own uniformity.
-
-    Args:
-        base: the loss that it is added to.
-        weight: of the distance, 0 or more.
-
-    Shapes:
-        two or more views, each float `[N, d]`.
-
-    Raises:
-        ConfigError: the base is no loss on views.
-        ValueError: the weight is negative.
-
-    Example:
-        >>> import torch
-        >>> from repertoire.losses import WassersteinUniformity
-        >>> WassersteinUniformity()(torch.ones(4, 2), torch.ones(4, 2))
-        tensor(1.4142)
-        >>> loss = WassersteinUniformity("barlow-twins", weight=0.2)
-    """
-
-    def __init__(self, base: str | ViewsLoss = "align-uniform:uniform_weight=0", weight: float = 1.0) -> None:
-        super().__init__(base, weight)
-
-    def term(self, *views: Tensor) -> Tensor:
-        """The distance, averaged over the views."""
-        return torch.stack([wasserstein_uniformity_loss(view) for view in views]).mean()
+class WassersteinUniformity(
+    AddedTerm, ViewsLoss, function=wasserstein_uniformity_loss, base="align-uniform:uniform_weight=0"
+):
+    """Module form of `wasserstein_uniformity_loss`."""
