@@ -40,7 +40,7 @@ def method(request: pytest.FixtureRequest) -> Method:
     assert request.param in LOSSES, f"say here which loss method {request.param!r} is tested with"
     torch.manual_seed(0)
     net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
-    head = registry.get("methods", request.param).factory.head or "linear"
+    head = registry.get("methods", request.param).factory.needs.head or "linear"
     built = registry.build("heads", head, in_features=net.out_features, num_classes=3)
     model = Classifier(Normalize([0.5], [0.25]), net, built)
     loss = LOSSES[request.param]

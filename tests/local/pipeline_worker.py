@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError, NonFiniteLoss, RankLost
 from repertoire.local import Auxiliary, Local, LocalLearning, Pipeline, Site
 from repertoire.local.pipeline._stages import Survey
-from repertoire.methods import Classifier, Embedding, Method, Normalize, Supervised
+from repertoire.methods import Classifier, Embedding, Method, Normalize, Step, Supervised
+from repertoire.ops import Memory, Queue
 from repertoire.registry import register
 
 EXAMPLE = torch.zeros(2, 3, 10, 10).contiguous(memory_format=torch.channels_last)
@@ -142,7 +144,9 @@ def raises(kind: type[Exception], call: Callable[[], object], text: str) -> None
 
 @register("auxiliaries", "secretive")
 class Secretive(Auxiliary):
-    """Does not say that it looks at images, and must be found out."""
+    """Says that it looks at images, which must then be sent along."""
+
+    looks_at_images = True
 
     def __init__(self, site: Site) -> None:
         super().__init__(site, site.grid[0])
@@ -156,16 +160,21 @@ class Secretive(Auxiliary):
         return step
 
 
-class Memory(losses.LogitsLoss):
-    """A loss with a buffer that changes."""
+class Remembering(losses.LogitsLoss, Memory):
+    """A loss with a memory."""
+
+    remembers: ClassVar = {"mean": "mean"}
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(()))
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        self.mean.mul_(0.9).add_(logits.detach().mean(), alpha=0.1)
+        self.remember(len(logits), mean=logits.mean())
         return nn.functional.cross_entropy(logits, targets)
+
+    def commit(self, mean: Tensor) -> None:
+        self.mean.lerp_(mean, 0.1)
 
 
 class Centres(losses.LogitsLoss):
@@ -179,16 +188,20 @@ class Centres(losses.LogitsLoss):
         return nn.functional.cross_entropy(self.scale * logits, targets)
 
 
-class Teacher(Supervised):
-    """A method that follows its own weights."""
+class Counting(Method):
+    """A method whose last block has a memory."""
 
     def __init__(self, model: Classifier) -> None:
-        super().__init__(model, losses.CrossEntropy())
-        self.teacher = nn.Linear(1, 1).requires_grad_(False)
+        super().__init__()
+        self.model = model
+        self.queue = Queue(4, 2)
 
-    def after_update(self) -> None:
-        with torch.no_grad():
-            self.teacher.weight.fill_(next(self.model.parameters()).mean())
+    @property
+    def block_loss(self) -> losses.Loss:
+        return losses.CrossEntropy()
+
+    def objective(self, features: Tensor, batch: Batch) -> Step:
+        return Step(self.block_loss(self.model.head(features), batch.targets))
 
 
 def refusals() -> None:
@@ -198,7 +211,7 @@ def refusals() -> None:
     for options, text in (
         ({"blocks": 1}, "a pipeline of 2 processes needs 2 blocks or more, and there are 1"),
         ({"auxiliary": "man"}, "(MAN) follows the weights of a later block"),
-        ({"loss": Memory()}, "the loss Memory: it has a memory"),
+        ({"loss": Remembering()}, "the loss Remembering, which has a memory"),
         ({"loss": Centres()}, "the loss Centres: all blocks share its parameters"),
         ({"example": None}, "give an example"),
     ):
@@ -208,8 +221,8 @@ def refusals() -> None:
     rule = Local(blocks=3, auxiliary="linear")
     raises(
         ConfigError,
-        lambda: rule.setup(Teacher(model), sgd, example=EXAMPLE, pipeline=pipeline),
-        "method Teacher: after each step it follows",
+        lambda: rule.setup(Counting(model), sgd, example=EXAMPLE, pipeline=pipeline),
+        "cannot train Queue: it has a memory",
     )
     learner = LocalLearning(network(), 5, "secretive", sgd, example=EXAMPLE, pipeline=pipeline)
     images, labels = next(batches((8,)))

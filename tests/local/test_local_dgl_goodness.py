@@ -106,5 +106,5 @@ def test_goodness_keeps_to_labels():
     labels = torch.tensor([0, -1, 2, -1])
     step = network.objective(h, Batch((view,), labels, torch.arange(4)), losses.SupCon())
     torch.testing.assert_close(step.loss, F.cross_entropy(network(h)[[0, 2]], labels[[0, 2]]))
-    with pytest.raises(ConfigError, match="needs labels"):
-        network.objective(torch.cat([h, h]), Batch((view, view), labels, torch.arange(4)), losses.AlignUniform())
+    with pytest.raises(ConfigError, match="'goodness' learns from labels, and the loss AlignUniform"):
+        network.check_loss(losses.AlignUniform())

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire import backbones, heads, losses
+from repertoire import backbones, heads, losses, registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, NonFiniteLoss, ShapeError, UnknownName
 from repertoire.local import Local, LocalLearning
-from repertoire.methods import Classifier, Embedding, Method, Normalize, Step, Supervised
+from repertoire.methods import Classifier, Embedding, Method, Normalize, Supervised
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:
@@ -396,15 +396,10 @@ def test_blocks_are_built_at_the_first_step():
 
 
 def test_a_method_that_does_not_split_is_refused():
-    class Own(Supervised):
-        objective = Method.objective
-
-        def step(self, batch: Batch) -> Step:
-            raise NotImplementedError
-
     rule = Local(blocks=2, auxiliary="linear")
-    with pytest.raises(ConfigError, match="Own cannot be trained locally"):
-        rule.setup(Own(small(), losses.CrossEntropy()), sgd, example=images()[0])
+    for name, why in (("byol", "makes a step of its own"), ("simsiam", "none that a block could be trained by alone")):
+        with pytest.raises(ConfigError, match=f"rule 'local' cannot train method '{name}': .*{why}"):
+            rule.setup(registry.build("methods", name, model=small()), sgd, example=images()[0])
     with pytest.raises(ConfigError, match="must know the shape"):
         rule.setup(Supervised(small(), losses.CrossEntropy()), sgd)
 

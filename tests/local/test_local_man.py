@@ -14,8 +14,8 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.local import MAN, Exits, Local, LocalLearning
 from repertoire.methods import Classifier, Normalize, Supervised
-from repertoire.train import _checkpoint
 from repertoire.recipe import WeightAverage
+from repertoire.train import _checkpoint
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:

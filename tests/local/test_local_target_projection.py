@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -177,7 +178,7 @@ def test_an_exit_answers_with_the_nearest_target():
         exits.classifiers[0].load_state_dict(method.local[0].state_dict())
         exits.classifiers[1].load_state_dict(method.local[1].state_dict())
         answers = exits.eval()(batch.images)
-        torch.testing.assert_close(answers[-1], method.predict(batch.images))
+        torch.testing.assert_close(answers[-1], method.model(batch.images))
         torch.testing.assert_close(answers[1], network(h))
 
 
@@ -246,7 +247,7 @@ def test_a_small_convolutional_network_learns():
     batch = Batch((x,), y, torch.arange(60))
     for _ in range(60):
         rule.step(method, batch)
-    assert (method.eval().predict(x).argmax(1) == y).float().mean() > 0.9
+    assert (method.eval().model(x).argmax(1) == y).float().mean() > 0.9
 
 
 def test_what_cannot_be_is_refused():
@@ -259,6 +260,6 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="maps"):
         LocalLearning(net, "all", "target-projection:maps=round", sgd, example=x)
     unlabelled = make_method()
-    unlabelled.needs_labels = False
-    with pytest.raises(ConfigError, match="does without them"):
+    unlabelled.needs = replace(unlabelled.needs, labels="unused")
+    with pytest.raises(ConfigError, match=r"rule 'tpsgd' cannot train method 'supervised': .* does without"):
         TargetProjectionSGD().setup(unlabelled, sgd, example=make_batch().images)

@@ -38,13 +38,13 @@ def test_supervised_loss_is_cross_entropy_of_the_model():
     method.eval()
     step = method.step(batch)
     torch.testing.assert_close(step.loss, F.cross_entropy(method.model(batch.images), batch.targets))
-    assert step.logs["accuracy"] == (method.predict(batch.images).argmax(1) == batch.targets).float().mean()
+    assert step.logs["accuracy"] == (method.model(batch.images).argmax(1) == batch.targets).float().mean()
 
 
 def test_supervised_sums_the_outputs_of_a_nested_head():
     method, batch = Supervised(classifier(head="matryoshka"), losses.CrossEntropy()), batch_of(1, [0, 1, 2, 1])
     method.eval()
-    outputs = method.model.head.outputs(method.embed(batch.images), batch.targets)
+    outputs = method.model.head.outputs(method.model.embed(batch.images), batch.targets)
     assert len(outputs) > 1
     expected = sum(weight * F.cross_entropy(logits, batch.targets) for weight, logits in outputs)
     torch.testing.assert_close(method.step(batch).loss, expected)
@@ -84,15 +84,21 @@ def test_views_losses_get_one_tensor_a_view():
     torch.testing.assert_close(method.step(batch).logs["loss"], losses.NTXent()(*views).detach())
 
 
-def test_losses_for_several_labels_an_image_are_refused():
-    with pytest.raises(ConfigError, match="several labels"):
-        Supervised(classifier(), losses.Asymmetric())
+def test_targets_are_the_affair_of_the_loss():
+    """Several labels a sample: nothing in the method knows of classes, and no accuracy is logged."""
+    method, images = Supervised(classifier(classes=3), losses.Asymmetric()), torch.rand(4, 1, 8, 8)
+    assert method.needs.targets == {"labels"}
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
+    step = method.eval().step(Batch((images,), targets, torch.arange(4)))
+    torch.testing.assert_close(step.loss, losses.Asymmetric()(method.model(images), targets))
+    assert step.logs.keys() == {"loss"}
 
 
-def test_losses_for_a_number_an_image_are_refused():
-    for loss in (losses.RegressionWithClasses(), losses.NextDigit()):
-        with pytest.raises(ConfigError, match=r"a number an image.*hl-gauss"):
-            Supervised(classifier(), loss)
+def test_a_sum_over_the_batch_is_no_mean_of_its_parts():
+    assert Supervised(classifier(), losses.CrossEntropy()).needs.per_sample
+    assert not Supervised(classifier(), losses.CrossEntropy(reduction="sum")).needs.per_sample
+    with pytest.raises(ConfigError, match="reduction must be 'mean' or 'sum'"):
+        Supervised(classifier(), losses.CrossEntropy(reduction="none"))
 
 
 def test_each_method_refuses_the_other_kind_of_loss():

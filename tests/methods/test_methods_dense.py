@@ -151,12 +151,11 @@ def test_densecl_is_its_formula_and_its_queues_hold_the_last_keys():
     assert float(logged) == pytest.approx(expected, rel=1e-4)
 
     method.train().step(batch)
-    keys = method._keys
+    keys = [queue._pending[0][1]["rows"] for queue in (method.queue, method.dense_queue)]
     method.after_update()
     for queue, pushed in zip((method.queue, method.dense_queue), keys, strict=True):
         assert all((queue.rows == row).all(1).any() for row in pushed)
         torch.testing.assert_close(pushed.norm(dim=1), torch.ones(6))
-    assert method._keys is None
 
 
 def test_densecl_without_weight_or_while_it_warms_up_is_moco():

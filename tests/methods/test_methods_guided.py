@@ -22,7 +22,7 @@ def classifier(name: str = "convnet") -> Classifier:
 def batch(count: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(count, 3, 16, 16, generator=generator)
-    return Batch((images,), torch.arange(count) % 3, torch.arange(count), ((images[:, 0] > 0.7).float(),))
+    return Batch((images,), torch.arange(count) % 3, torch.arange(count), {"mask": ((images[:, 0] > 0.7).float(),)})
 
 
 @pytest.mark.parametrize("name", ["convnet", "vit"])
@@ -36,7 +36,7 @@ def test_the_loss_is_that_of_supervised_and_the_alignment_of_the_stage(name, sta
     for block in net.blocks[: net.stage_ends[(stage or len(net.stage_ends)) - 1] + 1]:
         x = block(x)
     attention = net.grid(x).mean(1)
-    heat = F.adaptive_avg_pool2d(given.masks[0], tuple(attention.shape[1:]))
+    heat = F.adaptive_avg_pool2d(given.fields["mask"][0], tuple(attention.shape[1:]))
     alignment = 1 - F.cosine_similarity(attention.flatten(1), heat.flatten(1)).mean()
     torch.testing.assert_close(step.loss, plain.loss + 0.5 * alignment)
     torch.testing.assert_close(step.logs["alignment_loss"], alignment.detach())
@@ -65,7 +65,7 @@ def test_what_is_refused():
         Guided(model, losses.CrossEntropy(), weight=-1.0)
     with pytest.raises(ConfigError, match="loss on logits"):
         Guided(model, losses.SupCon())
-    with pytest.raises(ConfigError, match="cannot be trained locally"):
+    with pytest.raises(ConfigError, match="rule 'local' cannot train method 'guided'"):
         Local(blocks=2).setup(Guided(model, losses.CrossEntropy()), torch.optim.SGD, example=torch.zeros(2, 3, 16, 16))
 
 

@@ -53,7 +53,7 @@ def test_a_loss_is_told_what_it_wants():
 
 
 def test_what_images_do_not_come_with_is_refused_when_the_method_is_built():
-    with pytest.raises(ConfigError, match="this loss needs the transformation of every sample"):
+    with pytest.raises(ConfigError, match="loss Curious needs the transformation of every sample"):
         Embedding(classifier(), Curious("index", "transformation"))
 
 
@@ -61,6 +61,8 @@ def test_state_of_the_width_of_the_embeddings_is_there_before_the_first_step():
     method = Embedding(classifier(), TiCo(), dimensions=12)
     assert method.state_dict()["loss.covariance"].shape == (12, 12)
     method.step(batch())
+    assert not method.state_dict()["loss.covariance"].any()
+    method.after_update()
     assert method.state_dict()["loss.covariance"].any()
 
 

@@ -14,8 +14,8 @@ from repertoire.backbones import Backbone
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Classifier, Embedding, Method, Normalize, Supervised
-from repertoire.rules import Backprop, Checkpoint, Rule
 from repertoire.plan import Ledger
+from repertoire.rules import Backprop, Checkpoint, Rule
 
 
 def sgd(module: nn.Module) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ from repertoire import backbones, heads, losses
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import nt_xent_loss, supcon_loss
-from repertoire.methods import Classifier, Embedding, Method, Normalize
+from repertoire.methods import Classifier, Embedding, Method, Needs, Normalize
 from repertoire.rules import Backprop, GradCache, Rule, cached_backward
 
 
@@ -182,7 +182,7 @@ def test_a_method_with_a_step_of_its_own_is_refused():
     class Own(Method):
         needs = Needs(step="whole")
 
-    with pytest.raises(ConfigError, match="rule 'gradcache' cannot train method Own: .* makes a step of its own"):
+    with pytest.raises(ConfigError, match=r"rule 'gradcache' cannot train method Own: .* makes a step of its own"):
         GradCache().setup(Own(), lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from repertoire.data import Batch
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, classified
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, judged
 from repertoire.methods import Method, Step
 
 __all__ = ["LocalBlock", "LocalObjective", "MethodObjective", "TailObjective"]
@@ -16,11 +16,17 @@ class LocalObjective(nn.Module):
 
     def __init__(self, auxiliary: Auxiliary, loss: LocalLoss) -> None:
         super().__init__()
+        auxiliary.check_loss(loss)
         self.auxiliary = auxiliary
         self._loss = (loss,)  # not registered: it is shared by all blocks, and the last one owns its parameters
 
+    @property
+    def loss(self) -> LocalLoss:
+        """What it minimises, which is no module of this one: all blocks share it."""
+        return self._loss[0]
+
     def forward(self, x: Tensor, batch: Batch) -> Step:
-        return self.auxiliary.objective(x, batch, self._loss[0])
+        return self.auxiliary.objective(x, batch, self.loss)
 
 
 class TailObjective(nn.Module):
@@ -32,7 +38,7 @@ class TailObjective(nn.Module):
         self.loss = loss
 
     def forward(self, x: Tensor, batch: Batch) -> Step:
-        return classified(nn.Identity(), self.tail(x), batch, self.loss)
+        return judged(nn.Identity(), self.tail(x), batch, self.loss)
 
 
 class MethodObjective(nn.Module):
@@ -45,9 +51,18 @@ class MethodObjective(nn.Module):
         self.head = method.model.head
         self.others = nn.ModuleDict({n: child for n, child in method.named_children() if n not in ("model", "local")})
 
+    @property
+    def loss(self) -> LocalLoss | None:
+        """What the method minimises, if it has a loss of its own."""
+        return self.method.block_loss
+
+    @property
+    def method(self) -> Method:
+        """The method, which is no module of this one: its network is divided among the blocks."""
+        return self._method[0]
+
     def forward(self, x: Tensor, batch: Batch) -> Step:
-        method = self._method[0]
-        return method.objective(method.model.backbone.pool(x), batch)
+        return self.method.objective(self.method.model.backbone.pool(x), batch)
 
 
 class LocalBlock(nn.Module):

@@ -7,14 +7,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from repertoire import registry
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site
 from repertoire.local._block import LocalBlock, LocalObjective, MethodObjective
 from repertoire.local._partition import Balance, check_unshared, head_apart, partition
 from repertoire.local._units import Chain, chain_of
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site
 from repertoire.methods import Method
 from repertoire.ops import evaluating
 
@@ -84,19 +83,16 @@ def method_blocks(
     """The blocks of a method's network; the last minimises what the method does. `apart`: the head is a block too.
 
     Raises:
-        ConfigError: the network cannot be cut so, or the method trains more than its network and what follows it.
+        ConfigError: the network cannot be cut so; the method has no loss for a block, or trains more than its network
+            and what follows it.
     """
-    if type(method).objective is Method.objective:
-        raise ConfigError(
-            f"method {type(method).__name__} cannot be trained locally: it does not say what it makes of features "
-            "(Method.objective)"
-        )
+    loss = method.block_loss
+    assert loss is not None, "the rule has checked the method"
     chain = chain_of(method.model, example)
     ends = partition(chain, blocks, at=at, balance=balance)
     if apart:
         ends = head_apart(chain, ends)
     check_unshared(chain, ends)
-    loss = getattr(method, "loss", F.cross_entropy)
     classes = chain_outputs(chain, example)
     backbone = method.model.backbone
     own = nn.ModuleList([child for name, child in backbone.named_children() if name != "blocks"])

@@ -12,14 +12,15 @@ from torch.nn import functional as F
 from repertoire import registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.local._auxiliary import LocalLoss
 from repertoire.local._block import LocalObjective, TailObjective
 from repertoire.local._build import Blocks, build_blocks, chain_outputs, check_covered
 from repertoire.local._checks import check_labels, check_partition, check_shapes
 from repertoire.local._partition import Balance, check_unshared, head_apart, partition
-from repertoire.local._pipeline import Pipeline
 from repertoire.local._trainer import Trainer, single_process
 from repertoire.local._units import chain_of
+from repertoire.local.auxiliaries._base import LocalLoss
+from repertoire.local.pipeline._pipeline import Pipeline
+from repertoire.ops import commit_memories, discard_memories
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -62,7 +63,8 @@ class LocalLearning:
 
     Raises:
         ConfigError: the network cannot be cut so, or shares weights between blocks; at a step, a model in eval mode,
-            or a batch of one where there is batch normalisation.
+            or a batch of one where there is batch normalisation; a loss that blocks cannot share, because it has a
+            memory or needs to know more than labels.
         ShapeError: labels that the network has no output for.
         NonFiniteLoss: the loss of a block became NaN or infinite; the block is named, and keeps its weights.
 
@@ -108,6 +110,12 @@ class LocalLearning:
         self.balance: Balance = balance
         self.head_apart = head_apart
         self.loss: LocalLoss = F.cross_entropy if loss is None else loss
+        wanted = getattr(self.loss, "wants", ())
+        if wanted:
+            raise ConfigError(
+                f"the loss {type(self.loss).__name__} needs the {' and the '.join(wanted)} of every sample, and a step "
+                "of local learning is told images and labels only: use another loss, or rule backprop"
+            )
         self._make_optimizer = optimizer
         self._options: dict[str, Any] = {"clip": clip, "accumulate": accumulate, "compile": compile}
         self.pipeline = pipeline
@@ -196,6 +204,8 @@ class LocalLearning:
         if batch is None:
             batch = self._batch(images, labels)
         logs = self.trainer.step(batch)
+        if isinstance(self.loss, nn.Module):
+            (discard_memories if self.trainer.skipped else commit_memories)(self.loss)
         self.trainer.follow()
         return logs
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, NonFiniteLoss, ShapeError
 from repertoire.local._checks import check_labels
-from repertoire.local._target_projection import Distance, target_distance
+from repertoire.local.auxiliaries._target_projection import Distance, target_distance
 
 __all__ = ["RecurrentTargetProjection"]
 

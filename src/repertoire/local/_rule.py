@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,19 @@ from repertoire.local._build import build_blocks, method_blocks
 from repertoire.local._checks import check_labels, check_partition
 from repertoire.local._exits import Exits
 from repertoire.local._partition import Balance, head_apart, partition
-from repertoire.local._pipeline import Pipeline
-from repertoire.local._stages import tensors_of
-from repertoire.local._trainer import Trainer, single_process
+from repertoire.local._trainer import Trainer
 from repertoire.local._units import chain_of
+from repertoire.local.pipeline._stages import tensors_of
 from repertoire.methods import Classifier, Method
+from repertoire.ops import discard_memories
 from repertoire.registry import register
-from repertoire.rules import MakeOptimizer, Rule
+from repertoire.rules import MakeOptimizer, Rule, called
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["Local"]
+__all__ = ["BlockRule", "Local"]
 
 
-@register("rules", "local")
-class Local(Rule):
-    """Local learning: the network in gradient-isolated blocks, each with an auxiliary network and a loss of its own.
-
-    See :class:`repertoire.local.LocalLearning` for the papers, the formula and what is saved. The auxiliary networks
-    become the method's module `local`, so that checkpoints and moving averages hold them; what is exported is the
-    network alone.
+class BlockRule(Rule):
+    """Base of rules that train a network in gradient-isolated blocks.
 
     Args:
         blocks: how many blocks; "all" for as many as the network has.
@@ -44,17 +36,13 @@ class Local(Rule):
         balance: what the blocks have alike: "memory", "time" or "count".
         compile: compile each block with torch.compile.
 
-    Raises:
-        ConfigError: the method's network cannot be cut so; the images' shape is not known.
-
-    Example:
-        >>> from repertoire.local import Local
-        >>> Local(blocks=8, auxiliary="auglocal:depth=2").blocks
-        8
+    Attributes:
+        head_apart: whether pooling and head are a block of their own; otherwise they belong to the last one.
     """
 
+    requires = "objective"
+    supports_pipeline = True
     head_apart = False
-    """Whether pooling and head are a block of their own; otherwise they belong to the last one."""
 
     def __init__(
         self,
@@ -70,22 +58,27 @@ class Local(Rule):
         self.balance: Balance = balance
         self.compile = compile
 
+    def check(self, method: Method, *, accumulate: int = 1) -> None:
+        super().check(method, accumulate=accumulate)
+        if method.block_loss is None:
+            raise ConfigError(
+                f"rule {called('rules', self)} cannot train method {called('methods', method)}: the rule gives every "
+                "block a loss of its own, and the method has none that a block could be trained by alone. Use rule "
+                "backprop, checkpoint or sam, or method embedding"
+            )
+
     def setup(
-        self,
-        method: Method,
-        make_optimizer: MakeOptimizer,
-        *,
-        fabric: Fabric | None = None,
-        clip: float | None = None,
-        accumulate: int = 1,
-        example: Tensor | None = None,
-        pipeline: Pipeline | None = None,
+        self, method: Method, make_optimizer: MakeOptimizer, *, example: Tensor | None = None, **options: Any
     ) -> None:
-        """See `Rule.setup`; and `pipeline`, the processes that train the blocks together, or None for this one."""
-        self._check_separable(method, accumulate)
+        """See `Rule.setup`."""
         if example is None:
-            raise ConfigError("rule 'local' must know the shape of the images: give setup an example")
-        fabric = fabric or single_process(method)
+            raise ConfigError(f"rule {called('rules', self)} must know the shape of the images: give setup an example")
+        self._example = example
+        self._pipeline = options.get("pipeline")
+        super().setup(method, make_optimizer, example=example, **options)
+
+    def _build(self, method: Method, make_optimizer: MakeOptimizer) -> None:
+        example = self._example
         found = method_blocks(
             method, example, self.blocks, self.auxiliary, self.at, self.balance, apart=self.head_apart
         )
@@ -93,11 +86,11 @@ class Local(Rule):
         self.trainer = Trainer(
             found,
             make_optimizer,
-            fabric=fabric,
-            clip=clip,
-            accumulate=accumulate,
+            fabric=self.fabric,
+            clip=self.clip,
+            accumulate=self.accumulate,
             compile=self.compile,
-            pipeline=pipeline,
+            pipeline=self._pipeline,
             example=example,
             views=method.needs.view_count,
             classes=self.classes,
@@ -113,9 +106,16 @@ class Local(Rule):
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         if not method.training:
             raise ConfigError("the method is in eval mode; call train() before a step")
-        check_labels(batch.targets, self.classes, lowest=0 if method.needs.labels == "required" else -1)
+        if not batch.targets.is_floating_point() and batch.targets.dim() == 1:
+            check_labels(batch.targets, self.classes, lowest=0 if method.needs.labels == "required" else -1)
+        if self.trainer.first:
+            batch = method.transform(batch)
         logs = self.trainer.step(batch)
-        method.after_update()
+        # What a method remembers is seen by the last block, and of no account where that one's step was left out.
+        if self.trainer.skipped:
+            discard_memories(method)
+        else:
+            method.after_update()
         self.trainer.follow()
         return logs
 
@@ -125,17 +125,13 @@ class Local(Rule):
         return [list(block.names) for block in self.trainer.blocks]
 
     def held(self, method: Method) -> set[str]:
-        """The names of the method's tensors that belong to the blocks of this process."""
         own = {id(tensor) for tensor in tensors_of([self.trainer.blocks[index] for index in self.trainer.held])}
         return {name for name, tensor in method.state_dict(keep_vars=True).items() if id(tensor) in own}
 
-    def exits(self, model: Classifier, example: Tensor) -> Exits:
-        """A classifier with the exits that this rule trains, their weights fresh.
+    def gather(self, value: Any = None) -> list[Any] | None:
+        return self.trainer.gather(value)
 
-        Args:
-            model: the classifier; its modules are shared.
-            example: images of the shape that it takes.
-        """
+    def exits(self, model: Classifier, example: Tensor) -> Exits:
         chain = chain_of(model, example)
         ends = partition(chain, self.blocks, at=self.at, balance=self.balance)
         if self.head_apart:
@@ -157,3 +153,29 @@ class Local(Rule):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         super().load_state_dict({**state, "optimizers": self.trainer.held_states(state["optimizers"])})
+
+
+@register("rules", "local")
+class Local(BlockRule):
+    """Local learning: the network in gradient-isolated blocks, each with an auxiliary network and a loss of its own.
+
+    See :class:`repertoire.local.LocalLearning` for the papers, the formula and what is saved. The auxiliary networks
+    become the method's module `local`, so that checkpoints and moving averages hold them; what is exported is the
+    network alone.
+
+    Args:
+        blocks: how many blocks; "all" for as many as the network has.
+        auxiliary: spec of the auxiliary networks, in parentheses if it has several options.
+        at: units to cut after, such as `(blocks.3,blocks.6)`, instead of a number of blocks.
+        balance: what the blocks have alike: "memory", "time" or "count".
+        compile: compile each block with torch.compile.
+
+    Raises:
+        ConfigError: at setup, where the method has no loss for a block or its network cannot be cut so; where a loss
+            cannot be shared by blocks; the images' shape is not known.
+
+    Example:
+        >>> from repertoire.local import Local
+        >>> Local(blocks=8, auxiliary="auglocal:depth=2").blocks
+        8
+    """

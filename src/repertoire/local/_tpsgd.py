@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from repertoire.errors import ConfigError
-from repertoire.local._rule import Local
-from repertoire.local._target_projection import Distance, Maps
-from repertoire.methods import Method
+from repertoire.local._rule import BlockRule
+from repertoire.local.auxiliaries._target_projection import Distance, Maps
 from repertoire.registry import register
-from repertoire.rules import MakeOptimizer
 
 __all__ = ["TargetProjectionSGD"]
 
 
 @register("rules", "tpsgd", paper="tpsgd")
-class TargetProjectionSGD(Local):
+class TargetProjectionSGD(BlockRule):
     """Target projection SGD: every layer is drawn to a fixed random function of the label, in the forward pass.
 
     Lomnitz, Daniels, Zhang and Piacentino, *Learning with Local Gradients at the Edge* (2022). No gradient passes
@@ -42,6 +39,7 @@ class TargetProjectionSGD(Local):
         'target-projection:maps=pooled,distance=l1,activation=auto,scale=1.0'
     """
 
+    labels = True
     head_apart = True
 
     def __init__(
@@ -55,11 +53,3 @@ class TargetProjectionSGD(Local):
     ) -> None:
         auxiliary = f"target-projection:maps={maps},distance={distance},activation={activation},scale={scale}"
         super().__init__(blocks=blocks, auxiliary=auxiliary, compile=compile)
-
-    def setup(self, method: Method, make_optimizer: MakeOptimizer, **options: Any) -> None:
-        """See `Rule.setup`."""
-        if method.needs.labels != "required":
-            raise ConfigError(
-                f"rule 'tpsgd' projects labels, and method {type(method).__name__} does without them: use --rule local"
-            )
-        super().setup(method, make_optimizer, **options)

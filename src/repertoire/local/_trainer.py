@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, NonFiniteLoss
 from repertoire.local._block import LocalBlock, LocalObjective
-from repertoire.local._channel import dense
-from repertoire.local._pipeline import Arrival, Pipeline
-from repertoire.local._stages import tensors_of
+from repertoire.local.pipeline._channel import dense
+from repertoire.local.pipeline._pipeline import Arrival, Pipeline
+from repertoire.local.pipeline._stages import tensors_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -48,7 +48,10 @@ class Trainer:
 
     Attributes:
         held: which blocks this process trains.
+        skipped: whether the loss scaler left out the last step of the last block that this process trains.
     """
+
+    skipped = False
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Trainer:
         self.accumulate = accumulate
         self.pipeline = pipeline
         _check_trainable(self.blocks)
-        if accumulate > 1 and not all(network.separable for network in self.auxiliaries):
+        if accumulate > 1 and not all(network.per_sample for network in self.auxiliaries):
             raise ConfigError(
                 "accumulate splits a batch into pieces, and these auxiliary networks compare the samples of a batch "
                 "with each other: each piece would be contrasted only with itself. Use a smaller batch, or another "
@@ -106,6 +109,11 @@ class Trainer:
             self.modules.append(module)
             self.optimizers.append(optimizer)
         self._normalised = any(isinstance(m, _BatchNorm) for block in self.blocks for m in block.modules())
+
+    @property
+    def first(self) -> bool:
+        """Whether this process has the first block, and so gets the images."""
+        return self.held.start == 0
 
     @property
     def _own(self) -> list[LocalBlock]:
@@ -185,7 +193,10 @@ class Trainer:
             self.pipeline.average(block)
         if self.clip is not None:
             self.fabric.clip_gradients(module, optimizer, max_norm=self.clip, error_if_nonfinite=False)
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        before = None if scaler is None else scaler.get_scale()
         optimizer.step()
+        self.skipped = before is not None and scaler.get_scale() < before
         optimizer.zero_grad(set_to_none=True)
         return logs
 

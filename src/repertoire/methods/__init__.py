@@ -1,5 +1,6 @@
 """What is optimised: a method owns its modules and turns a batch into a loss."""
 
+from repertoire.methods._apply import apply_loss, on_features, own_state, right_answers
 from repertoire.methods._base import Method, Needs, Stage, Step, Stream
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
@@ -9,10 +10,15 @@ from repertoire.methods._densecl import DenseCL
 from repertoire.methods._dino import DINO
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._fixmatch import FixMatch
 from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
+from repertoire.methods._mean_teacher import MeanTeacher
+from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
+from repertoire.methods._pseudo import Alignment, ClassThresholds, PseudoLabels, SelfThresholds, Threshold
+from repertoire.methods._readout import read_scores
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._self_labels import SelfLabelBYOL
@@ -27,21 +33,27 @@ __all__ = [
     "BYOL",
     "CPC",
     "DINO",
+    "Alignment",
+    "ClassThresholds",
     "Classifier",
     "DatumIndex",
     "DenseCL",
     "DropoutViews",
     "Embedding",
+    "FixMatch",
     "Guided",
     "HardMoCo",
     "InstanceDiscrimination",
+    "MeanTeacher",
     "Method",
     "MoCo",
     "Needs",
     "Normalize",
+    "PseudoLabels",
     "ReLUEmbedding",
     "Relational",
     "SelfLabelBYOL",
+    "SelfThresholds",
     "SimCLR",
     "SimSiam",
     "Stage",
@@ -50,5 +62,13 @@ __all__ = [
     "Supervised",
     "SupportTrivialPrototypes",
     "Teacher",
+    "Threshold",
     "TriBYOL",
+    "apply_loss",
+    "cutmix",
+    "mixup",
+    "on_features",
+    "own_state",
+    "read_scores",
+    "right_answers",
 ]

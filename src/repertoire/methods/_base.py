@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -117,8 +117,8 @@ class Method(nn.Module):
     """Owns modules and turns a batch into a loss.
 
     All state is in parameters and buffers, so that `state_dict` is a complete checkpoint; state that moves with
-    training is a `repertoire.ops.Memory`. A method knows nothing of optimisers, devices or the order of data; a learning
-    rule turns its loss into changed weights. What it needs from others it declares in `needs`.
+    training is a `repertoire.ops.Memory`. A method knows nothing of optimisers, devices or the order of data; a
+    learning rule turns its loss into changed weights. What it needs from others it declares in `needs`.
 
     A class is either abstract or registered: a registered method is never derived from, so that nothing it declares can
     be half inherited.
@@ -133,24 +133,40 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if isinstance(cls.needs, Needs) and "step" in vars(cls) and cls.needs.step == "objective":
-            raise TypeError(
-                f"{cls.__name__} defines step, so a rule cannot train it by its objective alone: declare "
-                "needs = Needs(step='whole', ...)"
-            )
+        if not isinstance(cls.needs, Needs) or cls.needs.step != "objective":
+            return
+        for name, why in (
+            ("step", "a rule cannot train it by its objective alone"),
+            ("after_update", "what follows the weights needs all of them in one place"),
+        ):
+            if name in vars(cls):
+                raise TypeError(f"{cls.__name__} defines {name}, so {why}: declare needs = Needs(step='whole', ...)")
+
+    def transform(self, batch: Batch) -> Batch:
+        """Changes a batch before the network sees it: mixes its samples, say. The batch itself by default."""
+        return batch
 
     def step(self, batch: Batch) -> Step:
         """The loss of one batch: that of the features of all its views."""
+        batch = self.transform(batch)
         images = torch.cat(batch.views) if len(batch.views) > 1 else batch.images
         return self.objective(self.model.embed(images), batch)
 
     def objective(self, features: Tensor, batch: Batch) -> Step:
         """The loss of a batch, given the features `[V * N, d]` of its V views, one after the other.
 
-        Apart from `step` so that a rule can train the network piece by piece. A method that needs more than one pass
-        through its network, or streams, declares `step="whole"` and overrides `step` instead.
+        Apart from `step` so that a rule can train the network piece by piece. It may look at targets, index and fields,
+        and at how many views there are, but not at their pixels: those need not be where the features are. A method
+        that needs them, more than one pass through its network, or streams declares `step="whole"` and overrides `step`
+        instead.
         """
         raise NotImplementedError
+
+    @property
+    def block_loss(self) -> Callable[..., Tensor] | None:
+        """The loss that a part of the network can be trained by alone, for rules without an end-to-end backward pass:
+        called with class scores or embeddings as its contract says. None where the method has no such loss."""
+        return None
 
     def parts(self) -> Mapping[str, nn.Module]:
         """The modules that are optimised apart, each by an optimiser of its own; rule `alternating` trains several."""

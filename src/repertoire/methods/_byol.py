@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths, mlp
-from repertoire.methods._two_networks import TwoNetworks, squared_distance
+from repertoire.methods._predicting import Predicting
+from repertoire.methods._two_networks import squared_distance
 from repertoire.registry import register
 
 __all__ = ["BYOL"]
 
 
 @register("methods", "byol")
-class BYOL(TwoNetworks):
+class BYOL(Predicting):
     r"""BYOL: pretraining without labels or negatives; a network predicts what a slow copy of it says of the other view.
 
     Grill et al., *Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning* (2020). With the prediction q
@@ -49,27 +47,5 @@ class BYOL(TwoNetworks):
         >>> method.after_update()  # after the step of the optimiser: the teacher follows
     """
 
-    def __init__(
-        self,
-        model: Classifier,
-        momentum: float = 0.996,
-        steps: int | None = None,
-        dimensions: int = 256,
-        hidden: int | None = None,
-    ) -> None:
-        check_widths(dimensions=dimensions, hidden=hidden)
-        width = model.backbone.out_features
-        hidden = hidden or 2 * width
-        super().__init__(model, mlp(width, hidden, dimensions), momentum, steps)
-        self.predictor = mlp(dimensions, hidden, dimensions)
-
-    def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        first, second = views
-        features = self.model.embed(torch.cat([first, second]))
-        predicted = self.predictor(self.projector(features))
-        targets = self.teacher(torch.cat([second, first]))
-        return self.match(predicted, targets), features
-
     def match(self, predicted: Tensor, targets: Tensor) -> Tensor:
-        """The loss of predictions and targets `[2N, d]`, those of the first view of every image first."""
         return 2 * squared_distance(predicted, targets).mean()

@@ -68,7 +68,7 @@ class CPC(Method):
 
     Raises:
         ConfigError: a number that is not positive, or in the first step a grid that has no rows to predict or a
-            backbone that takes no patches. ValueError: the temperature is not positive.
+            backbone that takes no patches.
 
     Example:
         >>> import torch
@@ -104,7 +104,7 @@ class CPC(Method):
             patch=patch, stride=stride, steps=steps, first=first, dimensions=dimensions, hidden=hidden, layers=layers
         )
         if not temperature > 0:
-            raise ValueError(f"temperature must be positive, found {temperature}")
+            raise ConfigError(f"temperature must be positive, found {temperature}")
         self.model = model
         self.latents = latents
         self.patch, self.stride = patch, stride

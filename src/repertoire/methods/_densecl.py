@@ -60,8 +60,8 @@ class DenseCL(TwoNetworks):
         hidden: width of the projectors' hidden layers; the backbone's own width if None, as in the paper.
 
     Raises:
-        ConfigError: a width or a queue that is not positive, a momentum or weight out of range, or in the first step a
-            backbone whose map has another width than its features. ValueError: the temperature is not positive.
+        ConfigError: a width, a queue or a temperature that is not positive, a momentum or weight out of range, or in
+            the first step a backbone whose map has another width than its features.
 
     Example:
         >>> import torch
@@ -90,7 +90,7 @@ class DenseCL(TwoNetworks):
     ) -> None:
         check_widths(queue=queue, dimensions=dimensions, hidden=hidden)
         if not temperature > 0:
-            raise ValueError(f"temperature must be positive, found {temperature}")
+            raise ConfigError(f"temperature must be positive, found {temperature}")
         if not 0 <= dense <= 1:
             raise ConfigError(f"dense must be in [0, 1], found {dense}")
         if warm_up < 0:
@@ -103,7 +103,6 @@ class DenseCL(TwoNetworks):
         self.temperature = temperature
         self.queue = Queue(queue, dimensions)
         self.dense_queue = Queue(queue, dimensions)
-        self._keys: tuple[Tensor, Tensor] | None = None
 
     def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         queries = _look(self.student, views[0])
@@ -114,9 +113,9 @@ class DenseCL(TwoNetworks):
             alike = F.normalize(queries.places, dim=2) @ F.normalize(keys.places, dim=2).transpose(1, 2)
             match = alike.argmax(2, keepdim=True).expand(-1, -1, keys.projected_places.shape[2])
             positives = keys.projected_places.gather(1, match)
-        if self.training:
-            self._keys = whole, pooled
-        # Of the updates so far the teacher keeps count; the weight stays on the device.
+        self.queue.see(whole)
+        self.dense_queue.see(pooled)
+        # The teacher counts the updates; the weight stays on the device.
         weight = torch.where(self.teacher.updates < self.warm_up, 0.0, self.dense)
         one = self._contrast(queries.projected, whole, self.queue)
         two = self._contrast(queries.projected_places.flatten(0, 1), positives.flatten(0, 1), self.dense_queue)
@@ -124,14 +123,6 @@ class DenseCL(TwoNetworks):
 
     def _contrast(self, queries: Tensor, keys: Tensor, queue: Queue) -> Tensor:
         return info_nce_loss(queries, keys, temperature=self.temperature, negatives=queue.rows if len(queue) else None)
-
-    def after_update(self) -> None:
-        """The teacher follows, and the keys of the batch join the queues."""
-        super().after_update()
-        if self._keys is not None:
-            self.queue.push(self._keys[0])
-            self.dense_queue.push(self._keys[1])
-            self._keys = None
 
 
 def _look(network: nn.Module, images: Tensor) -> _Seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from repertoire.errors import ConfigError
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
 from repertoire.methods._two_networks import TwoNetworks
-from repertoire.ops import of_all_ranks
+from repertoire.ops import Memory
 from repertoire.registry import register
 
 __all__ = ["DINO"]
@@ -30,7 +32,7 @@ class _Prototypes(nn.Module):
 
 
 @register("methods", "dino")
-class DINO(TwoNetworks):
+class DINO(TwoNetworks, Memory):
     r"""DINO: pretraining without labels or negatives; a student learns the soft classes that its slow copy assigns.
 
     Caron et al., *Emerging Properties in Self-Supervised Vision Transformers* (2021). With the outputs g_s of the
@@ -76,6 +78,7 @@ class DINO(TwoNetworks):
     """
 
     centre: Tensor
+    remembers: ClassVar = {"mean": "mean"}
 
     def __init__(
         self,
@@ -103,22 +106,15 @@ class DINO(TwoNetworks):
         self.teacher_temperature = teacher_temperature
         self.centre_momentum = centre_momentum
         self.register_buffer("centre", torch.zeros(prototypes))
-        self._mean: Tensor | None = None
 
     def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         first, second = views
         features = self.model.embed(torch.cat([first, second]))
         student = self.projector(features).float() / self.student_temperature
         teacher = self.teacher(torch.cat([second, first])).float()
-        if self.training:
-            self._mean = teacher.mean(0)
+        self.remember(len(first), mean=teacher.mean(0))
         targets = ((teacher - self.centre) / self.teacher_temperature).softmax(1)
         return -(targets * student.log_softmax(1)).sum(1).mean(), features
 
-    @torch.no_grad()
-    def after_update(self) -> None:
-        """Teacher and centre follow."""
-        super().after_update()
-        if self._mean is not None:
-            self.centre.lerp_(of_all_ranks(self._mean[None]).mean(0), 1 - self.centre_momentum)
-            self._mean = None
+    def commit(self, mean: Tensor) -> None:
+        self.centre.lerp_(mean, 1 - self.centre_momentum)

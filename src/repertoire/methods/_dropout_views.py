@@ -15,7 +15,7 @@ from repertoire.errors import ConfigError
 from repertoire.losses import Loss
 from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._embedding import Embedding
+from repertoire.methods._contrast import Projected
 from repertoire.registry import register
 
 __all__ = ["DropoutViews"]
@@ -24,7 +24,7 @@ _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 
 @register("methods", "dropout-views", paper="supcl-seq")
-class DropoutViews(Embedding):
+class DropoutViews(Projected):
     """SupCL-Seq: the views of a sample are passes of it through the network with different dropout.
 
     Sedghamiz et al., *SupCL-Seq: Supervised Contrastive Learning for Downstream Optimized Sequence Representations*
@@ -57,7 +57,7 @@ class DropoutViews(Embedding):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    needs = Needs(labels="used", step="whole", per_sample=False)
+    needs = Needs(labels="used", step="whole", per_sample=False, loss="supcon:temperature=0.05")
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class DropoutViews(Embedding):
         if len(rates) < 2 or not all(0 <= rate < 1 for rate in rates):
             raise ConfigError(f"rates must be two or more dropout rates in [0, 1), found {rates}")
         self.rates = tuple(rates)
-        self.needs = replace(self.needs, views=1)
+
+    def _views(self, loss: Loss) -> int:
+        return 1
 
     def step(self, batch: Batch) -> Step:
         """The loss of one batch, of which only the first view is used."""

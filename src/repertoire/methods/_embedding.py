@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
-from torch import Tensor, nn
-
-from repertoire.data import Batch
-from repertoire.errors import ConfigError
-from repertoire.losses import EmbeddingLoss, LogitsLoss, Loss
-from repertoire.methods._base import Method, Needs, Step
-from repertoire.methods._classifier import Classifier
-from repertoire.methods._readout import read_out
+from repertoire.methods._contrast import Projected
 from repertoire.registry import register
 
 __all__ = ["Embedding"]
 
 
 @register("methods", "embedding")
-class Embedding(Method):
+class Embedding(Projected):
     """Trains backbone and projector with a contrastive loss, and a linear read-out that sends no gradient back.
 
     As in Khosla et al., *Supervised Contrastive Learning* (2020), the loss sees the output of a two-layer projector
@@ -34,7 +24,8 @@ class Embedding(Method):
         hidden: width of the projector's hidden layer; the backbone's own width if None.
 
     Raises:
-        ConfigError: the loss is one on logits, or needs to know more of a sample than its number in the data set.
+        ConfigError: a width that is not positive, a loss on logits, or one that needs to know more of a sample than its
+            number in the data set.
 
     Example:
         >>> from repertoire import backbones, heads, losses
@@ -48,46 +39,3 @@ class Embedding(Method):
         >>> sorted(method.step(Batch(views, torch.tensor([0, 0, 1, 1]), torch.arange(4))).logs)
         ['accuracy', 'loss', 'readout_loss']
     """
-
-    needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr")
-
-    def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
-        super().__init__()
-        if isinstance(loss, LogitsLoss):
-            raise ConfigError(
-                "method 'embedding' needs a loss on embeddings or on views; use method 'supervised' for this one"
-            )
-        unknown = [name for name in loss.wants if name != "index"]
-        if unknown:
-            raise ConfigError(
-                f"this loss needs the {' and the '.join(unknown)} of every sample, which images do not come with; use "
-                "the loss in a loop of your own"
-            )
-        if dimensions < 1 or (hidden is not None and hidden < 1):
-            raise ConfigError(f"dimensions and hidden must be positive, found {dimensions} and {hidden}")
-        self.model = model
-        self.loss = loss
-        self.needs = replace(self.needs, views=max(2, loss.views))
-        loss.prepare(dimensions)
-        width = model.backbone.out_features
-        hidden = hidden or width
-        self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
-
-    def objective(self, features: Tensor, batch: Batch) -> Step:
-        projected = self.projector(features)
-        count = len(batch.views)
-        labels = batch.targets.repeat(count)
-        if isinstance(self.loss, EmbeddingLoss):
-            # An unlabelled sample is a class of its own, in the memory of a loss too: its views are its only positives.
-            own = -1 - batch.index.to(labels.device).repeat(count)
-            known = {"index": batch.index.repeat(count)} if "index" in self.loss.wants else {}
-            loss = self.loss(projected, torch.where(labels < 0, own, labels), **known)
-        else:
-            known = {"index": batch.index} if "index" in self.loss.wants else {}
-            loss = self.loss(*projected.chunk(count), **known)
-        readout, logs = read_out(self.model.head, features, labels)
-        return Step(loss + readout, {"loss": loss.detach(), **logs})
-
-    def after_update(self) -> None:
-        super().after_update()
-        self.loss.after_update()

@@ -10,16 +10,16 @@ from torch import Tensor
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import Loss, attention_alignment
-from repertoire.methods._base import Method, Needs, Step
+from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._supervised import Supervised
+from repertoire.methods._classifying import Classifying
 from repertoire.registry import register
 
 __all__ = ["Guided"]
 
 
 @register("methods", "guided", paper="au-guided-fer")
-class Guided(Supervised):
+class Guided(Classifying):
     r"""Trains a classifier that is also told where to look: the attention of a layer follows the objects' masks.
 
     Belharbi et al., *Guided Interpretable Facial Expression Recognition via Spatial Action Unit Cues* (2024). To a loss
@@ -56,8 +56,6 @@ class Guided(Supervised):
     """
 
     needs = Needs(labels="required", fields=frozenset({"mask"}), step="whole")
-    #: More than features and labels decides: rules that train the network piece by piece have nothing to go by.
-    objective = Method.objective
 
     def __init__(self, model: Classifier, loss: Loss, weight: float = 1.0, stage: int | None = None) -> None:
         super().__init__(model, loss)
@@ -72,7 +70,10 @@ class Guided(Supervised):
     def step(self, batch: Batch) -> Step:
         masks = batch.fields.get("mask")
         if not isinstance(masks, tuple):
-            raise ConfigError("method 'guided' needs the masks of the objects, and the batch has none")
+            raise ConfigError(
+                "method 'guided' needs the masks of the objects, and the batch has none: load data that comes with "
+                "masks, and give the loader fields=('mask',)"
+            )
         backbone = self.model.backbone
         x = self.model.normalize(batch.images)
         seen = x
@@ -80,7 +81,7 @@ class Guided(Supervised):
             x = block(x)
             if number == self.block:
                 seen = backbone.grid(x)
-        step = Supervised.objective(self, backbone.pool(x), batch)
+        step = self.classify(backbone.pool(x), batch.targets)
         with torch.autocast(x.device.type, enabled=False):
             alignment: Tensor = attention_alignment(seen, masks[0])
         loss = step.loss + self.weight * alignment

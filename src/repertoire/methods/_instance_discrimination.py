@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,14 @@ from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
 from repertoire.methods._readout import read_out
-from repertoire.ops import of_all_ranks, pair_logsumexp
+from repertoire.ops import Memory, pair_logsumexp
 from repertoire.registry import register
 
 __all__ = ["InstanceDiscrimination"]
 
 
 @register("methods", "instance-discrimination", paper="instance-discrimination")
-class InstanceDiscrimination(Method):
+class InstanceDiscrimination(Method, Memory):
     r"""Pretraining without labels against a memory bank: each image is to be found among all images of the data.
 
     Wu, Xiong, Yu and Lin, *Unsupervised Feature Learning via Non-Parametric Instance Discrimination* (2018). The bank
@@ -104,27 +105,30 @@ class InstanceDiscrimination(Method):
         self.register_buffer("bank", F.normalize(torch.randn(samples, dimensions)))
         self.register_buffer("seen", torch.zeros(samples, dtype=torch.bool))
         self.register_buffer("log_normaliser", torch.tensor(math.nan))
-        self._pending: tuple[Tensor, Tensor, Tensor] | None = None
+        # The estimate of a normaliser is shared by the samples of a batch; the sum over the bank is each sample's own.
+        self.needs = replace(type(self).needs, per_sample=negatives is None)
+        self.remembers = {"index": "rows", "embeddings": "rows"}
+        if negatives is not None:
+            self.remembers["log_normaliser"] = "mean"
 
     def objective(self, features: Tensor, batch: Batch) -> Step:
         z = F.normalize(self.projector(features).float())
         own = self.bank[batch.index]
         with torch.autocast(z.device.type, enabled=False):
             positive = (z * own).sum(1) / self.temperature
-            losses, normaliser = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
+            losses, estimates = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
             if self.proximal:
                 losses = losses + self.proximal * (z - own).square().sum(1) * self.seen[batch.index]
         loss = losses.mean()
-        if self.training:
-            self._pending = batch.index, z.detach(), normaliser
+        self.remember(len(batch), index=batch.index, embeddings=z, **estimates)
         readout, logs = read_out(self.model.head, features, batch.targets)
         return Step(loss + readout, {"loss": loss.detach(), **logs})
 
-    def _softmax(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    def _softmax(self, z: Tensor, positive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         scale = 1 / self.temperature
-        return pair_logsumexp(z, self.bank, scale=scale, bound=scale) - positive, self.log_normaliser
+        return pair_logsumexp(z, self.bank, scale=scale, bound=scale) - positive, {}
 
-    def _nce(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    def _nce(self, z: Tensor, positive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         count, samples = self.negatives or 0, len(self.bank)
         drawn = torch.randint(samples, (count,), device=z.device)
         negative = z @ self.bank[drawn].T / self.temperature
@@ -132,15 +136,11 @@ class InstanceDiscrimination(Method):
         normaliser = self.log_normaliser.where(self.log_normaliser.isfinite(), estimate)
         # log P less the logarithm of m / N: h is the sigmoid of it.
         shift = normaliser + math.log(count / samples)
-        return -F.logsigmoid(positive - shift) - F.logsigmoid(shift - negative).sum(1), normaliser
+        losses = -F.logsigmoid(positive - shift) - F.logsigmoid(shift - negative).sum(1)
+        return losses, {"log_normaliser": normaliser}
 
-    @torch.no_grad()
-    def after_update(self) -> None:
-        """The bank takes the embeddings of the batch."""
-        if self._pending is None:
-            return
-        (index, z, normaliser), self._pending = self._pending, None
-        index, z = of_all_ranks(index), of_all_ranks(z)
-        self.bank[index] = F.normalize(self.momentum * self.bank[index] + (1 - self.momentum) * z)
+    def commit(self, index: Tensor, embeddings: Tensor, log_normaliser: Tensor | None = None) -> None:
+        self.bank[index] = F.normalize(self.momentum * self.bank[index] + (1 - self.momentum) * embeddings)
         self.seen[index] = True
-        self.log_normaliser.copy_(of_all_ranks(normaliser[None]).mean())
+        if log_normaliser is not None:
+            self.log_normaliser.copy_(log_normaliser)

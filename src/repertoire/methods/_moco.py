@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from repertoire.losses import info_nce_loss
-from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths, mlp
-from repertoire.methods._two_networks import TwoNetworks
-from repertoire.ops import Queue
+from repertoire.methods._queued import Queued
 from repertoire.registry import register
 
 __all__ = ["MoCo"]
 
 
 @register("methods", "moco")
-class MoCo(TwoNetworks):
+class MoCo(Queued):
     r"""MoCo v2: pretraining without labels in small batches, against a queue of earlier keys.
 
     He et al., *Momentum Contrast for Unsupervised Visual Representation Learning* (2020), with the projector and the
@@ -39,8 +35,7 @@ class MoCo(TwoNetworks):
         hidden: width of the projector's hidden layer; the backbone's own width if None, as in version 2.
 
     Raises:
-        ConfigError: a width or a queue that is not positive, or a momentum out of range. ValueError: the temperature is
-            not positive.
+        ConfigError: a width, a queue or a temperature that is not positive, or a momentum out of range.
 
     Example:
         >>> import torch
@@ -56,39 +51,7 @@ class MoCo(TwoNetworks):
         4
     """
 
-    def __init__(
-        self,
-        model: Classifier,
-        temperature: float = 0.2,
-        momentum: float = 0.999,
-        queue: int = 4096,
-        dimensions: int = 128,
-        hidden: int | None = None,
-    ) -> None:
-        check_widths(queue=queue, dimensions=dimensions, hidden=hidden)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, found {temperature}")
-        width = model.backbone.out_features
-        super().__init__(model, mlp(width, hidden or width, dimensions, batch_norm=False), momentum)
-        self.temperature = temperature
-        self.queue = Queue(queue, dimensions)
-        self._keys: Tensor | None = None
-
-    def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        features = self.model.embed(views[0])
-        keys = F.normalize(self.teacher(views[1]).float())
-        if self.training:
-            self._keys = keys
-        return self.contrast(self.projector(features).float(), keys), features
-
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """The loss of queries and keys `[N, d]` against the queue."""
-        negatives = self.queue.rows if len(self.queue) else None
-        return info_nce_loss(queries, keys, temperature=self.temperature, negatives=negatives)
-
-    def after_update(self) -> None:
-        """The teacher follows, and the keys of the batch join the queue."""
-        super().after_update()
-        if self._keys is not None:
-            self.queue.push(self._keys)
-            self._keys = None
+        return info_nce_loss(
+            queries, keys, temperature=self.temperature, negatives=self.queue.rows if len(self.queue) else None
+        )

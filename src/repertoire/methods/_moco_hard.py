@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from repertoire.errors import ConfigError
 from repertoire.losses import info_nce_loss
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._moco import MoCo
+from repertoire.methods._queued import Queued
 from repertoire.ops import pair_topk
 from repertoire.registry import register
 
@@ -17,7 +17,7 @@ __all__ = ["HardMoCo"]
 
 
 @register("methods", "moco-hard", paper="moco-hard-filter")
-class HardMoCo(MoCo):
+class HardMoCo(Queued):
     r"""MoCo in which query and key take turns as the anchor, and only the hardest keys of the queue are negatives.
 
     Hoang et al., *Momentum Contrastive Learning with Enhanced Negative Sampling and Hard Negative Filtering* (2025).
@@ -66,7 +66,6 @@ class HardMoCo(MoCo):
         self.hard = hard
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """The loss of queries and keys `[N, d]` against the hardest keys of the queue."""
         if not len(self.queue):
             return info_nce_loss(queries, keys, temperature=self.temperature, symmetric=True)
         queries = F.normalize(queries)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -10,14 +13,15 @@ from repertoire.errors import ConfigError
 from repertoire.losses import Loss
 from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._embedding import Embedding
+from repertoire.methods._contrast import Projected
+from repertoire.ops import Memory
 from repertoire.registry import register
 
 __all__ = ["ReLUEmbedding"]
 
 
 @register("methods", "relu-embedding", paper="scl-relu-geometry")
-class ReLUEmbedding(Embedding):
+class ReLUEmbedding(Projected, Memory):
     """Contrastive training of embeddings without negative entries, with a fixed example of each class in every batch.
 
     Kini, Vakilian, Behnia, Gill and Thrampoulidis, *Symmetric Neural-Collapse Representations with Supervised
@@ -29,7 +33,7 @@ class ReLUEmbedding(Embedding):
       minimisers.
 
     The fixed example of a class is the first one that was seen of it, in the view it was seen in; all classes are there
-    after the first steps. The examples are part of the state.
+    after the first steps. The examples are part of the state, and the same on every rank.
 
     Args:
         model: normalisation, backbone and head; the head is the read-out.
@@ -63,7 +67,8 @@ class ReLUEmbedding(Embedding):
 
     bound: Tensor
     bound_index: Tensor
-    needs = Needs(views=2, labels="used", step="whole", per_sample=False, augmentation="simclr")
+    needs = Needs(views=2, labels="used", step="whole", per_sample=False, augmentation="simclr", loss="supcon")
+    remembers: ClassVar = {"images": "rows", "index": "rows"}
 
     def __init__(
         self,
@@ -82,7 +87,6 @@ class ReLUEmbedding(Embedding):
             raise ConfigError("binding needs image_size, the side of the images in pixels; give it, or bind=false")
         self.projector.append(nn.ReLU())
         self.bind = bind
-        self._pending: Batch | None = None
         if bind:
             channels = model.normalize.mean.shape[1]
             self.register_buffer("bound", torch.zeros(classes, channels, image_size or 0, image_size or 0))
@@ -97,27 +101,30 @@ class ReLUEmbedding(Embedding):
                 f"binding keeps images of {list(self.bound.shape[1:])}, found {list(batch.images.shape[1:])}; give "
                 "image_size, or bind=false"
             )
-        if self.training:
-            self._pending = batch
         there = (self.bound_index >= 0).nonzero().squeeze(1)
-        return super().step(
-            Batch(
-                tuple(torch.cat([view, self.bound[there].to(view)]) for view in batch.views),
-                torch.cat([batch.targets, there.to(batch.targets)]),
-                torch.cat([batch.index, self.bound_index[there].to(batch.index)]),
-            )
+        if len(there) < len(self.bound_index):
+            self._look_for_examples(batch)
+        fixed = Batch((self.bound[there],) * len(batch.views), there, self.bound_index[there])
+        return super().step(replace(batch, fields={}).join(fixed))
+
+    def _look_for_examples(self, batch: Batch) -> None:
+        """Remembers the first sample of each class: one row a class, with the number -1 where there is none."""
+        classes, count = len(self.bound_index), len(batch)
+        known = batch.targets >= 0
+        place = torch.arange(count, device=batch.targets.device)[known]
+        first = torch.full_like(self.bound_index, count).scatter_reduce_(0, batch.targets[known], place, "amin")
+        row = first.clamp(max=count - 1)
+        self.remember(
+            classes,
+            images=batch.images[row].to(self.bound),
+            index=torch.where(first < count, batch.index[row].to(self.bound_index), -1),
         )
 
-    @torch.no_grad()
-    def after_update(self) -> None:
-        """Keeps the first example of each class that had none."""
-        super().after_update()
-        if self._pending is None:
-            return
-        batch, self._pending = self._pending, None
-        known = batch.targets >= 0
-        place = torch.arange(len(batch), device=batch.targets.device)[known]
-        first = torch.full_like(self.bound_index, len(batch)).scatter_reduce_(0, batch.targets[known], place, "amin")
-        found = ((self.bound_index < 0) & (first < len(batch))).nonzero().squeeze(1)
-        self.bound[found] = batch.images[first[found]].to(self.bound)
-        self.bound_index[found] = batch.index[first[found]]
+    def commit(self, images: Tensor, index: Tensor) -> None:
+        """Keeps the first example of each class that had none; rows are the classes, once a piece and rank."""
+        candidates = index.view(-1, len(self.bound_index))
+        there = candidates >= 0
+        first = there.int().argmax(0)
+        found = ((self.bound_index < 0) & there.any(0)).nonzero().squeeze(1)
+        self.bound[found] = images.unflatten(0, candidates.shape)[first[found], found]
+        self.bound_index[found] = candidates[first[found], found]

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
-from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._predicting import Predicting
+from repertoire.methods._two_networks import squared_distance
 from repertoire.ops import pair_rows
 from repertoire.registry import register
 
@@ -18,7 +19,7 @@ __all__ = ["SelfLabelBYOL"]
 
 
 @register("methods", "byol-self-labels", paper="self-labeling-byol")
-class SelfLabelBYOL(BYOL):
+class SelfLabelBYOL(Predicting):
     r"""BYOL that labels the pairs of a batch itself, and also draws together the images that it takes to be alike.
 
     Garg and Jain, *Self-Labeling Refinement for Robust Representation Learning with Bootstrap Your Own Latent* (2022).
@@ -92,7 +93,7 @@ class SelfLabelBYOL(BYOL):
         """BYOL's loss, and that of the other images of the batch in each direction."""
         halves = zip(predicted.chunk(2), targets.chunk(2), strict=True)
         others = torch.stack([self._others(q.float(), z.float()).mean() for q, z in halves]).sum()
-        return super().match(predicted, targets) + self.weight * others
+        return 2 * squared_distance(predicted, targets).mean() + self.weight * others
 
     def _others(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """The loss of each prediction with the targets of other images, `[N]`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repertoire.losses import NTXent
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._embedding import Embedding
+from repertoire.methods._contrast import Projected
 from repertoire.methods._mlp import mlp
 from repertoire.registry import register
 
@@ -12,7 +12,7 @@ __all__ = ["SimCLR"]
 
 
 @register("methods", "simclr", paper="simclr")
-class SimCLR(Embedding):
+class SimCLR(Projected):
     """SimCLR: pretraining without labels; the two views of an image find each other among all others of the batch.
 
     Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations* (2020): two augmented views of
@@ -30,7 +30,7 @@ class SimCLR(Embedding):
             projector is two linear layers with a ReLU between.
 
     Raises:
-        ConfigError: a width that is not positive. ValueError: the temperature is not positive.
+        ConfigError: a width or a temperature that is not positive.
 
     Example:
         >>> import torch

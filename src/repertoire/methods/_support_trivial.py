@@ -13,13 +13,14 @@ from repertoire.heads._support_trivial import PrototypeSet
 from repertoire.losses import closeness_loss, discrimination_loss, orthogonality_loss
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
+from repertoire.ops import Memory
 from repertoire.registry import register
 
 __all__ = ["SupportTrivialPrototypes"]
 
 
 @register("methods", "support-trivial", paper="st-protopnet")
-class SupportTrivialPrototypes(Method):
+class SupportTrivialPrototypes(Method, Memory):
     r"""Trains a classifier that explains itself by parts: this looks like that part of that class.
 
     Wang et al., *Learning Support and Trivial Prototypes for Interpretable Image Classification* (2023). The head
@@ -99,6 +100,7 @@ class SupportTrivialPrototypes(Method):
         assert isinstance(head, SupportTrivial)
         maps = self.model.maps(batch.images)
         logs: dict[str, Tensor] = {}
+        self.remember(len(batch))
         loss = maps.new_zeros((), dtype=torch.promote_types(maps.dtype, torch.float32))
         total: Tensor | float = 0.0
         parts = head.prototypes()
@@ -132,5 +134,5 @@ class SupportTrivialPrototypes(Method):
             + weights["sparsity"] * (part.connections * of_others).abs().sum()
         )
 
-    def after_update(self) -> None:
+    def commit(self) -> None:
         self.turn.add_(1)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from repertoire.methods._base import Needs
-from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._predicting import Predicting
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._two_networks import squared_distance
 from repertoire.registry import register
@@ -16,7 +16,7 @@ __all__ = ["TriBYOL"]
 
 
 @register("methods", "tribyol", paper="tribyol")
-class TriBYOL(BYOL):
+class TriBYOL(Predicting):
     r"""TriBYOL: BYOL with three views and two teachers, so that a small batch holds twice as many pairs.
 
     Li, Togo, Ogawa and Haseyama, *TriBYOL: Triplet BYOL for Self-Supervised Representation Learning* (2022). The first
@@ -74,8 +74,8 @@ class TriBYOL(BYOL):
         targets = self.teacher(torch.cat([second, first])), self.teacher_two(torch.cat([third, first]))
         return 2 * squared_distance(torch.cat([q1, q2, q1, q3]), torch.cat(targets)).mean(), features
 
-    def after_update(self) -> None:
-        """The teacher whose turn it is follows."""
+    def follow(self) -> None:
+        """Lets the teacher follow whose turn it is."""
         second = self.teacher.updates - self.teacher_two.updates
         self.teacher.follow(self.student, 1 - second)
         self.teacher_two.follow(self.student, second)

@@ -1,4 +1,4 @@
-"""What the methods share in which a network learns from a slowly moving copy of itself."""
+"""What methods share in which a network learns from a slowly moving copy of itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TwoNetworks", "squared_distance"]
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Of the rows `[N, d]` scaled to unit length, in full precision: two less twice the cosine. `[N]`."""
+    """Gives `2 - 2 cos(x, y)` for each pair of rows of `[N, d]`, in full precision, as `[N]`."""
     return 2 - 2 * F.cosine_similarity(x.float(), y.float(), dim=1)
 
 
@@ -50,12 +50,15 @@ class TwoNetworks(Method):
         raise NotImplementedError
 
     def step(self, batch: Batch) -> Step:
-        """The loss of one batch."""
         loss, features = self.compare(batch.views)
-        labels = batch.targets.repeat(len(features) // len(batch))
+        labels = batch.targets.repeat(len(features) // max(1, len(batch)))
         readout, logs = read_out(self.model.head, features, labels)
         return Step(loss + readout, {"loss": loss.detach(), **logs})
 
+    def follow(self) -> None:
+        """Lets the teacher follow; called when the weights have changed."""
+        self.teacher.follow(self.student)
+
     def after_update(self) -> None:
         super().after_update()
-        self.teacher.follow(self.student)
+        self.follow()

@@ -80,7 +80,7 @@ class Memory(nn.Module):
         commit_memories(self)
 
     def _take(self) -> dict[str, Tensor] | None:
-        """What was remembered, put together; None where there is nothing, or it is not finite on any rank."""
+        """Takes what was remembered out, put together over pieces and ranks; None where there is nothing."""
         pending: list[tuple[int, dict[str, Tensor]]] = self.__dict__.pop("_pending", [])
         if not pending:
             return None
@@ -92,9 +92,7 @@ class Memory(nn.Module):
                 together[name] = of_all_ranks(torch.cat(pieces) if len(pieces) > 1 else pieces[0])
             else:
                 together[name] = _mean(pieces, counts)
-        # Every rank sees the same values here, so that all of them decide alike.
-        finite = [value.isfinite().all() for value in together.values() if value.is_floating_point()]
-        return together if not finite or bool(torch.stack(finite).all()) else None
+        return together
 
     def __getstate__(self) -> dict[str, object]:
         # A copy has seen nothing yet.
@@ -119,11 +117,18 @@ def _memories(module: nn.Module) -> list[Memory]:
 
 @torch.no_grad()
 def commit_memories(module: nn.Module) -> None:
-    """Commits what every memory inside a module has remembered. To be called when the weights have changed."""
-    for memory in _memories(module):
-        values = memory._take()
-        if values is not None:
-            memory.commit(**values)
+    """Commits what every memory inside a module has remembered. To be called when the weights have changed.
+
+    Where any value is not finite, nothing is committed: the step that it comes from was spoilt.
+    """
+    taken = [(memory, memory._take()) for memory in _memories(module)]
+    seen = [(memory, values) for memory, values in taken if values is not None]
+    finite = [v.isfinite().all() for _, values in seen for v in values.values() if v.is_floating_point()]
+    # Every rank has the same values here, so that all of them decide alike; and all memories wait for one look.
+    if finite and not bool(torch.stack([flag.to(finite[0].device) for flag in finite]).all()):
+        return
+    for memory, values in seen:
+        memory.commit(**values)
 
 
 def discard_memories(module: nn.Module) -> None:

@@ -1,9 +1,20 @@
 """Learning rules: how a batch becomes changed weights."""
 
+from repertoire.rules._alternating import Alternating
 from repertoire.rules._backprop import Backprop
-from repertoire.rules._base import MakeOptimizer, Rule
+from repertoire.rules._base import MakeOptimizer, Rule, called
 from repertoire.rules._checkpoint import Checkpoint
 from repertoire.rules._gradcache import GradCache, cached_backward
 from repertoire.rules._sam import SAM
 
-__all__ = ["SAM", "Backprop", "Checkpoint", "GradCache", "MakeOptimizer", "Rule", "cached_backward"]
+__all__ = [
+    "SAM",
+    "Alternating",
+    "Backprop",
+    "Checkpoint",
+    "GradCache",
+    "MakeOptimizer",
+    "Rule",
+    "cached_backward",
+    "called",
+]

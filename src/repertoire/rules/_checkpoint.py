@@ -15,14 +15,14 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Method
 from repertoire.registry import register
-from repertoire.rules._backprop import Backprop
-from repertoire.rules._statistics import frozen_statistics
+from repertoire.rules._backprop import Direct
+from repertoire.rules._statistics import not_counting
 
 __all__ = ["Checkpoint"]
 
 
 @register("rules", "checkpoint")
-class Checkpoint(Backprop):
+class Checkpoint(Direct):
     """Back-propagation with activation checkpointing: less memory, about a third more time, the very same weights.
 
     Chen, Xu, Zhang and Guestrin, *Training Deep Nets with Sublinear Memory Cost* (2016). Of every block of the backbone
@@ -67,7 +67,7 @@ class Checkpoint(Backprop):
             forward,
             *inputs,
             use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), frozen_statistics(block)),
+            context_fn=lambda: (contextlib.nullcontext(), not_counting(block)),
         )
         if before is not None:
             changed = [key for key, version in _versions(block).items() if before.get(key) != version]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.methods import Method, Step
 from repertoire.registry import register
-from repertoire.rules._base import MakeOptimizer, Rule
-from repertoire.rules._statistics import frozen_statistics
+from repertoire.rules._base import Rule, add_logs
+from repertoire.rules._statistics import not_counting, nothing_counts
 
 __all__ = ["GradCache", "cached_backward"]
 
@@ -46,7 +45,8 @@ def cached_backward(
     The price is one more forward pass: about a third more time.
 
     Args:
-        encoders: what makes embeddings `[n, ...]` of a chunk of inputs; one for all inputs, or as many as inputs.
+        encoders: what makes embeddings `[n, ...]` of a chunk of inputs; one for all inputs, or as many as inputs
+            (an `nn.ModuleList` too).
         inputs: one tensor `[N, ...]` for each argument of the loss: the views of a batch, or what goes into two towers.
             Their lengths may differ.
         loss: `loss(*embeddings) -> scalar`; its own parameters get their gradient too.
@@ -71,7 +71,8 @@ def cached_backward(
         torch.Size([2, 4])
     """
     _check_chunk(chunk)
-    each = [encoders] * len(inputs) if callable(encoders) else list(encoders)
+    one = callable(encoders) and not isinstance(encoders, nn.ModuleList)
+    each: list[Encoder] = [encoders] * len(inputs) if one else list(encoders)  # type: ignore[list-item, arg-type]
     if len(each) != len(inputs) or not inputs:
         raise ShapeError(f"one encoder, or one for each of the inputs, is needed: {len(each)} for {len(inputs)} inputs")
     chunks = [_split(tensor, chunk) for tensor in inputs]
@@ -80,7 +81,7 @@ def cached_backward(
     for encode, pieces in zip(each, chunks, strict=True):
         found = []
         states.append([])
-        with torch.no_grad(), frozen_statistics(encode) if isinstance(encode, nn.Module) else nullcontext():
+        with torch.no_grad(), not_counting(encode) if isinstance(encode, nn.Module) else nothing_counts():
             for piece in pieces:
                 states[-1].append(_Random(piece.device))
                 found.append(encode(piece))
@@ -154,25 +155,17 @@ class GradCache(Rule):
         128
     """
 
+    requires = "objective"
+
     def __init__(self, chunk: int = 64) -> None:
         _check_chunk(chunk)
         self.chunk = chunk
 
-    def setup(self, method: Method, make_optimizer: MakeOptimizer, **options: Any) -> None:
-        """See `Rule.setup`."""
-        if type(method).step is not Method.step:
-            raise ConfigError(
-                f"rule 'gradcache' cuts between network and objective, and method {type(method).__name__} makes a step "
-                "of its own: use backprop"
-            )
-        super().setup(method, make_optimizer, **options)
-
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         logs: dict[str, Tensor] = {}
         for piece, share, _ in self._pieces(batch):
-            for name, value in self._piece(method, piece, share).items():
-                logs[name] = logs.get(name, 0) + value * share
-        self._average(method)
+            add_logs(logs, self._piece(method, method.transform(piece), share), share)
+        self._average(method.parameters())
         self._update(method)
         return logs
 
@@ -187,16 +180,6 @@ class GradCache(Rule):
         encoder = _Encoder(method, self.fabric.autocast)
         cached_backward(encoder, [torch.cat(batch.views)], loss, chunk=self.chunk, backward=self.fabric.backward)
         return {"loss": found[0].loss.detach(), **found[0].logs}
-
-    def _average(self, method: Method) -> None:
-        """The mean of the gradients over the ranks, in one message."""
-        if self.fabric.world_size == 1:
-            return
-        gradients = [p.grad for p in method.parameters() if p.grad is not None]
-        flat = self.fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
-        assert isinstance(flat, Tensor)
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
 
 
 class _Encoder(nn.Module):

@@ -13,7 +13,7 @@ from repertoire.errors import ConfigError
 from repertoire.methods import Method
 from repertoire.registry import register
 from repertoire.rules._base import MakeOptimizer, Rule
-from repertoire.rules._statistics import frozen_statistics
+from repertoire.rules._statistics import not_counting
 
 __all__ = ["SAM"]
 
@@ -29,8 +29,9 @@ class SAM(Rule):
               w \leftarrow w - \eta\,\nabla L(w)\big|_{w+\hat\epsilon(w)}
 
     The norm is over all parameters together. Three details follow the released code rather than the paper, which leaves
-    them open: running statistics of batch normalisation follow the first pass only; both passes see the same dropout
-    masks; and under several ranks each perturbs along the gradient of its own share of the batch ("m-sharpness").
+    them open: running statistics of batch normalisation, and whatever else a method remembers, follow the first pass
+    only; both passes see the same dropout masks; and under several ranks each perturbs along the gradient of its own
+    share of the batch ("m-sharpness").
 
     Args:
         rho: radius of the ball, > 0. The paper uses 0.05 for CIFAR-10 and most of its experiments.
@@ -47,6 +48,8 @@ class SAM(Rule):
         >>> SAM(rho=0.1).rho
         0.1
     """
+
+    pieces_alike = True
 
     def __init__(self, rho: float = 0.05, adaptive: bool = False) -> None:
         if not 0 < rho < math.inf:
@@ -73,7 +76,7 @@ class SAM(Rule):
             torch.random.set_rng_state(random)
         else:
             torch.cuda.set_rng_state(random, device)
-        with frozen_statistics(method):
+        with not_counting(method):
             self._gradients(batch)
         # The saved copy, not a subtraction: w + e - e is not w in floating point.
         with torch.no_grad():

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.data import Batch
+from repertoire.errors import ConfigError
 from repertoire.local._units import Unit
-from repertoire.losses import EmbeddingLoss, ViewsLoss
-from repertoire.methods import Step
+from repertoire.methods import Step, apply_loss, on_features, own_state, read_scores, right_answers
 from repertoire.registry import register
+from repertoire.rules import called
 
-__all__ = ["Auxiliary", "LinearReadout", "LocalLoss", "Site", "averaged", "classified", "pooled"]
+__all__ = ["Auxiliary", "LinearReadout", "LocalLoss", "Site", "averaged", "judged", "pooled"]
 
 LocalLoss = Callable[..., Tensor]
 """A loss of Repertoire, or anything that is called with logits and labels."""
@@ -67,10 +68,13 @@ class Auxiliary(nn.Module):
         classifier: turns features `[N, d]` into logits `[N, K]`; a linear layer if None.
 
     Attributes:
-        separable: whether its loss of a batch is the mean of the losses of its samples, as in `repertoire.methods`.
+        per_sample: whether its loss of a batch is the mean of the losses of its samples, as in
+            `repertoire.methods.Needs`; that of the loss it is given aside.
+        looks_at_images: whether its objective needs the network's input, `batch.views`, which a pipeline then sends on.
     """
 
-    separable: bool = True
+    per_sample: bool = True
+    looks_at_images: bool = False
     classifier: nn.Module
 
     def __init__(self, site: Site, width: int, classifier: nn.Module | None = None) -> None:
@@ -86,8 +90,23 @@ class Auxiliary(nn.Module):
         """Logits `[N, K]` of the block's output: the answer, if the network were to end here."""
         return self.classifier(self.embed(x))
 
+    def check_loss(self, loss: LocalLoss) -> None:
+        """Refuses a loss that this network cannot train a block with.
+
+        Raises:
+            ConfigError: names both; by default for a loss with a memory, or with parameters of one width, which blocks
+                of several widths cannot share.
+        """
+        bound = own_state(loss)
+        if bound:
+            name = called("auxiliaries", self)
+            raise ConfigError(
+                f"auxiliary network {name} cannot train a block with the loss {type(loss).__name__}, which {bound}: "
+                "every block has other features. Use rule backprop, or a loss without memory, such as supcon"
+            )
+
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
-        """What the block and this network minimise.
+        """The loss that the block and this network minimise, and its logs.
 
         A loss on logits sees the class scores. One on embeddings or on views sees the features, and the class scores
         are then learnt from detached features, so that there is an exit in any case.
@@ -97,8 +116,7 @@ class Auxiliary(nn.Module):
             batch: targets, and the network's input.
             loss: see `LocalLoss`.
         """
-        features = self.embed(x)
-        return classified(self.classifier, features, batch, loss)
+        return judged(self.classifier, self.embed(x), batch, loss)
 
     @property
     def followed(self) -> tuple[nn.Module, ...]:
@@ -109,23 +127,16 @@ class Auxiliary(nn.Module):
         """Called when all weights have changed. Does nothing by default."""
 
 
-def classified(classifier: nn.Module, features: Tensor, batch: Batch, loss: LocalLoss) -> Step:
-    """The loss of features, whatever its contract, and the accuracy of the class scores."""
-    targets = batch.targets.repeat(len(batch.views))
-    if isinstance(loss, EmbeddingLoss | ViewsLoss):
-        logits = classifier(features.detach())
-        if isinstance(loss, EmbeddingLoss):
-            own = -1 - torch.arange(len(batch), device=targets.device).repeat(len(batch.views))
-            value = loss(features, torch.where(targets < 0, own, targets))
-        else:
-            value = loss(*features.chunk(len(batch.views)))
-        readout = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
-        total = value + readout / (targets >= 0).sum().clamp_min(1)
-    else:
-        logits = classifier(features)
-        total = value = loss(logits, targets)
-    accuracy = (logits.detach().argmax(1) == targets).float().mean()
-    return Step(total, {"loss": value.detach(), "accuracy": accuracy})
+def judged(classifier: nn.Module, features: Tensor, batch: Batch, loss: LocalLoss) -> Step:
+    """The loss of features `[V * N, d]`, whatever its contract, and what there is to log of the class scores."""
+    targets = batch.targets.repeat(len(batch.views), *[1] * (batch.targets.dim() - 1))
+    if on_features(loss):
+        value = apply_loss(loss, features, batch)
+        readout, logs = read_scores([(1.0, classifier(features.detach()))], targets)
+        return Step(value + readout, {"loss": value.detach(), "accuracy": logs["accuracy"]})
+    scores = classifier(features)
+    value = apply_loss(loss, scores, batch)
+    return Step(value, {"loss": value.detach(), **right_answers(loss, scores, targets)})
 
 
 def pooled(x: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site, classified
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site, judged
 from repertoire.losses import EmbeddingLoss, ViewsLoss
 from repertoire.methods import Step
 from repertoire.registry import register
+from repertoire.rules import called
 
 __all__ = ["Goodness"]
 
@@ -43,7 +44,7 @@ class Goodness(Auxiliary):
         site: where the network stands.
 
     Raises:
-        ConfigError: at the first step, where the method's loss is one on views and uses no labels.
+        ConfigError: the method's loss is one on views and uses no labels.
 
     Example:
         >>> import torch
@@ -71,15 +72,18 @@ class Goodness(Auxiliary):
         squares = z.to(torch.promote_types(z.dtype, torch.float32)).square()
         return squares.mean((2, 3)) if squares.dim() == 4 else squares
 
-    def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
+    def check_loss(self, loss: LocalLoss) -> None:
         if isinstance(loss, ViewsLoss):
+            name = called("auxiliaries", self)
             raise ConfigError(
-                "auxiliary network 'goodness' needs labels, and this loss compares views without any; use 'conv' or "
-                "'auglocal'"
+                f"auxiliary network {name} learns from labels, and the loss {type(loss).__name__} compares views "
+                "without any: use auxiliary=conv or auxiliary=auglocal"
             )
+
+    def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
         if isinstance(loss, EmbeddingLoss):
             loss = _labelled_cross_entropy
-        return classified(self.classifier, self.embed(x), batch, loss)
+        return judged(self.classifier, self.embed(x), batch, loss)
 
 
 class _GroupMeans(nn.Module):

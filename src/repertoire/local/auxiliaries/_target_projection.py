@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, UnknownName
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site, pooled
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site, pooled
 from repertoire.methods import Step
 from repertoire.ops import evaluating
 from repertoire.registry import register
@@ -207,6 +207,9 @@ class TargetProjection(Auxiliary):
 
     def embed(self, x: Tensor) -> Tensor:
         return x.flatten(1) if self.maps == "flat" else pooled(self._maps(x))
+
+    def check_loss(self, loss: LocalLoss) -> None:
+        """Takes any: the loss of the network plays no part in the blocks before the last."""
 
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
         """The distance of the block's output from the target of its class; the network's loss takes no part.

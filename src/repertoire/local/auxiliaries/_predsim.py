@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site, averaged, classified
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site, averaged, judged
 from repertoire.losses import ViewsLoss
 from repertoire.methods import Step
 from repertoire.registry import register
@@ -105,7 +105,7 @@ class PredSim(Auxiliary):
         ['accuracy', 'block1_accuracy', 'block1_loss', 'block1_similarity_loss', 'loss']
     """
 
-    separable = False
+    per_sample = False
 
     def __init__(self, site: Site, beta: float = 0.99, dimensions: int = 4096) -> None:
         if not 0 <= beta <= 1:
@@ -137,7 +137,7 @@ class PredSim(Auxiliary):
         return x.flatten(1)
 
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
-        step = classified(self.classifier, self.embed(x), batch, loss)
+        step = judged(self.classifier, self.embed(x), batch, loss)
         compared = self.similar(self._maps(x))
         if isinstance(loss, ViewsLoss):
             # The layer takes part without effect: wrappers for several ranks want a gradient for every parameter.

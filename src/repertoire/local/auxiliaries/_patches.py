@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, Site, pooled
+from repertoire.local.auxiliaries._base import Auxiliary, Site, pooled
 from repertoire.registry import register
 
 __all__ = ["Patches"]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, Site, averaged
+from repertoire.local.auxiliaries._base import Auxiliary, Site, averaged
 from repertoire.registry import register
 
 __all__ = ["DGL"]

@@ -14,10 +14,10 @@ from torch import Tensor, distributed
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, RankLost
-from repertoire.local._alarm import Alarm
 from repertoire.local._block import LocalBlock
-from repertoire.local._channel import Receiver, Sender
-from repertoire.local._stages import Survey, bounds_text, check_followed, stage_bounds, survey, tensors_of
+from repertoire.local.pipeline._alarm import Alarm
+from repertoire.local.pipeline._channel import Receiver, Sender
+from repertoire.local.pipeline._stages import Survey, bounds_text, check_followed, stage_bounds, survey, tensors_of
 
 __all__ = ["Arrival", "Pipeline"]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from repertoire import registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.local._auglocal import redraw
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site
+from repertoire.local.auxiliaries._auglocal import redraw
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site
 from repertoire.methods import Step
 from repertoire.registry import register
 
@@ -83,7 +83,8 @@ class MAN(Auxiliary):
         )
         self.base: Auxiliary = registry.build("auxiliaries", base, site=behind)
         self.width = self.base.width
-        self.separable = self.base.separable
+        self.per_sample = self.base.per_sample
+        self.looks_at_images = self.base.looks_at_images
         self.momentum = momentum
         self.learnable_bias = redraw(copy.deepcopy(unit.module)).requires_grad_(True)
         self.average = None if momentum is None else copy.deepcopy(unit.module).requires_grad_(False)
@@ -103,6 +104,9 @@ class MAN(Auxiliary):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.base(self._read(x))
+
+    def check_loss(self, loss: LocalLoss) -> None:
+        self.base.check_loss(loss)
 
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
         return self.base.objective(self._read(x), batch, loss)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, Site, averaged, pooled
 from repertoire.local._units import Unit
+from repertoire.local.auxiliaries._base import Auxiliary, Site, averaged, pooled
 from repertoire.registry import register
 
 __all__ = ["Adapter", "AugLocal", "chosen", "depth_at", "redraw"]

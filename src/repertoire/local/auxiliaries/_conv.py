@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, Site, averaged, pooled
+from repertoire.local.auxiliaries._base import Auxiliary, Site, averaged, pooled
 from repertoire.registry import register
 
 __all__ = ["ConvReadout"]

@@ -17,6 +17,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.local._block import LocalBlock, LocalObjective, MethodObjective
 from repertoire.local._partition import split_evenly
+from repertoire.ops import Memory
 
 __all__ = ["Survey", "bounds_text", "check_followed", "stage_bounds", "survey", "tensors_of"]
 
@@ -26,10 +27,10 @@ PIXELS = {"cpu": 2**16, "cuda": 2**20}
 
 @dataclass(frozen=True)
 class Survey:
-    """What is to be known of a block before it is given to a process.
+    """Facts about a block, by which it is given to a process.
 
     Attributes:
-        seconds: of a forward and backward pass on some images, not as many as a batch has: only ratios count.
+        seconds: a forward and backward pass on some images takes; not as many as a batch has, as only ratios count.
         images: whether its objective looks at the network's input, which then has to be sent along.
     """
 
@@ -56,8 +57,8 @@ def survey(
     Raises:
         ConfigError: the loss or the method has state, which would have to be in several processes at once.
     """
+    _check_losses(blocks)
     copies = copy.deepcopy(list(blocks))
-    _check_losses(copies)
     count = max(2, min(64, PIXELS.get(example.device.type, 2**16) // max(1, math.prod(example.shape[1:][-2:]) * views)))
     devices = [example.device] if example.device.type == "cuda" else []
     found = []
@@ -65,41 +66,30 @@ def survey(
         images = torch.rand(views * count, *example.shape[1:], device=example.device, dtype=example.dtype)
         if example.is_contiguous(memory_format=torch.channels_last) and example.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        seen = Batch(
+        batch = Batch(
             tuple(images.chunk(views)),
             torch.arange(count, device=images.device) % classes,
             torch.arange(count, device=images.device),
         )
-        blind = Batch(tuple(view.to("meta") for view in seen.views), seen.targets, seen.index)
         x = images
-        losses = _losses(copies)
-        before = [b.clone() for loss in losses for b in loss.buffers()]
         for block in copies:
             block.train()
-            looks = False
-            try:
-                seconds = _seconds(block, x, blind, autocast)
-            except (RuntimeError, NotImplementedError):
-                looks = True
-                seconds = _seconds(block, x, seen, autocast)
-            found.append(Survey(seconds, looks))
+            objective = block.objective
+            looks = isinstance(objective, LocalObjective) and objective.auxiliary.looks_at_images
+            found.append(Survey(_seconds(block, x, batch, autocast), looks))
             x = block.take()
-    if not _same(before, [b for loss in losses for b in loss.buffers()]):
-        raise ConfigError(f"a pipeline cannot train {_named(losses)}: it has a memory, which every process would need")
     return found
 
 
 def _seconds(
     block: LocalBlock, x: Tensor, batch: Batch, autocast: Callable[[], AbstractContextManager[Any]], repeats: int = 3
 ) -> float:
-    """Of a forward and backward pass: the least of some. On a CPU the time of this process, whatever others do."""
+    """Fastest of `repeats` forward and backward passes, in seconds: on a CPU of this process, whatever others do."""
     best = math.inf
     for _ in range(repeats):
         start = _clock(x.device)
         with autocast():
             loss, _ = block(x, batch)
-        if loss.device != x.device:
-            raise RuntimeError("the loss was computed from images that are not there")
         loss.backward()
         best = min(best, _clock(x.device) - start)
         block.zero_grad(set_to_none=True)
@@ -113,60 +103,22 @@ def _clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def _losses(blocks: Sequence[LocalBlock]) -> list[nn.Module]:
-    """What the blocks minimise, each once."""
-    found: dict[int, nn.Module] = {}
-    for block in blocks:
-        objective = block.objective
-        loss: Any = None
-        if isinstance(objective, LocalObjective):
-            loss = objective._loss[0]
-        elif isinstance(objective, MethodObjective):
-            loss = getattr(objective._method[0], "loss", None)
-        else:
-            loss = getattr(objective, "loss", None)
-        if isinstance(loss, nn.Module):
-            found[id(loss)] = loss
-    return list(found.values())
-
-
-def _named(losses: Sequence[nn.Module]) -> str:
-    return f"the loss {', '.join(sorted({type(loss).__name__ for loss in losses}))}"
-
-
 def _check_losses(blocks: Sequence[LocalBlock]) -> None:
-    """Refuses what every block would share with all others while it changes. The blocks are copies, and are spoilt."""
-    losses = _losses(blocks)
-    if any(True for loss in losses for _ in loss.parameters()):
-        raise ConfigError(
-            f"a pipeline cannot train {_named(losses)}: all blocks share its parameters, and they would differ from "
-            "process to process"
-        )
+    """Refuses what every block would share with all others while it changes."""
+    for loss in {id(block.objective.loss): block.objective.loss for block in blocks}.values():
+        if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+            raise ConfigError(
+                f"a pipeline cannot train the loss {type(loss).__name__}: all blocks share its parameters, and they "
+                "would differ from process to process"
+            )
     for block in blocks:
-        if isinstance(block.objective, MethodObjective):
-            method = block.objective._method[0]
-            # What follows the weights shows itself when the weights move.
-            with torch.no_grad():
-                for parameter in method.parameters():
-                    parameter.add_(0.01)
-            before = [t.clone() for t in (*method.parameters(), *method.buffers())]
-            method.after_update()
-            if not _same(before, [*method.parameters(), *method.buffers()]):
+        owner = block.objective.method if isinstance(block.objective, MethodObjective) else block.objective
+        for memory in owner.modules():
+            if isinstance(memory, Memory):
                 raise ConfigError(
-                    f"a pipeline cannot train method {type(method).__name__}: after each step it follows the weights "
-                    "of the whole network, which no process has"
+                    f"a pipeline cannot train {type(memory).__name__}: it has a memory, which every process would "
+                    "need. Train in one process, or use a loss and a method without memory"
                 )
-            with torch.no_grad():
-                for parameter in method.parameters():
-                    parameter.sub_(0.01)
-
-
-def _same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
-    """Whether nothing changed; NaN is NaN."""
-    return len(before) == len(after) and all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-        for a, b in zip(before, after, strict=True)
-    )
 
 
 def stage_bounds(seconds: Sequence[float], stages: int) -> list[int]:

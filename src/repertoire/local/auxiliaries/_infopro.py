@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.local._auxiliary import Auxiliary, LocalLoss, Site, averaged, classified, pooled
-from repertoire.losses import EmbeddingLoss, SupCon, ViewsLoss
-from repertoire.methods import Step
+from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site, averaged, judged, pooled
+from repertoire.losses import SupCon
+from repertoire.methods import Step, on_features
 from repertoire.registry import register
 
 __all__ = ["InfoPro"]
@@ -64,6 +64,8 @@ class InfoPro(Auxiliary):
         ['accuracy', 'block1_accuracy', 'block1_loss', 'block1_reconstruction_loss', 'loss']
     """
 
+    looks_at_images = True
+
     def __init__(
         self,
         site: Site,
@@ -85,7 +87,7 @@ class InfoPro(Auxiliary):
         self.reconstruction = (1 - share) * reconstruction[0] + share * reconstruction[1]
         self.supervised = (1 - share) * supervised[0] + share * supervised[1]
         self.contrast = SupCon(temperature=0.07) if contrast else None
-        self.separable = not contrast
+        self.per_sample = not contrast
         self.error = error
         between = max(channels, min(2 * channels, 64))
         if grid:
@@ -107,9 +109,9 @@ class InfoPro(Auxiliary):
         return self.decoder(self._maps(x))
 
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
-        if self.contrast is not None and not isinstance(loss, EmbeddingLoss | ViewsLoss):
+        if self.contrast is not None and not on_features(loss):
             loss = self.contrast
-        step = classified(self.classifier, self.embed(x), batch, loss)
+        step = judged(self.classifier, self.embed(x), batch, loss)
         found = self.reconstruct(x)
         found = found.to(torch.promote_types(found.dtype, torch.float32))
         wanted = self._wanted(batch).to(found.dtype)

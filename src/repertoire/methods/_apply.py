@@ -1,0 +1,101 @@
+"""Calling a loss, whatever its contract is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.losses import LogitsLoss, Loss
+from repertoire.ops import Memory
+
+__all__ = ["apply_loss", "check_wants", "on_features", "own_state", "right_answers"]
+
+KNOWN = ("index",)
+"""What a batch of images knows of its samples, of all that a loss may want."""
+
+
+def on_features(loss: Loss | Callable[..., Tensor]) -> bool:
+    """Tells a loss on embeddings or on views from one on class scores; anything callable is taken for the latter."""
+    return isinstance(loss, Loss) and loss.contract != "logits"
+
+
+def apply_loss(loss: Loss | Callable[..., Tensor], outputs: Tensor, batch: Batch) -> Tensor:
+    """Calls a loss as its contract says, with what a network gives for all views of a batch.
+
+    A loss on logits gets the targets once for each view, one on embeddings the labels, and one on views the views. To a
+    loss on embeddings an unlabelled sample is a class of its own, in its memory too: its views are its only positives.
+
+    Args:
+        loss: a loss of any contract, or anything that is called with class scores and labels.
+        outputs: class scores or embeddings `[V * N, d]` of the V views, one after the other.
+        batch: the N samples.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.losses import NTXent
+        >>> views = torch.eye(4), torch.eye(4)
+        >>> batch = Batch(views, torch.full((4,), -1), torch.arange(4))
+        >>> bool(apply_loss(NTXent(), torch.cat(views), batch) == NTXent()(*views))
+        True
+    """
+    count = len(batch.views)
+    if not on_features(loss):
+        return loss(outputs, batch.targets.repeat(count, *[1] * (batch.targets.dim() - 1)))
+    assert isinstance(loss, Loss)
+    if loss.contract == "views":
+        return loss(*outputs.chunk(count), **{name: getattr(batch, name) for name in loss.wants})
+    labels = batch.targets.repeat(count)
+    own = -1 - batch.index.to(labels).repeat(count)
+    wanted = {name: getattr(batch, name).repeat(count) for name in loss.wants}
+    return loss(outputs, torch.where(labels < 0, own, labels), **wanted)
+
+
+def right_answers(loss: Loss | Callable[..., Tensor], scores: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """The share of class scores `[N, K]` that are right, as a log; none where a loss is for other targets than classes.
+
+    Of soft targets `[N, K]`, the class with the largest share is right.
+    """
+    kinds = loss.targets if isinstance(loss, LogitsLoss) else ("classes",)
+    if "classes" not in kinds or (targets.dim() == 2 and targets.shape != scores.shape):
+        return {}
+    classes = targets.argmax(1) if targets.dim() == 2 else targets
+    return {"accuracy": (scores.detach().argmax(1) == classes).float().mean()}
+
+
+def check_wants(loss: Loss) -> None:
+    """Raises `ConfigError` where a loss needs to know more of a sample than images come with."""
+    unknown = [name for name in loss.wants if name not in KNOWN]
+    if unknown:
+        raise ConfigError(
+            f"loss {type(loss).__name__} needs the {' and the '.join(unknown)} of every sample, which images do not "
+            "come with; use the loss in a loop of your own"
+        )
+
+
+def own_state(loss: object) -> str:
+    """Says what ties a loss to one place in the network, for a message; "" where nothing does.
+
+    A memory holds embeddings of one layer, and a loss that was prepared for a width has parameters of that width.
+    """
+    if not isinstance(loss, Loss):
+        return ""
+    if any(isinstance(module, Memory) for module in loss.modules()):
+        return "has a memory, which is of one layer"
+    for module in loss.modules():
+        if isinstance(module, Loss) and type(module).prepare is not Loss.prepare:
+            # A loss that nobody has told the width yet shows what it would make of one.
+            told = module if _holds(module) else copy.deepcopy(module)
+            if told is not module:
+                told.prepare(2)
+            if _holds(told):
+                return "has parameters for embeddings of one width"
+    return ""
+
+
+def _holds(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())

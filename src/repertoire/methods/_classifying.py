@@ -1,0 +1,78 @@
+"""What methods share that train a head with a loss on logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.losses import LogitsLoss, Loss
+from repertoire.methods._apply import right_answers
+from repertoire.methods._base import Method, Step
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._mix import Mix, check_mix, cutmix, mixup
+
+__all__ = ["Classifying"]
+
+
+class Classifying(Method):
+    """Base of methods whose head learns from targets, by a loss on logits.
+
+    Args:
+        model: normalisation, backbone and head.
+        loss: a loss on logits that gives one number.
+        mix: what becomes of a labelled batch: "none", "mixup" or "cutmix".
+        alpha: of the Beta distribution of the mixing, positive.
+
+    Raises:
+        ConfigError: the loss is not one on logits, or does not reduce to a scalar; a loss without soft targets is
+            to get mixed ones; or an option out of range.
+    """
+
+    loss: LogitsLoss
+
+    def __init__(self, model: Classifier, loss: Loss, mix: Mix = "none", alpha: float = 1.0) -> None:
+        super().__init__()
+        if not isinstance(loss, LogitsLoss):
+            raise ConfigError(
+                f"this method needs a loss on logits, and {type(loss).__name__} is one on {loss.contract}: use method "
+                "'embedding' for it, or another loss"
+            )
+        if loss.reduction == "none":
+            raise ConfigError("a method minimises one number: reduction must be 'mean' or 'sum', not 'none'")
+        check_mix(mix, alpha)
+        kinds = frozenset(loss.targets)
+        if mix != "none" and not (loss.soft and "classes" in kinds):
+            raise ConfigError(
+                f"mix={mix} makes soft targets, which loss {type(loss).__name__} does not take: use cross-entropy, or "
+                "mix=none"
+            )
+        self.model = model
+        self.loss = loss
+        self.mix = mix
+        self.alpha = alpha
+        # The sum over a batch is not the mean of the sums over its parts.
+        own = type(self).needs
+        assert not isinstance(own, property)
+        self.needs = replace(own, targets=kinds, per_sample=own.per_sample and loss.reduction == "mean")
+
+    def transform(self, batch: Batch) -> Batch:
+        if self.mix == "none" or not self.training:
+            return batch
+        # A batch in pieces is mixed piece by piece: partners come from the piece.
+        mixed: Callable[..., Batch] = mixup if self.mix == "mixup" else cutmix
+        return mixed(batch, self.model.head.num_classes, self.alpha)
+
+    @property
+    def block_loss(self) -> Loss:
+        return self.loss
+
+    def classify(self, features: Tensor, targets: Tensor) -> Step:
+        """The loss of features `[N, d]`, over all classifiers that the head trains; of classes, the accuracy too."""
+        outputs = self.model.head.outputs(features, targets)
+        loss = torch.stack([weight * self.loss(logits, targets) for weight, logits in outputs]).sum()
+        return Step(loss, {"loss": loss.detach(), **right_answers(self.loss, outputs[0][1], targets)})

@@ -1,0 +1,68 @@
+"""What methods share whose projector is trained by a loss on embeddings or on views."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from repertoire.data import Batch
+from repertoire.errors import ConfigError
+from repertoire.losses import Loss
+from repertoire.methods._apply import apply_loss, check_wants, on_features
+from repertoire.methods._base import Method, Needs, Step
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._mlp import check_widths
+from repertoire.methods._readout import read_out
+
+__all__ = ["Projected"]
+
+
+class Projected(Method):
+    """Base of methods that train backbone and projector with a loss on embeddings or on views.
+
+    The projector is thrown away afterwards; the head is a read-out that learns from detached features, which gives
+    `predict` at any time and changes nothing for the encoder.
+
+    Args:
+        model: normalisation, backbone and head; the head is the read-out.
+        loss: a loss on embeddings (it gets the labels) or on views (it does not).
+        dimensions: width of the projector's output.
+        hidden: width of the projector's hidden layer; the backbone's own width if None.
+
+    Raises:
+        ConfigError: a width that is not positive, a loss on logits, or one that needs to know more of a sample than its
+            number in the data set.
+    """
+
+    needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr")
+
+    def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
+        super().__init__()
+        if not on_features(loss):
+            raise ConfigError(
+                f"loss {type(loss).__name__} is one on logits, and this method needs one on embeddings or on views: "
+                "use method 'supervised' for it, or another loss"
+            )
+        check_wants(loss)
+        check_widths(dimensions=dimensions, hidden=hidden)
+        self.model = model
+        self.loss = loss
+        self.needs = replace(type(self).needs, views=self._views(loss))
+        loss.prepare(dimensions)
+        width = model.backbone.out_features
+        hidden = hidden or width
+        self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
+
+    def _views(self, loss: Loss) -> int:
+        """How many views of a sample the batches are to have."""
+        return max(2, loss.views)
+
+    @property
+    def block_loss(self) -> Loss:
+        return self.loss
+
+    def objective(self, features: Tensor, batch: Batch) -> Step:
+        loss = apply_loss(self.loss, self.projector(features), batch)
+        readout, logs = read_out(self.model.head, features, batch.targets.repeat(len(batch.views)))
+        return Step(loss + readout, {"loss": loss.detach(), **logs})

@@ -1,0 +1,57 @@
+"""What MoCo shares with its descendants: a queue of what a slow copy said of earlier batches."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from repertoire.errors import ConfigError
+from repertoire.methods._classifier import Classifier
+from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._two_networks import TwoNetworks
+from repertoire.ops import Queue
+
+__all__ = ["Queued"]
+
+
+class Queued(TwoNetworks):
+    """Base of methods that contrast queries with the keys of the other view and with a queue of earlier keys.
+
+    Args:
+        model: normalisation, backbone and head; the head is the read-out.
+        temperature: positive.
+        momentum: of the teacher, in [0, 1].
+        queue: keys to remember.
+        dimensions: width of the embeddings.
+        hidden: width of the projector's hidden layer; the backbone's own width if None.
+
+    Raises:
+        ConfigError: a width, a queue or a temperature that is not positive, or a momentum out of range.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        temperature: float = 0.2,
+        momentum: float = 0.999,
+        queue: int = 4096,
+        dimensions: int = 128,
+        hidden: int | None = None,
+    ) -> None:
+        check_widths(queue=queue, dimensions=dimensions, hidden=hidden)
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be positive, found {temperature}")
+        width = model.backbone.out_features
+        super().__init__(model, mlp(width, hidden or width, dimensions, batch_norm=False), momentum)
+        self.temperature = temperature
+        self.queue = Queue(queue, dimensions)
+
+    def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        features = self.model.embed(views[0])
+        keys = F.normalize(self.teacher(views[1]).float())
+        self.queue.see(keys)
+        return self.contrast(self.projector(features).float(), keys), features
+
+    def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The loss of queries and keys `[N, d]`; without a queue, which begins empty, of the keys alone."""
+        raise NotImplementedError
