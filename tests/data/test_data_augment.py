@@ -11,15 +11,22 @@ from hypothesis import strategies as st
 from repertoire.data._augment import (
     CropFlip,
     NoAugmentation,
+    PhotoAugmentation,
+    RandAugment,
+    RandomErasing,
     ResizedCrop,
     Shift,
     SimCLRAugmentation,
     StrongAugmentation,
+    TrivialAugment,
     _affine,
     _resample,
+    build_augmentation,
+    move_masks,
     plain,
 )
 from repertoire.data._enhance import (
+    WIDE,
     autocontrast,
     brightness,
     colour,
@@ -32,7 +39,11 @@ from repertoire.data._enhance import (
 )
 from repertoire.errors import ConfigError, ShapeError
 
-ALL = [NoAugmentation, Shift, CropFlip, ResizedCrop, SimCLRAugmentation, StrongAugmentation]
+ALL = [
+    *(NoAugmentation, Shift, CropFlip, ResizedCrop, PhotoAugmentation, SimCLRAugmentation, StrongAugmentation),
+    *(TrivialAugment, RandAugment, RandomErasing),
+]
+SQUARE = torch.Size((16, 16))
 SLOWER = settings(max_examples=25, deadline=None)
 
 
@@ -90,6 +101,16 @@ def test_wrong_images_are_refused(kind: type, images: torch.Tensor) -> None:
         (SimCLRAugmentation, {"blur": float("nan")}, "blur"),
         (StrongAugmentation, {"operations": 0}, "operations"),
         (StrongAugmentation, {"strength": 0.0}, "strength"),
+        (RandAugment, {"operations": 0}, "operations"),
+        (RandAugment, {"magnitude": 0.0}, "magnitude"),
+        (RandAugment, {"magnitude": 11.0}, "magnitude"),
+        (TrivialAugment, {"flip": 2.0}, "flip"),
+        (PhotoAugmentation, {"scale": (0.0, 1.0)}, "scale"),
+        (RandomErasing, {"probability": 1.1}, "probability"),
+        (RandomErasing, {"share": (0.3, 0.1)}, "share"),
+        (RandomErasing, {"share": (0.3, 1.0)}, "share"),
+        (RandomErasing, {"ratio": (0.0, 1.0)}, "ratio"),
+        (RandomErasing, {"fill": "white"}, "fill"),
     ],
 )
 def test_options_out_of_range(kind: type, options: dict, message: str) -> None:
@@ -227,22 +248,22 @@ def test_simclr_changes_colour() -> None:
 
 def test_geometry_moves_as_it_says() -> None:
     image = plain(noise(1, 9, 9))
-    quarter = torch.tensor([3.0])  # 3 x 30 degrees
-    turned = _resample(image, _affine(torch.tensor([4]), quarter, 1.0))
+    quarter = torch.tensor([torch.pi / 2])
+    turned = _resample(image, _affine(torch.tensor([4]), quarter, SQUARE))
     torch.testing.assert_close(turned, image.rot90(1, (2, 3)), atol=1e-4, rtol=0)
-    third = _resample(image, _affine(torch.tensor([2]), torch.tensor([1.0]), 1.0))
+    third = _resample(image, _affine(torch.tensor([2]), torch.tensor([1 / 3]), SQUARE))
     torch.testing.assert_close(third[..., :6], image[..., 3:], atol=1e-4, rtol=0)
-    third = _resample(image, _affine(torch.tensor([3]), torch.tensor([-1.0]), 1.0))
+    third = _resample(image, _affine(torch.tensor([3]), torch.tensor([-1 / 3]), SQUARE))
     torch.testing.assert_close(third[..., 3:, :], image[..., :6, :], atol=1e-4, rtol=0)
-    sheared = _resample(image, _affine(torch.tensor([0]), torch.tensor([1.0]), 1.0))
+    sheared = _resample(image, _affine(torch.tensor([0]), torch.tensor([0.3]), SQUARE))
     torch.testing.assert_close(sheared[..., 4, :], image[..., 4, :], atol=1e-4, rtol=0)
     assert not torch.allclose(sheared[..., 0, :], image[..., 0, :], atol=0.05)
-    still = _resample(image, _affine(torch.arange(5), torch.zeros(5), 1.0)[:1])
+    still = _resample(image, _affine(torch.arange(5), torch.zeros(5), SQUARE)[:1])
     torch.testing.assert_close(still, image, atol=1e-5, rtol=0)
 
 
 def test_rotation_of_a_wide_image_keeps_right_angles() -> None:
-    matrix = _affine(torch.tensor([4]), torch.tensor([0.7]), 10 / 20)[0, :, :2]
+    matrix = _affine(torch.tensor([4]), torch.tensor([0.7]), torch.Size((10, 20)))[0, :, :2]
     scale = torch.diag(torch.tensor([20.0, 10.0]))  # normalised coordinates to pixels
     pixels = scale @ matrix @ scale.inverse()
     torch.testing.assert_close(pixels @ pixels.T, torch.eye(2), atol=1e-6, rtol=0)
@@ -303,3 +324,154 @@ def test_strong_draws_every_operation_and_leaves_some_images() -> None:
     unchanged = int(((out - plain(images)).abs().flatten(1).amax(1) < 1e-3).sum())
     assert 15 < unchanged < 170  # a fourteenth is 40; weak posterising, solarising and autocontrast may change nothing
     assert len(out.flatten(1).unique(dim=0)) > 250
+
+
+def test_photo_keeps_a_third_of_the_image_or_more() -> None:
+    """In a ramp the range of what is left says how wide the crop was."""
+    ramp = (torch.arange(96) * 2).to(torch.uint8).view(1, 1, 96, 1).expand(400, 96, 96, 3)
+    torch.manual_seed(0)
+    out = PhotoAugmentation()(ramp)
+    width = (out[:, 0, 0].amax(-1) - out[:, 0, 0].amin(-1)) * 255 / 2 / 95
+    assert width.min() > (0.35 * 3 / 4) ** 0.5 - 0.02
+    assert width.min() < 0.6
+    assert width.max() > 0.95
+
+
+def test_randaugment_has_one_strength_and_trivialaugment_all() -> None:
+    """Brightness of a grey image says the strength with which it was changed."""
+    grey_images = torch.full((4000, 8, 8, 3), 128, dtype=torch.uint8)
+    torch.manual_seed(0)
+    one = RandAugment(operations=1, magnitude=5, pixels=0)(grey_images)[:, 0, 0, 0] * 255
+    levels = set(one.round().int().tolist())
+    assert {round(128 * (1 + 0.9 * 0.5)), round(128 * (1 - 0.9 * 0.5))} <= levels
+    assert len(levels) <= 4, "as it was, brighter, darker, and one level of posterising"
+    several = TrivialAugment(pixels=0)(grey_images)[:, 0, 0, 0] * 255
+    assert len(several.round().int().unique()) > 60
+    assert several.min() < 128 * 0.05, "the wide range goes down to a hundredth"
+    narrow = TrivialAugment(wide=False, pixels=0)(grey_images)[:, 0, 0, 0] * 255
+    assert 128 * 0.1 - 1 <= narrow.min() < 128 * 0.13
+
+
+def test_wide_ranges_are_those_of_the_paper() -> None:
+    x = torch.full((1, 3, 4, 4), 0.5)
+    most = [torch.full((1, 1, 1, 1), factor) for factor in WIDE]
+    torch.testing.assert_close(brightness(x, most[0]), 1.99 * x)
+    torch.testing.assert_close(brightness(x, -most[0]), 0.01 * x)
+    every = torch.arange(256).view(1, 1, 16, 16) / 255
+    assert len(posterise(every, most[4]).unique()) == 4, "two bits"
+
+
+def rectangle(changed: torch.Tensor) -> tuple[int, int, int]:
+    """Height, width and number of the pixels that changed, `[H, W]`."""
+    rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1, int(changed.sum())
+
+
+@pytest.mark.parametrize("fill", ["noise", "mean", "black"])
+def test_erasing_fills_a_rectangle_of_the_right_size(fill: str) -> None:
+    torch.manual_seed(0)
+    images = noise(400, 40, 60).clamp(min=1)
+    out = RandomErasing(probability=0.5, share=(0.1, 0.3), ratio=(0.5, 2.0), fill=fill)(images)
+    changed = (out - plain(images)).abs().amax(1) > 0
+    erased = changed.flatten(1).any(1)
+    assert 150 < int(erased.sum()) < 250
+    shares, ratios = [], []
+    for image in changed[erased]:
+        height, width, count = rectangle(image)
+        assert count >= 0.99 * height * width
+        shares.append(height * width / 2400)
+        ratios.append(height / width)
+    assert 0.09 < min(shares) < 0.12
+    assert 0.27 < max(shares) < 0.32
+    assert 0.45 < min(ratios) < 0.6
+    assert 1.7 < max(ratios) < 2.3
+    inside = out.permute(0, 2, 3, 1)[changed]
+    if fill == "black":
+        assert bool((inside == 0).all())
+    if fill == "noise":
+        assert abs(float(inside.mean()) - 0.5) < 0.01
+        assert abs(float(inside.std()) - 12**-0.5) < 0.01
+    if fill == "mean":
+        means = plain(images).mean((1, 2, 3))[:, None, None, None].expand_as(out).permute(0, 2, 3, 1)[changed]
+        torch.testing.assert_close(inside, means)
+
+
+def test_erasing_is_everywhere_and_not_always() -> None:
+    torch.manual_seed(0)
+    images = torch.full((3000, 12, 12, 1), 9, dtype=torch.uint8)
+    hit = ((RandomErasing(1.0, fill="black")(images) == 0)[:, 0]).float().mean(0)
+    assert hit.min() > 0.004  # the corners; a pixel in the middle is hit in 8 % of images
+    assert bool((RandomErasing(0.0)(images) == plain(images)).all())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["crop-flip+erasing", "none+erasing:fill=black", "photo+randaugment:magnitude=3+erasing", "simclr+trivialaugment"],
+)
+def test_several_one_after_the_other(spec: str) -> None:
+    augment, images = build_augmentation(spec), noise(8, 32, 32)
+    torch.manual_seed(5)
+    out = augment(images)
+    assert out.shape == (8, 3, 32, 32)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert bool(((out >= 0) & (out <= 1)).all())
+    torch.manual_seed(5)
+    assert torch.equal(out, augment(images))
+    assert not torch.equal(out, augment(images))
+
+
+def test_what_follows_does_not_crop_again() -> None:
+    torch.manual_seed(0)
+    images = noise(60, 16, 16)
+    out = build_augmentation("none+strong:strength=0.001")(images)
+    assert float((out - plain(images)).abs().median()) < 0.01
+
+
+@pytest.mark.parametrize("spec", ["erasing+crop-flip", "none+photo", "crop-flip+simclr"])
+def test_what_can_only_come_first(spec: str) -> None:
+    with pytest.raises(ConfigError, match="can only come first"):
+        build_augmentation(spec)
+
+
+def test_the_grammar_of_several() -> None:
+    assert isinstance(build_augmentation("erasing:share=(1e-2,2e-1)"), RandomErasing)
+    assert isinstance(build_augmentation("crop-flip"), CropFlip)
+    with pytest.raises(ConfigError, match="erasin"):
+        build_augmentation("crop-flip+erasin")
+    with pytest.raises(ConfigError):
+        build_augmentation("crop-flip+")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("photo", "strong", "strong:operations=3", "randaugment", "trivialaugment", "erasing"),
+        *("crop-flip+erasing", "photo+randaugment", "simclr+trivialaugment+erasing"),
+    ],
+)
+def test_masks_are_replayed(spec: str) -> None:
+    """The image is its own mask, and what does not move pixels leaves its outline where it is: it correlates."""
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.nn.functional.interpolate(torch.rand(64, 1, 4, 4, generator=generator), size=32)[:, 0] > 0.5
+    images = (masks[..., None] * 200 + 25).to(torch.uint8).expand(-1, -1, -1, 3).contiguous()
+    augment = build_augmentation(spec)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    moved = move_masks(augment, masks)
+    assert torch.equal(torch.get_rng_state(), before)
+    out = augment(images).mean(1)
+    assert moved.shape == out.shape
+    assert bool(((moved >= 0) & (moved <= 1)).all())
+    pairs = torch.stack(
+        [torch.corrcoef(torch.stack([m.flatten(), o.flatten()]))[0, 1].abs() for m, o in zip(moved, out, strict=True)]
+    )
+    clear = pairs[pairs.isfinite()]
+    assert float(clear.median()) > (0.6 if "erasing" in spec else 0.9)
+    still = torch.stack(
+        [
+            torch.corrcoef(torch.stack([m.flatten().float(), o.flatten()]))[0, 1].abs()
+            for m, o in zip(masks, out, strict=True)
+        ]
+    )
+    if spec != "erasing":
+        assert float(still[still.isfinite()].median()) < float(clear.median())

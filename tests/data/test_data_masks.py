@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from repertoire import registry
 from repertoire.data._loader import Loader
@@ -58,8 +59,15 @@ def test_masks_of_a_subset_and_in_pieces():
     assert all(not piece.fields for piece in Batch(batch.views, batch.targets, batch.index).split(2))
 
 
+class Unknown(nn.Module):
+    """An augmentation that does not say how it moves pixels."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return registry.build("augmentations", "shift")(images)
+
+
 def test_what_has_no_masks_or_cannot_move_them_is_refused():
     with pytest.raises(DataError, match="no object masks"):
         Loader(replace(image_set(), masks=None), 8, fields=("mask",))
     with pytest.raises(ConfigError, match="how it moves masks"):
-        Loader(image_set(), 8, fields=("mask",), augmentation=registry.build("augmentations", "strong"))
+        Loader(image_set(), 8, fields=("mask",), augmentation=Unknown())

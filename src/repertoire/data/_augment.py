@@ -3,31 +3,40 @@
 Every augmentation maps uint8 `[N, H, W, C]` to float `[N, C, H, W]` in [0, 1], channels last in memory, and draws for
 each image by itself. All randomness comes from torch's global state, which `Loader` seeds before each batch.
 
-`geometry` of an augmentation is what it does first and moves pixels by, itself if it does nothing else: applied to the
-mask of an object from the same random state, it moves the mask with the image.
+`geometry` of an augmentation is what it moves pixels by, itself if it does nothing else: applied to the mask of an
+object from the same random state, it moves the mask with the image.
+
+`change` of an augmentation, where it has one, is what it does to float images; it may follow another one:
+`crop-flip+erasing`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.data._enhance import OPERATIONS
+from repertoire.data._enhance import OPERATIONS, WIDE
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.registry import register
+from repertoire.registry import build, register
 
 __all__ = [
     "CropFlip",
     "NoAugmentation",
+    "PhotoAugmentation",
+    "RandAugment",
+    "RandomErasing",
     "ResizedCrop",
     "Shift",
     "SimCLRAugmentation",
     "StrongAugmentation",
+    "TrivialAugment",
+    "build_augmentation",
     "move_masks",
     "plain",
 ]
@@ -70,7 +79,7 @@ def move_masks(augmentation: Callable[[Tensor], Tensor], masks: Tensor) -> Tenso
     if geometry is None:
         raise ConfigError(
             f"augmentation {type(augmentation).__name__} does not say how it moves masks along with images (it has no "
-            "geometry); use none, shift, crop-flip, resized-crop or simclr"
+            "geometry); use crop-flip, photo, simclr, randaugment or another by name"
         )
     device = masks.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -186,20 +195,47 @@ class ResizedCrop(_Geometric):
         self.flip = _check_probability("flip", flip)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = plain(images)
-        count, _, height, width = x.shape
-        area = x.new_empty(count).uniform_(*self.scale) * (height * width)
-        ratio = x.new_empty(count).uniform_(*(math.log(end) for end in self.ratio)).exp()
+        _check(images)
+        count, height, width, _ = images.shape
+        x = images.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # sampled quicker than channels last
+        area = x.new_empty(count, 1).uniform_(*self.scale) * (height * width)
+        ratio = x.new_empty(count, 1).uniform_(*(math.log(end) for end in self.ratio)).exp()
         across = ((area * ratio).sqrt() / width).clamp_(max=1)
         down = ((area / ratio).sqrt() / height).clamp_(max=1)
-        # In the coordinates of `affine_grid` the image reaches from -1 to 1, so a box of half-width s has its centre
-        # anywhere in [s - 1, 1 - s].
-        affine = x.new_zeros(count, 2, 3)
-        affine[:, 0, 0] = torch.where(torch.rand_like(area) < self.flip, -across, across)
-        affine[:, 0, 2] = (1 - across) * x.new_empty(count).uniform_(-1, 1)
-        affine[:, 1, 1] = down
-        affine[:, 1, 2] = (1 - down) * x.new_empty(count).uniform_(-1, 1)
-        return _resample(x, affine)
+        flipped = torch.where(torch.rand_like(area) < self.flip, -across, across)
+        # In normalised coordinates the image reaches from -1 to 1, so a box of half-width s has its centre anywhere in
+        # [s - 1, 1 - s].
+        columns = _centres(width, x) * flipped + (1 - across) * x.new_empty(count, 1).uniform_(-1, 1)
+        rows = _centres(height, x) * down + (1 - down) * x.new_empty(count, 1).uniform_(-1, 1)
+        shape = (count, height, width)
+        grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=-1)
+        return _sampled(x, grid)
+
+
+@register("augmentations", "photo")
+class PhotoAugmentation(ResizedCrop):
+    """Crops a box of a third of the image or more, scales it, and flips left to right: for photographs.
+
+    `ResizedCrop` with the scale that suits a few epochs from a pretrained network: crops down to 8 % of the image, as
+    for training from scratch on a million images, often miss the object and need many epochs.
+
+    Args:
+        scale: smallest and largest share of the image's area, in (0, 1].
+        ratio: smallest and largest aspect ratio.
+        flip: probability of a flip.
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    Example:
+        >>> PhotoAugmentation()(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 3, 64, 64])
+    """
+
+    def __init__(
+        self, scale: tuple[float, float] = (0.35, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3), flip: float = 0.5
+    ) -> None:
+        super().__init__(scale, ratio, flip)
 
 
 @register("augmentations", "simclr")
@@ -270,15 +306,83 @@ class SimCLRAugmentation(nn.Module):
         return x.index_copy(0, chosen, gaussian_blur2d(x[chosen], (size, size), sigma).to(x.dtype))
 
 
+class _Operations(nn.Module):
+    """Crop and flip, then for each image some operations drawn uniformly from fourteen.
+
+    Args:
+        operations: operations per image.
+        strength: smallest and largest strength, between which each operation's is uniform.
+        wide: with the wider ranges of TrivialAugment.
+        pixels, flip: see `CropFlip`.
+    """
+
+    def __init__(
+        self, operations: int, strength: tuple[float, float], wide: bool, pixels: int | None, flip: float
+    ) -> None:
+        super().__init__()
+        if operations < 1:
+            raise ConfigError(f"operations must be at least 1, found {operations}")
+        self.operations, self.range = operations, strength
+        self.ranges = torch.tensor(WIDE_GEOMETRY if wide else GEOMETRY)
+        self.factors = WIDE if wide else (1.0,) * len(OPERATIONS)
+        self.crop = CropFlip(pixels, flip)
+
+    @property
+    def geometry(self) -> nn.Module:
+        return _Geometry(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.change(self.crop(images))
+
+    def change(self, x: Tensor, *, moves_only: bool = False) -> Tensor:
+        """The operations without the crop, on float images; with `moves_only`, those that move pixels."""
+        for _ in range(self.operations):
+            x = self._one(x, moves_only)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _one(self, x: Tensor, moves_only: bool) -> Tensor:
+        count = len(x)
+        # One transfer tells the host who gets what; the groups then need no further synchronisation with the device.
+        kind = torch.randint(len(_GEOMETRY) + len(OPERATIONS) + 1, (count,))
+        low, high = self.range
+        strength = low + (high - low) * torch.rand(count)
+        strength, sign = strength.to(x.device), torch.where(torch.rand(count) < 0.5, -1.0, 1.0).to(x.device)
+        out = x.clone()
+        moved = (kind < len(_GEOMETRY)).nonzero().flatten().to(x.device)
+        if len(moved):
+            which = kind.to(x.device)[moved]
+            amount = strength[moved] * sign[moved] * self.ranges.to(x.device)[which]
+            out[moved] = _resample(x[moved], _affine(which, amount, x.shape[-2:]))
+        for number, operation in enumerate(OPERATIONS if not moves_only else ()):
+            rows = (kind == number + len(_GEOMETRY)).nonzero().flatten().to(x.device)
+            if len(rows):
+                signed = (strength * sign * self.factors[number])[rows].view(-1, 1, 1, 1)
+                out[rows] = operation(x[rows], signed).clamp_(0, 1)
+        return out
+
+
+class _Geometry(nn.Module):
+    """What an augmentation of operations moves pixels by: it draws the same and leaves colours as they are."""
+
+    def __init__(self, whole: _Operations) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.change(self.whole.crop(images))
+
+    def change(self, x: Tensor) -> Tensor:
+        return self.whole.change(x, moves_only=True)
+
+
 @register("augmentations", "strong")
-class StrongAugmentation(nn.Module):
-    """Crop and flip, then operations drawn at random for each image: TrivialAugment (Müller and Hutter, 2021).
+class StrongAugmentation(_Operations):
+    """Crops and flips, then applies operations drawn at random for each image, with random strengths.
 
     Each image gets `operations` operations, each drawn uniformly from fourteen: identity, shear and translation in
     either direction, rotation, brightness, contrast, colour, sharpness, posterise, solarise, equalise and autocontrast;
-    each with a strength that is uniform up to its largest. One operation is TrivialAugment; two, with the strength in
-    place of a fixed magnitude, is close to RandAugment (Cubuk et al., 2020). Pixels that geometry brings in are
-    reflections, where both papers have constant grey.
+    each with a strength that is uniform up to its largest. One operation is TrivialAugment in RandAugment's ranges; see
+    there for the paper. Pixels that geometry brings in are reflections, where the paper has constant grey.
 
     kornia's policies draw one operation for a whole batch, not for each image, hence the operations here.
 
@@ -300,57 +404,219 @@ class StrongAugmentation(nn.Module):
     def __init__(
         self, operations: int = 1, strength: float = 1.0, pixels: int | None = None, flip: float = 0.5
     ) -> None:
-        super().__init__()
-        if operations < 1:
-            raise ConfigError(f"operations must be at least 1, found {operations}")
         if not 0 < strength <= 1:
             raise ConfigError(f"strength must be in (0, 1], found {strength}")
-        self.operations, self.strength = operations, strength
-        self.crop = CropFlip(pixels, flip)
+        super().__init__(operations, (0.0, strength), False, pixels, flip)
+
+
+@register("augmentations", "trivialaugment")
+class TrivialAugment(_Operations):
+    """Crops and flips, then applies one random operation of random strength to each image: nothing to tune.
+
+    Müller and Hutter, *TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation* (2021). The operation is
+    drawn uniformly from the fourteen of `StrongAugmentation`, its strength uniformly up to the largest. Pixels that
+    geometry brings in are reflections, where the paper has constant grey.
+
+    Args:
+        wide: the paper's wide ranges, which it recommends: shear by up to 0.99, translation by the side of 32-pixel
+            images, rotation by 135 degrees, brightness, contrast, colour and sharpness times 0.01 to 1.99, down to two
+            bits. Without, those of RandAugment.
+        pixels: width of the padding of the crop; see `CropFlip`.
+        flip: probability of a flip.
+
+    Raises:
+        ConfigError: `pixels` is negative, or `flip` outside [0, 1].
+
+    Example:
+        >>> TrivialAugment()(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(self, wide: bool = True, pixels: int | None = None, flip: float = 0.5) -> None:
+        super().__init__(1, (0.0, 1.0), wide, pixels, flip)
+
+
+@register("augmentations", "randaugment")
+class RandAugment(_Operations):
+    """Crops and flips, then applies some random operations, all of one strength, to each image.
+
+    Cubuk et al., *RandAugment: Practical Automated Data Augmentation with a Reduced Search Space* (2020): N operations,
+    drawn uniformly from the fourteen of `StrongAugmentation`, with the same magnitude M. Those that can go either way
+    do so at random. Pixels that geometry brings in are reflections, where the paper has constant grey.
+
+    Args:
+        operations: N, at least 1.
+        magnitude: M, in (0, 10]; 10 is the largest strength of `StrongAugmentation`. The paper has 9 for ImageNet;
+            torchvision counts to 30.
+        pixels: width of the padding of the crop; see `CropFlip`.
+        flip: probability of a flip.
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    Example:
+        >>> RandAugment(operations=2, magnitude=5)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    def __init__(
+        self, operations: int = 2, magnitude: float = 9.0, pixels: int | None = None, flip: float = 0.5
+    ) -> None:
+        if not 0 < magnitude <= 10:
+            raise ConfigError(f"magnitude must be in (0, 10], found {magnitude}")
+        super().__init__(operations, (magnitude / 10, magnitude / 10), False, pixels, flip)
+
+
+@register("augmentations", "erasing")
+class RandomErasing(nn.Module):
+    """Fills a random rectangle of some images with noise, so that no single part is relied on.
+
+    Zhong et al., *Random Erasing Data Augmentation* (2020). The rectangle has area `share` times that of the image and
+    aspect ratio `ratio` (height by width; uniform in its logarithm, so that both directions are alike, where the paper
+    is uniform in the ratio); a side that would exceed the image is shortened to it, where the paper draws again.
+
+    It moves nothing; write `crop-flip+erasing` to have both.
+
+    Args:
+        probability: of erasing, for each image.
+        share: smallest and largest share of the image's area, in (0, 1).
+        ratio: smallest and largest aspect ratio.
+        fill: "noise" (a random value for each pixel and channel, the paper's choice), "mean" (of the image), "black".
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    Example:
+        >>> RandomErasing(probability=1.0)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).amax().item() > 0
+        True
+    """
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        share: tuple[float, float] = (0.02, 0.4),
+        ratio: tuple[float, float] = (0.3, 1 / 0.3),
+        fill: Literal["noise", "mean", "black"] = "noise",
+    ) -> None:
+        super().__init__()
+        if not 0 < share[0] <= share[1] < 1:
+            raise ConfigError(f"share must be two shares of the area, smaller first, in (0, 1); found {share}")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ConfigError(f"ratio must be two positive aspect ratios, smaller first; found {ratio}")
+        if fill not in ("noise", "mean", "black"):
+            raise ConfigError(f'fill must be "noise", "mean" or "black", found {fill!r}')
+        self.probability = _check_probability("probability", probability)
+        self.share, self.ratio, self.fill = share, ratio, fill
+
+    @property
+    def geometry(self) -> nn.Module:
+        return NoAugmentation()
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.crop(images)
-        for _ in range(self.operations):
-            x = self._one(x)
-        return x.contiguous(memory_format=torch.channels_last)
+        return self.change(plain(images))
 
-    def _one(self, x: Tensor) -> Tensor:
-        count = len(x)
-        # One transfer tells the host who gets what; the groups then need no further synchronisation with the device.
-        kind = torch.randint(len(_GEOMETRY) + len(OPERATIONS) + 1, (count,))
-        strength = (torch.rand(count) * self.strength).to(x.device)
-        sign = torch.where(torch.rand(count) < 0.5, -1.0, 1.0).to(x.device)
-        out = x.clone()
-        moved = (kind < len(_GEOMETRY)).nonzero().flatten().to(x.device)
-        if len(moved):
-            affine = _affine(kind.to(x.device)[moved], strength[moved] * sign[moved], x.shape[-2] / x.shape[-1])
-            out[moved] = _resample(x[moved], affine)
-        for number, operation in enumerate(OPERATIONS, start=len(_GEOMETRY)):
-            rows = (kind == number).nonzero().flatten().to(x.device)
-            if len(rows):
-                out[rows] = operation(x[rows], (strength * sign)[rows].view(-1, 1, 1, 1)).clamp_(0, 1)
-        return out
+    def change(self, x: Tensor) -> Tensor:
+        """The same on float images."""
+        count, _, height, width = x.shape
+        area = x.new_empty(count, 1).uniform_(*self.share) * (height * width)
+        ratio = x.new_empty(count, 1).uniform_(*(math.log(end) for end in self.ratio)).exp()
+        tall, broad = (area * ratio).sqrt().clamp_(max=height), (area / ratio).sqrt().clamp_(max=width)
+        rows, columns = (torch.arange(side, device=x.device) + 0.5 for side in (height, width))
+        top, left = torch.rand_like(area) * (height - tall), torch.rand_like(area) * (width - broad)
+        chosen = torch.rand_like(area) < self.probability
+        down = (rows >= top) & (rows < top + tall) & chosen
+        across = (columns >= left) & (columns < left + broad)
+        inside = (down[:, :, None] & across[:, None, :])[:, None]
+        if self.fill == "noise":
+            value = torch.rand_like(x)
+        else:
+            value = x.mean((1, 2, 3), keepdim=True) if self.fill == "mean" else x.new_zeros(1)
+        return torch.where(inside, value, x).contiguous(memory_format=torch.channels_last)
+
+
+def build_augmentation(spec: str) -> nn.Module:
+    """The augmentation of a spec, which may be several, one after the other, with "+" between them.
+
+    Args:
+        spec: the first may be any; those that follow are `erasing`, `randaugment`, `trivialaugment` and `strong`, of
+            which the latter three then do not crop once more.
+
+    Raises:
+        ConfigError: an unknown name or option, a value out of range, or an augmentation that cannot follow another one.
+
+    Example:
+        >>> build_augmentation("photo+randaugment:magnitude=5+erasing:probability=0.25")(
+        ...     torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+        ... ).shape
+        torch.Size([2, 3, 32, 32])
+    """
+    # A name begins with a letter, and the exponent of a number does not.
+    specs = re.split(r"\+(?=\s*[a-z])", spec)
+    stages = [cast(nn.Module, build("augmentations", part)) for part in specs]
+    for part, stage in zip(specs[1:], stages[1:], strict=True):
+        if not hasattr(stage, "change"):
+            raise ConfigError(
+                f"augmentation {spec!r}: {part.partition(':')[0].strip()} can only come first; erasing, randaugment, "
+                "trivialaugment and strong may follow another one"
+            )
+    return stages[0] if len(stages) == 1 else _Chain(stages)
+
+
+class _Chain(nn.Module):
+    """Augmentations one after the other. Each draws from a random state of its own, so that what moves pixels can be
+    replayed without the rest."""
+
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    @property
+    def geometry(self) -> nn.Module | None:
+        moves = [getattr(stage, "geometry", None) for stage in self.stages]
+        return None if None in moves else _Chain([move for move in moves if move is not None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for number, (stage, seed) in enumerate(
+            zip(self.stages, torch.randint(2**62, (len(self.stages),)).tolist(), strict=True)
+        ):
+            torch.manual_seed(seed)
+            # What follows and moves nothing has nothing to do to a mask.
+            x = stage(x) if number == 0 else getattr(stage, "change", nn.Identity())(x)
+        return x
 
 
 _GEOMETRY = ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")
+GEOMETRY = (0.3, 0.3, 1 / 3, 1 / 3, math.radians(30))
+WIDE_GEOMETRY = (0.99, 0.99, 1.0, 1.0, math.radians(135))
+"""The largest amounts: slopes, shares of the side, and an angle."""
 
 
-def _affine(kind: Tensor, amount: Tensor, aspect: float) -> Tensor:
-    """Matrices `[N, 2, 3]` of the operations in `_GEOMETRY`, at signed strengths; `aspect` is height by width."""
+def _affine(kind: Tensor, amount: Tensor, size: torch.Size) -> Tensor:
+    """Matrices `[N, 2, 3]` of the operations in `_GEOMETRY` by signed amounts, for images of that height and width."""
+    aspect = size[0] / size[1]
     matrices = torch.eye(2, 3, device=amount.device).repeat(len(amount), 1, 1)
-    angle = torch.where(kind == 4, amount * math.radians(30), 0.0)
+    angle = torch.where(kind == 4, amount, 0.0)
     matrices[:, 0, 0] = matrices[:, 1, 1] = angle.cos()
     # Normalised coordinates stretch the shorter side: the aspect undoes that, so that a rotation stays one.
-    matrices[:, 0, 1] = -angle.sin() * aspect + torch.where(kind == 0, amount * 0.3, 0.0)
-    matrices[:, 1, 0] = angle.sin() / aspect + torch.where(kind == 1, amount * 0.3, 0.0)
-    matrices[:, 0, 2] = torch.where(kind == 2, amount * 2 / 3, 0.0)
-    matrices[:, 1, 2] = torch.where(kind == 3, amount * 2 / 3, 0.0)
+    matrices[:, 0, 1] = -angle.sin() * aspect + torch.where(kind == 0, amount, 0.0)
+    matrices[:, 1, 0] = angle.sin() / aspect + torch.where(kind == 1, amount, 0.0)
+    matrices[:, 0, 2] = torch.where(kind == 2, 2 * amount, 0.0)
+    matrices[:, 1, 2] = torch.where(kind == 3, 2 * amount, 0.0)
     return matrices
+
+
+def _centres(size: int, like: Tensor) -> Tensor:
+    """The centres of the pixels of a row in normalised coordinates, `[size]`."""
+    return (2 * torch.arange(size, device=like.device, dtype=like.dtype) + 1) / size - 1
 
 
 def _resample(x: Tensor, affine: Tensor) -> Tensor:
     """Bilinear samples of `x` at affine images of its own grid, reflected at the border; channels last in memory."""
-    grid = F.affine_grid(affine, [len(x), 1, *x.shape[-2:]], align_corners=False)
+    return _sampled(x, F.affine_grid(affine, [len(x), 1, *x.shape[-2:]], align_corners=False))
+
+
+def _sampled(x: Tensor, grid: Tensor) -> Tensor:
     sampled = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     return sampled.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 

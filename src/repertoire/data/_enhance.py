@@ -1,7 +1,7 @@
 """Operations on colour and sharpness, with a strength for each image; `StrongAugmentation` draws from them.
 
-Each takes float `[N, C, H, W]` in [0, 1] and signed strengths `[N, 1, 1, 1]` in [-1, 1], whose sign matters where an
-operation can go either way. Results may leave [0, 1]; the caller clamps. None draws random numbers.
+Each takes float `[N, C, H, W]` in [0, 1] and signed strengths `[N, 1, 1, 1]` in [-1, 1] (`WIDE` goes beyond), whose
+sign matters where an operation can go either way. Results may leave [0, 1]; the caller clamps. None draws random numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "WIDE"]
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601, as Pillow turns colour into grey."""
@@ -53,7 +53,7 @@ def sharpness(x: Tensor, strength: Tensor) -> Tensor:
 
 
 def posterise(x: Tensor, strength: Tensor) -> Tensor:
-    """Keeps the 8 to 4 highest bits of a byte."""
+    """Keeps the 8 to 4 highest bits of a byte, or fewer at strengths above 1."""
     step = torch.exp2((strength.abs() * 4).round())
     return torch.floor((x * 255).round() / step) * step / 255
 
@@ -93,3 +93,6 @@ OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     equalise,
     autocontrast,
 )
+
+WIDE = (0.99 / 0.9, 0.99 / 0.9, 0.99 / 0.9, 0.99 / 0.9, 1.5, 1.0, 1.0, 1.0)
+"""What to multiply strengths by for the wide ranges of TrivialAugment: 0.01 to 1.99 times, and down to two bits."""
