@@ -210,3 +210,14 @@ def test_bad_input():
     with pytest.raises(ConfigError):
         spectral_density(operator).density(torch.zeros(1), 0.0)
     assert math.isnan(hessian_trace(operator, 1, method="hutchinson").error)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_no_eigenvalue_is_passed_over_and_each_is_given_as_often_as_it_occurs(seed):
+    """One start hardly sees some eigenvectors (in one of 120 such matrices), and sees none twice."""
+    values = torch.randn(37, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    values[:3] = values.max() + 0.1
+    found = hessian_eigenvalues(Symmetric(values.diag()), 5, seed=seed)
+    expected = values.sort(descending=True).values[:5]
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=2e-3 * float(values.abs().max()))
+    torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-6)

@@ -6,6 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repertoire.diagnostics import (
+    class_overlap,
+    compare_representations,
+    label_errors,
+    near_duplicates,
+    neighbour_votes,
+    relative_representation,
+    stitching,
+)
 from repertoire.diagnostics._stream import blocks, class_moments, moments, sample
 from repertoire.errors import DataError, ShapeError
 
@@ -61,3 +70,38 @@ def test_bad_blocks():
         class_moments(torch.zeros(2, 2), torch.zeros(2))
     with pytest.raises(ShapeError, match="labels are needed"):
         class_moments(torch.zeros(2, 2), None)
+
+
+def given(x, folder):
+    """A matrix in all the ways in which features may be given."""
+    np.save(folder / "x.npy", x.numpy())
+    return {
+        "array": x.numpy(),
+        "memory map": np.load(folder / "x.npy", mmap_mode="r"),
+        "blocks": list(x.split(7)),
+        "function": lambda: iter(x.split(11)),
+    }
+
+
+def test_functions_that_need_all_rows_take_features_in_every_form(tmp_path):
+    """The registered diagnostics are looked at by their contract; these are the others."""
+    x, labels = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+    p = (3 * x[:, :3]).softmax(1)
+    calls = {
+        "near_duplicates": lambda z: near_duplicates(z, z).match,
+        "neighbour_votes": lambda z: neighbour_votes(z, labels.numpy(), 3, queries=z),
+        "relative_representation": lambda z: relative_representation(z, z),
+        "compare_representations": lambda z: torch.tensor(compare_representations(z, z).jaccard),
+        "stitching": lambda z: torch.tensor(stitching((z, z), labels.numpy(), (z, z), labels).own),
+        "class_overlap": lambda z: class_overlap(z, labels).shares,
+    }
+    for form, z in given(x, tmp_path).items():
+        for name, call in calls.items():
+            torch.testing.assert_close(call(z), call(x), msg=f"{name} of {form}")
+    for form, z in given(p, tmp_path).items():
+        found = label_errors(z, labels.numpy())
+        torch.testing.assert_close(found.index, label_errors(p, labels).index, msg=form)
+    with pytest.raises(DataError, match="row 3"):
+        neighbour_votes(x.index_fill(0, torch.tensor([3]), torch.nan), labels, 3)
+    with pytest.raises(ShapeError, match=r"labels must lie in 0\.\.1"):
+        neighbour_votes(x, labels, 2)

@@ -12,7 +12,19 @@ from torch import Tensor
 from repertoire.errors import DataError, ShapeError
 from repertoire.ops import class_index
 
-__all__ = ["ROWS", "ClassMoments", "Features", "Moments", "blocks", "class_moments", "labels_of", "moments", "sample"]
+__all__ = [
+    "ROWS",
+    "ClassMoments",
+    "Features",
+    "Moments",
+    "as_labels",
+    "blocks",
+    "class_moments",
+    "labels_of",
+    "moments",
+    "sample",
+    "whole",
+]
 
 ROWS = 4096
 """Rows that are looked at together: bounds the temporaries."""
@@ -103,12 +115,23 @@ def sample(features: Features, most: int, seed: int = 0) -> tuple[Tensor, Tensor
     return torch.cat(kept) if kept else _none(features), index
 
 
+def whole(features: Features) -> Tensor:
+    """Gathers all rows in memory, `[N, d]`, for what looks at pairs of them; a tensor is given as it is.
+
+    Errors: those of `blocks`.
+    """
+    kept = list(blocks(features))
+    if isinstance(features, Tensor) and features.ndim == 2 and features.is_floating_point():
+        return features
+    return torch.cat(kept) if kept else _none(features)
+
+
 def _none(features: Features) -> Tensor:
     width = features.shape[1] if isinstance(features, Tensor | np.ndarray) and features.ndim == 2 else 0
     return torch.zeros(0, width)
 
 
-def labels_of(labels: Tensor | np.ndarray | None) -> tuple[Tensor, Tensor]:
+def labels_of(labels: Tensor | np.ndarray | Sequence[int] | None) -> tuple[Tensor, Tensor]:
     """Indices 0..K-1 of the labels in sorted order, int64 `[N]`, and the rows of each class, int64 `[K]`.
 
     Raises:
@@ -116,11 +139,20 @@ def labels_of(labels: Tensor | np.ndarray | None) -> tuple[Tensor, Tensor]:
     """
     if labels is None:
         raise ShapeError("labels are needed: integers [N], the class of each row")
-    given = torch.from_numpy(np.asarray(labels)) if isinstance(labels, np.ndarray) else labels
-    if given.ndim != 1 or given.is_floating_point() or given.dtype == torch.bool:
-        raise ShapeError(f"labels must be integers [N], found {given.dtype} {list(given.shape)}")
-    index, counts = class_index(given)
+    index, counts = class_index(as_labels(labels))
     return index, counts[counts > 0]
+
+
+def as_labels(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    """Labels as a tensor, of the values that they have, int64 `[N]`.
+
+    Raises:
+        ShapeError: labels that are no vector of integers.
+    """
+    given = labels if isinstance(labels, Tensor) else torch.from_numpy(np.asarray(labels))
+    if given.ndim != 1 or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise ShapeError(f"labels must be integers [N], found {given.dtype} {list(given.shape)}")
+    return given.long()
 
 
 class Moments:

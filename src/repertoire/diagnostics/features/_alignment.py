@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
+from repertoire.diagnostics._stream import Features, as_labels, whole
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import alignment_loss, check_embeddings
 from repertoire.ops import class_index, class_sums, unit_rows
 from repertoire.registry import register
@@ -19,7 +21,11 @@ _ROWS = 512
 @register("diagnostics", "alignment", paper="align-uniform")
 @torch.no_grad()
 def alignment(
-    features: Tensor, labels: Tensor | None = None, *, positives: Tensor | None = None, alpha: float = 2.0
+    features: Features,
+    labels: Tensor | np.ndarray | None = None,
+    *,
+    positives: Features | None = None,
+    alpha: float = 2.0,
 ) -> float:
     r"""How close positive pairs are on the unit sphere; lower is closer.
 
@@ -33,7 +39,8 @@ def alignment(
     mean of each class, in O(Nd) time; for other powers they are streamed class by class.
 
     Args:
-        features: float `[N, d]`, of any length. A zero vector stays at the centre of the sphere.
+        features: float `[N, d]`, of any length, in memory or not: see
+            :func:`repertoire.diagnostics.eigenvalue_spectrum`. A zero vector stays at the centre of the sphere.
         labels: integers `[N]`, of any value; not looked at if `positives` are given.
         positives: float `[N, d]`; row i is a positive of row i of the features.
         alpha: power of the distance, at least 1; 2 in the paper.
@@ -43,7 +50,7 @@ def alignment(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit, or neither labels nor positives.
-        ValueError: alpha below 1.
+        ConfigError: alpha below 1. DataError: a value that is not finite.
 
     Example:
         >>> import torch
@@ -52,18 +59,20 @@ def alignment(
         2.0
     """
     if not alpha >= 1:
-        raise ValueError(f"alpha must be at least 1, found {alpha}")
+        raise ConfigError(f"alpha must be at least 1, found {alpha}")
     if positives is not None:
-        value = float(alignment_loss(features, positives, alpha=alpha))
-        return value if len(features) else float("nan")
+        rows = whole(features)
+        value = float(alignment_loss(rows, whole(positives), alpha=alpha))
+        return value if len(rows) else float("nan")
     if labels is None:
         raise ShapeError("alignment needs labels, or positives: another view of every sample")
-    check_embeddings(features, labels)
-    index, counts = class_index(labels)
+    rows, given = whole(features), as_labels(labels)
+    check_embeddings(rows, given)
+    index, counts = class_index(given)
     pairs = int((counts * (counts - 1)).sum())
     if not pairs:
         return float("nan")
-    z = unit_rows(features)
+    z = unit_rows(rows)
     total = _squared(z, index, counts) if alpha == 2 else _powers(z, index, counts, alpha)
     return total / pairs
 

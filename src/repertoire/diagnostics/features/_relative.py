@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repertoire.diagnostics._stream import Features, as_labels, whole
 from repertoire.errors import ShapeError
 from repertoire.ops import unit_rows
 
 __all__ = ["ModelComparison", "Stitching", "compare_representations", "relative_representation", "stitching"]
 
 
-def relative_representation(features: Tensor, anchors: Tensor) -> Tensor:
+def relative_representation(features: Features, anchors: Features) -> Tensor:
     r"""Samples by their cosines to anchors: unchanged by rotations and rescalings of the space.
 
     Moschella et al., *Relative Representations Enable Zero-Shot Latent Space Communication* (2022):
@@ -22,7 +23,7 @@ def relative_representation(features: Tensor, anchors: Tensor) -> Tensor:
     .. math:: r(x) = \big( \cos(e(x), e(a_1)), \ldots, \cos(e(x), e(a_k)) \big)
 
     Args:
-        features: float `[N, d]`.
+        features: float `[N, d]`, in memory or not: see :func:`repertoire.diagnostics.eigenvalue_spectrum`.
         anchors: float `[k, d]`, the features of the anchors by the same network; any samples, in the same order for
             every network.
 
@@ -38,7 +39,7 @@ def relative_representation(features: Tensor, anchors: Tensor) -> Tensor:
         >>> relative_representation(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
         tensor([[1., 0.]])
     """
-    z, a = unit_rows(features), unit_rows(anchors)
+    z, a = unit_rows(whole(features)), unit_rows(whole(anchors))
     if z.shape[1] != a.shape[1]:
         raise ShapeError(f"features and anchors must be of one width, found {z.shape[1]} and {a.shape[1]} columns")
     return z @ a.T
@@ -61,7 +62,7 @@ class ModelComparison:
 
 @torch.no_grad()
 def compare_representations(
-    x: Tensor, y: Tensor, *, anchors: int = 300, neighbours: int = 10, most: int = 2000, seed: int = 0
+    x: Features, y: Features, *, anchors: int = 300, neighbours: int = 10, most: int = 2000, seed: int = 0
 ) -> ModelComparison:
     """How alike two networks see the same samples, whatever the rotation and scale of their spaces.
 
@@ -87,6 +88,7 @@ def compare_representations(
         >>> round(found.cosine, 4), found.same_nearest
         (1.0, 1.0)
     """
+    x, y = whole(x), whole(y)
     if len(x) != len(y):
         raise ShapeError(f"x and y must have the same samples, found {len(x)} rows and {len(y)}")
     if len(x) < 3:
@@ -127,10 +129,10 @@ class Stitching:
 
 
 def stitching(
-    fitted: tuple[Tensor, Tensor],
-    labels: Tensor,
-    tested: tuple[Tensor, Tensor],
-    test_labels: Tensor,
+    fitted: tuple[Features, Features],
+    labels: Tensor | np.ndarray,
+    tested: tuple[Features, Features],
+    test_labels: Tensor | np.ndarray,
     *,
     anchors: int = 300,
     seed: int = 0,
@@ -164,6 +166,8 @@ def stitching(
     """
     from sklearn.linear_model import LogisticRegression
 
+    fitted, tested = ((whole(own), whole(other)) for own, other in (fitted, tested))
+    labels, test_labels = as_labels(labels), as_labels(test_labels)
     if not len(fitted[0]) == len(fitted[1]) == len(labels) or not len(tested[0]) == len(tested[1]) == len(test_labels):
         raise ShapeError(
             "both networks must have seen the same samples, found "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from repertoire.diagnostics._stream import Features, whole
+from repertoire.errors import ConfigError
 from repertoire.losses import uniformity_loss
 from repertoire.registry import register
 
@@ -13,7 +16,7 @@ __all__ = ["uniformity"]
 
 @register("diagnostics", "uniformity", paper="align-uniform")
 @torch.no_grad()
-def uniformity(features: Tensor, labels: Tensor | None = None, *, t: float = 2.0) -> float:
+def uniformity(features: Features, labels: Tensor | np.ndarray | None = None, *, t: float = 2.0) -> float:
     r"""How evenly features cover the unit sphere; lower is more even.
 
     Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
@@ -24,7 +27,8 @@ def uniformity(features: Tensor, labels: Tensor | None = None, *, t: float = 2.0
     All pairs are counted but never stored: memory is O(Nd), time that of half a matrix product of all pairs.
 
     Args:
-        features: float `[N, d]`, of any length. A zero vector counts as orthogonal to everything.
+        features: float `[N, d]`, of any length, in memory or not: see
+            :func:`repertoire.diagnostics.eigenvalue_spectrum`. A zero vector counts as orthogonal to everything.
         labels: not looked at; there because all diagnostics are called alike.
         t: sharpness of the potential, positive; 2 in the paper.
 
@@ -34,7 +38,7 @@ def uniformity(features: Tensor, labels: Tensor | None = None, *, t: float = 2.0
 
     Raises:
         ShapeError: features that are no floating point matrix.
-        ValueError: t is not positive.
+        ConfigError: t is not positive. DataError: a value that is not finite.
 
     Example:
         >>> import torch
@@ -42,5 +46,8 @@ def uniformity(features: Tensor, labels: Tensor | None = None, *, t: float = 2.0
         >>> round(uniformity(torch.eye(3)), 4)
         -4.0
     """
-    value = float(uniformity_loss(features, t=t))
-    return value if len(features) > 1 else float("nan")
+    if not t > 0:
+        raise ConfigError(f"t must be positive, found {t}")
+    rows = whole(features)
+    value = float(uniformity_loss(rows, t=t))
+    return value if len(rows) > 1 else float("nan")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from repertoire.diagnostics._stream import Features, whole
 from repertoire.losses import wasserstein_uniformity_loss
 from repertoire.registry import register
 
@@ -15,7 +17,7 @@ __all__ = ["wasserstein_uniformity"]
 
 @register("diagnostics", "wasserstein-uniformity", paper="wasserstein-uniformity")
 @torch.no_grad()
-def wasserstein_uniformity(features: Tensor, labels: Tensor | None = None) -> float:
+def wasserstein_uniformity(features: Features, labels: Tensor | np.ndarray | None = None) -> float:
     r"""How far features are from an even spread over the unit sphere; lower is more even.
 
     Fang et al., *Rethinking The Uniformity Metric in Self-Supervised Learning* (2024): the 2-Wasserstein distance
@@ -28,7 +30,8 @@ def wasserstein_uniformity(features: Tensor, labels: Tensor | None = None) -> fl
     negative the uniformity. It looks at moments only: time O(Nd²), no pairs.
 
     Args:
-        features: float `[N, d]`, of any length. A zero vector stays at the centre of the sphere.
+        features: float `[N, d]`, of any length, in memory or not: see
+            :func:`repertoire.diagnostics.eigenvalue_spectrum`. A zero vector stays at the centre of the sphere.
         labels: not looked at; there because all diagnostics are called alike.
 
     Returns:
@@ -36,7 +39,7 @@ def wasserstein_uniformity(features: Tensor, labels: Tensor | None = None) -> fl
         than d it cannot come near 0.
 
     Raises:
-        ShapeError: features that are no floating point matrix.
+        ShapeError: features that are no floating point matrix. DataError: a value that is not finite.
 
     Example:
         >>> import torch
@@ -45,4 +48,5 @@ def wasserstein_uniformity(features: Tensor, labels: Tensor | None = None) -> fl
         >>> round(wasserstein_uniformity(x), 2), round(wasserstein_uniformity(x * (torch.arange(8) < 4)), 2)
         (0.02, 0.77)
     """
-    return float(wasserstein_uniformity_loss(features)) if len(features) else math.nan
+    rows = whole(features)
+    return float(wasserstein_uniformity_loss(rows)) if len(rows) else math.nan

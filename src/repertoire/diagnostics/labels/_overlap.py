@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repertoire.diagnostics._stream import Features, labels_of, sample
+from repertoire.diagnostics._stream import Features, as_labels, labels_of, sample, whole
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.ops import pair_topk
 
@@ -22,7 +22,8 @@ class ClassOverlap:
     Attributes:
         shares: float64 `[K, K]`; row k: of the neighbours of class k, the share of each class. Rows sum to one.
         purity: the mean of the diagonal: 1 where no class touches another.
-        accuracy: share of the samples whose commonest class among the neighbours is their own: leave-one-out kNN.
+        accuracy: share of the samples whose commonest class among the neighbours is their own: leave-one-out kNN. Of
+            classes that are equally common one is drawn: a sample whose own is one of m counts 1/m.
         samples: how many samples were looked at.
     """
 
@@ -42,8 +43,8 @@ class ClassOverlap:
 
 @torch.no_grad()
 def neighbour_votes(
-    features: Tensor, labels: Tensor, classes: int, *, queries: Tensor | None = None, neighbours: int = 20,
-    temperature: float = 0.07,
+    features: Features, labels: Tensor | np.ndarray, classes: int, *, queries: Features | None = None,
+    neighbours: int = 20, temperature: float = 0.07,
 ) -> Tensor:  # fmt: skip
     r"""Class probabilities by the vote of the nearest rows by cosine; each row's own label has no say in its vote.
 
@@ -51,8 +52,8 @@ def neighbour_votes(
     Discrimination* (2018). Neighbours are searched tile by tile: memory O((N + M)(d + K)).
 
     Args:
-        features: float `[N, d]`.
-        labels: int64 `[N]` in 0..K-1.
+        features: float `[N, d]`, in memory or not: see :func:`repertoire.diagnostics.eigenvalue_spectrum`.
+        labels: integers `[N]` in 0..K-1.
         classes: K.
         queries: float `[M, d]`, rows to vote on; the features themselves if None, each without itself.
         neighbours: k; all there are if fewer.
@@ -62,7 +63,8 @@ def neighbour_votes(
         float64 `[M, K]`, rows that sum to one; uniform for a row without neighbours.
 
     Raises:
-        ShapeError: shapes that do not fit. ConfigError: options out of range.
+        ShapeError: shapes that do not fit, or a label that is no class. DataError: features that are not finite.
+        ConfigError: options out of range.
 
     Example:
         >>> import torch
@@ -71,8 +73,12 @@ def neighbour_votes(
         >>> neighbour_votes(x, torch.tensor([0, 0, 1, 1]), 2, neighbours=1)[0]
         tensor([1., 0.], dtype=torch.float64)
     """
+    features, labels = whole(features), as_labels(labels)
+    queries = None if queries is None else whole(queries)
     if len(features) != len(labels):
         raise ShapeError(f"features and labels must be of one length, found {len(features)} and {len(labels)}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ShapeError(f"labels must lie in 0..{classes - 1}, found {int(labels.min())} to {int(labels.max())}")
     if neighbours < 1 or not temperature > 0:
         raise ConfigError(f"neighbours and temperature must be positive, found {neighbours} and {temperature}")
     alone = queries is None
@@ -130,6 +136,6 @@ def class_overlap(
     shares = torch.eye(classes, dtype=torch.float64)
     shares[seen.cpu()] = (table[seen].double() / table[seen].sum(1, keepdim=True)).cpu()
     votes = torch.zeros(len(rows), classes, device=rows.device).scatter_add_(1, near, torch.ones_like(near).float())
-    # A tie counts for the sample.
-    right = votes.gather(1, own[:, None]).squeeze(1) >= votes.max(1).values
-    return ClassOverlap(shares, float(shares.diagonal().mean()), float(right.double().mean()), len(rows))
+    first = votes == votes.max(1, keepdim=True).values
+    right = first.gather(1, own[:, None]).squeeze(1).double() / first.sum(1)
+    return ClassOverlap(shares, float(shares.diagonal().mean()), float(right.mean()), len(rows))

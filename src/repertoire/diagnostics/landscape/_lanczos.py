@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -82,13 +83,13 @@ def hessian_eigenvalues(
     Args:
         hessian: a :class:`repertoire.diagnostics.Hessian`, or any symmetric operator with `dimension`, `like` and `@`.
         k: how many, at least 1.
-        iterations: at most so many products; each keeps a vector as long as the weights.
+        iterations: at most so many products for a search; each keeps a vector as long as the weights. For k above 1
+            there are two searches or more: another looks whether anything larger is left beside what was found.
         tolerance: relative size of the residuals at which it stops.
         seed: of the start.
 
     Returns:
-        Values, vectors and residuals. A value that occurs several times is found once, unless k asks for more values
-        than there are different ones.
+        Values, vectors and residuals. A value that occurs several times is given as often.
 
     Raises:
         ConfigError: k below 1 or above the dimension, or fewer iterations than k. And the errors of the Hessian.
@@ -105,15 +106,39 @@ def hessian_eigenvalues(
         raise ConfigError(f"k must lie between 1 and the number of weights, {hessian.dimension}, found {k}")
     if iterations < k:
         raise ConfigError(f"iterations must be at least k = {k}, found {iterations}")
-    lanczos = _Lanczos(hessian, seed)
+    found = _largest(hessian, k, iterations, tolerance, seed)
+    # A start that hardly sees an eigenvector may pass over its value, and sees no value twice. What is orthogonal to
+    # all that was found must hold nothing larger.
+    rounds = k if 1 < k < hessian.dimension else 0
+    for number in range(1, rounds + 1):
+        other = _largest(hessian, 1, iterations, tolerance, seed + number, avoid=list(found.vectors.unbind(1)))
+        if other.values[0] <= found.values[-1] + tolerance * found.values.abs().max():
+            break
+        values = torch.cat([found.values, other.values])
+        order = values.argsort(descending=True, stable=True)[:k]
+        found = Eigenvalues(
+            values[order],
+            torch.cat([found.vectors, other.vectors], 1)[:, order],
+            torch.cat([found.residuals, other.residuals])[order],
+        )
+    return found
+
+
+def _largest(
+    hessian: Operator, k: int, iterations: int, tolerance: float, seed: int, avoid: Sequence[Tensor] = ()
+) -> Eigenvalues:
+    """The k largest eigenvalues on what is orthogonal to some vectors, as one start finds them."""
+    lanczos = _Lanczos(hessian, seed, avoid=avoid)
+    scale = 0.0
     while True:
         lanczos.step()
         values, vectors = lanczos.ritz()
         size = len(values)
-        done = size == min(iterations, hessian.dimension)
+        done = size == min(iterations, hessian.dimension - len(avoid))
+        scale = max(scale, float(values.abs().max()))
         if size >= k:
             residuals = lanczos.beta * vectors[-1].abs()
-            if done or bool((residuals[-k:] <= tolerance * values.abs().max()).all()):
+            if done or bool((residuals[-k:] <= tolerance * scale).all()):
                 break
     top = torch.arange(size - 1, size - 1 - k, -1)
     basis = torch.stack(lanczos.basis[:size], 1)
@@ -166,16 +191,18 @@ def spectral_density(hessian: Operator, *, probes: int = 8, steps: int = 40, see
 class _Lanczos:
     """The three-term recurrence, with each new vector made orthogonal to all before, twice."""
 
-    def __init__(self, operator: Operator, seed: int, *, restart: bool = True) -> None:
+    def __init__(self, operator: Operator, seed: int, *, restart: bool = True, avoid: Sequence[Tensor] = ()) -> None:
         self.operator = operator
+        self.avoid = list(avoid)
         self.generator = torch.Generator().manual_seed(seed)
         self.restart = restart
         self.exhausted = False
         self.alphas: list[float] = []
         self.betas: list[float] = []
         self.beta = 0.0
-        start = self._random()
-        self.basis = [start / start.norm()]
+        self.basis: list[Tensor] = []
+        start = self._orthogonal(self._random())
+        self.basis.append(start / start.norm())
 
     def step(self) -> None:
         """One product, and one more vector in the basis."""
@@ -190,7 +217,7 @@ class _Lanczos:
             # The powers of H reach no further from this start. Another start, coupled by a zero, finds the rest.
             self.exhausted = True
             self.beta = 0.0
-            if not self.restart or len(self.basis) >= self.operator.dimension:
+            if not self.restart or len(self.basis) + len(self.avoid) >= self.operator.dimension:
                 return
             rest = self._orthogonal(self._random())
         self.betas.append(self.beta)
@@ -212,6 +239,6 @@ class _Lanczos:
 
     def _orthogonal(self, vector: Tensor) -> Tensor:
         for _ in range(2):
-            for other in self.basis:
+            for other in (*self.avoid, *self.basis):
                 vector = vector - torch.dot(other, vector) * other
         return vector
