@@ -42,6 +42,8 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         evaluate,
         explain,
         export,
+        fit_features,
+        merge,
         papers,
         plan,
         predict,
@@ -64,6 +66,8 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("explain")(explain.explain)
     app.command("report")(report.report)
     app.command("export")(export.export)
+    app.command("merge")(merge.merge)
+    app.command("fit-features")(fit_features.fit_features)
     app.command("list")(catalogue.list_components)
     app.add_typer(papers.app, name="papers")
     app.add_typer(claims.app, name="claims")
@@ -136,7 +140,7 @@ def _prepare_streams() -> None:
     elif hasattr(sys.stdout, "reconfigure"):
         # What the encoding of the terminal or of a file cannot hold is escaped, instead of ending the command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr = Forgiving(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = Forgiving(sys.stderr)
 
 
 def _show_warning(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from repertoire.train._fit import rehearse as rehearse
     from repertoire.train._fit import resume as resume
     from repertoire.train._loop import Loop as Loop
+    from repertoire.train._merge import merge as merge
     from repertoire.train._outputs import outputs as outputs
     from repertoire.train._probe import probe_outputs as probe_outputs
     from repertoire.train._run import Run as Run
@@ -49,6 +50,7 @@ _HOME = {
     "repertoire.train._export": ("export",),
     "repertoire.train._fit": ("fit", "in_memory", "rehearse", "resume"),
     "repertoire.train._loop": ("Loop",),
+    "repertoire.train._merge": ("merge",),
     "repertoire.train._outputs": ("outputs",),
     "repertoire.train._probe": ("probe_outputs",),
     "repertoire.train._run": ("Run", "load", "top"),
