@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 __all__ = ["answer_for", "missing_attribute"]
 
-_OPTIONS = {
+_OPTIONS: dict[str, tuple[str, ...]] = {
     "lr": ("learning_rate", "lr0", "base_lr", "max_lr", "initial_lr", "alpha"),
     "epochs": ("num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "epoch"),
     "batch_size": ("batch", "bs", "train_batch_size", "per_device_train_batch_size", "b"),
@@ -77,7 +77,7 @@ _LOSSES = {
     "asymmetric": ("AsymmetricLoss", "asl", "ASL"),
 }
 
-_CLASSES = {
+_CLASSES: dict[str, tuple[str, ...]] = {
     "CrossEntropy": ("CrossEntropyLoss", "CELoss"),
     "SupCon": ("SupConLoss", "SupervisedContrastiveLoss"),
     "Focal": ("FocalLoss", "SigmoidFocalLoss"),
@@ -103,7 +103,7 @@ _CLASSES = {
     "Loader": ("DataLoader",),
 }
 
-_COMPONENTS = {
+_COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": _LOSSES,
     "method": {
         "simclr": ("SimCLR",),

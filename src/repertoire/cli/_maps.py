@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -22,9 +24,18 @@ def printable(name: object) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
+STEM_BYTES = 70
+"""Of a part of a file's name. Three of them, a number and what marks a temporary file stay below the 255 of a disk."""
+
+
 def file_stem(text: str) -> str:
-    """What a file may be called after: letters, digits and a few signs."""
-    return "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)[:100].strip(". ") or "image"
+    """What a file may be called after: letters, digits and a few signs; what is too long is cut, and told apart."""
+    safe = "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)
+    encoded = safe.encode("utf-8", "replace")
+    if len(encoded) > STEM_BYTES:
+        mark = hashlib.blake2b(encoded, digest_size=3).hexdigest()
+        safe = f"{encoded[: STEM_BYTES - 7].decode('utf-8', 'ignore')}-{mark}"
+    return safe.strip(". ") or "image"
 
 
 class Index:
@@ -32,11 +43,12 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._target = atomic_path(path)
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._file: IO[str] = open(self._target.__enter__(), "w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file)
+        temporary = self._stack.enter_context(atomic_path(self.path))
+        file = self._stack.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
+        self._writer = csv.writer(file)
         self._writer.writerow(["picture", "image", "explainer", "class", "probability"])
         return self
 
@@ -46,8 +58,7 @@ class Index:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._target.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, error, trace)
 
 
 class MapArchive:

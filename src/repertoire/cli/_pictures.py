@@ -38,7 +38,9 @@ class Pictures:
         from repertoire.data import plain
 
         names = list(self.explainers)
+        before = _files(self.folder)
         with ExitStack() as stack:
+            stack.callback(lambda: self.run.directory.record(*(_files(self.folder) - before)))
             index = stack.enter_context(Index(self.folder / "index.csv"))
             archive = (
                 stack.enter_context(MapArchive(self.folder / "maps.npz", names, self.run.classes)) if npz else None
@@ -157,6 +159,11 @@ def pieces(count: int, size: int) -> Iterator[slice]:
 
 
 def _shown(path: Path) -> str:
+    from repertoire.cli._inputs import shown
     from repertoire.cli._maps import printable
 
-    return printable(path)
+    return printable(shown(path))
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,7 +104,7 @@ def _print(metrics: dict[str, Any]) -> None:
         typer.echo(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scalars.items()))
 
 
-def _table(rows: list[tuple[str, ...]]) -> None:
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
     from repertoire.errors import ascii_path
 
     names = [ascii_path(row[0]) for row in rows]

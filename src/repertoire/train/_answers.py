@@ -21,8 +21,8 @@ class Answers:
 
     Attributes:
         index: which of the images that were given, int64 `[n]`, ascending.
-        values: probabilities `[n, K]`, or the numbers of a run that predicts numbers, float64; features, float32 `[n, d]`,
-            of `stream_features`.
+        values: probabilities `[n, K]`, or the numbers of a run that predicts numbers, float64; of `stream_features` the
+            features, float32 `[n, d]`.
         exits: which exit each image left by, int64 `[n]` from 0; None without early exits.
         failed: the images of the batch that cannot be used, and why.
     """

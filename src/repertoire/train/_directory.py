@@ -7,6 +7,7 @@ the journal `.written`. A file in the journal is theirs as long as nobody change
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -347,6 +348,13 @@ _FIELDS: tuple[tuple[str, Any, str], ...] = (
 """What the fields of `run.json` are: name, test, and what is expected."""
 
 
+def _forget(path: str) -> None:
+    """Removes a directory that was made for a run which was refused before it began."""
+    if path in _MADE:
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+
+
 def next_free(stem: str, root: Path | None = None) -> Path:
     """Makes `runs/STEM-1`, or the first number that is free: jobs that start at the same moment get one each.
 
@@ -364,5 +372,6 @@ def next_free(stem: str, root: Path | None = None) -> Path:
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
                 _MADE.add(os.path.abspath(path))
+                atexit.register(_forget, os.path.abspath(path))
                 return path
         number += 1

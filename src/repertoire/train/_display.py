@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Mapping
@@ -13,8 +12,8 @@ from typing import Any, Self, TextIO
 __all__ = ["Display", "Forgiving"]
 
 
-class Forgiving(io.TextIOBase):
-    """A stream for people that falls silent when nobody can be reached any more, instead of raising.
+class Forgiving:
+    """A text stream for people that falls silent when nobody can be reached any more, instead of raising.
 
     A closed pipe, a full disk or a terminal that went away must not end what was only being watched.
 
@@ -31,8 +30,7 @@ class Forgiving(io.TextIOBase):
             try:
                 self.stream.write(text)
             except UnicodeEncodeError:
-                encoding = self.encoding or "ascii"
-                return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                return self.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
             except (OSError, ValueError):  # ValueError: the stream was closed by this process
                 self._fail()
         return len(text)
@@ -46,7 +44,8 @@ class Forgiving(io.TextIOBase):
 
     def _fail(self) -> None:
         self.failed = True
-        if self.stream is sys.__stderr__:
+        standard = self.stream is sys.__stderr__
+        if standard:
             # What is left in its buffer would fail once more when Python ends, and change the exit status.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 null = os.open(os.devnull, os.O_WRONLY)
@@ -58,21 +57,12 @@ class Forgiving(io.TextIOBase):
             return not self.failed and bool(self.stream.isatty())
         return False
 
-    def fileno(self) -> int:
-        if self.stream is None:
-            raise io.UnsupportedOperation("fileno")
-        return self.stream.fileno()
-
-    def writable(self) -> bool:
-        return True
-
     @property
-    def encoding(self) -> Any:
-        return getattr(self.stream, "encoding", None)
+    def encoding(self) -> str:
+        return getattr(self.stream, "encoding", None) or "ascii"
 
-    @property
-    def errors(self) -> Any:
-        return getattr(self.stream, "errors", None)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class Display:

@@ -312,7 +312,7 @@ def _backbone(run: Run, half: bool) -> bytes:
     from safetensors.torch import load, save
 
     model = _on_cpu(run)
-    state = {name: value.detach().contiguous().clone() for name, value in model.backbone.state_dict().items()}  # type: ignore[union-attr,operator]
+    state = {name: value.detach().contiguous().clone() for name, value in model.backbone.state_dict().items()}  # type: ignore[union-attr]
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     info = {"mean": run.info["mean"], "std": run.info["std"], "size": run.size, "channels": int(run.info["channels"])}

@@ -181,7 +181,7 @@ def _stacked(images: list[np.ndarray | Tensor], reading: Reading) -> Tensor:
     if not images:
         return torch.zeros(0, reading.channels, reading.size, reading.size)
     if all(isinstance(one, np.ndarray) for one in images):
-        return plain(torch.from_numpy(np.stack(images)))  # type: ignore[arg-type]
+        return plain(torch.from_numpy(np.stack(images)))
     floats = [plain(torch.from_numpy(one)[None])[0] if isinstance(one, np.ndarray) else one for one in images]
     return torch.stack(floats)
 

@@ -21,7 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from repertoire.data import Batch
+from repertoire.data import Batch, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost
 from repertoire.methods import Method
 from repertoire.recipe import Built, WeightAverage, schedule
@@ -102,15 +102,18 @@ class Loop:
         self.main = fabric.is_global_zero
         self.method = built.method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.rule: Rule = built.rule()
-        self.rule.setup(
-            self.method,
-            built.make_optimizer,
-            fabric=fabric,
-            clip=config.clip,
-            accumulate=config.accumulate,
-            example=torch.zeros(2, *self.splits.train.shape, device=fabric.device),
-            **({} if pipeline is None else {"pipeline": pipeline}),
-        )
+        with torch.random.fork_rng(devices=[]):
+            # What a rule adds (auxiliary networks) begins with weights of the seed as well, but not with the same ones.
+            torch.manual_seed(step_seed(config.seed, 0, 2**64 - 2))
+            self.rule.setup(
+                self.method,
+                built.make_optimizer,
+                fabric=fabric,
+                clip=config.clip,
+                accumulate=config.accumulate,
+                example=torch.zeros(2, *self.splits.train.shape, device=fabric.device),
+                pipeline=pipeline,
+            )
         self.average = WeightAverage(self.method, config.ema) if config.ema else None
         self.loader = built.loader(
             device=fabric.device,

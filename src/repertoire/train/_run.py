@@ -31,7 +31,7 @@ from repertoire.errors import (
     ascii_path,
     option,
 )
-from repertoire.local import Exits, Local
+from repertoire.local import Exits
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier
 from repertoire.recipe import (
@@ -45,6 +45,7 @@ from repertoire.recipe import (
     load_splits,
     takes_loss,
 )
+from repertoire.rules import Rule
 from repertoire.tasks import Number, Outputs, exit_table
 from repertoire.train import _checkpoint
 from repertoire.train._answers import Answers, Predictor
@@ -542,15 +543,15 @@ class Run(Predictor):
             return self._exits[str(device)]
 
     def _load_exits(self) -> Exits:
-        rule = registry.build("rules", self.config.rule)
-        if not isinstance(rule, Local):
+        rule: Rule = registry.build("rules", self.config.rule)
+        model = copy.deepcopy(self._model_on(torch.device("cpu")))
+        with torch.random.fork_rng(devices=[]):
+            exits = rule.exits(model, torch.zeros(2, *self.facts.shape))
+        if not isinstance(exits, Exits):
             raise RunError(
                 f"{self.directory} has no early exits: it was trained by the rule {self.config.rule!r}. Exits are the "
                 f"auxiliary networks of local learning: train with {option('rule', 'local:blocks=4')}"
             )
-        model = copy.deepcopy(self._model_on(torch.device("cpu")))
-        with torch.random.fork_rng(devices=[]):
-            exits = rule.exits(model, torch.zeros(2, *self.facts.shape))
         state = _checkpoint.load(self.directory.best_file).part("local")
         try:
             exits.classifiers[:-1].load_state_dict(state)
