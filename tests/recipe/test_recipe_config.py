@@ -16,7 +16,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path):
 
 
 def test_unknown_options_suggest_the_nearest():
-    with pytest.raises(UnknownName, match="did you mean 'epochs'"):
+    with pytest.raises(UnknownName, match="here it is called 'epochs'"):
         make_config(data="digits", epoch=3)
 
 

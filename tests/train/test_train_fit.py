@@ -271,6 +271,7 @@ def test_a_run_can_be_opened_from_anywhere(tiny: Path, options: dict, tmp_path: 
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_good_checkpoint(
     options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("repertoire.train._loop.PATIENT_STEPS", 0)
     original, calls = CrossEntropy.forward, []
 
     def forward(self: CrossEntropy, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -286,6 +287,18 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_good_checkpoint(
     run = train.load(tmp_path / "a")
     assert run.info["status"] == "failed"
     assert all(p.isfinite().all() for p in run.model.parameters())
+
+
+def test_first_steps_that_diverge_begin_anew_at_a_tenth_of_the_rate(options: dict, tmp_path: Path):
+    """The second start is the run that a tenth of the learning rate would have been, and it is resumed as any other."""
+    shared = {**options, "warmup": 0.0, "batch_size": 64, "epochs": 2}
+    cool = train.fit(out=tmp_path / "cool", **{**shared, "lr": 3.0})
+    hot = train.fit(out=tmp_path / "hot", **{**shared, "lr": 30.0})
+    progress = _checkpoint.latest(hot.directory.checkpoints)[1].values["progress"]
+    assert progress["rate"] == 0.1
+    assert progress["total_steps"] == len(hot.history) * hot.history[0]["step"]
+    for name, value in cool.model.state_dict().items():
+        torch.testing.assert_close(hot.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_full_disk_loses_nothing(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

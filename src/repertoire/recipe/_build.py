@@ -175,10 +175,10 @@ def build(
     notes: list[str] = []
     splits, more = _prepared(config, splits)
     notes += more
-    loss = build_loss(config, facts, splits.train) if takes_loss(config) else None
-    _check_targets(config, facts, loss)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        loss = build_loss(config, facts, splits.train) if takes_loss(config) else None
+        _check_targets(config, facts, loss)
         model = build_classifier(config, facts, loss=loss, pretrained=weights)
         record = _start(config, model, facts) if weights else {}
         context = {} if config.teacher is None else {"teacher": _teacher(config)}
@@ -204,7 +204,8 @@ def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None
             "or learn without labels, with --method simclr"
         )
     if loss is not None and kind != "none":
-        takes = loss.targets
+        # A loss on views looks at no target; what is read out of the features then are classes.
+        takes = loss.targets or ("classes",)
         if kind not in takes and not (kind == "votes" and "classes" in takes):
             fits = sorted(e.name for e in registry.entries("losses") if kind in getattr(e.factory, "targets", ()))
             raise ConfigError(

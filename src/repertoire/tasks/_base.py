@@ -112,5 +112,5 @@ class Task:
         raise NotImplementedError
 
     def info(self) -> dict[str, Any]:
-        """What a run stores of it; `task_from` gives it back."""
-        return {"kind": self.kind, "names": list(self.names)}
+        """What a run stores of it beside the names; `task_from` gives it back."""
+        return {"kind": self.kind}

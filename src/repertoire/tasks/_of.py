@@ -47,4 +47,4 @@ def task_from(info: Mapping[str, Any]) -> Task:
     if kind is None:
         raise RunError(f"the run is of a task {stored['kind']!r}, which this version does not know: update repertoire")
     options = {name: tuple(value) for name, value in stored.items() if name != "kind"}
-    return kind(**options)
+    return kind(tuple(info["classes"]), **options)

@@ -44,6 +44,10 @@ class Votes(Classes):
 
     kind = "votes"
 
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """The majority, which a loss on classes learns from."""
+        return majority(labels, self.outputs)
+
     def score(self, outputs: Outputs) -> dict[str, Any]:
         """What `Classes.score` gives against the majority, and how far annotators agree.
 
