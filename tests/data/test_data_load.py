@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repertoire.data import load
+from repertoire.data import load, pinned
 from repertoire.errors import ConfigError, DataError, UnreadableImages
 
 
@@ -83,3 +83,38 @@ def test_what_is_neither_a_path_nor_a_source(name: str, tmp_path: Path, monkeypa
 def test_an_unknown_option_of_a_source():
     with pytest.raises(ConfigError, match="cuont"):
         load("shapes:cuont=5")
+
+
+def test_a_folder_without_classes(tmp_path: Path):
+    for number in range(10):
+        Image.new("RGB", (12, 12), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError, match="--method simclr"):
+        load(tmp_path)
+    assert (load(tmp_path, unlabelled=True).train.labels == -1).all()
+
+
+def test_data_is_pinned_to_where_it_lies(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs are opened from any directory."""
+    base = photos.parent
+    monkeypatch.chdir(base)
+    assert pinned("photos") == str(photos)
+    assert pinned("hf:photos") == f"hf:{photos}"
+    assert pinned("hf:photos,label_column=animal") == f"hf:{photos},label_column=animal"
+    assert pinned("folder:photos,layout=groups") == f"folder:{photos},layout=groups"
+    assert pinned("folder:path=photos") == f"folder:path={photos}"
+    (base / "labels.csv").touch()
+    assert pinned("table:labels.csv,root=photos") == f"table:{base}/labels.csv,root={photos}"
+    for same in (
+        "digits",
+        "shapes:count=1000,classes=3",
+        "hf:user/flowers",
+        "no such data",
+        "shapes:cuont=5",
+        f"hf:{photos}",
+    ):
+        assert pinned(same) == same
+    (base / "a,b").mkdir()
+    assert pinned("hf:(a,b)") == f"hf:({base}/a,b)"
+    assert pinned(pinned("hf:(a,b)")) == pinned("hf:(a,b)")
+    monkeypatch.chdir("/")
+    assert load(f"folder:{photos}").classes == ("cat", "dog")

@@ -1,7 +1,7 @@
 """Operations on colour and sharpness, with a strength for each image; `StrongAugmentation` draws from them.
 
 Each takes float `[N, C, H, W]` in [0, 1] and signed strengths `[N, 1, 1, 1]` in [-1, 1] (`WIDE` goes beyond), whose
-sign matters where an operation can go either way. Results may leave [0, 1]; the caller clamps. None draws random numbers.
+sign matters where an operation can go either way. Results may leave [0, 1]; the caller clamps. None draws at random.
 """
 
 from __future__ import annotations
