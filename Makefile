@@ -45,7 +45,7 @@ smoke: $(VENV)/.dev ## run every claim on its smallest budget
 	$(BIN)/python -m repertoire.claims --smoke
 
 evidence: $(VENV)/.dev ## run the claims whose evidence is missing or stale
-	$(BIN)/python -m repertoire.claims --missing-or-stale --budget small
+	$(BIN)/python -m repertoire.claims --missing-or-stale --budget small --store src/repertoire/papers/evidence
 
 # CIFAR10=FOLDER (train/CLASS/*.jpg and test/CLASS/*.jpg) measures on those images, and runs cifar10.py too.
 bench: $(VENV)/.dev ## run the benchmarks and keep what they print under docs/numbers

@@ -1,4 +1,4 @@
-"""The harness: seeds, budgets, evidence, staleness, failures."""
+"""The harness: looks, budgets, guards, evidence, failures, cost."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ import _toy_claims as toys
 import pytest
 import torch
 
-from repertoire import claims
-from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _evidence, _harness
-from repertoire.claims.beds import disturbed_images
+from repertoire import claims, papers
+from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _harness
 from repertoire.errors import ConfigError, DataError, RunError, UnknownName
 
-TOYS = (toys.better, toys.smaller, toys.failing, toys.not_a_number, toys.killed, toys.unknown)
-for toy in TOYS:  # other tests in this process must not find them
-    _claim._REGISTRY.pop(toy.slug, None)
+for toy in toys.TOYS:  # other tests in this process must not find them
+    _claim._REGISTRY.pop(toy.name, None)
 
 
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The toys alone are registered, and evidence goes elsewhere."""
-    own = {c.slug: c for c in TOYS}
+    own = {c.name: c for c in toys.TOYS}
     monkeypatch.setattr(_claim, "_REGISTRY", own)
-    monkeypatch.setattr(_claim, "entries", lambda: [own[slug] for slug in sorted(own)])
-    monkeypatch.setattr(_harness, "entries", lambda: [own[slug] for slug in sorted(own)])
-    monkeypatch.setattr(_evidence, "FOLDER", tmp_path)
+    for module in (_claim, _harness):
+        monkeypatch.setattr(module, "entries", lambda: [own[name] for name in sorted(own)])
+    monkeypatch.setenv("REPERTOIRE_EVIDENCE", str(tmp_path))
 
 
 def test_a_claim_is_measured_decided_and_stored(tmp_path: Path) -> None:
@@ -36,42 +34,128 @@ def test_a_claim_is_measured_decided_and_stored(tmp_path: Path) -> None:
     assert result.verdict == "holds"
     assert result.seeds == [0, 1, 2, 3, 4]
     assert len(lines) == 5
-    assert "toy-better seed 5/5: value 2." in lines[-1]
-    assert result.baseline_values == [1.0] * 5
-    assert result.differences == [m - b for m, b in zip(result.method_values, result.baseline_values, strict=True)]
+    assert "toy-better seed 4 of 5: value 2." in lines[-1]
+    assert [row[1] for row in result.values] == [1.0] * 5
+    assert result.differences == [m - b for m, b in result.values]
     assert len(set(result.extra["noise"])) == 5  # each seed is its own
     assert result.extra["work"] == [2.0] * 5
     low, high = result.interval or (0, 0)
     assert low < result.mean < high
     assert set(result.versions) == {"python", "torch", "numpy", "repertoire"}
     assert "one thread a seed" in result.machine
-    assert claims.evidence("toy-better") == claims.evidence("toy-better", "small") == result
-    assert claims.evidence("toy-better", "full") is None
-    assert claims.stored() == [result]
+    assert claims.evidence("toy-better", folder=tmp_path) == result
+    assert claims.evidence("toy-better", "full", folder=tmp_path) is None
+    assert claims.stored(tmp_path) == [result]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-better.small.json"]
     assert json.loads((tmp_path / "toy-better.small.json").read_text())["verdict"] == "holds"
+
+
+def test_evidence_of_a_user_never_goes_into_the_package() -> None:
+    before = set(papers._evidence.FOLDER.iterdir())
+    claims.run("toy-better", "small")
+    assert set(papers._evidence.FOLDER.iterdir()) == before
+
+
+def test_what_the_first_look_leaves_open_is_looked_at_twice_more(tmp_path: Path) -> None:
+    result = claims.run("toy-noisy", "small")
+    assert (result.verdict, len(result.seeds)) == ("undecided", 20)
+    assert result.smallest is not None
+    assert "undecided on none (drawn)" in result.sentence
+
+
+def test_no_more_seeds_are_begun_than_can_be_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dear(claim: Claim, budget: Budget, seed: int) -> _harness.Timed:
+        return _harness.Timed(claim(budget, seed), 150.0, frozenset())
+
+    monkeypatch.setattr(_harness, "_measure", dear)
+    result = claims.run("toy-noisy", "small")
+    assert (result.verdict, len(result.seeds), result.seconds) == ("undecided", 5, 750.0)
+    assert "10 seeds would take more than 20 CPU minutes" in result.reason
+
+
+def test_what_cost_too_much_is_not_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_harness, "_measure", lambda c, b, s: _harness.Timed(c(b, s), 300.0, frozenset()))
+    with pytest.raises(ClaimError, match="took 25 minutes of CPU time, and 20 are allowed"):
+        claims.run("toy-better", "small")
+    assert list(tmp_path.iterdir()) == []
+    assert claims.run("toy-better", "small", store=False).seconds == 1500
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("toy-weak", "theirs scores 0.35, which does not beat the trivial answer's 0.3 by 0.1"),
+        ("toy-full", "theirs scores 0.97 of 1, which leaves no room for an effect of 0.05"),
+    ],
+)
+def test_a_failed_bed_is_no_answer(name: str, reason: str) -> None:
+    result = claims.run(name, "small", store=False)
+    assert (result.verdict, result.reason, result.p) == ("no answer", reason, 1.0)
+    assert "the bed failed" in result.sentence
+
+
+def test_a_guard_needs_the_trivial_answer() -> None:
+    check = dataclasses.replace(toys.weak, trivial=None)
+    with pytest.raises(ClaimError, match="does not measure it"):
+        check.failed_bed([Measured(0.9, 0.8)])
+    assert check.failed_bed([Measured(0.9, 0.8, trivial=0.1)]) == ""
+    down = dataclasses.replace(check, higher_is_better=False)
+    assert "ours scores 0.9" in down.failed_bed([Measured(0.9, 0.1, trivial=0.5)])
+
+
+def test_the_other_kinds() -> None:
+    same = claims.run("toy-weak:beside", "small", store=False)
+    assert (same.verdict, same.part, same.name) == ("holds", "beside", "toy-weak:beside")
+    equal = claims.run("toy-identity", "small", store=False)
+    assert (equal.verdict, equal.seeds, equal.arms) == ("holds", [0], ["ours"])
+    more = claims.run("toy-trend", "small", store=False)
+    assert (more.verdict, more.method, more.baseline) == ("holds", "four", "one")
+    assert more.differences == pytest.approx([0.1] * 5, abs=0.002)
+
+
+def test_parts_of_a_paper_are_stored_apart(tmp_path: Path) -> None:
+    claims.run("toy-weak", "small")
+    claims.run("toy-weak:beside", "small")
+    assert {item.name: item.verdict for item in claims.stored(tmp_path)} == {
+        "toy-weak": "no answer",
+        "toy-weak:beside": "holds",
+    }
+
+
+def test_what_was_built_is_noted() -> None:
+    result = claims.run("toy-trend", "smoke")
+    assert result.built == ["repertoire.heads.Linear"]
+
+
+def test_data_of_the_users_own_is_measured_and_never_stored(tmp_path: Path) -> None:
+    result = claims.run("toy-trend", "small", data="digits")
+    assert (result.tier, result.data, result.extra["source"]) == ("yours", "digits", [1.0] * 5)
+    assert result.overlap > 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="these can: toy-trend"):
+        claims.run("toy-better", "small", data="digits")
 
 
 def test_runs_repeat_bit_for_bit_on_one_thread() -> None:
     before = torch.get_num_threads()
     first, second = (claims.run("toy-better", "small", store=False) for _ in range(2))
-    assert first.method_values == second.method_values
+    assert first.values == second.values
     assert first.extra["threads"] == [1.0] * 5
     assert torch.get_num_threads() == before
 
 
 def test_processes_change_nothing_and_failures_come_back_from_them(tmp_path: Path) -> None:
-    alone = claims.run("toy-better", "small", store=False)
-    chosen = [toys.failing, toys.better, toys.smaller, toys.unknown]
+    alone = claims.run("toy-noisy", "small", store=False)
+    chosen = [toys.failing, toys.noisy, toys.smaller, toys.unknown]
     outcomes = list(claims.run_all(chosen, "small", workers=2))
     reasons = sorted(str(outcome) for outcome in outcomes if isinstance(outcome, ClaimError))
     assert len(outcomes) == 4
     assert "ZeroDivisionError: nothing to divide by" in reasons[0]
     assert "did you mean 'thing'" in reasons[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-better.small.json", "toy-smaller.small.json"]
-    together = claims.evidence("toy-better")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-noisy.small.json", "toy-smaller.small.json"]
+    together = claims.evidence("toy-noisy", folder=tmp_path)
     assert together is not None
-    assert together.method_values == alone.method_values
+    assert together.values == alone.values
 
 
 def test_a_worker_that_is_killed() -> None:
@@ -80,15 +164,19 @@ def test_a_worker_that_is_killed() -> None:
     assert "toy-killed" in str(outcome)
 
 
-def test_smaller_can_be_better(tmp_path: Path) -> None:
-    result = claims.run("toy-smaller", "small")
-    assert result.verdict == "does not hold"
-    assert result.differences == pytest.approx([-1.0, -0.99, -0.98])
+def test_smaller_can_be_better() -> None:
+    result = claims.run("toy-smaller", "small", store=False)
+    assert (result.verdict, result.reason) == ("does not hold", "the effect is reversed")
+    assert result.differences == pytest.approx([-1.0, -0.99, -0.98, -0.97, -0.96])
+    # The effect has the metric's own sign: 2 - 1.02, and its interval likewise.
+    assert result.effect == pytest.approx(0.98)
+    low, high = result.effect_interval or (0, 0)
+    assert 0.9 < low < 0.98 < high < 1.1
 
 
 def test_smoke_decides_nothing_and_is_not_kept(tmp_path: Path) -> None:
-    result = claims.run("toy-better", "smoke")
-    assert (len(result.seeds), result.interval, result.verdict) == (1, None, "inconclusive")
+    result = claims.run("toy-weak", "smoke")
+    assert (len(result.seeds), result.interval, result.verdict) == (1, None, "undecided")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,51 +194,53 @@ def test_one_failure_does_not_stop_the_others() -> None:
     assert isinstance(outcomes[1], claims.Evidence)
 
 
-def test_evidence_is_missing_then_fresh_then_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_harness, "entries", lambda: [toys.better])
-    assert claims.missing_or_stale("small") == [toys.better]
+def test_nothing_is_begun_when_time_is_over() -> None:
+    lines: list[str] = []
+    assert list(claims.run_all([toys.better, toys.smaller], "small", minutes=0.0, progress=lines.append)) == []
+    assert lines == ["toy-better: no time left for it", "toy-smaller: no time left for it"]
+
+
+def test_priority_puts_parts_last_and_what_is_missing_first(tmp_path: Path) -> None:
     claims.run("toy-better", "small")
-    assert claims.missing_or_stale("small") == []
-    changed = dataclasses.replace(toys.better, threshold=0.5)
-    monkeypatch.setattr(_harness, "entries", lambda: [changed])
-    assert claims.missing_or_stale("small") == [changed]
+    chosen = [toys.same, toys.better, toys.weak]
+    ordered = claims.by_priority(chosen, "small", folder=tmp_path)
+    assert [claim.name for claim in ordered] == ["toy-weak", "toy-better", "toy-weak:beside"]
 
 
-def _helper() -> float:
-    return 1.0
+def test_measuring_again_says_how_far_the_figures_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims.run("toy-better", "small")
+    found = claims.again("toy-better", folder=tmp_path)
+    assert found.equal
+    assert found.moved == 0
+    assert "the same figures" in found.sentence
+    own = _claim._REGISTRY
+    monkeypatch.setitem(own, "toy-better", dataclasses.replace(toys.better, function=lambda b, s: Measured(3.0, 1.0)))
+    moved = claims.again("toy-better", folder=tmp_path)
+    assert moved.moved == pytest.approx(2.0 - moved.then.mean)
+    assert "MORE than the noise" in moved.sentence
+    with pytest.raises(ConfigError, match="no evidence"):
+        claims.again("toy-smaller", folder=tmp_path)
 
 
-def _calls_helper(budget: Budget, seed: int) -> Measured:
-    return Measured(*[_helper() for _ in range(2)])
-
-
-def test_the_fingerprint_covers_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = dataclasses.replace(toys.better, function=_calls_helper)
-    before = check.fingerprint
-    assert before == check.fingerprint != toys.better.fingerprint
-
-    def _helper() -> float:
-        return 2.0
-
-    monkeypatch.setitem(globals(), "_helper", _helper)
-    assert check.fingerprint != before
-
-
-def test_the_fingerprint_covers_helpers_from_other_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = dataclasses.replace(toys.better, function=_calls_helper)
-    monkeypatch.setitem(globals(), "_helper", disturbed_images.disturbed_images)
-    before = check.fingerprint
-    monkeypatch.setitem(globals(), "_helper", disturbed_images.new_method)
-    assert check.fingerprint != before
+def test_a_pilot_uses_seeds_that_no_evidence_has() -> None:
+    lines: list[str] = []
+    found = claims.pilot("toy-weak", seeds=3, progress=lines.append)
+    assert found.seeds == [1000, 1001, 1002]
+    assert found.differences == pytest.approx([0.9 + 0.001 * s - 0.35 for s in found.seeds])
+    assert "does not beat the trivial answer" in found.failed
+    assert found.needed is not None
+    assert found.spread == pytest.approx(0.001)
+    with pytest.raises(ConfigError, match="2 seeds or more"):
+        claims.pilot("toy-weak", seeds=1)
 
 
 def test_damaged_evidence_is_named(tmp_path: Path) -> None:
     path = claims.run("toy-better", "small").write()
     whole = path.read_text()
-    for text in ("", whole[: len(whole) // 2], "[]", "{}", whole.replace('"format": 1', '"format": 99')):
+    for text in ("", whole[: len(whole) // 2], "[]", "{}", whole.replace('"format": 2', '"format": 99')):
         path.write_text(text)
         with pytest.raises(DataError, match="toy-better"):
-            claims.evidence("toy-better")
+            claims.evidence("toy-better", folder=tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -169,10 +259,32 @@ def test_unknown_names() -> None:
             claims.run("toy-better", "full")
 
 
-def test_a_claim_needs_seeds_and_a_paper_of_its_own() -> None:
-    options = {"statement": "", **toys.OPTIONS}
-    with pytest.raises(ValueError, match="small >= 3"):
-        claims.claim("toy-other", seeds={"small": 2}, **options)
-    with pytest.raises(ValueError, match="already has a claim"):
-        claims.claim("toy-better", **options)(_calls_helper)
-    assert isinstance(toys.better, Claim)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"slug": "toy-better"}, "already has a claim"),
+        ({"kind": "best"}, "the kind is 'best'"),
+        ({"method": ""}, "name its arms"),
+        ({"kind": "trend", "arms": ("a", "b", "c"), "points": (1, 2)}, "needs as many points"),
+        ({"kind": "equivalent"}, "needs a margin above 0"),
+        ({"ceiling": 1.0}, "give effect="),
+        ({"data": ""}, "say what it is measured on"),
+    ],
+)
+def test_what_a_claim_says_of_itself_must_fit(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        claims.claim(**{"slug": "toy-other", "statement": "", **toys.OPTIONS, **options})(lambda b, s: Measured(1.0))
+
+
+@pytest.mark.parametrize(
+    ("data", "tier", "redrawn"),
+    [
+        ("digits, a tenth of them", "toy", True),
+        ("drawn shapes", "drawn", False),
+        ("breast cancer and digits of scikit-learn", "real, small", False),
+    ],
+)
+def test_the_tier_is_read_off_the_data(data: str, tier: str, redrawn: bool) -> None:
+    check = claims.claim("toy-tier", statement="", **{**toys.OPTIONS, "data": data})(lambda b, s: Measured(1.0))
+    _claim._REGISTRY.pop("toy-tier")
+    assert (check.tier, check.overlap > 0) == (tier, redrawn)

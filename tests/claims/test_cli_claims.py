@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,20 +11,22 @@ import pytest
 from typer.testing import CliRunner
 
 from repertoire import claims
-from repertoire.claims import __main__, _claim, _evidence, _harness
+from repertoire.claims import __main__, _claim, _harness, _table
 from repertoire.cli.claims import app
+from repertoire.papers import _evidence
 
-for toy in (toys.better, toys.smaller, toys.failing, toys.not_a_number, toys.killed, toys.unknown):
-    _claim._REGISTRY.pop(toy.slug, None)
+for toy in toys.TOYS:
+    _claim._REGISTRY.pop(toy.name, None)
 
 
 @pytest.fixture(autouse=True)
-def _toys_and_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    own = {toy.slug: toy for toy in (toys.better, toys.smaller)}
+def _toys_and_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = {toy.name: toy for toy in (toys.better, toys.smaller, toys.same, toys.trend)}
     monkeypatch.setattr(_claim, "_REGISTRY", own)
-    for module in (_claim, _harness, claims, __main__):
-        monkeypatch.setattr(module, "entries", lambda: [own[slug] for slug in sorted(own)])
-    monkeypatch.setattr(_evidence, "FOLDER", tmp_path)
+    for module in (_claim, _harness, _table, claims, __main__):
+        monkeypatch.setattr(module, "entries", lambda: [own[name] for name in sorted(own)])
+    monkeypatch.setattr(_evidence, "FOLDER", tmp_path / "shipped")
+    monkeypatch.setenv("REPERTOIRE_EVIDENCE", str(tmp_path / "own"))
 
 
 def run(*arguments: str) -> str:
@@ -32,34 +35,70 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def test_list_run_show() -> None:
+def test_list_run_show(tmp_path: Path) -> None:
     assert "toy-better\tnot measured\t\tOurs is more." in run("list")
     assert "There is no evidence yet" in run("show", "toy-better")
     text = run("run", "toy-better", "--workers", "1")
-    assert "HOLDS" in text
+    assert "HOLDS: holds on none (drawn): value +1.0" in text
     assert text.count("toy-better seed") == 5
-    assert "toy-better\tholds" in run("list")
     assert run("show") == run("show", "toy-better") == text[text.index("toy-better: ") :]
-    (record,) = json.loads(run("show", "--format", "json"))
+    # What comes with Repertoire stands in the list; what was measured here is shown beside it.
+    assert "toy-better\tnot measured" in run("list")
+    run("run", "toy-better", "--workers", "1", "--folder", str(tmp_path / "shipped"))
+    assert "toy-better\tholds" in run("list")
+    assert run("show", "toy-better").count("HOLDS") == 2
+    record = json.loads(run("show", "--format", "json"))[0]
     assert record["verdict"] == "holds"
     assert json.loads(run("list", "--format", "json"))[0]["verdict"] == "holds"
+
+
+def test_table_as_text_and_csv(tmp_path: Path) -> None:
+    for name in ("toy-better", "toy-smaller", "toy-weak:beside"):
+        run("run", name, "--workers", "1", "--folder", str(tmp_path / "shipped"))
+    text = run("table")
+    assert "toy-better*\tholds" in text
+    # Less is better, and more was measured: the effect is in the metric's own direction.
+    assert "toy-smaller\tdoes not hold\t\t+0.98" in text
+    assert "4 claims: 2 holds, 1 does not hold, 1 not measured" in text
+    assert "Of 3 tests 0.1 would hold by chance" in text
+    rows = list(csv.DictReader(run("table", "--format", "csv").splitlines()))
+    assert [row["claim"] for row in rows] == ["toy-better", "toy-smaller", "toy-trend", "toy-weak:beside"]
+    assert rows[0]["survives"] == "True"
+    assert rows[2]["effect"] == ""
+    assert [row["claim"] for row in json.loads(run("table", "--verdict", "does not hold", "--format", "json"))] == [
+        "toy-smaller"
+    ]
 
 
 def test_smoke_says_that_it_decides_nothing(tmp_path: Path) -> None:
     assert "decides nothing" in run("run", "toy-better", "--budget", "smoke")
     run("run", "toy-smaller", "--no-store", "--workers", "1")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*.json")) == []
 
 
-def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--missing-or-stale", "--budget", "small", "--workers", "1"]
+def test_again_pilot_and_own_data(tmp_path: Path) -> None:
+    run("run", "toy-smaller", "--workers", "1", "--folder", str(tmp_path / "shipped"))
+    assert "the same figures again (5 seeds)" in run("run", "toy-smaller", "--again", "--workers", "1")
+    text = run("pilot", "toy-smaller", "--seeds", "3")
+    assert "toy-smaller seed 1000 of 1" in text
+    assert "The bed is sound" in text
+    text = run("run", "toy-trend", "--data", "digits", "--workers", "1")
+    assert "holds on digits (yours)" in text
+    assert "On your data, four is the better choice over one" in text
+
+
+def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    store = str(tmp_path / "shipped")
+    arguments = ["--missing-or-stale", "--budget", "small", "--workers", "1", "--store", store]
     assert __main__.main([*arguments, "toy-better"]) == 0
-    assert __main__.main(arguments) == 0
+    assert __main__.main([*arguments, "--priority"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("toy-better: holds") == 1
-    assert "toy-smaller: does not hold" in printed
+    assert "toy-smaller: not seen on none (drawn)" in printed
     assert __main__.main(arguments) == 0
     assert "up to date" in capsys.readouterr().out
+    assert __main__.main(["--refresh", "--store", store]) == 0
+    assert "0 of 0 are fresh again" in capsys.readouterr().out
 
 
 def test_smoke_fails_when_a_claim_cannot_run(

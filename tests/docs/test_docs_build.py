@@ -9,21 +9,25 @@ from xml.etree import ElementTree
 
 import markdown
 import pytest
-from pages import ROOT
+from pages import PAGES, ROOT
 from site_build.catalogue import Catalogue
+from site_build.components import api, component_page, component_table
 from site_build.docstrings import DocstringExtension
+from site_build.family_pages import families_page, family_page
 from site_build.feed import feed
 from site_build.figure import differences_figure, ticks
 from site_build.grouped import ungroup
+from site_build.html_tables import label_cells, raw_tables
 from site_build.numbers import numbers
 from site_build.paper_pages import paper_page
-from site_build.tables import evidence_page, papers_page
+from site_build.tables import papers_page
 from site_build.tex import TexError, to_mathml
 from site_build.text import markdown as shown
 from site_build.text import plain
+from site_build.verdicts import evidence_page
 
-from repertoire import papers
-from repertoire.claims import Evidence
+from repertoire import losses, papers, registry
+from repertoire.claims import Evidence, Freshness
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 
@@ -31,12 +35,12 @@ ATOM = "{http://www.w3.org/2005/Atom}"
 def evidence(slug="supcon", **changes):
     fields = {
         "slug": slug, "budget": "small", "verdict": "holds", "statement": "It is better.", "metric": "test accuracy",
-        "method": "SupCon", "baseline": "cross-entropy", "data": "digits", "threshold": 0.0, "higher_is_better": True,
-        "seeds": [0, 1, 2], "method_values": [0.9, 0.92, 0.91], "baseline_values": [0.88, 0.89, 0.9],
-        "differences": [0.02, 0.03, 0.01], "mean": 0.02, "interval": (-0.0048, 0.0448),
+        "arms": ["SupCon", "cross-entropy"], "data": "digits", "tier": "toy", "threshold": 0.0,
+        "higher_is_better": True, "seeds": [0, 1, 2], "values": [[0.9, 0.88], [0.92, 0.89], [0.91, 0.9]],
+        "mean": 0.02, "interval": (-0.0048, 0.0448),
         "extra": {"a <b>": [1.0, 2.0, 3.0]},
         "seconds": 12.0, "versions": {"torch": "2.6"}, "commit": "0123456789abcdef", "machine": "a <machine>",
-        "measured": "2026-03-01T12:00:00+02:00", "fingerprint": "0",
+        "measured": "2026-03-01T12:00:00+02:00",
     }  # fmt: skip
     return Evidence(**(fields | changes))
 
@@ -153,7 +157,8 @@ def test_figure_places_what_was_measured():
 @pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0], [0.1, 0.1, 0.1], [-5.0, 3.0, 1e-6], [1e-9, 2e-9, 3e-9]])
 def test_figure_of_corners_stays_inside(differences):
     low, high = min(differences), max(differences)
-    measured = evidence(differences=differences, mean=sum(differences) / 3, interval=(low, high))
+    values = [[difference, 0.0] for difference in differences]
+    measured = evidence(values=values, mean=sum(differences) / 3, interval=(low, high))
     figure = ElementTree.fromstring(differences_figure(measured))
     for element in figure.iter():
         for key in ("x", "x1", "x2", "cx"):
@@ -180,6 +185,64 @@ def test_paper_page_names_the_components():
     page = paper_page(card, catalogue())
     assert "[`SupCon`][repertoire.losses.SupCon]" in page
     assert "from repertoire.losses import SupCon" in page
+
+
+def test_paper_page_says_who_wrote_it_and_where_it_is():
+    assert "Khosla et al., 2020" in paper_page(papers.get("supcon"), catalogue())
+    assert "scholar?q=%22Supervised+Contrastive+Learning%22" in paper_page(papers.get("supcon"), catalogue())
+    page = paper_page(replace(papers.get("supcon"), url="https://example.org/a?b&c"), catalogue())
+    assert '<a href="https://example.org/a?b&amp;c">the paper</a>' in page
+
+
+def test_component_page_has_command_options_and_reference():
+    page = component_page(registry.get("losses", "supcon"), catalogue())
+    assert "repertoire train photos/ --loss supcon" in page
+    assert "| `temperature` | `0.1` |" in page
+    assert "::: repertoire.losses.SupCon\n" in page
+    assert "::: repertoire.losses.supcon_loss\n" in page
+    assert '<a href="../../families/loss-metric.html">' in page
+    assert "Khosla et al., 2020" in page
+
+
+def test_every_public_name_of_a_room_is_documented_once():
+    """On the page of a component, or on that of its kind."""
+    pages = [component_page(entry, catalogue()) for entry in registry.entries("losses")]
+    own = [name for page in pages for name in re.findall(r"::: repertoire\.losses\.(\w+)", page)]
+    others = re.findall(r"^        - (\w+)$", api("repertoire.losses"), re.MULTILINE)
+    assert sorted(own + others) == sorted(losses.__all__)
+    with pytest.raises(KeyError):
+        api("repertoire.nothing")
+
+
+def test_table_of_a_kind_links_to_the_pages():
+    assert "| [`supcon`](losses/supcon.md) | " in component_table("losses")
+
+
+def test_family_pages():
+    page = family_page(papers.family("long-tail"), catalogue())
+    assert "| [`ldam`](../components/losses/ldam.md) | loss | " in page
+    assert page.index("papers/sbcl.md") < page.index("papers/rcal.md")
+    assert "Nothing yet" in family_page(papers.family("federated"), catalogue())
+    assert families_page(catalogue()).count("\n| [") == len(papers.families())
+
+
+def test_a_table_glued_to_a_paragraph_is_found():
+    glued = "| a | b |\n| --- | --- |\n| 1 | 2 |\n\nA sentence. | 3 | `4` |\n| 5 | 6 |\n"
+    assert len(raw_tables(render(glued))) == 1
+    fine = "| a | b |\n| --- | --- |\n| 1 | `x | y` |\n\nThe chance p(a | b), and `| 3 | 4 |`.\n"
+    assert raw_tables(render(fine)) == []
+
+
+def test_no_page_shows_a_raw_table():
+    for page in PAGES:
+        assert raw_tables(render(page.read_text(encoding="utf-8"))) == [], page
+
+
+def test_cells_know_their_columns():
+    page = label_cells(render("| a `b` | c < d |\n| --- | --: |\n| 1 | 2 |\n"))
+    assert '<td data-label="a b">1</td>' in page
+    assert '<td data-label="c &lt; d" style="text-align: right;">2</td>' in page
+    assert label_cells('<table class="x"><tr><th>a</th></tr><tr><td>1</td></tr></table>').count("data-label") == 0
 
 
 class Counter(HTMLParser):
@@ -209,9 +272,23 @@ def test_table_holds_every_paper_without_a_script():
 
 def test_evidence_table():
     page = evidence_page(catalogue(evidence(verdict="does not hold")))
-    assert "does not hold" in page
+    assert 'data-verdict="does not hold" data-tier="toy"' in page
     assert "-0.0048 to +0.0448" in page
-    assert "a &lt;machine&gt;" in page
+    assert "1 does not hold" in page
+
+
+def test_evidence_of_less_is_better_has_the_sign_of_its_metric():
+    values = [[0.5, 0.7], [0.5, 0.8]]
+    found = evidence(higher_is_better=False, values=values, seeds=[0, 1], mean=0.25, interval=(0.1, 0.4))
+    for page in (evidence_page(catalogue(found)), paper_page(papers.get("supcon"), catalogue(found))):
+        assert "-0.25" in page
+        assert "-0.4 to -0.1" in page
+
+
+def test_stale_evidence_says_what_has_changed():
+    known = replace(catalogue(evidence()), freshness={"supcon": Freshness("stale", ("losses/_supcon.py: SupCon",))})
+    assert "losses/\\_supcon.py: SupCon" in paper_page(papers.get("supcon"), known)
+    assert "(stale)" in evidence_page(known)
 
 
 def set_statuses(monkeypatch, status):

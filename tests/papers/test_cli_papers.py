@@ -40,7 +40,7 @@ def test_list_by_family_and_status() -> None:
     assert {row["family"] for row in rows} == {"ssl"}
     counts = [
         len(json.loads(run("list", "--family", "ssl", "--status", status, "--format", "json")))
-        for status in ("open", "built", "holds", "does-not-hold", "inconclusive")
+        for status in ("open", "built", "holds", "does-not-hold", "undecided", "no-answer")
     ]
     assert sum(counts) == 60
     header, *lines = run("list", "--family", "few-shot").splitlines()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from repertoire import papers, registry
 from repertoire.errors import DataError, UnknownName
-from repertoire.papers import _cards, _status
+from repertoire.papers import _cards, _evidence
+
+STORED = _evidence.FOLDER
 
 CARD = """[[paper]]
 id = 1
@@ -122,20 +124,22 @@ def test_families_are_described() -> None:
 
 
 def test_status_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_status, "EVIDENCE", tmp_path)
+    monkeypatch.setattr(_evidence, "FOLDER", tmp_path)
     (path := tmp_path / "card.toml").write_text(CARD, encoding="utf-8")
     (card,) = _cards.read(path)
     assert card.status == "open"
     path.write_text(CARD + 'components = ["repertoire.errors.DataError"]\n', encoding="utf-8")
     (card,) = _cards.read(path)
     assert card.status == "built"
-    (tmp_path / "a-paper.smoke.json").write_text(json.dumps({"verdict": "holds"}))
+    found = replace(papers.stored_evidence(STORED)[0], slug="a-paper", part="", verdict="holds")
+    replace(found, budget="smoke").write(tmp_path)
+    replace(found, part="beside").write(tmp_path)
     assert card.status == "built"
-    (tmp_path / "a-paper.small.json").write_text(json.dumps({"verdict": "inconclusive"}))
-    assert card.status == "inconclusive"
-    (tmp_path / "a-paper.full.json").write_text(json.dumps({"verdict": "does not hold"}))
+    replace(found, verdict="no answer").write(tmp_path)
+    assert card.status == "no answer"
+    replace(found, budget="full", verdict="does not hold").write(tmp_path)
     assert card.status == "does not hold"
-    (tmp_path / "a-paper.full.json").write_text(json.dumps({"verdict": "perhaps"}))
+    replace(found, budget="full", verdict="perhaps").write(tmp_path)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="perhaps"):
         _ = card.status
     (tmp_path / "a-paper.full.json").write_text("{")

@@ -1,6 +1,7 @@
-"""One runnable check per paper: does its claim hold on your machine?
+"""Runnable checks of what papers assert: does it hold on your machine?
 
-A claim measures a method and its baseline on the same data and seeds; the harness decides from the paired differences.
+A claim measures a method and its rivals on the same data and seeds; the harness decides from the paired differences, at
+looks of 5, 10 and 20 seeds.
 
     >>> from repertoire import claims
     >>> claims.get("supcon").baseline
@@ -10,28 +11,52 @@ A claim measures a method and its baseline on the same data and seeds; the harne
     1
 """
 
+from repertoire.claims._arms import arm
 from repertoire.claims._claim import BUDGETS, Budget, BudgetName, Claim, ClaimError, Measured, claim, entries, get
-from repertoire.claims._evidence import Evidence, evidence, stored
-from repertoire.claims._harness import missing_or_stale, run, run_all
-from repertoire.compare import Verdict, interval, verdict
+from repertoire.claims._evidence import freshness
+from repertoire.claims._footprint import Footprint, Freshness
+from repertoire.claims._harness import (
+    Again,
+    Pilot,
+    again,
+    by_priority,
+    missing_or_stale,
+    pilot,
+    refresh,
+    run,
+    run_all,
+)
+from repertoire.claims._table import Table, TableRow, table
+from repertoire.papers import Evidence, evidence
+from repertoire.papers import stored_evidence as stored
 
 __all__ = [
     "BUDGETS",
+    "Again",
     "Budget",
     "BudgetName",
     "Claim",
     "ClaimError",
     "Evidence",
+    "Footprint",
+    "Freshness",
     "Measured",
-    "Verdict",
+    "Pilot",
+    "Table",
+    "TableRow",
+    "again",
+    "arm",
+    "by_priority",
     "claim",
     "entries",
     "evidence",
+    "freshness",
     "get",
-    "interval",
     "missing_or_stale",
+    "pilot",
+    "refresh",
     "run",
     "run_all",
     "stored",
-    "verdict",
+    "table",
 ]

@@ -7,40 +7,67 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from repertoire.claims import BUDGETS, BudgetName, ClaimError, entries, get, missing_or_stale, run_all
+from repertoire.claims import (
+    BUDGETS,
+    BudgetName,
+    ClaimError,
+    by_priority,
+    entries,
+    get,
+    missing_or_stale,
+    refresh,
+    run_all,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs claims; the exit status is 1 if one could not be measured. A claim that does not hold is no failure."""
     parser = argparse.ArgumentParser(prog="python -m repertoire.claims", description="Measure the claims of papers.")
-    parser.add_argument("slugs", nargs="*", metavar="SLUG", help="which claims; all if none is named")
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help="which claims; all if none is named")
     parser.add_argument("--budget", choices=BUDGETS, default="small")
     parser.add_argument("--missing-or-stale", action="store_true", help="only those without up-to-date evidence")
+    parser.add_argument("--refresh", action="store_true", help="measure the first seed of stale evidence again")
     parser.add_argument("--smoke", action="store_true", help="run every claim's smoke budget in this process")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+    parser.add_argument("--store", type=Path, help="folder of the evidence; by default your own")
+    parser.add_argument("--minutes", type=float, help="begin no claim after so many minutes")
+    parser.add_argument("--priority", action="store_true", help="what is missing, stale and cheap first")
     options = parser.parse_args(arguments)
     budget: BudgetName = "smoke" if options.smoke else options.budget
-    chosen = [get(slug) for slug in options.slugs] or entries()
+    chosen = [get(name) for name in options.claims] or entries()
     if options.missing_or_stale:
-        wanted = {claim.slug for claim in missing_or_stale(budget)}
-        chosen = [claim for claim in chosen if claim.slug in wanted]
+        wanted = {claim.name for claim in missing_or_stale(budget, folder=options.store)}
+        chosen = [claim for claim in chosen if claim.name in wanted]
+    if options.priority:
+        chosen = by_priority(chosen, budget, folder=options.store)
     if not chosen:
         print(f"The evidence at the budget {budget!r} is up to date.")
         return 0
+    started = time.perf_counter()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if options.refresh:
+        found = [
+            same for _, same in refresh(chosen, budget, folder=options.store, progress=say, minutes=options.minutes)
+        ]
+        print(f"{sum(found)} of {len(found)} are fresh again, after {time.perf_counter() - started:.0f} s")
+        return 0
     workers = 1 if options.smoke or budget == "full" else options.workers
-    started, failures = time.perf_counter(), 0
-    for outcome in run_all(chosen, budget, workers=workers, progress=lambda line: print(line, flush=True)):
+    outcomes = run_all(chosen, budget, workers=workers, progress=say, folder=options.store, minutes=options.minutes)
+    measured = failures = 0
+    for outcome in outcomes:
         if isinstance(outcome, ClaimError):
             failures += 1
             print(f"error: {outcome}", file=sys.stderr, flush=True)
-        elif outcome.interval is not None:
-            low, high = outcome.interval
-            print(
-                f"{outcome.slug}: {outcome.verdict} ({outcome.mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})",
-                flush=True,
-            )
-    print(f"{len(chosen) - failures} of {len(chosen)} claims measured in {time.perf_counter() - started:.0f} s")
+            continue
+        measured += 1
+        if budget != "smoke":
+            say(f"{outcome.name}: {outcome.sentence}")
+    print(f"{measured} of {len(chosen)} claims measured in {time.perf_counter() - started:.0f} s")
     return 1 if failures else 0
 
 

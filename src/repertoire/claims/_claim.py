@@ -1,24 +1,26 @@
-"""What a claim is: a function that measures a method and its baseline, and what has to come out."""
+"""What a claim is: a function that measures a method and its rivals, and what has to come out."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
-import inspect
 import math
 import pkgutil
 import re
-import textwrap
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from repertoire.errors import ConfigError, RepertoireError, UnknownName
+from repertoire.papers import Tier
+from repertoire.statistics import KINDS, Decision, Kind, contrasts, decide
+
+if TYPE_CHECKING:
+    from repertoire.data import Splits
 
 __all__ = [
     "BUDGETS",
+    "PILOT",
+    "REDRAWN",
     "Budget",
     "BudgetName",
     "Claim",
@@ -34,6 +36,9 @@ T = TypeVar("T")
 BudgetName = Literal["smoke", "small", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 
+PILOT = 1000
+"""The first seed on which beds and thresholds may be tried. Evidence has seeds from 0 on, and never as many."""
+
 
 class ClaimError(RepertoireError):
     """A claim could not be measured; nothing was stored."""
@@ -44,13 +49,15 @@ class Budget:
     """How much a measurement may cost.
 
     Attributes:
-        name: "smoke" (three seconds, one seed, only shows that the claim runs), "small" (three minutes on two cores,
-            all seeds and the baseline included) or "full" (a GPU).
+        name: "smoke" (three seconds, one seed, only shows that the claim runs), "small" (20 minutes of CPU time at
+            most, all arms and seeds included) or "full" (a GPU).
         device: where to compute.
+        data: a data source of the user's own to measure on, where the claim permits it; "" for the claim's bed.
     """
 
     name: BudgetName
     device: str = "cpu"
+    data: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in BUDGETS:
@@ -64,8 +71,22 @@ class Budget:
         """
         return {"smoke": smoke, "small": small, "full": full}[self.name]
 
+    def splits(self, bed: str, *, seed: int, **options: Any) -> Splits:
+        """The claim's bed, divided by the seed; or the user's own data in its place.
+
+        Args:
+            bed: spec of a data source.
+            seed: of the division.
+            options: of `repertoire.data.load`; what says how a bed is divided is left out for data of the user's own.
+        """
+        from repertoire.data import load
+
+        if not self.data:
+            return load(bed, seed=seed, **options)
+        return load(self.data, seed=seed, **{key: value for key, value in options.items() if key == "size"})
+
     @classmethod
-    def named(cls, name: str) -> Budget:
+    def named(cls, name: str, data: str = "") -> Budget:
         """The budget of that name on the device that it is meant for.
 
         Raises:
@@ -75,12 +96,12 @@ class Budget:
         if name not in BUDGETS:
             raise UnknownName("budget", name, BUDGETS)
         if name != "full":
-            return cls(name)
+            return cls(name, data=data)
         import torch
 
         if not torch.cuda.is_available():
             raise ConfigError("budget 'full' needs a CUDA device and there is none here; use the budget 'small'")
-        return cls(name, "cuda")
+        return cls(name, "cuda", data)
 
 
 @dataclass(frozen=True)
@@ -88,19 +109,38 @@ class Measured:
     """What one seed gave.
 
     Attributes:
-        method: the metric of the paper's method.
+        method: the metric of the paper's method; the error of an identity.
         baseline: the metric of the baseline on the same data and seed.
         extra: further figures to store and show; they decide nothing.
+        trivial: what the trivial answer scores on the same data and seed (majority class, raw pixels, random weights,
+            whichever is best), for a claim that says by how much its arms must beat it.
+        values: the metric of every arm, for a trend, an ordering or an optimum; see :meth:`of`.
     """
 
     method: float
-    baseline: float
+    baseline: float = 0.0
     extra: Mapping[str, float] = field(default_factory=dict)
+    trivial: float | None = None
+    values: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        for name, value in {"method": self.method, "baseline": self.baseline, **self.extra}.items():
+        named = {"method": self.method, "baseline": self.baseline, **self.extra}
+        if self.trivial is not None:
+            named["trivial"] = self.trivial
+        for name, value in (*named.items(), *((f"arm {i}", value) for i, value in enumerate(self.values))):
             if not math.isfinite(value):
                 raise ClaimError(f"the measured value {name!r} is {value}; every value must be a finite number")
+
+    @classmethod
+    def of(
+        cls, values: Sequence[float], extra: Mapping[str, float] | None = None, trivial: float | None = None
+    ) -> Measured:
+        """The arms of a trend, an ordering or an optimum, in the order of the claim's `arms`.
+
+        >>> Measured.of([0.1, 0.2, 0.4]).values
+        (0.1, 0.2, 0.4)
+        """
+        return cls(values[-1], values[0], extra or {}, trivial, tuple(values))
 
 
 Function = Callable[[Budget, int], Measured]
@@ -112,86 +152,125 @@ class Claim:
 
     Attributes:
         slug: of the paper's card.
+        part: which of the paper's claims it is; "" for the central one.
         statement: the sentence that is checked, in our words.
         metric: what is measured, "test accuracy".
-        method: what the paper proposes, in a few words.
-        baseline: what it is compared with, in a few words.
+        arms: what is compared, in the order in which it is measured.
         data: what it is measured on.
-        threshold: how much better than the baseline the method has to be, in units of the metric.
+        tier: how much that is worth: "drawn", "toy", "real, small" or "paper".
+        threshold: how much better than the baseline the method has to be, in units of the metric; the margin of an
+            equivalence; the tolerance of an identity.
+        kind: how it is decided, see `repertoire.statistics.contrasts`.
+        strict: more than the threshold, rather than at least.
         higher_is_better: whether a larger metric is better.
-        seeds: number of seeds for each budget.
+        points: where the arms of a trend stand.
+        learned: by how much every arm must beat the trivial answer; None where nothing is learned.
+        trivial: what the trivial answer scores, where that is the same for every seed.
+        ceiling: the best value there can be, where the baseline may come too near to it.
+        effect: the smallest effect of interest, which must fit below the ceiling.
+        overlap: test samples for each training sample where seeds divide one finite set anew, else 0.
+        exact: nothing is left to chance: one seed decides.
+        own_data: whether its arms can be measured on a user's data.
         function: measures one seed.
     """
 
     slug: str
     statement: str
     metric: str
-    method: str
-    baseline: str
+    arms: tuple[str, ...]
     data: str
+    tier: Tier
     threshold: float
-    higher_is_better: bool
-    seeds: Mapping[str, int]
     function: Function
+    part: str = ""
+    kind: Kind = "better"
+    strict: bool = True
+    higher_is_better: bool = True
+    points: tuple[float, ...] = ()
+    learned: float | None = None
+    trivial: float | None = None
+    ceiling: float | None = None
+    effect: float = 0.0
+    overlap: float = 0.0
+    exact: bool = False
+    own_data: bool = False
 
     def __call__(self, budget: Budget, seed: int) -> Measured:
         return self.function(budget, seed)
 
-    def difference(self, measured: Measured) -> float:
-        """By how much the method is better, negative where it is worse."""
-        gain = measured.method - measured.baseline
-        return gain if self.higher_is_better else -gain
+    @property
+    def name(self) -> str:
+        """Slug, or slug and part: `squentropy:calibration`."""
+        return f"{self.slug}:{self.part}" if self.part else self.slug
 
     @property
-    def fingerprint(self) -> str:
-        """Changes whenever the code of the claim, of a helper of this package that it calls, or a constant does.
+    def method(self) -> str:
+        """What the paper proposes, in a few words."""
+        return self.arms[0] if self.kind in ("better", "equivalent", "identity") else self.arms[-1]
 
-        Evidence with another fingerprint is stale: it was measured by another program.
-        """
-        digest = hashlib.sha256(f"{self.threshold!r} {self.higher_is_better}".encode())
-        for piece in _sources(self.function, set()):
-            digest.update(piece.encode())
-        return digest.hexdigest()[:16]
+    @property
+    def baseline(self) -> str:
+        """What it is compared with, in a few words."""
+        return self.arms[1] if self.kind in ("better", "equivalent") else self.arms[0]
+
+    def values(self, measured: Measured) -> list[float]:
+        """The metric of every arm."""
+        if self.kind == "identity":
+            return [measured.method]
+        if self.kind in ("better", "equivalent"):
+            return [measured.method, measured.baseline]
+        if len(measured.values) != len(self.arms):
+            raise ClaimError(
+                f"{len(measured.values)} values were measured for the {len(self.arms)} arms of {self.name}"
+            )
+        return list(measured.values)
+
+    def decide(self, measured: Sequence[Measured]) -> Decision:
+        """What the seeds so far say."""
+        sign = 1.0 if self.higher_is_better or self.kind == "identity" else -1.0
+        rows = [[sign * value for value in self.values(m)] for m in measured]
+        found = contrasts(self.kind, rows, self.points)
+        return decide(found, self.threshold, kind=self.kind, strict=self.strict, overlap=self.overlap, exact=self.exact)
+
+    def failed_bed(self, measured: Sequence[Measured]) -> str:
+        """Why the bed could not have shown the effect: an arm that did not learn, no room; "" where it could."""
+        sign = 1.0 if self.higher_is_better else -1.0
+        rows = [self.values(m) for m in measured]
+        means = [sign * math.fsum(row[k] for row in rows) / len(rows) for k in range(len(rows[0]))]
+        if self.learned is not None:
+            trivial = sign * self._trivial(measured)
+            for arm, mean in zip(self.arms, means, strict=True):
+                if mean < trivial + self.learned:
+                    return (
+                        f"{arm} scores {sign * mean:.3g}, which does not beat the trivial answer's "
+                        f"{sign * trivial:.3g} by {self.learned:g}"
+                    )
+        if self.ceiling is not None:
+            baseline = means[1] if self.kind in ("better", "equivalent") else means[0]
+            if sign * self.ceiling - baseline < self.effect:
+                return (
+                    f"{self.baseline} scores {sign * baseline:.3g} of {self.ceiling:g}, which leaves no room for an "
+                    f"effect of {self.effect:g}"
+                )
+        return ""
+
+    def _trivial(self, measured: Sequence[Measured]) -> float:
+        if self.trivial is not None:
+            return self.trivial
+        values = [m.trivial for m in measured if m.trivial is not None]
+        if len(values) < len(measured):
+            raise ClaimError(f"claim {self.name!r} must beat a trivial answer and does not measure it: give trivial=")
+        return math.fsum(values) / len(values)
 
 
-#: Modules whose functions and classes are part of the claims that call them.
-_HELPERS = re.compile(r"repertoire\.claims\.(_training|[a-z][\w.]*)")
+#: Words that say what a bed is worth, where the claim does not.
+_TIERS: tuple[tuple[str, Tier], ...] = (
+    (r"breast cancer|wine|diabetes", "real, small"),
+    (r"\bdigits?\b", "toy"),
+)
 
-
-def _sources(function: Callable[..., object], seen: set[object]) -> Iterator[str]:
-    """The source of a function, and of the helpers and constants of the claims' modules that it refers to."""
-    if function in seen:
-        return
-    seen.add(function)
-    yield _code(inspect.getsource(function))
-    if not isinstance(function, types.FunctionType):
-        return
-    for name in sorted(_names(function.__code__)):
-        value = function.__globals__.get(name)
-        if inspect.isfunction(value) or inspect.isclass(value):
-            if value.__module__ == function.__module__ or _HELPERS.fullmatch(value.__module__):
-                yield from _sources(value, seen)
-        elif name.isupper() and name in function.__globals__:
-            yield f"{name}={value!r}"
-
-
-def _code(source: str) -> str:
-    """A function's code without what says nothing of what it does: comments, docstrings, layout."""
-    tree = ast.parse(textwrap.dedent(source))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """The global names that a function and the functions inside it refer to."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _names(constant)
-    return names
-
+#: Test samples for each training sample where every seed divides one set anew, as `repertoire.data.load` does.
+REDRAWN = 0.2 / 0.7
 
 _REGISTRY: dict[str, Claim] = {}
 
@@ -201,51 +280,115 @@ def claim(
     *,
     statement: str,
     metric: str,
-    method: str,
-    baseline: str,
-    data: str,
-    threshold: float,
+    method: str = "",
+    baseline: str = "",
+    arms: Sequence[str] = (),
+    data: str = "",
+    bed: str = "",
+    tier: Tier | None = None,
+    threshold: float = 0.0,
+    part: str = "",
+    kind: Kind = "better",
+    strict: bool = True,
     higher_is_better: bool = True,
-    seeds: Mapping[str, int] | None = None,
+    points: Sequence[float] = (),
+    learned: float | None = None,
+    trivial: float | None = None,
+    ceiling: float | None = None,
+    effect: float | None = None,
+    overlap: float | None = None,
+    exact: bool = False,
+    own_data: bool = False,
 ) -> Callable[[Function], Claim]:
-    """Decorator that turns a function `(budget, seed) -> Measured` into the claim of a paper.
+    """Decorator that turns a function `(budget, seed) -> Measured` into a claim of a paper.
 
-    The threshold is written before the first measurement and not touched afterwards.
+    The threshold is written before the first measurement and not touched afterwards. Bed, schedule and grid are settled
+    on pilot seeds, from 1000 on (`repertoire claims pilot SLUG`); evidence has seeds from 0 on: 5, and 10 and 20 where
+    the first do not decide.
 
     Args:
         slug: of the paper's card.
-        statement, metric, method, baseline, data, threshold, higher_is_better: see `Claim`.
-        seeds: number of seeds for each budget; by default one for smoke and five for the others.
+        statement, metric, threshold, kind, strict, higher_is_better, points, learned, trivial, exact, own_data: see
+            `Claim`.
+        method, baseline: the arms of most kinds, in a few words.
+        arms: those of a trend, an ordering or an optimum, in the order in which they are measured.
+        data: what it is measured on, in words; not needed with a named bed.
+        bed: name of a bed of `repertoire.claims.beds`, which says its words and its tier.
+        tier: of the data; by default "toy" where the words name digits and "drawn" otherwise.
+        part: which claim of the paper; "" for the central one.
+        ceiling: the best value there can be. Give `effect` with it unless the threshold is the smallest effect.
+        effect: the smallest effect of interest; by default the threshold.
+        overlap: test samples for each training sample; by default that of digits for digits, which are divided anew by
+            every seed, and 0 otherwise.
 
     Raises:
-        ValueError: the paper has a claim already, or a budget that decides has fewer than three seeds.
+        ValueError: the claim exists already, or what it says of itself does not fit.
 
     Example:
         >>> from repertoire.claims import Budget, Claim, Measured
         >>> def larger(budget: Budget, seed: int) -> Measured:
         ...     return Measured(method=2.0 + seed, baseline=1.0)
-        >>> check = Claim("two", "Two exceeds one.", "value", "two", "one", "none", 0.0, True, {"small": 3}, larger)
-        >>> check.difference(check(Budget("small"), 0))
-        1.0
+        >>> check = Claim("two", "Two exceeds one.", "value", ("two", "one"), "none", "drawn", 0.0, larger)
+        >>> check.decide([check(Budget("small"), seed) for seed in range(5)]).verdict
+        'holds'
     """
-    counts = {"smoke": 1, "small": 5, "full": 5, **(seeds or {})}
-    few = [name for name in BUDGETS if counts[name] < (1 if name == "smoke" else 3)]
-    if few or counts.keys() - set(BUDGETS):
-        raise ValueError(f"claim {slug!r}: seeds are {counts}; expected smoke >= 1, small >= 3 and full >= 3")
+    chosen = tuple(arms) or ((method,) if kind == "identity" else (method, baseline))
+    label = f"{slug}:{part}" if part else slug
+    if kind not in KINDS:
+        raise ValueError(f"claim {label!r}: the kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    if not all(chosen):
+        raise ValueError(f"claim {label!r}: name its arms, by method= and baseline= or by arms=")
+    if kind == "trend" and len(points) != len(chosen):
+        raise ValueError(f"claim {label!r}: a trend over {len(chosen)} arms needs as many points, found {len(points)}")
+    if kind in ("equivalent", "identity") and threshold <= 0:
+        raise ValueError(f"claim {label!r}: an {kind} claim needs a margin above 0, found {threshold}")
+    smallest = effect if effect is not None else max(threshold, 0.0)
+    if ceiling is not None and not smallest > 0:
+        raise ValueError(f"claim {label!r}: a ceiling needs the smallest effect of interest: give effect=")
+    if bed:
+        from repertoire.claims import beds
+
+        named = beds.get(bed)
+        data, tier = data or named.title, tier or named.tier
+    if not data:
+        raise ValueError(f"claim {label!r}: say what it is measured on, by data= or bed=")
+    worth = tier or next((tier for words, tier in _TIERS if re.search(words, data)), "drawn")
+    shared = overlap if overlap is not None else REDRAWN if worth == "toy" and not exact else 0.0
 
     def decorate(function: Function) -> Claim:
-        entry = Claim(slug, statement, metric, method, baseline, data, threshold, higher_is_better, counts, function)
-        existing = _REGISTRY.get(slug)
+        entry = Claim(
+            slug=slug,
+            statement=statement,
+            metric=metric,
+            arms=chosen,
+            data=data,
+            tier=worth,
+            threshold=threshold,
+            function=function,
+            part=part,
+            kind=kind,
+            strict=strict,
+            higher_is_better=higher_is_better,
+            points=tuple(points),
+            learned=learned,
+            trivial=trivial,
+            ceiling=ceiling,
+            effect=smallest,
+            overlap=shared,
+            exact=exact,
+            own_data=own_data,
+        )
+        existing = _REGISTRY.get(label)
         if existing is not None and _place(existing.function) != _place(function):
-            raise ValueError(f"paper {slug!r} already has a claim, {'.'.join(_place(existing.function))}")
-        _REGISTRY[slug] = entry
+            raise ValueError(f"{label!r} already has a claim, {'.'.join(_place(existing.function))}")
+        _REGISTRY[label] = entry
         return entry
 
     return decorate
 
 
 def registered() -> dict[str, Claim]:
-    """The claims whose modules have been imported."""
+    """The claims whose modules have been imported, by name."""
     return dict(_REGISTRY)
 
 
@@ -254,7 +397,7 @@ def _place(function: Function) -> tuple[str, str]:
 
 
 def entries() -> list[Claim]:
-    """All claims, by slug. Imports the modules that hold them."""
+    """All claims, by name. Imports the modules that hold them."""
     package = importlib.import_module("repertoire.claims")
     for module in pkgutil.walk_packages(package.__path__, "repertoire.claims."):
         if "._" not in module.name and not module.name.startswith("repertoire.claims.beds"):
@@ -262,13 +405,13 @@ def entries() -> list[Claim]:
     return [entry for _, entry in sorted(_REGISTRY.items())]
 
 
-def get(slug: str) -> Claim:
-    """The claim of a paper.
+def get(name: str) -> Claim:
+    """The claim of that slug, or of that slug and part: `squentropy:calibration`.
 
     Raises:
-        UnknownName: the paper has no claim; the message suggests the nearest that has.
+        UnknownName: there is none; the message suggests the nearest that there is.
     """
-    known = {entry.slug: entry for entry in entries()}
-    if slug not in known:
-        raise UnknownName("claim", slug, list(known))
-    return known[slug]
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        raise UnknownName("claim", name, list(known))
+    return known[name]

@@ -1,49 +1,97 @@
-"""Running claims: seed by seed, on one thread each, on as many processes as there are cores."""
+"""Running claims: seed by seed, on one thread each, until a look decides or the cost is spent."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import math
 import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from repertoire.claims._claim import Budget, BudgetName, Claim, ClaimError, Measured, entries, get, registered
-from repertoire.claims._evidence import Evidence, evidence, summarise
+from repertoire.claims._arms import recording
+from repertoire.claims._claim import (
+    PILOT,
+    REDRAWN,
+    Budget,
+    BudgetName,
+    Claim,
+    ClaimError,
+    Measured,
+    entries,
+    get,
+    registered,
+)
+from repertoire.claims._evidence import decide, footprint, freshness, summarise
+from repertoire.errors import ConfigError
+from repertoire.papers import Evidence, evidence
+from repertoire.statistics import LOOKS, NOMINAL, contrasts, seeds_needed, smallest_effect
 
-__all__ = ["Progress", "missing_or_stale", "run", "run_all"]
+__all__ = [
+    "Again",
+    "Pilot",
+    "Progress",
+    "again",
+    "by_priority",
+    "missing_or_stale",
+    "pilot",
+    "refresh",
+    "run",
+    "run_all",
+]
 
 Progress = Callable[[str], None]
-_Timed = tuple[Measured, float]
+
+MOST_SECONDS = {"small": 20 * 60.0}
+"""CPU time that a claim may take, all arms, looks and seeds together. Evidence that took more is not stored."""
+
+
+class Timed(NamedTuple):
+    """What a seed gave, its CPU time, and the components that it had built."""
+
+    measured: Measured
+    seconds: float
+    built: frozenset[str]
 
 
 def run(
-    slug: str,
+    name: str,
     budget: BudgetName = "small",
     *,
     store: bool = True,
     workers: int = 1,
     progress: Progress | None = None,
     folder: Path | None = None,
+    data: str = "",
 ) -> Evidence:
-    """Measures the claim of a paper and decides whether it holds.
+    """Measures a claim of a paper and decides whether it holds.
+
+    Seeds are measured until one of the looks, after 5, 10 and 20 of them, decides.
 
     Args:
-        slug: of the paper's card.
+        name: the paper's slug, for its central claim; or slug and part, `squentropy:calibration`.
         budget: "smoke", "small" or "full".
-        store: keep the evidence. That of the smoke budget, which decides nothing, is never kept.
+        store: keep the evidence. That of the smoke budget, which decides nothing, is never kept, nor that of own data.
         workers: processes; 1 measures in this one. The figures do not depend on it.
         progress: called with a line of text after every seed.
-        folder: where to store; by default where `evidence` looks for it.
+        folder: where to store; by default the user's own folder of evidence.
+        data: a data source of your own to measure on (a folder of images, say), where the claim permits it.
 
     Raises:
         UnknownName: no such claim or budget.
-        ConfigError: the budget needs a GPU, and there is none.
-        ClaimError: a seed failed; nothing was stored.
+        ConfigError: the budget needs a GPU and there is none, or the claim cannot be measured on other data.
+        ClaimError: a seed failed, or it cost too much; nothing was stored.
     """
-    (outcome,) = run_all([get(slug)], budget, store=store, workers=workers, progress=progress, folder=folder)
+    claim = get(name)
+    if data and not claim.own_data:
+        others = ", ".join(entry.name for entry in entries() if entry.own_data)
+        raise ConfigError(f"claim {name!r} makes its own data and cannot be measured on {data!r}; these can: {others}")
+    (outcome,) = run_all([claim], budget, store=store, workers=workers, progress=progress, folder=folder, data=data)
     if isinstance(outcome, ClaimError):
         raise outcome
     return outcome
@@ -57,99 +105,370 @@ def run_all(
     workers: int = 1,
     progress: Progress | None = None,
     folder: Path | None = None,
+    data: str = "",
+    minutes: float | None = None,
 ) -> Iterator[Evidence | ClaimError]:
     """Measures several claims, and yields each one's evidence, or the reason why it has none, as it is known.
 
-    All seeds of all claims are shared out among the workers. The arguments are those of `run`.
+    All seeds of all claims are shared out among the workers. The arguments are those of `run`, and:
+
+    Args:
+        minutes: no claim is begun after so many minutes, nor one that took longer than what is left when it was last
+            measured. What is finished is stored, so that the same call goes on another time.
     """
-    chosen = Budget.named(budget)
-    for claim, outcome in _outcomes(claims, chosen, workers, progress or _silent):
-        if isinstance(outcome, ClaimError):
-            yield outcome
+    chosen = Budget.named(budget, data)
+    if data:
+        claims = [dataclasses.replace(claim, overlap=REDRAWN) for claim in claims]
+    most = MOST_SECONDS.get(chosen.name)
+    for state, failure in _outcomes(claims, chosen, workers, progress or _silent, minutes):
+        if failure is not None:
+            yield failure
             continue
-        result = summarise(claim, chosen, [m for m, _ in outcome], sum(seconds for _, seconds in outcome))
-        if store and chosen.name != "smoke":
+        if store and most is not None and state.seconds > most:
+            yield ClaimError(
+                f"claim {state.claim.name!r} took {state.seconds / 60:.0f} minutes of CPU time, and {most / 60:.0f} "
+                f"are allowed at the budget {budget!r}; make it cheaper, or run it without storing"
+            )
+            continue
+        result = summarise(state.claim, chosen, state.measured, state.seconds, state.built, state.stopped)
+        if store and chosen.name != "smoke" and not data:
             result.write(folder)
         yield result
 
 
-def missing_or_stale(budget: BudgetName = "small", *, folder: Path | None = None) -> list[Claim]:
-    """The claims without evidence at this budget, or whose evidence was measured by another program."""
+def missing_or_stale(budget: BudgetName = "small", *, folder: Path | None = None, aged: bool = False) -> list[Claim]:
+    """The claims without evidence at this budget, or whose evidence was measured with another claim or component.
+
+    Args:
+        budget: of the evidence.
+        folder: where it is; by default the evidence that comes with Repertoire.
+        aged: count evidence in, of which only the trunk has changed.
+    """
     wanted = []
     for claim in entries():
-        found = evidence(claim.slug, budget, folder=folder)
-        if found is None or found.is_stale(claim):
+        found = evidence(claim.slug, budget, part=claim.part, folder=folder)
+        if found is None or freshness(found, claim).state in (("stale", "aged") if aged else ("stale",)):
             wanted.append(claim)
     return wanted
 
 
+def by_priority(claims: Sequence[Claim], budget: BudgetName, *, folder: Path | None = None) -> list[Claim]:
+    """Central claims first; among these the ones without evidence, then stale, then aged ones; cheap before dear."""
+
+    def rank(claim: Claim) -> tuple[bool, int, float]:
+        found = evidence(claim.slug, budget, part=claim.part, folder=folder)
+        state = 0 if found is None else {"stale": 1, "aged": 2, "fresh": 3}[freshness(found, claim).state]
+        return bool(claim.part), state, _last_cost(claim, budget, folder)
+
+    return sorted(claims, key=rank)
+
+
+@dataclass(frozen=True)
+class Again:
+    """How figures moved when they were measured again.
+
+    Attributes:
+        then, now: the stored evidence, and the new.
+        moved: mean difference over the seeds that both have, now less then.
+        noise: half the width of the stored interval; 0 where there is none.
+        equal: whether all figures of those seeds are the same to six digits.
+    """
+
+    then: Evidence
+    now: Evidence
+    moved: float
+    noise: float
+    equal: bool
+
+    @property
+    def sentence(self) -> str:
+        """By how much, and whether that is more than chance explains."""
+        name = self.then.name
+        if self.equal:
+            return f"{name}: the same figures again ({len(self.now.seeds)} seeds)."
+        within = "within" if abs(self.moved) <= self.noise else "MORE than"
+        return (
+            f"{name}: the mean difference moved by {self.moved:+.4g}, {within} the noise of its interval "
+            f"({self.noise:.4g}); {self.then.verdict} then, {self.now.verdict} now."
+        )
+
+
+def again(
+    name: str,
+    budget: BudgetName = "small",
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+    folder: Path | None = None,
+) -> Again:
+    """Measures a claim once more and compares with what is stored; nothing is stored.
+
+    Raises:
+        ConfigError: nothing is stored.
+        ClaimError: a seed failed.
+    """
+    claim = get(name)
+    then = evidence(claim.slug, budget, part=claim.part, folder=folder)
+    if then is None:
+        raise ConfigError(
+            f"there is no evidence of {name!r} at the budget {budget!r}; run: repertoire claims run {name}"
+        )
+    now = run(name, budget, store=False, workers=workers, progress=progress)
+    common = min(len(then.seeds), len(now.seeds))
+    pairs = list(zip(then.differences[:common], now.differences[:common], strict=True))
+    moved = math.fsum(new - old for old, new in pairs) / common
+    noise = 0.0 if then.interval is None else (then.interval[1] - then.interval[0]) / 2
+    return Again(then, now, moved, noise, _same(then.values[:common], now.values[:common]))
+
+
+def refresh(
+    claims: Sequence[Claim],
+    budget: BudgetName = "small",
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    minutes: float | None = None,
+) -> Iterator[tuple[Claim, bool]]:
+    """Measures the first seed of stale evidence again: equal figures make it fresh, others leave it stale.
+
+    A change of code that changes no figure, of a message or of a name, need not cost a whole measurement.
+
+    Args:
+        claims: those whose evidence is stale or aged, of which others are passed over.
+        budget: of the evidence.
+        folder: where it is, and where it is stored again.
+        progress: called with a line of text.
+        minutes: no claim is begun after so many minutes.
+
+    Yields:
+        Each claim, and whether its evidence is fresh now.
+    """
+    started, say = time.monotonic(), progress or _silent
+    chosen = Budget.named(budget)
+    for claim in claims:
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            return
+        found = evidence(claim.slug, budget, part=claim.part, folder=folder)
+        if found is None or freshness(found, claim).state == "fresh":
+            continue
+        outcome = _attempt(claim, chosen, found.seeds[0])
+        if isinstance(outcome, ClaimError):
+            say(str(outcome))
+            yield claim, False
+            continue
+        same = _same([claim.values(outcome.measured)], found.values[:1])
+        if same:
+            today = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+            prints = dataclasses.asdict(footprint(claim, outcome.built))
+            # What a claim says of itself may have been worded anew; what it measured is the same.
+            dataclasses.replace(
+                found, footprint=prints, built=sorted(outcome.built), confirmed=today, statement=claim.statement
+            ).write(folder)
+        say(f"{claim.name}: {'the same figures' if same else 'other figures'} at seed {found.seeds[0]}")
+        yield claim, same
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What pilot seeds say about a claim's bed.
+
+    Attributes:
+        claim: it.
+        seeds: from 1000 on.
+        differences: of the contrast that decides, `[n]`.
+        spread: their standard deviation.
+        needed: seeds that would tell the difference from the threshold, were it what it seems; None where too many.
+        smallest: the smallest effect that 20 seeds would find in 80 % of cases.
+        failed: why the bed fails; "" where it does not.
+        seconds: CPU time of a seed.
+    """
+
+    claim: Claim
+    seeds: list[int]
+    differences: list[float]
+    spread: float
+    needed: int | None
+    smallest: float
+    failed: str
+    seconds: float
+
+
+def pilot(name: str, budget: BudgetName = "small", *, seeds: int = 5, progress: Progress | None = None) -> Pilot:
+    """Tries a claim's bed on seeds that no evidence has, before its threshold is written down.
+
+    Args:
+        name: of the claim.
+        budget: to try it at.
+        seeds: how many, from 1000 on; 2 or more.
+        progress: called with a line of text after every seed.
+
+    Raises:
+        ConfigError: fewer than two seeds.
+        ClaimError: a seed failed.
+    """
+    if seeds < 2:
+        raise ConfigError(f"a pilot needs 2 seeds or more to see their spread, found {seeds}")
+    claim, chosen, say = get(name), Budget.named(budget), progress or _silent
+    found = []
+    for seed in range(PILOT, PILOT + seeds):
+        outcome = _attempt(claim, chosen, seed)
+        if isinstance(outcome, ClaimError):
+            raise outcome
+        say(_line(claim, seed, seed - PILOT + 1, outcome))
+        found.append(outcome)
+    measured = [timed.measured for timed in found]
+    sign = 1.0 if claim.higher_is_better or claim.kind == "identity" else -1.0
+    rows = contrasts(claim.kind, [[sign * v for v in claim.values(m)] for m in measured], claim.points)
+    values = min(rows, key=lambda row: math.fsum(row))
+    beyond = [value - claim.threshold for value in values]
+    mean = math.fsum(values) / seeds
+    return Pilot(
+        claim=claim,
+        seeds=list(range(PILOT, PILOT + seeds)),
+        differences=values,
+        spread=math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (seeds - 1)),
+        needed=seeds_needed(beyond, alpha=NOMINAL),
+        smallest=smallest_effect(values, LOOKS[-1], overlap=claim.overlap),
+        failed=claim.failed_bed(measured),
+        seconds=math.fsum(timed.seconds for timed in found) / seeds,
+    )
+
+
+@dataclass
+class _State:
+    """A claim that is being measured."""
+
+    claim: Claim
+    budget: Budget
+    done: dict[int, Timed] = field(default_factory=dict)
+    wanted: int = 1
+    stopped: str = ""
+
+    def __post_init__(self) -> None:
+        self.wanted = 1 if self.budget.name == "smoke" or self.claim.exact else LOOKS[0]
+
+    @property
+    def measured(self) -> list[Measured]:
+        return [timed.measured for _, timed in sorted(self.done.items())]
+
+    @property
+    def seconds(self) -> float:
+        return math.fsum(timed.seconds for timed in self.done.values())
+
+    @property
+    def built(self) -> frozenset[str]:
+        return frozenset().union(*(timed.built for timed in self.done.values()))
+
+    def more(self) -> range:
+        """The seeds to measure next, once all that were wanted are done; none when it is decided or too dear."""
+        later = [look for look in LOOKS if look > self.wanted]
+        if self.budget.name == "smoke" or self.claim.exact or not later:
+            return range(0)
+        if decide(self.claim, self.budget, self.measured).verdict != "undecided":
+            return range(0)
+        most = MOST_SECONDS.get(self.budget.name, math.inf)
+        if self.seconds / self.wanted * later[0] > most:
+            self.stopped = f"{later[0]} seeds would take more than {most / 60:.0f} CPU minutes"
+            return range(0)
+        start, self.wanted = self.wanted, later[0]
+        return range(start, self.wanted)
+
+
 def _outcomes(
-    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress
-) -> Iterator[tuple[Claim, list[_Timed] | ClaimError]]:
+    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress, minutes: float | None
+) -> Iterator[tuple[_State, ClaimError | None]]:
+    started = time.monotonic()
+
+    def time_for(claim: Claim) -> bool:
+        if minutes is None:
+            return True
+        left = 60 * minutes - (time.monotonic() - started)
+        return left > 0 and _last_cost(claim, budget.name, None) < left
+
     if workers > 1:
-        yield from _shared_out(claims, budget, workers, progress)
+        yield from _shared_out(claims, budget, workers, progress, time_for)
         return
     for claim in claims:
-        yield claim, _in_turn(claim, budget, progress)
+        if not time_for(claim):
+            progress(f"{claim.name}: no time left for it")
+            continue
+        state = _State(claim, budget)
+        yield state, _in_turn(state, progress)
 
 
-def _in_turn(claim: Claim, budget: Budget, progress: Progress) -> list[_Timed] | ClaimError:
-    results = []
-    for seed in range(claim.seeds[budget.name]):
-        outcome = _attempt(claim, budget, seed)
-        if isinstance(outcome, ClaimError):
-            return outcome
-        progress(_line(claim, budget, seed, *outcome))
-        results.append(outcome)
-    return results
+def _in_turn(state: _State, progress: Progress) -> ClaimError | None:
+    seeds = range(state.wanted)
+    while seeds:
+        for seed in seeds:
+            outcome = _attempt(state.claim, state.budget, seed)
+            if isinstance(outcome, ClaimError):
+                return outcome
+            state.done[seed] = outcome
+            progress(_line(state.claim, seed, state.wanted, outcome))
+        seeds = state.more()
+    return None
 
 
 def _shared_out(
-    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress
-) -> Iterator[tuple[Claim, list[_Timed] | ClaimError]]:
+    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress, time_for: Callable[[Claim], bool]
+) -> Iterator[tuple[_State, ClaimError | None]]:
+    waiting = list(reversed(claims))
+    jobs: dict[Future[Timed | ClaimError], tuple[_State, int]] = {}
     # spawn: a forked child of a process that has used torch's threads can hang
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = {
-            pool.submit(_attempt_by_name, claim.function.__module__, claim.slug, budget, seed): (claim, seed)
-            for claim in claims
-            for seed in range(claim.seeds[budget.name])
-        }
-        done: dict[str, dict[int, _Timed]] = {claim.slug: {} for claim in claims}
+
+        def submit(state: _State, seeds: range) -> None:
+            for seed in seeds:
+                module, name = state.claim.function.__module__, state.claim.name
+                jobs[pool.submit(_attempt_by_name, module, name, budget, seed)] = (state, seed)
+
         try:
-            for job in as_completed(jobs):
-                claim, seed = jobs[job]
-                if claim.slug not in done:  # another seed of it has failed
-                    continue
-                outcome = _result(job, claim, seed)
-                if isinstance(outcome, ClaimError):
-                    del done[claim.slug]
-                    for other, (owner, _) in jobs.items():
-                        if owner is claim:
+            while waiting or jobs:
+                # Not all at once: what is begun is finished, also where time runs out.
+                while waiting and len(jobs) < 2 * workers:
+                    claim = waiting.pop()
+                    if time_for(claim):
+                        state = _State(claim, budget)
+                        submit(state, range(state.wanted))
+                    else:
+                        progress(f"{claim.name}: no time left for it")
+                finished, _ = wait(jobs, return_when=FIRST_COMPLETED)
+                for job in finished:
+                    if job not in jobs:  # cancelled with another seed of its claim
+                        continue
+                    state, seed = jobs.pop(job)
+                    outcome = _result(job, state.claim, seed)
+                    if isinstance(outcome, ClaimError):
+                        for other in [other for other, (owner, _) in jobs.items() if owner is state]:
                             other.cancel()
-                    yield claim, outcome
-                    continue
-                progress(_line(claim, budget, seed, *outcome))
-                done[claim.slug][seed] = outcome
-                if len(done[claim.slug]) == claim.seeds[budget.name]:
-                    yield claim, [timed for _, timed in sorted(done[claim.slug].items())]
+                            del jobs[other]
+                        yield state, outcome
+                        continue
+                    state.done[seed] = outcome
+                    progress(_line(state.claim, seed, state.wanted, outcome))
+                    if len(state.done) == state.wanted:
+                        following = state.more()
+                        submit(state, following)
+                        if not following:
+                            yield state, None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _result(job: Future[_Timed | ClaimError], claim: Claim, seed: int) -> _Timed | ClaimError:
+def _result(job: Future[Timed | ClaimError], claim: Claim, seed: int) -> Timed | ClaimError:
     try:
         return job.result()
     except BrokenExecutor as error:  # the worker was killed, by the system when memory ran out for one
         return _failure(claim, seed, error)
 
 
-def _attempt_by_name(module: str, slug: str, budget: Budget, seed: int) -> _Timed | ClaimError:
+def _attempt_by_name(module: str, name: str, budget: Budget, seed: int) -> Timed | ClaimError:
     """Runs in a worker, which finds the claim by importing its module."""
     importlib.import_module(module)
-    return _attempt(registered()[slug], budget, seed)
+    return _attempt(registered()[name], budget, seed)
 
 
-def _attempt(claim: Claim, budget: Budget, seed: int) -> _Timed | ClaimError:
+def _attempt(claim: Claim, budget: Budget, seed: int) -> Timed | ClaimError:
     """Failures come back as values: not every exception survives the way from a worker to its parent."""
     try:
         return _measure(claim, budget, seed)
@@ -157,7 +476,7 @@ def _attempt(claim: Claim, budget: Budget, seed: int) -> _Timed | ClaimError:
         return _failure(claim, seed, error)
 
 
-def _measure(claim: Claim, budget: Budget, seed: int) -> _Timed:
+def _measure(claim: Claim, budget: Budget, seed: int) -> Timed:
     import numpy as np
     import torch
 
@@ -168,24 +487,34 @@ def _measure(claim: Claim, budget: Budget, seed: int) -> _Timed:
     if budget.device == "cpu":
         # The order of summation depends on the number of threads; with one, figures do not depend on the cores.
         torch.set_num_threads(1)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
-        return claim(budget, seed), time.perf_counter() - started
+        with recording() as ledger:
+            measured = claim(budget, seed)
+        return Timed(measured, time.process_time() - started + ledger.saved, frozenset(ledger.built))
     finally:
         torch.set_num_threads(threads)
 
 
 def _failure(claim: Claim, seed: int, error: Exception) -> ClaimError:
-    failure = ClaimError(f"claim {claim.slug!r} failed at seed {seed}: {type(error).__name__}: {error}")
+    failure = ClaimError(f"claim {claim.name!r} failed at seed {seed}: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
 
 
-def _line(claim: Claim, budget: Budget, seed: int, measured: Measured, seconds: float) -> str:
-    return (
-        f"{claim.slug} seed {seed + 1}/{claim.seeds[budget.name]}: {claim.metric} {measured.method:.4f} "
-        f"against {measured.baseline:.4f} ({seconds:.1f} s)"
-    )
+def _last_cost(claim: Claim, budget: BudgetName, folder: Path | None) -> float:
+    found = evidence(claim.slug, budget, part=claim.part, folder=folder)
+    return 0.0 if found is None else found.seconds
+
+
+def _same(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> bool:
+    pairs = [(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)]
+    return all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in pairs)
+
+
+def _line(claim: Claim, seed: int, wanted: int, timed: Timed) -> str:
+    values = " against ".join(f"{value:.4f}" for value in claim.values(timed.measured))
+    return f"{claim.name} seed {seed} of {wanted}: {claim.metric} {values} ({timed.seconds:.1f} s)"
 
 
 def _silent(line: str) -> None:

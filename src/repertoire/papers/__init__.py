@@ -9,18 +9,23 @@
 
 from repertoire.papers._cards import Card, get, load
 from repertoire.papers._components import Component, components, family_of
+from repertoire.papers._evidence import TIERS, Evidence, Tier, evidence, stored_evidence, user_folder
 from repertoire.papers._families import Family, families, family
 from repertoire.papers._search import Hit, find, search
 from repertoire.papers._status import STATUSES, Status, missing_components
 
 __all__ = [
     "STATUSES",
+    "TIERS",
     "Card",
     "Component",
+    "Evidence",
     "Family",
     "Hit",
     "Status",
+    "Tier",
     "components",
+    "evidence",
     "families",
     "family",
     "family_of",
@@ -29,4 +34,6 @@ __all__ = [
     "load",
     "missing_components",
     "search",
+    "stored_evidence",
+    "user_folder",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from repertoire import claims, papers, registry
 
@@ -15,25 +15,28 @@ class Catalogue:
 
     Attributes:
         cards: all papers.
-        evidence: by slug.
-        claims: by slug.
+        evidence: by the claim's name, which is the slug for a paper's central claim.
+        claims: by name.
         entries: registered components by dotted name.
+        freshness: of the evidence, by name.
     """
 
     cards: list[papers.Card]
     evidence: dict[str, claims.Evidence]
     claims: dict[str, claims.Claim]
     entries: dict[str, registry.Entry]
+    freshness: dict[str, claims.Freshness] = field(default_factory=dict)
 
 
 def gather() -> Catalogue:
     """Reads the cards, the evidence and the registry. Imports every room, which takes a few seconds."""
-    cards = papers.load()
-    found = {card.slug: claims.evidence(card.slug) for card in cards}
+    found = {evidence.name: evidence for evidence in claims.stored()}
+    known = {claim.name: claim for claim in claims.entries()}
     entries = [entry for room in registry.ROOMS for entry in registry.entries(room)]
     return Catalogue(
-        cards=cards,
-        evidence={slug: evidence for slug, evidence in found.items() if evidence is not None},
-        claims={claim.slug: claim for claim in claims.entries()},
+        cards=papers.load(),
+        evidence=found,
+        claims=known,
         entries={entry.dotted: entry for entry in entries},
+        freshness={name: claims.freshness(found[name], known[name]) for name in found if name in known},
     )

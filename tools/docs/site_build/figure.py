@@ -31,7 +31,7 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def differences_figure(evidence: Evidence) -> str:
-    """An inline SVG: a circle a seed, the mean with its 95 % interval below, the threshold as a dashed line.
+    """An inline SVG: a circle a seed, the mean with its interval below, the threshold as a dashed line.
 
     The horizontal axis is the difference in favour of the method. Colours come from the style sheet, so that the figure
     follows the theme; shape and position say everything, so that nothing depends on telling colours apart.
@@ -77,8 +77,8 @@ def differences_figure(evidence: Evidence) -> str:
     caption = f"difference of {html.escape(evidence.metric)} in favour of the method"
     parts.append(f'<text class="title" x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{caption}</text>')
     described = (
-        f"{len(evidence.seeds)} paired differences, mean {evidence.mean:+.4f}, 95 % interval {interval[0]:+.4f} to "
-        f"{interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"
+        f"{len(evidence.seeds)} paired differences, mean {evidence.mean:+.4f}, {evidence.confidence:.1%} interval "
+        f"{interval[0]:+.4f} to {interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"
     )
     return (
         f'<svg class="evidence-figure" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{described}">'

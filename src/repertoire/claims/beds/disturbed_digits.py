@@ -132,6 +132,7 @@ def pretrained(
             optimizer.zero_grad()
             loss(*embeddings, **known).backward()
             optimizer.step()
+            loss.after_update()
             if teacher is not None:
                 with torch.no_grad():
                     for old, new in zip(slow.parameters(), network.parameters(), strict=True):

@@ -86,7 +86,7 @@ def pretrained(spec: str, data: DisturbedImages, *, epochs: int, seed: int, batc
         for index in torch.randperm(len(data.images), generator=generator).split(batch_size):
             if len(index) < batch_size:
                 continue
-            views = tuple(disturb(data.images[index], generator) for _ in range(method.views))
+            views = tuple(disturb(data.images[index], generator) for _ in range(method.needs.view_count))
             optimizer.zero_grad()
             method.step(Batch(views, torch.full_like(index, -1), index)).loss.backward()
             optimizer.step()

@@ -91,6 +91,7 @@ def turned_halves(budget: Budget, seed: int, loss: ViewsLoss, step: float | None
             optimizer.zero_grad()
             loss(*embeddings, **known).backward()
             optimizer.step()
+            loss.after_update()
     return encoder.eval()
 
 

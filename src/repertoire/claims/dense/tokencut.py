@@ -97,7 +97,6 @@ def _attended(attention: Tensor, mass: float = 0.6) -> Tensor:
     baseline="first principal component or attention, the better",
     data="shapes: 6 classes, 32 pixels, 64 tokens",
     threshold=0.0,
-    seeds={"small": 3, "full": 3},
 )
 def tokencut(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut* (2022).

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from repertoire import registry
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._training import accuracy, new_method, resolved
+from repertoire.claims._training import accuracy, train
 from repertoire.claims.beds.drawn_objects import in_pieces
-from repertoire.data import ImageSet, Loader, Splits, load
+from repertoire.data import ImageSet, load
 from repertoire.explain import GradCAM, mask_intersection
-from repertoire.methods import Classifier, Method
-from repertoire.train._optim import learning_rate, make_optimizer, schedule
-
-
-def _train_with_masks(splits: Splits, **fields: Any) -> Method:
-    """As `train`, with masks in the batches for a method that wants them."""
-    config = resolved(splits, **fields)
-    method, rule = new_method(splits, config), registry.build("rules", config.rule)
-    rule.setup(method, lambda module: make_optimizer(config, module), clip=config.clip)
-    loader = Loader(
-        splits.train,
-        config.batch_size,
-        augmentation=registry.build("augmentations", config.augment),
-        masks=method.needs_masks,
-        seed=config.seed,
-        device=config.device,
-    )
-    method.train()
-    for epoch in range(config.epochs):
-        for step, batch in enumerate(loader.epoch(epoch), start=epoch * loader.steps_per_epoch):
-            rate = learning_rate(config) * schedule(config, step, loader.steps_per_epoch)
-            for optimizer in rule.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-            rule.step(method, batch)
-    return method.eval()
+from repertoire.methods import Classifier
 
 
 def _looks(model: Classifier, images: ImageSet, device: str) -> tuple[float, float]:
@@ -66,7 +39,6 @@ def _looks(model: Classifier, images: ImageSet, device: str) -> tuple[float, flo
     baseline="supervised training",
     data="shapes: 6 classes, 32 pixels, a background tied to the class in training only",
     threshold=0.0,
-    seeds={"small": 3, "full": 3},
 )
 def guided(budget: Budget, seed: int) -> Measured:
     """Belharbi et al., *Guided Interpretable Facial Expression Recognition via Spatial Action Unit Cues* (2024).
@@ -87,9 +59,9 @@ def guided(budget: Budget, seed: int) -> Measured:
         "device": budget.device,
     }
     methods = {
-        "guided": _train_with_masks(splits, method="guided", **fields),
-        "supervised": _train_with_masks(splits, method="supervised", **fields),
-        "masks of others": _train_with_masks(shuffled, method="guided", **fields),
+        "guided": train(splits, method="guided", **fields),
+        "supervised": train(splits, method="supervised", **fields),
+        "masks of others": train(shuffled, method="guided", **fields),
     }
     cams, extra = {}, {}
     for name, method in methods.items():

@@ -29,7 +29,6 @@ def _correlation(estimates: dict[str, Tensor], effects: dict[str, Tensor]) -> fl
     baseline="attribution patching",
     data="digits: pairs of two classes; a transformer of 6 layers",
     threshold=0.0,
-    seeds={"small": 3, "full": 3},
 )
 def relp(budget: Budget, seed: int) -> Measured:
     """Jafari et al., *RelP: Faithful and Efficient Circuit Discovery via Relevance Patching* (2025).

@@ -30,7 +30,6 @@ def _parts_inside(model: Classifier, images: ImageSet, name: str, device: str) -
     baseline="support or trivial prototypes alone, the better",
     data="shapes: 6 classes, 32 pixels",
     threshold=0.0,
-    seeds={"small": 3, "full": 3},
 )
 def support_trivial(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Learning Support and Trivial Prototypes for Interpretable Image Classification* (2023).

@@ -13,7 +13,7 @@ from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import embeddings, new_method, optimise, resolved, train
 from repertoire.data import Batch, ImageSet, load
 from repertoire.estimators import FrozenEmbeddingClassifier, NearestCentroid, evaluate_episodes
-from repertoire.methods import Classifier, Method, Step
+from repertoire.methods import Classifier, Method, Needs, Step
 
 BASE = 7  # of the 12 shapes; the other five are never trained on
 
@@ -24,6 +24,8 @@ class PrototypicalNetwork(Method):
     Each batch is an episode: the first half is the support set, whose class means are the prototypes, and the second
     half is classified by squared distance to them.
     """
+
+    needs = Needs(labels="required", step="whole")
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()

@@ -32,7 +32,6 @@ def _products(images: ImageSet, count: int, seed: int) -> tuple[Tensor, Tensor]:
     data="products of two digits, written as two tokens of sixteen",
     threshold=0.0,
     higher_is_better=False,
-    seeds={"small": 10, "full": 10},
 )
 def number_token(budget: Budget, seed: int) -> Measured:
     """Zausinger et al., *Regress, Don't Guess* (2025): the Wasserstein form, 0.3 of it. `extra` has exact matches."""

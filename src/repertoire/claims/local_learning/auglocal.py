@@ -18,7 +18,6 @@ from repertoire.claims.beds.drawn_objects import local_shapes
     baseline="back-propagation",
     data="shapes: 6 classes, 16 pixels",
     threshold=-0.02,
-    seeds={"small": 3, "full": 3},
 )
 def auglocal(budget: Budget, seed: int) -> Measured:
     """Ma et al., *Scaling Supervised Local Learning with Augmented Auxiliary Networks* (2024): ten gradient-isolated

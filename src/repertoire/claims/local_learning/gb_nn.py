@@ -33,7 +33,6 @@ def _without_random_units(joint: Pipeline, share: float, seed: int) -> Pipeline:
     baseline="hidden layer of the same width, trained as a whole by Adam",
     data="breast cancer, wine and digits of scikit-learn",
     threshold=-0.01,
-    seeds={"small": 5},
 )
 def gb_nn(budget: Budget, seed: int) -> Measured:
     """Emami and Martínez-Muñoz, *Sequential Training of Neural Networks with Gradient Boosting* (2019): both halves of

@@ -18,7 +18,6 @@ from repertoire.claims.beds.drawn_objects import local_shapes
     baseline="4 blocks, learnable bias alone",
     data="shapes: 6 classes, 16 pixels",
     threshold=0.0,
-    seeds={"small": 3, "full": 3},
 )
 def man(budget: Budget, seed: int) -> Measured:
     """Su et al., *Momentum Auxiliary Network for Supervised Local Learning* (2024). Both have the same trained weights

@@ -114,7 +114,6 @@ def _gives_classes(block: nn.Module) -> bool:
     baseline="back-propagation",
     data="digits, 8 pixels",
     threshold=-0.05,
-    seeds={"small": 3},
 )
 def tpsgd(budget: Budget, seed: int) -> Measured:
     """Lomnitz et al., *Learning with Local Gradients at the Edge* (2022). Every layer has a target of its own, the head

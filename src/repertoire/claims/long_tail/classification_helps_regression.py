@@ -33,7 +33,6 @@ def _waves(numbers: Tensor, generator: torch.Generator) -> Tensor:
     data="numbers from 16 noisy measurements; density of the numbers falls twentyfold over their range",
     threshold=0.0,
     higher_is_better=False,
-    seeds={"small": 10, "full": 10},
 )
 def classification_helps_regression(budget: Budget, seed: int) -> Measured:
     """Pintea et al., *A step towards understanding why classification helps regression* (2023).

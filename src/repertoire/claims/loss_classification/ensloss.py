@@ -18,7 +18,6 @@ from repertoire.data import load
     baseline="logistic loss",
     data="digits, odd against even, a quarter of the training images",
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def ensloss(budget: Budget, seed: int) -> Measured:
     """Dai, *EnsLoss: Stochastic Calibrated Loss Ensembles for Preventing Overfitting in Classification* (2025)."""

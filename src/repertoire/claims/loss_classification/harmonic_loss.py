@@ -19,7 +19,6 @@ from repertoire.data import load
     baseline="linear head",
     data="digits, a tenth of the training images",
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def harmonic(budget: Budget, seed: int) -> Measured:
     """Baek et al., *Harmonic Loss Trains Interpretable AI Models* (2025): it claims to need less data."""

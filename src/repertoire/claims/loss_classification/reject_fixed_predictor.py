@@ -23,7 +23,6 @@ from repertoire.data import load
     data="digits, of which one half is noisy",
     threshold=0.0,
     higher_is_better=False,
-    seeds={"small": 10, "full": 10},
 )
 def reject(budget: Budget, seed: int) -> Measured:
     """Mohri et al., *Learning to Reject with a Fixed Predictor* (2024).

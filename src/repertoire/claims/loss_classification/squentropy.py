@@ -9,7 +9,8 @@ import numpy as np
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
 from repertoire.data import load
-from repertoire.train import calibration, outputs
+from repertoire.tasks import calibration
+from repertoire.train import outputs
 
 
 @claim(
@@ -20,7 +21,6 @@ from repertoire.train import calibration, outputs
     baseline="cross-entropy",
     data="digits, a quarter of the training images",
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def squentropy(budget: Budget, seed: int) -> Measured:
     """Hui, Belkin and Wright, *Cut your Losses with Squentropy* (2023); it also claims better calibration: `extra`."""

@@ -32,7 +32,6 @@ def _mean_average_precision(embeddings: Tensor, labels: Tensor) -> float:
     baseline="ArcFace with scale 64 and margin 0.5",
     data="digits, of which seven classes are seen",
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def cfcd(budget: Budget, seed: int) -> Measured:
     """Zhu et al., *Coarse-to-Fine: Learning Compact Discriminative Representation* (2023): the loss of its first stage.

@@ -15,7 +15,6 @@ from repertoire.claims.beds.unseen_classes import RECALL, UNSEEN, retrieval_reca
     baseline="multi-similarity",
     data=UNSEEN,
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def ecaml(budget: Budget, seed: int) -> Measured:
     """Chen and Deng, *Energy Confused Adversarial Metric Learning for Zero-Shot Image Retrieval and Clustering*

@@ -25,6 +25,8 @@ from repertoire.rules import cached_backward
     baseline="back-propagation",
     data="images of 8 pixels, two views of each; digits for the accuracies",
     threshold=15.0,
+    strict=False,
+    exact=True,
 )
 def gradcache(budget: Budget, seed: int) -> Measured:
     """Gao et al. (2021). What autograd keeps is counted tensor by tensor, embeddings and their gradients included.

@@ -21,7 +21,6 @@ from repertoire.claims.beds.unseen_classes import digits_split, fitted_embedding
     baseline="softmax",
     data="digits, of which seven classes are seen",
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def hyperspherical_novel(budget: Budget, seed: int) -> Measured:
     """Pereira et al., *Hyperspherical Embedding for Novel Class Classification* (2021)."""

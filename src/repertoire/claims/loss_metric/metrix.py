@@ -15,7 +15,6 @@ from repertoire.claims.beds.unseen_classes import RECALL, UNSEEN, retrieval_reca
     baseline="multi-similarity",
     data=UNSEEN,
     threshold=0.0,
-    seeds={"small": 10, "full": 10},
 )
 def metrix(budget: Budget, seed: int) -> Measured:
     """Venkataramanan et al., *It Takes Two to Tango: Mixup for Deep Metric Learning* (2021): mixed embeddings."""

@@ -19,7 +19,6 @@ from repertoire.data import load
     data="the number that a digit shows, with noise of standard deviation 3",
     threshold=0.0,
     higher_is_better=False,
-    seeds={"small": 10, "full": 10},
 )
 def stop_regressing(budget: Budget, seed: int) -> Measured:
     """Farebrother et al., *Stop Regressing* (2024), which finds that tolerance of noise explains most of the gain."""

@@ -13,8 +13,8 @@ from repertoire.claims.beds.disturbed_images import (
     new_method,
     pretrained,
 )
-from repertoire.train._metrics import Outputs
-from repertoire.train._probe import probe_outputs
+from repertoire.tasks import Outputs
+from repertoire.train import probe_outputs
 
 
 def _neighbours(seen: np.ndarray, unseen: np.ndarray, data: DisturbedImages) -> float:

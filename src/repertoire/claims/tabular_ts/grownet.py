@@ -24,7 +24,6 @@ from repertoire.estimators import GrowNetClassifier, GrowNetRegressor
     baseline="histogram gradient boosting of scikit-learn, as it comes",
     data="breast cancer, wine, digits and diabetes of scikit-learn",
     threshold=0.0,
-    seeds={"small": 5},
 )
 def grownet(budget: Budget, seed: int) -> Measured:
     """Badirli et al., *Gradient Boosting Neural Networks: GrowNet* (2020), whose tables have up to millions of rows.

@@ -1,0 +1,245 @@
+"""Stored evidence, read as data: what a claim's measurement left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from repertoire.errors import DataError, RunError
+from repertoire.files import write_json
+from repertoire.statistics import NOMINAL, VERDICTS, Kind, Verdict, contrasts
+
+__all__ = [
+    "FOLDER",
+    "TIERS",
+    "Evidence",
+    "Tier",
+    "evidence",
+    "evidence_file",
+    "read_evidence",
+    "stored_evidence",
+    "user_folder",
+]
+
+FOLDER = Path(__file__).parent / "evidence"
+FORMAT = 2
+
+Tier = Literal["drawn", "toy", "real, small", "paper", "yours"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+
+
+def user_folder() -> Path:
+    """Where a user's own evidence is kept: $REPERTOIRE_EVIDENCE, or `repertoire/evidence` with the user's data."""
+    chosen = os.environ.get("REPERTOIRE_EVIDENCE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "repertoire" / "evidence"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A claim, measured.
+
+    Attributes:
+        slug, part: of the claim; the part is "" for the central claim of the paper.
+        budget: the budget it was measured at.
+        verdict: "holds", "does not hold", "undecided", or "no answer" where the bed failed.
+        reason: why, in a few words; "" where there is nothing to add.
+        statement, metric, kind, threshold, strict, higher_is_better, overlap, exact: as the claim says.
+        arms: what was compared, in the order of the values; method and baseline for most kinds.
+        points: where the arms of a trend stand.
+        data, tier: what it was measured on.
+        seeds: the seeds, `[n]`.
+        values: the metric of each arm for each seed, `[n][arms]`.
+        trivial: what the trivial answer scores, `[n]`; None where the claim names none.
+        mean: of the contrast that decides, in favour of the method.
+        interval: of that mean at the confidence of a look; None for a single seed.
+        p: one-sided p value of "holds", over all looks; 1 where no test is made.
+        smallest: the smallest effect that so many seeds would have found; None for a single seed.
+        extra: further figures by name, each `[n]`.
+        seconds: CPU time of all arms and seeds.
+        versions: of Python, torch, NumPy and Repertoire.
+        commit: of the source; None outside a checkout.
+        machine: in words.
+        measured: date and time (UTC, ISO 8601).
+        built: public names of the components that ran.
+        footprint: digests of what it depends on; empty for evidence from before there were any.
+        confirmed: when a later version of the code gave the same figures for the first seed; "" if never.
+    """
+
+    slug: str
+    budget: str
+    verdict: Verdict
+    statement: str
+    metric: str
+    arms: list[str]
+    data: str
+    tier: Tier
+    threshold: float
+    higher_is_better: bool
+    seeds: list[int]
+    values: list[list[float]]
+    mean: float
+    interval: tuple[float, float] | None
+    seconds: float
+    versions: dict[str, str]
+    commit: str | None
+    machine: str
+    measured: str
+    part: str = ""
+    kind: Kind = "better"
+    strict: bool = True
+    overlap: float = 0.0
+    exact: bool = False
+    points: list[float] = field(default_factory=list)
+    reason: str = ""
+    trivial: list[float] | None = None
+    p: float = 1.0
+    smallest: float | None = None
+    extra: dict[str, list[float]] = field(default_factory=dict)
+    built: list[str] = field(default_factory=list)
+    footprint: dict[str, Any] = field(default_factory=dict)
+    confirmed: str = ""
+
+    @property
+    def name(self) -> str:
+        """Slug, or slug and part: `squentropy:calibration`."""
+        return f"{self.slug}:{self.part}" if self.part else self.slug
+
+    @property
+    def method(self) -> str:
+        """What the paper proposes: the first arm, or the last of several."""
+        return self.arms[0] if self.kind in ("better", "equivalent", "identity") else self.arms[-1]
+
+    @property
+    def baseline(self) -> str:
+        """What the method is compared with."""
+        return self.arms[1] if self.kind in ("better", "equivalent") else self.arms[0]
+
+    @property
+    def differences(self) -> list[float]:
+        """The contrast that decides, for each seed, in favour of the method."""
+        sign = 1.0 if self.higher_is_better or self.kind == "identity" else -1.0
+        rows = [[sign * value for value in row] for row in self.values]
+        found = contrasts(self.kind, rows, self.points)
+        return min(found, key=lambda values: abs(sum(values) / len(values) - self.mean))
+
+    @property
+    def effect(self) -> float:
+        """The metric of the method less that of the baseline, in the metric's own direction."""
+        return self.mean if self.higher_is_better or self.kind == "identity" else -self.mean
+
+    @property
+    def effect_interval(self) -> tuple[float, float] | None:
+        """Of the effect, in the same direction."""
+        if self.interval is None or self.effect == self.mean:
+            return self.interval
+        return -self.interval[1], -self.interval[0]
+
+    @property
+    def confidence(self) -> float:
+        """Of the interval."""
+        return 1 - NOMINAL * (2 if self.kind == "equivalent" else 1)
+
+    @property
+    def sentence(self) -> str:
+        """Verdict, effect, data, seeds and cost in one line."""
+        said = {
+            "holds": f"holds on {self.data}",
+            "does not hold": f"not seen on {self.data}",
+            "undecided": f"undecided on {self.data}",
+            "no answer": f"no answer: the bed failed ({self.data})",
+        }[self.verdict]
+        effect = f"{self.effect:+.3g}" if self.kind != "identity" else f"largest error {self.mean:.3g}"
+        if self.effect_interval is not None:
+            low, high = self.effect_interval
+            effect += f" ({low:+.3g} to {high:+.3g})"
+        why = f"; {self.reason}" if self.reason else ""
+        counted = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        return f"{said} ({self.tier}): {self.metric} {effect}, {counted}, {self.seconds / 60:.1f} CPU minutes{why}"
+
+    def write(self, folder: Path | None = None) -> Path:
+        """Stores the evidence, atomically.
+
+        Args:
+            folder: by default the user's own, never the installed package.
+
+        Raises:
+            RunError: the folder cannot be written to.
+        """
+        path = evidence_file(self.slug, self.budget, part=self.part, folder=folder or user_folder())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"format": FORMAT, **dataclasses.asdict(self)})
+        except OSError as error:
+            raise RunError(f"cannot store the evidence {path}: {error.strerror}; run without storing") from error
+        return path
+
+
+def evidence_file(slug: str, budget: str, *, part: str = "", folder: Path | None = None) -> Path:
+    """Where the evidence of a claim is kept."""
+    return (folder or FOLDER) / ".".join([slug, *([part] if part else []), budget, "json"])
+
+
+def evidence(slug: str, budget: str | None = None, *, part: str = "", folder: Path | None = None) -> Evidence | None:
+    """The stored evidence of a paper's claim, or None if there is none.
+
+    Args:
+        slug: of the paper's card.
+        budget: which evidence; by default that of `full` and, without it, that of `small`.
+        part: which claim of the paper; by default the central one.
+        folder: where to look; by default the evidence that comes with Repertoire.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    for name in (budget,) if budget else ("full", "small"):
+        path = evidence_file(slug, name, part=part, folder=folder)
+        if path.is_file():
+            return read_evidence(path)
+    return None
+
+
+def stored_evidence(folder: Path | None = None) -> list[Evidence]:
+    """All evidence, by slug and part; where there is evidence at two budgets, that of `full`.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    names = {path.name.removesuffix(".json").rpartition(".")[0] for path in (folder or FOLDER).glob("*.*.json")}
+    found = []
+    for name in sorted(names):
+        slug, _, part = name.partition(".")
+        item = evidence(slug, part=part, folder=folder)
+        if item is not None:
+            found.append(item)
+    return found
+
+
+def read_evidence(path: Path) -> Evidence:
+    """The evidence in a file.
+
+    Raises:
+        DataError: the file is damaged, or was written by another version.
+    """
+    slug = path.name.partition(".")[0]
+    again = f"remove it and run: repertoire claims run {slug}"
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != FORMAT:
+            raise DataError(f"{path} was written by another version of Repertoire; {again}")
+        if fields["interval"] is not None:
+            fields["interval"] = tuple(fields["interval"])
+        found = Evidence(**fields)
+        if found.verdict not in VERDICTS:
+            raise DataError(f"{path}: the verdict is {found.verdict!r}, expected {', '.join(VERDICTS)}; {again}")
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not evidence ({error}); {again}") from None
+    return found

@@ -1,0 +1,180 @@
+"""Verdicts as the site shows them: the section of a paper's page, and the table of all claims."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+
+from repertoire import papers
+from repertoire.claims import Claim, Evidence, Freshness
+from repertoire.statistics import benjamini_hochberg
+from site_build.catalogue import Catalogue
+from site_build.components import status_badge
+from site_build.figure import differences_figure
+from site_build.text import markdown, plain
+
+__all__ = ["check_section", "evidence_page", "evidence_sections"]
+
+_ALPHA = 0.05
+
+_PAGE = """---
+title: Evidence
+description: Every claim that was measured, with its verdict, and what the verdict is worth.
+hide: [toc]
+---
+
+# Evidence
+
+A claim runs a paper's method and its rivals on the same data and the same seeds: 5 of them, and 10 and 20 where the
+first do not decide. The paired differences decide against a threshold that was written down before the first
+measurement, at a level that is 5 % for all looks together. A claim **holds**, **does not hold** (the effect is absent,
+too small or reversed), or is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no
+answer**.
+
+What a verdict is worth depends on what it was measured on. *Drawn* data (shapes, random vectors) and *toy* data (digits
+of 8 pixels) show a mechanism; *real, small* data are photographs, letters, sounds, texts and tables that people made;
+*paper* is the paper's own. No verdict speaks of more than its data and its sizes.
+
+{sentences}
+
+"""
+
+
+def check_section(claim: Claim) -> str:
+    """What would be measured."""
+    arms = ", ".join(markdown(arm) for arm in claim.arms[1:]) or "the tolerance"
+    return (
+        f"> {markdown(claim.statement)}\n\n{markdown(claim.metric)} of {markdown(claim.arms[0])} against {arms}, on "
+        f"{markdown(claim.data)} ({claim.tier}); threshold {claim.threshold:+g}."
+    )
+
+
+def evidence_sections(slug: str, catalogue: Catalogue) -> str:
+    """What was measured of a paper: its central claim first, then the others."""
+    names = [name for name in catalogue.evidence if name == slug or name.startswith(f"{slug}:")]
+    sections = [_section(catalogue.evidence[name], catalogue.freshness.get(name)) for name in sorted(names)]
+    reduction = papers.get(slug).reduction
+    if reduction:
+        sections.append(f"**Not performed here:** {markdown(reduction)}.")
+    return "\n\n".join(sections)
+
+
+def _section(evidence: Evidence, fresh: Freshness | None) -> str:
+    title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
+    arms = [markdown(arm) for arm in evidence.arms]
+    rows = [f"| seed | {' | '.join(arms)} | difference |", "| ---: |" + " ---: |" * (len(arms) + 1)]
+    rows += [
+        f"| {seed} | {' | '.join(f'{value:.4f}' for value in values)} | {difference:+.4f} |"
+        for seed, values, difference in zip(evidence.seeds, evidence.values, evidence.differences, strict=True)
+    ]
+    extra = "".join(
+        f"\n- {markdown(name)}: {', '.join(f'{value:.4f}' for value in numbers)}"
+        for name, numbers in evidence.extra.items()
+    )
+    return "\n\n".join(
+        [
+            f"## {title}",
+            f"> {markdown(evidence.statement)}",
+            f"{status_badge(evidence.verdict)} {markdown(evidence.sentence[0].upper() + evidence.sentence[1:])}.",
+            *_notes(evidence, fresh),
+            differences_figure(evidence),
+            '<details markdown="1"><summary>The numbers</summary>',
+            "\n".join(rows),
+            *([f"Measured beside it, seed by seed:\n{extra}"] if extra else []),
+            f"Threshold {evidence.threshold:+g}; budget {evidence.budget}, {evidence.measured[:10]}, commit "
+            f"{markdown((evidence.commit or 'unknown')[:12])}, torch {markdown(evidence.versions['torch'])}, "
+            f"{markdown(evidence.machine)}.",
+            "</details>",
+        ]
+    )
+
+
+def _notes(evidence: Evidence, fresh: Freshness | None) -> list[str]:
+    notes = []
+    if evidence.verdict == "undecided" and evidence.smallest is not None:
+        notes.append(f"So many seeds would have found an effect of {evidence.smallest:.3g} beyond the threshold.")
+    if fresh is not None and fresh.state == "stale":
+        changed = ", ".join(markdown(place) for place in fresh.changed[:3])
+        more = f" and {len(fresh.changed) - 3} more" if len(fresh.changed) > 3 else ""
+        notes.append(f'!!! warning "Stale"\n    Changed since this was measured: {changed}{more}.')
+    return notes
+
+
+def evidence_page(catalogue: Catalogue) -> str:
+    """Markdown of the table of all claims, measured or not. Without JavaScript it is the whole table."""
+    names = sorted({*catalogue.claims, *catalogue.evidence})
+    if not names:
+        return _PAGE.format(sentences="No claim is written yet.")
+    cards = {card.slug: card for card in catalogue.cards}
+    tested = [name for name, item in catalogue.evidence.items() if item.interval is not None]
+    adjusted = dict(zip(tested, benjamini_hochberg([catalogue.evidence[name].p for name in tested]), strict=True))
+    survive = {name for name in tested if catalogue.evidence[name].verdict == "holds" and adjusted[name] <= _ALPHA / 2}
+    counts = Counter(item.verdict for item in catalogue.evidence.values())
+    stale = sum(fresh.state == "stale" for fresh in catalogue.freshness.values())
+    sentences = (
+        f"Of {len(names)} claims: {', '.join(f'{n} {verdict}' for verdict, n in counts.most_common())}; "
+        f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. Of {len(tested)} tests "
+        f"{_ALPHA / 2 * len(tested):.1f} would hold by chance if no method did anything; {len(survive)} that hold (★) "
+        "survive the correction for their number (Benjamini and Hochberg at 5 %)."
+    )
+    rows = "\n".join(_row(name, cards, catalogue, name in survive) for name in names)
+    items, slugs = list(catalogue.evidence.values()), {name.partition(":")[0] for name in names}
+    filters = "".join(
+        _filter(label, name, values)
+        for label, name, values in (
+            ("Verdict", "verdict", sorted({item.verdict for item in items})),
+            ("Measured on", "tier", [tier for tier in papers.TIERS if any(item.tier == tier for item in items)]),
+            ("Family", "family", sorted({cards[slug].family for slug in slugs if slug in cards})),
+            ("Kind", "kind", sorted({item.kind for item in items})),
+        )
+    )
+    columns = ("Claim", "Verdict", "Effect", "Measured on", "Seeds", "Cost")
+    heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    return (
+        _PAGE.format(sentences=sentences)
+        + f'<form id="evidence-filters" class="paper-filters" hidden>\n{filters}<button type="reset">Clear</button>\n'
+        + "</form>\n"
+        + '<div class="wide-table evidence-table"><table id="evidence-table">\n'
+        + f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n\n"
+        + '<script src="assets/evidence.js"></script>\n\n'
+        + "Measure on your own machine with `repertoire claims run SLUG`, where a claim permits it on data of your own "
+        + "with `--data`; `repertoire claims table --format csv` gives the whole table.\n"
+    )
+
+
+def _filter(label: str, name: str, values: list[str]) -> str:
+    options = "".join(f'<option value="{html.escape(value)}">{html.escape(value)}</option>' for value in values)
+    return f'<label>{label}<select name="{name}"><option value="">all</option>{options}</select></label>\n'
+
+
+def _row(name: str, cards: dict[str, papers.Card], catalogue: Catalogue, survives: bool) -> str:
+    slug, _, part = name.partition(":")
+    card, claim, evidence = cards.get(slug), catalogue.claims.get(name), catalogue.evidence.get(name)
+    known = evidence or claim
+    title = (plain(card.title) if card else slug) + (f": {part}" if part else "")
+    statement = html.escape(known.statement) if known else ""
+    reduction = f"<small>not performed here: {html.escape(card.reduction)}</small>" if card and card.reduction else ""
+    paper = f'<a href="papers/{slug}.html">{html.escape(title)}</a><small>{statement}</small>{reduction}'
+    if evidence is None:
+        return f'<tr data-verdict="not measured"><td>{paper}</td><td colspan="5">not measured yet</td></tr>'
+    fresh = catalogue.freshness.get(name)
+    note = f" ({fresh.state})" if fresh is not None and fresh.state != "fresh" else ""
+    span = evidence.effect_interval
+    interval = "" if span is None else f"<small>{span[0]:+.3g} to {span[1]:+.3g}</small>"
+    reason = f"<small>{html.escape(evidence.reason)}</small>" if evidence.reason else ""
+    cells = (
+        status_badge(evidence.verdict) + (" ★" if survives else "") + note + reason,
+        f"{evidence.effect:+.3g}{interval}<small>{html.escape(evidence.metric)}</small>"
+        f"<small>threshold {evidence.threshold:+g}</small>",
+        f"{html.escape(evidence.tier)}<small>{html.escape(evidence.data)}</small>",
+        f"{len(evidence.seeds)}<small>{evidence.budget}</small>",
+        f"{evidence.seconds / 60:.1f} min<small>{evidence.measured[:10]}</small>",
+    )
+    attributes = {
+        "verdict": evidence.verdict,
+        "tier": evidence.tier,
+        "family": card.family if card else "",
+        "kind": evidence.kind,
+    }
+    data = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in attributes.items())
+    return f"<tr {data}><td>{paper}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
