@@ -147,12 +147,15 @@ Rule = Callable[[str, Any], None]
 
 def _rules(function: Callable[..., Any], signature: inspect.Signature) -> tuple[tuple[str, Rule], ...]:
     found = []
+    names = getattr(inspect.unwrap(function), "__globals__", {})
     for name, parameter in signature.parameters.items():
         annotation = parameter.annotation
         if isinstance(annotation, str):
             try:
-                annotation = eval(annotation, getattr(function, "__globals__", {}))
+                annotation = eval(annotation, names)
             except NameError:  # a type that only the type checker imports has no range
+                if "Annotated" in annotation:
+                    raise
                 continue
         if (rule := _rule(annotation)) is not None:
             found.append((name, rule))

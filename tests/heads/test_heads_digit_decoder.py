@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.heads import DigitDecoder
 from repertoire.losses import from_digits
 
@@ -115,5 +115,5 @@ def test_arguments_that_do_not_fit():
         DigitDecoder(2, length=13).distribution(torch.zeros(1, 2))
     with pytest.raises(ShapeError, match=r"features must be \[N, 2\]"):
         DigitDecoder(2)(torch.zeros(1, 3), torch.zeros(1))
-    with pytest.raises(ShapeError, match="temperature must be positive"):
+    with pytest.raises(ConfigError, match="temperature must be positive"):
         DigitDecoder(2).sample(torch.zeros(1, 2), 1, temperature=0)

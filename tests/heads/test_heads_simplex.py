@@ -52,7 +52,7 @@ def test_options_out_of_range(options):
 
 
 def test_arguments_out_of_range():
-    with pytest.raises(ShapeError, match="count must be 1 or more"):
+    with pytest.raises(ShapeError, match="count must be positive"):
         simplex_vectors(0)
     with pytest.raises(ShapeError, match="need 3 dimensions or more, found 2"):
         simplex_vectors(4, 2)
@@ -64,5 +64,5 @@ def test_normalised_softmax_is_a_cosine_over_a_temperature():
     torch.testing.assert_close(head(z), expected)
     torch.testing.assert_close(head(z), head.embed(z) @ torch.nn.functional.normalize(head.weight).T / 0.1)
     assert [name for name, _ in head.named_parameters()] == ["weight"]
-    with pytest.raises(ValueError, match="temperature must be a positive number"):
+    with pytest.raises(ValueError, match="temperature must be (positive|a finite number)"):
         NormalizedSoftmax(5, 3, temperature=0)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
+from repertoire.ops import unit_rows
 
-__all__ = ["Head"]
+__all__ = ["Head", "cosines"]
+
+
+def cosines(features: Tensor, weight: Tensor) -> Tensor:
+    """Cosines `[N, C]` of features `[N, d]` and class vectors `[C, d]`, in float32 or better also where autocast would
+    compute them in half precision: a margin is smaller than what would be lost."""
+    with torch.autocast(features.device.type, enabled=False):
+        z, w = unit_rows(features), unit_rows(weight)
+        wide = torch.promote_types(z.dtype, w.dtype)
+        return F.linear(z.to(wide), w.to(wide))
 
 
 class Head(nn.Module):
@@ -25,10 +39,14 @@ class Head(nn.Module):
 
     takes_maps: bool = False
 
-    def __init__(self, in_features: int, num_classes: int) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    @checked
+    def __init__(self, in_features: Annotated[int, AtLeast(1)], num_classes: Annotated[int, AtLeast(1)]) -> None:
         super().__init__()
-        if in_features < 1 or num_classes < 1:
-            raise ValueError(f"in_features and num_classes must be positive, found {in_features} and {num_classes}")
         self.in_features = in_features
         self.num_classes = num_classes
 

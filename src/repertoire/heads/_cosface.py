@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
+from repertoire._ranges import Between, Positive
 from repertoire.heads._margin import MarginHead
 from repertoire.registry import register
 
@@ -30,7 +33,7 @@ class CosFace(MarginHead):
         features float `[N, d]` to logits `[N, C]` in [-s, s], but for the margin; float32 for half-precision features.
 
     Raises:
-        ValueError: the scale is not a positive number, or the margin out of range.
+        ConfigError: the scale is not a positive number, or the margin out of range.
 
     Example:
         >>> import torch
@@ -41,10 +44,14 @@ class CosFace(MarginHead):
                 [0.0000, 0.0000, 3.5000]])
     """
 
-    def __init__(self, in_features: int, num_classes: int, scale: float = 64.0, margin: float = 0.35) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        scale: Annotated[float, Positive] = 64.0,
+        margin: Annotated[float, Between(0, 2)] = 0.35,
+    ) -> None:
         super().__init__(in_features, num_classes, scale)
-        if not 0 <= margin <= 2:
-            raise ValueError(f"margin must lie in [0, 2], found {margin}")
         self.margin = margin
 
     def with_margin(self, right: Tensor, cosines: Tensor, targets: Tensor) -> Tensor:

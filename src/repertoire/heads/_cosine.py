@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from repertoire.heads._base import Head
-from repertoire.ops import unit_rows
+from repertoire._ranges import Positive
+from repertoire.heads._base import Head, cosines
 from repertoire.registry import register
 
 __all__ = ["Cosine"]
@@ -39,7 +39,7 @@ class Cosine(Head):
         vector are 0.
 
     Raises:
-        ValueError: the scale is not a positive number.
+        ConfigError: the scale is not a positive number.
 
     Example:
         >>> import torch
@@ -52,10 +52,10 @@ class Cosine(Head):
 
     log_scale: Tensor
 
-    def __init__(self, in_features: int, num_classes: int, scale: float = 10.0, learn_scale: bool = True) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, scale: Annotated[float, Positive] = 10.0, learn_scale: bool = True
+    ) -> None:
         super().__init__(in_features, num_classes)
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale must be a positive number, found {scale}")
         self.weight = nn.Parameter(torch.empty(num_classes, in_features))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear; only the direction matters
         log_scale = torch.tensor(math.log(scale))
@@ -72,4 +72,4 @@ class Cosine(Head):
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
         self.check_features(features)
-        return self.scale * F.linear(unit_rows(features), unit_rows(self.weight))
+        return self.scale * cosines(features, self.weight)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from repertoire.errors import ShapeError
+from repertoire._ranges import AtLeast, Positive, checked
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import from_digits, next_digit_loss, to_digits
 
 __all__ = ["DigitDecoder"]
@@ -41,7 +43,7 @@ class DigitDecoder(nn.Module):
         features float `[N, d]` and numbers `[N]` to scores `[N, K * B]`.
 
     Raises:
-        ValueError: a size that is not positive, a base below 2, too many digits, an empty range.
+        ConfigError: a size that is not positive, a base below 2, too many digits, an empty range.
 
     Example:
         >>> import torch
@@ -52,23 +54,21 @@ class DigitDecoder(nn.Module):
         (torch.Size([3, 8]), torch.Size([]), torch.Size([3]), torch.Size([3, 5]))
     """
 
+    @checked
     def __init__(
         self,
-        in_features: int,
+        in_features: Annotated[int, AtLeast(1)],
         length: int = 8,
         base: int = 2,
         low: float = 0.0,
         high: float = 1.0,
-        width: int = 32,
-        layers: int = 1,
-        heads: int = 1,
+        width: Annotated[int, AtLeast(1)] = 32,
+        layers: Annotated[int, AtLeast(1)] = 1,
+        heads: Annotated[int, AtLeast(1)] = 1,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("width", width), ("layers", layers), ("heads", heads)):
-            if size < 1:
-                raise ValueError(f"{name} must be positive, found {size}")
         if width % heads:
-            raise ValueError(f"heads must divide width, found {heads} and {width}")
+            raise ConfigError(f"heads must divide width, found {heads} and {width}")
         from_digits(
             torch.zeros(length, dtype=torch.int64), base=base, low=low, high=high
         )  # refuses what is out of range
@@ -138,9 +138,15 @@ class DigitDecoder(nn.Module):
         below = probabilities.cumsum(1) < 0.5
         return numbers[below.sum(1).clamp_max(len(numbers) - 1)]
 
+    @checked
     @torch.no_grad()
     def sample(
-        self, features: Tensor, count: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+        self,
+        features: Tensor,
+        count: int,
+        *,
+        temperature: Annotated[float, Positive] = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Numbers `[N, count]` drawn from the predicted distribution, digit by digit.
 
@@ -151,8 +157,6 @@ class DigitDecoder(nn.Module):
             generator: of random numbers, on the device of the features; torch's own if None.
         """
         self._check(features)
-        if not temperature > 0:
-            raise ShapeError(f"temperature must be positive, found {temperature}")
         if not len(features) or not count:
             return torch.zeros(len(features), count, device=features.device)
         rows = features.repeat_interleave(count, 0)

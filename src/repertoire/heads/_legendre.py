@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast, checked
+from repertoire.errors import ConfigError
 from repertoire.heads._base import Head
 from repertoire.registry import register
 
@@ -40,7 +43,7 @@ class ConvexGradient(nn.Module):
         float `[N, width]` to the same.
 
     Raises:
-        ValueError: a size that is not positive.
+        ConfigError: a size that is not positive.
 
     Example:
         >>> import torch
@@ -51,11 +54,14 @@ class ConvexGradient(nn.Module):
         True
     """
 
-    def __init__(self, width: int, hidden: int = 2, depth: int = 4) -> None:
+    @checked
+    def __init__(
+        self,
+        width: Annotated[int, AtLeast(1)],
+        hidden: Annotated[int, AtLeast(1)] = 2,
+        depth: Annotated[int, AtLeast(1)] = 4,
+    ) -> None:
         super().__init__()
-        for name, size in (("width", width), ("hidden", hidden), ("depth", depth)):
-            if size < 1:
-                raise ValueError(f"{name} must be positive, found {size}")
         self.hidden = hidden
         self.inputs = nn.ModuleList(nn.Linear(width, hidden) for _ in range(depth))
         self.between = nn.ParameterList(nn.Parameter(torch.randn(hidden, hidden)) for _ in range(depth - 1))
@@ -114,7 +120,7 @@ class Legendre(Head):
         features float `[N, d]` to logits `[N, C]`, of which the last is zero.
 
     Raises:
-        ValueError: fewer than two classes, or a size out of range.
+        ConfigError: fewer than two classes, or a size out of range.
 
     Example:
         >>> import torch
@@ -123,14 +129,19 @@ class Legendre(Head):
         torch.Size([2, 3])
     """
 
-    def __init__(self, in_features: int, num_classes: int, blocks: int = 2, hidden: int = 2, depth: int = 4) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        blocks: Annotated[int, AtLeast(0)] = 2,
+        hidden: Annotated[int, AtLeast(1)] = 2,
+        depth: Annotated[int, AtLeast(1)] = 4,
+    ) -> None:
         super().__init__(in_features, num_classes)
         if num_classes < 2:
-            raise ValueError(
+            raise ConfigError(
                 f"num_classes must be 2 or more, found {num_classes}: of one class nothing is to be learned"
             )
-        if blocks < 0:
-            raise ValueError(f"blocks must be 0 or more, found {blocks}")
         self.linear = nn.Linear(in_features, num_classes - 1)
         self.link = nn.Sequential(*(ConvexGradient(num_classes - 1, hidden, depth) for _ in range(blocks)))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from repertoire._ranges import Positive
 from repertoire.errors import ShapeError
-from repertoire.heads._base import Head
-from repertoire.ops import unit_rows
+from repertoire.heads._base import Head, cosines
 
 __all__ = ["MarginHead"]
 
@@ -26,10 +26,8 @@ class MarginHead(Head):
 
     scale: Tensor
 
-    def __init__(self, in_features: int, num_classes: int, scale: float) -> None:
+    def __init__(self, in_features: int, num_classes: int, scale: Annotated[float, Positive]) -> None:
         super().__init__(in_features, num_classes)
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale must be a positive number, found {scale}")
         self.weight = nn.Parameter(torch.empty(num_classes, in_features))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear; only the direction matters
         self.register_buffer("scale", torch.tensor(float(scale)))
@@ -38,6 +36,10 @@ class MarginHead(Head):
         """The cosines of the right classes `[N]` with the margin, given all cosines `[N, C]` and the targets `[N]`, of
         which those below 0 are of samples without a label."""
         raise NotImplementedError
+
+    def adjusted(self, right: Tensor, cosines: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale, and the cosines of the right classes `[N]` with the margin, of a batch in training."""
+        return self.scale, self.with_margin(right, cosines, targets)
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`. While training, and with targets int64 `[N]`, those of the right
@@ -48,15 +50,14 @@ class MarginHead(Head):
                 classes.
         """
         self.check_features(features)
-        cosines = F.linear(unit_rows(features), unit_rows(self.weight))
+        each = cosines(features, self.weight)
         if targets is None or not self.training:
-            return self.scale * cosines
-        self._check(targets, len(cosines))
+            return self.scale * each
+        self._check(targets, len(each))
         index = targets.long().clamp_min(0)[:, None]
-        right = cosines.gather(1, index).squeeze(1)
-        changed = self.with_margin(right, cosines, targets).where(targets >= 0, right)
-        # A copy, because the next batch may change the scale before this one's backward pass.
-        return self.scale.clone() * cosines.scatter(1, index, changed[:, None])
+        right = each.gather(1, index).squeeze(1)
+        scale, changed = self.adjusted(right, each, targets)
+        return scale * each.scatter(1, index, changed.where(targets >= 0, right)[:, None])
 
     def _check(self, targets: Tensor, count: int) -> None:
         if targets.is_floating_point() or targets.shape != (count,):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.heads._base import Head
 from repertoire.ops import unit_rows
 from repertoire.registry import register
@@ -65,7 +65,7 @@ class Matryoshka(Head):
         weights: the c_m in that order.
 
     Raises:
-        ValueError: sizes that are out of range or repeated; weights that do not fit them.
+        ConfigError: sizes that are out of range or repeated; weights that do not fit them.
 
     Example:
         >>> import torch
@@ -165,13 +165,13 @@ class Matryoshka(Head):
 
 def _check_sizes(sizes: Sequence[int], weights: Sequence[float], width: int) -> None:
     if not sizes:
-        raise ValueError("sizes is empty; leave it out for the default ones")
+        raise ConfigError("sizes is empty; leave it out for the default ones")
     wrong = [size for size in sizes if not 1 <= size <= width]
     if wrong:
-        raise ValueError(f"sizes must be from 1 to {width}, the width of the features; found {wrong}")
+        raise ConfigError(f"sizes must be from 1 to {width}, the width of the features; found {wrong}")
     if len(set(sizes)) < len(sizes):
-        raise ValueError(f"sizes has a size twice: {list(sizes)}")
+        raise ConfigError(f"sizes has a size twice: {list(sizes)}")
     if len(weights) != len(sizes):
-        raise ValueError(f"weights has {len(weights)} numbers for {len(sizes)} sizes")
+        raise ConfigError(f"weights has {len(weights)} numbers for {len(sizes)} sizes")
     if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
-        raise ValueError(f"weights must be finite and not negative, one of them positive; found {list(weights)}")
+        raise ConfigError(f"weights must be finite and not negative, one of them positive; found {list(weights)}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
+from repertoire._ranges import Positive
 from repertoire.heads._cosine import Cosine
 from repertoire.ops import unit_rows
 from repertoire.registry import register
@@ -33,7 +36,7 @@ class NormalizedSoftmax(Cosine):
         features float `[N, d]` to logits `[N, C]`; float32 for half-precision features.
 
     Raises:
-        ValueError: the temperature is not a positive number.
+        ConfigError: the temperature is not a positive number.
 
     Example:
         >>> import torch
@@ -43,9 +46,7 @@ class NormalizedSoftmax(Cosine):
         (torch.Size([2, 3]), tensor([1., 1.]))
     """
 
-    def __init__(self, in_features: int, num_classes: int, temperature: float = 0.05) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be a positive number, found {temperature}")
+    def __init__(self, in_features: int, num_classes: int, temperature: Annotated[float, Positive] = 0.05) -> None:
         super().__init__(in_features, num_classes, scale=1 / temperature, learn_scale=False)
 
     def embed(self, features: Tensor) -> Tensor:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.errors import ShapeError
+from repertoire._ranges import AtLeast, Positive, checked
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.heads._base import Head
 from repertoire.registry import register
 
 __all__ = ["Simplex", "simplex_vectors"]
 
 
-def simplex_vectors(count: int, dimensions: int | None = None) -> Tensor:
+@checked
+def simplex_vectors(count: Annotated[int, AtLeast(1)], dimensions: int | None = None) -> Tensor:
     r"""Unit vectors as far apart as they can be: the corners of a regular simplex around the origin.
 
     Every pair has the cosine :math:`-1 / (K - 1)`. The same arguments give the same vectors on every machine.
@@ -37,8 +41,6 @@ def simplex_vectors(count: int, dimensions: int | None = None) -> Tensor:
                 [-0.5000,  1.0000, -0.5000],
                 [-0.5000, -0.5000,  1.0000]])
     """
-    if count < 1:
-        raise ShapeError(f"count must be 1 or more, found {count}")
     own = max(count - 1, 1)
     dimensions = own if dimensions is None else dimensions
     if dimensions < own:
@@ -78,7 +80,7 @@ class Simplex(Head):
         features float `[N, d]` to logits `[N, C]`.
 
     Raises:
-        ValueError: more classes than slots, more slots than the features have room for, or a scale that is not
+        ConfigError: more classes than slots, more slots than the features have room for, or a scale that is not
             positive.
 
     Example:
@@ -91,16 +93,16 @@ class Simplex(Head):
 
     weight: Tensor
 
-    def __init__(self, in_features: int, num_classes: int, slots: int | None = None, scale: float = 1.0) -> None:
+    def __init__(
+        self, in_features: int, num_classes: int, slots: int | None = None, scale: Annotated[float, Positive] = 1.0
+    ) -> None:
         super().__init__(in_features, num_classes)
         slots = in_features + 1 if slots is None else slots
         if not num_classes <= slots <= in_features + 1:
-            raise ValueError(
+            raise ConfigError(
                 f"{in_features} features have room for {in_features + 1} vectors of a simplex; {num_classes} classes "
                 f"and {slots} slots do not fit: take a wider backbone"
             )
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale must be a positive number, found {scale}")
         self.slots = slots
         self.scale = scale
         self.register_buffer("weight", simplex_vectors(slots, in_features)[:num_classes].clone())

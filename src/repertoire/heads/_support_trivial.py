@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire._ranges import AtLeast
 from repertoire.heads._base import Head
 from repertoire.registry import register
 
@@ -75,7 +76,7 @@ class SupportTrivial(Head):
         features float `[N, d, h, w]` or `[N, d]` to logits `[N, C]`; float32 for half-precision features.
 
     Raises:
-        ValueError: `per_class` or `width` is not positive, or `sets` is none of the three.
+        ConfigError: `per_class` or `width` is not positive, or `sets` is none of the three.
 
     Example:
         >>> import torch
@@ -87,13 +88,14 @@ class SupportTrivial(Head):
     takes_maps = True
 
     def __init__(
-        self, in_features: int, num_classes: int, per_class: int = 5, width: int = 64, sets: Sets = "both"
+        self,
+        in_features: int,
+        num_classes: int,
+        per_class: Annotated[int, AtLeast(1)] = 5,
+        width: Annotated[int, AtLeast(1)] = 64,
+        sets: Sets = "both",
     ) -> None:
         super().__init__(in_features, num_classes)
-        if per_class < 1 or width < 1:
-            raise ValueError(f"per_class and width must be positive, found {per_class} and {width}")
-        if sets not in ("both", "support", "trivial"):
-            raise ValueError(f"sets must be both, support or trivial, found {sets!r}")
         names = ("trivial", "support") if sets == "both" else (sets,)
         self.sets = nn.ModuleDict({name: PrototypeSet(in_features, num_classes, per_class, width) for name in names})
 

@@ -32,7 +32,7 @@ class RegressionLoss(LogitsLoss):
 class RangedLoss(LogitsLoss):
     """Base of losses whose outputs divide a range of numbers: one number a sample, and outputs of a width of its own.
 
-    The range is `low` to `high`, options of the function, or else `span`, which whoever knows the training set tells.
+    The range is `low` to `high`, which whoever knows the training set tells where the user does not.
     """
 
     targets = ("number",)
@@ -48,24 +48,9 @@ class RangedLoss(LogitsLoss):
         derive(
             cls,
             function,
-            after=[
-                inspect.Parameter(name, kind, default=default, annotation=Annotated[int, AtLeast(1)]),
-                inspect.Parameter("span", kind, default=None, annotation=tuple[float, float] | None),
-            ],
-            texts={
-                name: meaning,
-                "span": "least and largest number of the training set, to be divided where low and high are not given.",
-            },
+            after=[inspect.Parameter(name, kind, default=default, annotation=Annotated[int, AtLeast(1)])],
+            texts={name: meaning},
         )
-
-    def make(self, values: dict[str, Any]) -> None:
-        span = values.pop("span")
-        setattr(self, self.size[0], values.pop(self.size[0]))
-        super().make(values)
-        if self.low is None and span is not None:
-            low, high = map(float, span)
-            # A constant has no range: half a unit around it stands for one.
-            self.low, self.high = (low, high) if low < high else (low - 0.5, high + 0.5)
 
     def parts(self) -> int:
         """How many outputs there are."""

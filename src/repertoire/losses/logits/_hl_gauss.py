@@ -145,7 +145,7 @@ def hl_gauss_loss(
 class HLGauss(RangedLoss, function=hl_gauss_loss):
     """Module form of `hl_gauss_loss`.
 
-    Its targets are numbers, or classes in order, of which bin k is class k: then neither `low` and `high` nor `span` is
+    Its targets are numbers, or classes in order, of which bin k is class k: then `low` and `high` are not
     given, and predictions are scores of the classes.
     """
 
