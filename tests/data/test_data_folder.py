@@ -524,10 +524,29 @@ def test_brightness_is_that_of_the_set_and_is_said(tmp_path: Path):
             Image.fromarray(np.full((8, 8), value + number, dtype=np.uint16)).save(tmp_path / label / f"{number}.png")
     splits = opened(tmp_path)
     assert splits.levels == {"uint16": (0, 4095)}
-    assert any("16-bit images have black at 0 and white at 4095" in note for note in splits.notes)
+    assert "16-bit images have black at 0 and white at 4095; the option white of a source sets it." in splits.notes
     levels = [splits.train.pixels(np.flatnonzero(splits.train.labels == k)).mean() for k in (0, 1)]
     assert levels == pytest.approx([504 / 4095 * 255, 4004 / 4095 * 255], abs=1)
     again = load_folder_set(tmp_path, classes=splits.classes, size=8, levels={"uint16": (0, 65535)})
     assert again.pixels([0]).max() <= 2
     (pixels,) = read_images([tmp_path / "light" / "0.png"], size=8, levels=splits.levels)
     assert (pixels == 249).all()
+    chosen = build("data", f"folder:{tmp_path},white=8000", request=SourceRequest())
+    assert chosen.levels == {"uint16": (0, 8000)}
+    assert chosen.train.pixels(slice(None)).max() == 128
+    with pytest.raises(ConfigError, match="white must be a number above 0, found -1"):
+        build("data", f"folder:{tmp_path},white=-1", request=SourceRequest())
+
+
+def test_one_set_of_a_folder_with_more_in_it(tmp_path: Path):
+    root = photographs(tmp_path / "root")
+    for name in find_images(root):
+        mask(root / "masks" / name.relative_to(root), 1)
+    photograph(root / "unlabelled" / "1.png", "eel", 1)
+    images = load_folder_set(root, classes=("cat", "dog"), size=8)
+    assert len(images) == 20
+    assert images.object_masks(slice(None)).any(axis=(1, 2)).all()
+    photographs(tmp_path / "divided" / "train")
+    photographs(tmp_path / "divided" / "test", seed=500)
+    with pytest.raises(DataError, match=r"is divided into parts \(test, train\); give one of them"):
+        load_folder_set(tmp_path / "divided", classes=("cat", "dog"), size=8)

@@ -247,7 +247,8 @@ class _Cache:
                 if key in former.ranges:
                     outcomes[number]["range"] = former.ranges[key]
         order = [*pending, *known]
-        levels = {**settle(outcome["range"] for outcome in outcomes if "range" in outcome), **self.levels}
+        found = settle(outcome["range"] for outcome in outcomes if "range" in outcome)
+        levels = {kind: self.levels.get(kind, ends) for kind, ends in found.items()}
         # Those that were only looked at; and those decoded before, when their folder had another white.
         again = [
             (number, row)

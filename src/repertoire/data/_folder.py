@@ -11,7 +11,7 @@ import numpy as np
 from repertoire.data._columns import Targets
 from repertoire.data._files import grey
 from repertoire.data._layout import Arrangement, Layout, Place, match_masks, place, some
-from repertoire.data._listed import Listed, read, splits_of
+from repertoire.data._listed import Listed, read, splits_of, with_white
 from repertoire.data._source import Fit, SourceRequest
 from repertoire.data._table import listed_in, table_of
 from repertoire.data._types import ImageSet, Splits
@@ -25,7 +25,13 @@ _GREY_CHUNK = 4096
 
 
 @register("data", "folder")
-def folder(request: SourceRequest, path: Path, layout: Arrangement = "auto", targets: Targets = "auto") -> Splits:
+def folder(
+    request: SourceRequest,
+    path: Path,
+    layout: Arrangement = "auto",
+    targets: Targets = "auto",
+    white: float | None = None,
+) -> Splits:
     """A folder of images: a directory for each class, parts that hold one for each class, or a table of labels.
 
     Everything below the directory of a class belongs to it. With a train/ directory that has directories, the folder is
@@ -49,6 +55,7 @@ def folder(request: SourceRequest, path: Path, layout: Arrangement = "auto", tar
         layout: what the uppermost directories are: "auto" finds out whether they are parts or classes, "classes", or
             "groups", each of which holds a directory for each class and is on one side of the division.
         targets: what the values of a table are; see `table`.
+        white: the value that is white in images of more than 8 bits; by default that of all images together.
 
     Raises:
         DataError: there is no such folder or no image in it, there are fewer than two classes, a class is too small to
@@ -62,6 +69,7 @@ def folder(request: SourceRequest, path: Path, layout: Arrangement = "auto", tar
     """
     root = Path(path)
     _check(request.size)
+    request = with_white(request, white)
     tree = walk(root)
     source = root.resolve().name or str(root)
     notes = [note] if (note := tree.note()) else []
@@ -128,14 +136,21 @@ def load_folder_set(
     if table is not None:
         listed = listed_in(root.parent if root.is_file() else root, table, tree.files, tree.signatures)
     else:
-        placed = {name: name.partition("/")[0] for name in tree.files if "/" in name}
+        layout = place(ascii_path(str(root)), tree.files, "auto")
+        placed = {name: p.label for name, p in layout.placed.items() if p.label is not None}
         if not placed:
             raise DataError(
                 f"{ascii_path(str(root))} has no images in directories, one for each class; {_lists(known)}"
             )
+        if found := sorted({name.partition("/")[0] for name in placed} - set(placed.values()) - set(known)):
+            heads = ", ".join(map(ascii_path, found))
+            raise DataError(f"{ascii_path(str(root))} is divided into parts ({heads}); give one of them")
         _check_classes(root, "given", set(placed.values()), known)
         labels = np.array([known.index(label) for label in placed.values()], dtype=np.int64)
-        listed = Listed(root, list(placed), labels, known, ["test"] * len(placed), signatures=tree.signatures)
+        masks = layout.masks if set(placed) <= set(layout.masks) else {}
+        listed = Listed(
+            root, list(placed), labels, known, ["test"] * len(placed), masks=masks, signatures=tree.signatures
+        )
     listed.failures = tree.failures + listed.failures
     request = SourceRequest(
         size, fit, cache_dir=None if cache_dir is None else Path(cache_dir), workers=workers, levels=levels

@@ -87,9 +87,10 @@ def hf(
         notes.append("The dataset's test images have no labels; the test images were drawn from the others.")
 
     encoded = {part: _encoded(table, images) for part, table in tables.items()}
-    size = request.size or _natural_size(encoded["train"])
+    size = request.size or _natural_size(encoded["train"], request.photographs)
     parts = {part: _decoded(table, images, size, request, part) for part, table in encoded.items()}
-    levels = {**settle(span for part in parts.values() for span in part.spans.values()), **(request.levels or {})}
+    found = settle(span for part in parts.values() for span in part.spans.values())
+    levels = {kind: (request.levels or {}).get(kind, ends) for kind, ends in found.items()}
     sets: dict[str, ImageSet] = {}
     failures: list[Unreadable] = []
     for part, decoded in parts.items():
@@ -300,13 +301,13 @@ def _bytes(cell: Any) -> bytes:
     return cell
 
 
-def _natural_size(table: Dataset) -> int:
+def _natural_size(table: Dataset, usual: int) -> int:
     """The side of the first image where it is small and square; what suits photographs otherwise."""
     try:
         width, height = dimensions(_bytes(next(iter(table[0].values()))))
     except (OSError, IndexError, ValueError):
-        return 128  # an image that does not open is reported when all are decoded
-    return width if width == height <= 64 else 128
+        return usual  # an image that does not open is reported when all are decoded
+    return width if width == height <= 64 else usual
 
 
 class _Decoded:

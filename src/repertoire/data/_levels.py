@@ -11,13 +11,14 @@ from collections.abc import Iterable
 
 from repertoire.data._decode import Levels
 
-__all__ = ["levels_note", "settle"]
+__all__ = ["KINDS", "levels_note", "settle"]
 
 _BITS = (8, 10, 12, 14, 16)
 _DARKEST = 1 / 8
 """Floats whose highest value is lower are not taken to have white at 1."""
 
 _WORDS = {"uint16": "16-bit images", "int32": "images of 32-bit integers", "float32": "images of floats"}
+KINDS = tuple(_WORDS)
 
 
 def settle(ranges: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
@@ -48,4 +49,4 @@ def _white(kind: str, low: float, high: float) -> float:
 def levels_note(levels: Levels) -> str | None:
     """What was taken for black and white, for a person."""
     said = [f"{_WORDS[kind]} have black at {low:g} and white at {high:g}" for kind, (low, high) in levels.items()]
-    return f"Of all images together, {'; '.join(said)}." if said else None
+    return f"{'; '.join(said).capitalize()}; the option white of a source sets it." if said else None

@@ -12,16 +12,16 @@ import numpy as np
 from repertoire.data._cache import Decoded, decode_once
 from repertoire.data._decode import Levels, dimensions, read_file, signature
 from repertoire.data._layout import some
-from repertoire.data._levels import levels_note
+from repertoire.data._levels import KINDS, levels_note
 from repertoire.data._seen import Signature
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
-from repertoire.errors import DataError, Unreadable, UnreadableImages, ascii_path
+from repertoire.errors import ConfigError, DataError, Unreadable, UnreadableImages, ascii_path
 
-__all__ = ["Listed", "natural_size", "read", "splits_of"]
+__all__ = ["Listed", "natural_size", "read", "splits_of", "with_white"]
 
-_SMALL, _USUAL = 64, 128
+_SMALL = 64
 _PROBES = 64
 
 
@@ -91,7 +91,7 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
                 signatures[name] = signature(os.stat(os.path.join(root, name)))
             except OSError:
                 continue  # found out, and reported with its reason, when it is read
-    size = request.size or natural_size(root, names)
+    size = request.size or natural_size(root, names, request.photographs)
     options = {"size": size, "fit": request.fit, "cache_dir": request.cache_dir, "workers": request.workers}
     decoded = decode_once(root, names, signatures, levels=request.levels, **options)  # type: ignore[arg-type]
     reasons, masks = dict(decoded.failures), None
@@ -121,14 +121,27 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
     return images, np.array(listed.parts)[good], listed.failures + failures, decoded.levels
 
 
-def natural_size(root: str, names: Sequence[str]) -> int:
+def with_white(request: SourceRequest, white: float | None) -> SourceRequest:
+    """The request with a white of images of more than 8 bits that the user has chosen.
+
+    Raises:
+        ConfigError: it is not above 0.
+    """
+    if white is None:
+        return request
+    if not 0 < white < float("inf"):
+        raise ConfigError(f"white must be a number above 0, found {white}")
+    return replace(request, levels=dict.fromkeys(KINDS, (0.0, white)))
+
+
+def natural_size(root: str, names: Sequence[str], usual: int = 128) -> int:
     """The size that images have if it is one, small and nearly square; what suits photographs otherwise."""
     sizes = {found for name in _some_of(names) if (found := _dimensions(root, name)) is not None}
     if len(sizes) == 1:
         short, long = sorted(sizes.pop())
         if long <= _SMALL and 4 * short >= 3 * long:
             return short
-    return _USUAL
+    return usual
 
 
 def _some_of(names: Sequence[str]) -> Sequence[str]:

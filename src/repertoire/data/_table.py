@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repertoire.data._columns import Table, Targets, read_table
-from repertoire.data._listed import Listed, splits_of
+from repertoire.data._listed import Listed, splits_of, with_white
 from repertoire.data._seen import Signature
 from repertoire.data._source import SourceRequest
 from repertoire.data._types import Splits
@@ -22,7 +22,13 @@ _USUAL = ("labels.csv", "labels.tsv", "metadata.csv")
 
 
 @register("data", "table")
-def table(request: SourceRequest, path: Path, targets: Targets = "auto", root: Path | None = None) -> Splits:
+def table(
+    request: SourceRequest,
+    path: Path,
+    targets: Targets = "auto",
+    root: Path | None = None,
+    white: float | None = None,
+) -> Splits:
     """A CSV file of paths and labels: one class, several labels or numbers for each image.
 
     The first line names the columns: a path (path, file, filename, image, ...) and a label (label, class, category,
@@ -41,6 +47,7 @@ def table(request: SourceRequest, path: Path, targets: Targets = "auto", root: P
         targets: "classes", "labels" or "number", where it is not to be found out. With "classes", columns of 0 and 1
             of which each row has a single 1 are one class.
         root: what the paths are relative to, if not the folder of the file.
+        white: as for `folder`.
 
     Raises:
         DataError: the table cannot be read, a column is missing or unclear, values do not fit; as `make_splits`.
@@ -57,7 +64,7 @@ def table(request: SourceRequest, path: Path, targets: Targets = "auto", root: P
         raise DataError(f"there is no file {ascii_path(str(path))}")
     known = read_table(path, targets=targets, classes=request.classes)
     base = path.parent if root is None else Path(root)
-    return splits_of(listed_in(base, known), request, path.resolve().parent.name + "/" + path.name)
+    return splits_of(listed_in(base, known), with_white(request, white), path.resolve().parent.name + "/" + path.name)
 
 
 def table_of(
