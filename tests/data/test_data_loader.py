@@ -190,8 +190,9 @@ def test_subsets_are_read_through_their_rows() -> None:
 def test_skipped_steps_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     pixels = ImageSet.pixels
+    loader = Loader(image_set(), 5)
     monkeypatch.setattr(ImageSet, "pixels", lambda self, index: reads.append(1) or pixels(self, index))
-    assert len(list(islice(Loader(image_set(), 5).epoch(0, start=8), 5))) == 2
+    assert len(list(islice(loader.epoch(0, start=8), 5))) == 2
     assert len(reads) == 2
 
 

@@ -270,11 +270,12 @@ def test_several_labels_numbers_and_votes(tmp_path: Path) -> None:
 
 def test_names_split_and_group(tmp_path: Path) -> None:
     names = np.array([f"image {number}" for number in range(60)])
-    group = np.arange(60) // 5
+    group = np.array([f"patient {number // 5}" for number in range(60)])
     splits = read(tmp_path, images=PIXELS, labels=LABELS, names=names, group=group)
     assert set(splits.train.names) <= set(names)
     sides = [set(part.factors["group"].tolist()) for part in (splits.train, splits.val, splits.test)]
     assert sum(map(len, sides)) == 12
+    assert splits.train.factors["group"].dtype == np.int64
     for split in (np.array(["train"] * 40 + ["Testing"] * 20), np.array([0] * 40 + [2] * 20)):
         splits = read(tmp_path, images=PIXELS, labels=LABELS, split=split)
         assert splits.test.names == [str(number) for number in range(40, 60)]

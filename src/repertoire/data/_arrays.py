@@ -130,6 +130,7 @@ def splits_of_arrays(
     where, parts = arrays.where, arrays.parts(kind)
     counts = {part: len(arrays.get(f"{kind}{part}")) for part in parts}  # type: ignore[arg-type]
     labels, classes = _targets(arrays, kind, counts, request)
+    groups = _groups(arrays, counts)
     sets: dict[Part, Samples] = {}
     for part, count in counts.items():
         name = arrays.called(f"labels{part}")
@@ -137,15 +138,8 @@ def splits_of_arrays(
             raise DataError(
                 f"{where}: {arrays.called(kind + part)} has {count} {kind}, and {name} {len(labels[part])} labels"
             )
-        names = _names(arrays, part, count)
-        factors = {}
-        if (group := arrays.get(f"group{part}")) is not None:
-            if group.shape != (count,):
-                raise DataError(
-                    f"{where}: group{part} must be [{count}], one for each sample; found {list(group.shape)}"
-                )
-            factors["group"] = group
-        sets[part] = make(part, labels[part], classes, names, factors)
+        factors = {"group": groups[part]} if part in groups else {}
+        sets[part] = make(part, labels[part], classes, _names(arrays, part, count), factors)
     if (split := arrays.get("split")) is not None and "" in sets:
         sets = _divide(where, sets[""], split)
     first = next(iter(sets.values()))
@@ -161,6 +155,20 @@ def splits_of_arrays(
         augmentation=augmentation,
         unlabelled=request.unlabelled,
     )
+
+
+def _groups(arrays: Arrays, counts: Mapping[Part, int]) -> dict[Part, np.ndarray]:
+    """A number for the group of each sample, the same in all parts."""
+    found = {part: group for part in counts if (group := arrays.get(f"group{part}")) is not None}
+    for part, group in found.items():
+        if group.shape != (counts[part],):
+            raise DataError(
+                f"{arrays.where}: group{part} must be [{counts[part]}], one for each sample; found {list(group.shape)}"
+            )
+    if not found:
+        return {}
+    _, numbers = np.unique(np.concatenate(list(found.values())), return_inverse=True)
+    return _cut(numbers.astype(np.int64), found)
 
 
 def _names(arrays: Arrays, part: Part, count: int) -> list[str]:
