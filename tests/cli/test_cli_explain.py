@@ -16,7 +16,7 @@ from repertoire import cli, train
 from repertoire.cli._maps import MapArchive, file_stem
 from repertoire.cli._progress import progress_bar
 from repertoire.data import plain
-from repertoire.explain import GradCAM, overlay
+from repertoire.explain import GradCAM, overlay, place_on
 
 NAMES = ["a", "b c", "ünï #1?", "<b>&amp;", "A", "-dash"]
 
@@ -135,7 +135,7 @@ def test_unreadable_files_are_named_after_the_others(run, photos, tmp_path, caps
     ("options", "message"),
     [
         (["--class", "cirle"], "did you mean 'circle'"),
-        (["--explainer", "gradcam"], "did you mean 'grad-cam'"),
+        (["--explainer", "gradcam"], "'grad-cam'"),
         (["--explainer", "attention-rollout"], "explainer attention-rollout: "),
         (["--explainer", "grad-cam:layer=backbone.blcks.1"], "backbone.blocks.1"),
         (["--class", "circle", "--top", "2"], "give one of them"),
@@ -205,3 +205,36 @@ def test_no_bar_without_a_terminal(capsys):
     with progress_bar("working", 3) as advance:
         advance(1, "")
     assert capsys.readouterr().err == ""
+
+
+def test_a_photograph_gets_a_picture_of_its_own_size(run, tmp_path, capsys):
+    """The map is what the network saw, the centre, put back onto the whole."""
+    pixels = np.ascontiguousarray(np.broadcast_to(np.arange(120, dtype=np.uint8)[None, :, None], (80, 120, 3)))
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    status, out, err = run_cli(
+        capsys, run.path, tmp_path / "photo.png", "--npz", "--gallery", "--out", tmp_path / "out"
+    )
+    assert status == 0, err
+    assert "1 picture in" in out
+    picture = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
+    assert picture.shape == (80, 120, 3)
+    with np.load(tmp_path / "out" / "maps.npz", allow_pickle=False) as saved:
+        heat = saved["maps"][0, 0, 0]
+    assert heat.shape == (16, 16)
+    np.testing.assert_array_equal(picture, overlay(pixels, place_on(heat, (80, 120), "crop")))
+    (original,) = (tmp_path / "out" / "originals").iterdir()
+    assert Image.open(original).size == (120, 80)
+
+
+def test_the_index_keeps_what_is_still_there(run, photos, tmp_path, capsys):
+    assert run_cli(capsys, run.path, photos / "a.png", photos / "A.png", "--out", tmp_path)[0] == 0
+    assert len(rows(tmp_path)) == 2
+    (tmp_path / "nothing.png").write_bytes(b"nothing")
+    assert run_cli(capsys, run.path, tmp_path / "nothing.png", "--out", tmp_path)[0] == 2
+    assert len(rows(tmp_path)) == 2, "a call that fails leaves the index"
+    assert run_cli(capsys, run.path, photos / "b c.png", "--explainer", "layer-cam", "--out", tmp_path)[0] == 0
+    assert {(Path(row["image"]).stem, row["explainer"]) for row in rows(tmp_path)} == {
+        ("a", "grad-cam"), ("A", "grad-cam"), ("b c", "layer-cam"),
+    }  # fmt: skip
+    assert run_cli(capsys, run.path, photos / "a.png", "--explainer", "layer-cam", "--out", tmp_path)[0] == 0
+    assert [row["explainer"] for row in rows(tmp_path) if Path(row["image"]).stem == "a"] == ["layer-cam"]

@@ -178,7 +178,7 @@ def test_long_images_have_enough_samples_by_default(name):
     assert registry.build("explainers", name)(net, x, 0).shape == (1, 8, 600)
 
 
-@pytest.mark.parametrize("name", ["kernel-shap", "smooth-grad", "lime", "c-lime"])
+@pytest.mark.parametrize("name", ["kernel-shap", "smooth-grad", "lime", "c-lime", "smooth-grad-cam-plus-plus"])
 def test_a_seed_that_no_generator_takes_is_refused(name):
     with pytest.raises(ConfigError, match="seed must be a number of 64 bits"):
         registry.build("explainers", f"{name}:seed=99999999999999999999")

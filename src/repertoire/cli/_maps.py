@@ -39,26 +39,49 @@ def file_stem(text: str) -> str:
 
 
 class Index:
-    """A CSV file that says which picture came from which image; it appears when it is complete."""
+    """A CSV file that says which picture came from which image; it appears when it is complete.
+
+    An index that is there already keeps its rows for the pictures that are still there and were not made anew, and all
+    of them where no picture was made.
+    """
+
+    COLUMNS = ("picture", "image", "explainer", "class", "probability")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stack = contextlib.ExitStack()
+        self._made: set[str] = set()
 
     def __enter__(self) -> Self:
-        temporary = self._stack.enter_context(atomic_path(self.path))
-        file = self._stack.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
-        self._writer = csv.writer(file)
-        self._writer.writerow(["picture", "image", "explainer", "class", "probability"])
         return self
 
     def add(self, picture: str, image: str, explainer: str, name: str, probability: float) -> None:
+        if not self._made:
+            temporary = self._stack.enter_context(atomic_path(self.path))
+            file = open(temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed by the stack
+            self._writer = csv.writer(self._stack.enter_context(file))
+            self._writer.writerow(self.COLUMNS)
+        self._made.add(picture)
         self._writer.writerow([picture, image, explainer, name, f"{probability:.6f}"])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        with self._stack:
+            if error is not None:
+                raise error
+            if self._made and self.path.is_file():
+                self._keep()
+
+    def _keep(self) -> None:
+        """Copies the rows of the index before for the pictures that it alone knows."""
+        with open(self.path, encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != self.COLUMNS:
+                return
+            for row in rows:
+                if row and row[0] not in self._made and (self.path.parent / row[0]).is_file():
+                    self._writer.writerow(row)
 
 
 class MapArchive:

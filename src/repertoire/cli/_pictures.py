@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ class Pictures:
             archive = (
                 stack.enter_context(MapArchive(self.folder / "maps.npz", names, self.run.classes)) if npz else None
             )
-            pages = self._gallery() if gallery else None
+            pages = self._gallery(paths) if gallery else None
             advance = stack.enter_context(progress_bar("explaining", len(paths)))
             for indices, pixels in read_batches(self.run, paths, failures):
                 for rows in pieces(len(indices), self.run.size):
@@ -73,7 +73,7 @@ class Pictures:
         """`[n, E, K, H, W]`."""
         return torch.stack([explain(self.run.model, inputs, chosen).cpu() for explain in self.explainers.values()], 1)
 
-    def _gallery(self) -> Any:
+    def _gallery(self, paths: Sequence[Path]) -> Any:
         from repertoire.report import Gallery
 
         blind = [name for name, one in self.explainers.items() if not one.class_dependent]
@@ -88,7 +88,7 @@ class Pictures:
                 "chose this class."
                 for name in blind
             ],
-            pixelated=self.run.size <= 64,
+            pixelated=self.run.size <= 64 and all(self._photograph(path) is None for path in paths[:1]),
         )
 
     def _one(
@@ -103,10 +103,11 @@ class Pictures:
     ) -> None:
         """The pictures of one image."""
         from repertoire.cli._maps import file_stem
-        from repertoire.explain import save_overlay, to_unit_range
+        from repertoire.explain import place_on, save_overlay, to_unit_range
         from repertoire.report import Explained
 
         stem = self._stem(path)
+        original = self._photograph(path)
         explained = [Explained(self.run.classes[k], float(probabilities[k]), []) for k in chosen]
         for name, heats in zip(self.explainers, maps, strict=True):
             for one, heat in zip(explained, heats, strict=True):
@@ -118,22 +119,34 @@ class Pictures:
                 picture = ".".join(parts) + ".png"
                 # An explainer that was asked not to scale its maps may give any size, and signs.
                 shown = heat if self.explainers[name].normalize else to_unit_range(heat.clamp_min(0))
-                save_overlay(self.folder / picture, pixels, shown)
+                if original is not None:
+                    shown = place_on(shown, original.shape[:2], self.run.config.fit)
+                save_overlay(self.folder / picture, pixels if original is None else original, shown)
                 index.add(picture, _shown(path), name, one.name, one.probability)
                 one.pictures.append(picture)
                 self.count += 1
         if pages is not None:
             best = np.argsort(-probabilities, kind="stable")[:5]
             top = [(self.run.classes[k], float(probabilities[k])) for k in best.tolist()]
-            pages.add(_shown(path), self._original(stem, pixels), top, explained)
+            pages.add(_shown(path), self._original(stem, pixels if original is None else original), top, explained)
+
+    def _photograph(self, path: Path) -> np.ndarray | None:
+        """The picture itself, to lay maps on; None where it shows no more than what the network saw."""
+        from repertoire.explain import photograph
+
+        with suppress(OSError):  # a format that only the data room reads
+            found = photograph(path)
+            if found is not None and max(found.shape[:2]) > self.run.size:
+                return found
+        return None
 
     def _original(self, stem: str, pixels: np.ndarray) -> str:
-        """Writes the image as the model saw it, for the gallery; gives its place there."""
+        """Writes the image itself, for the gallery; gives its place there."""
         from PIL import Image
 
         from repertoire.files import atomic_path
 
-        small = self.run.size <= 64
+        small = max(pixels.shape[:2]) <= 64
         place = f"originals/{stem}.{'png' if small else 'jpg'}"
         picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         with atomic_path(self.folder / place) as temporary:

@@ -93,7 +93,7 @@ def explain(
     failures: list[Unreadable] = []
     pictures = Pictures(opened, explainers, folder, targets, min(top or 1, len(opened.classes)))
     written = pictures.write(paths, failures, gallery=gallery, npz=npz)
-    typer.echo(f"{written} pictures in {folder}")
+    typer.echo(f"{written} {'picture' if written == 1 else 'pictures'} in {folder}")
     if gallery and written:
         typer.echo(f"gallery: {folder / 'index.html'}")
     report_failures(failures, len(paths), skip)

@@ -2,6 +2,7 @@
 
 from repertoire.explain._explainer import Explainer, to_unit_range
 from repertoire.explain._overlay import colour_map, overlay, save_overlay
+from repertoire.explain._place import photograph, place_on
 from repertoire.explain.attribution._guided import GuidedBackprop, GuidedGradCAM
 from repertoire.explain.attribution._local_approximation import LocalApproximation
 from repertoire.explain.attribution._lrp import LRP
@@ -118,6 +119,8 @@ __all__ = [
     "mask_intersection",
     "nearest_examples",
     "overlay",
+    "photograph",
+    "place_on",
     "pointing_game",
     "prototype_examples",
     "randomization_check",

@@ -11,7 +11,7 @@ from typing import Any
 
 from repertoire.errors import ConfigError
 
-__all__ = ["at_least", "described", "document", "one_of"]
+__all__ = ["at_least", "check_seed", "described", "document", "one_of"]
 
 _WIDTH = 112
 _HEADINGS = ("", "Args", "Attributes", "Shapes", "Returns", "Raises", "Example")
@@ -45,6 +45,16 @@ def at_least(low: float, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and not low <= value < math.inf:
             raise ConfigError(f"{name} must be {low} or more, found {value}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that no generator takes.
+
+    Raises:
+        ConfigError: it has more than 64 bits.
+    """
+    if not -(2**63) <= seed < 2**63:
+        raise ConfigError(f"seed must be a number of 64 bits, found {seed}")
 
 
 def described(text: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from repertoire.errors import ConfigError
-from repertoire.explain._arguments import at_least, one_of
+from repertoire.explain._arguments import at_least, check_seed, one_of
 from repertoire.explain.attribution._neighbourhoods import Kernel, MaskSampling, Rule
 from repertoire.explain.attribution._parts import check_baseline
 
@@ -65,8 +65,7 @@ class Setting:
             raise ConfigError(f"start must lie in [0, 1], found {start}")
         if width is not None and not 0 < width < float("inf"):
             raise ConfigError(f"width must be positive, found {width}")
-        if not -(2**63) <= seed < 2**63:
-            raise ConfigError(f"seed must be a number of 64 bits, found {seed}")
+        check_seed(seed)
         if loss == "value" and (neighbourhood == "path" or (neighbourhood == "gaussian" and sigma == 0)):
             where = "path" if neighbourhood == "path" else "point itself (sigma=0)"
             raise ConfigError(f"values on the {where} say nothing of single components; use loss='gradient'")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError
-from repertoire.explain._arguments import at_least, one_of
+from repertoire.explain._arguments import at_least, check_seed, one_of
 from repertoire.explain._layers import Layer
 from repertoire.explain.cam._activation import ActivationMap, Combine, Recorded, record
 from repertoire.explain.cam._gradcam_variants import weighted
@@ -78,6 +78,7 @@ class SmoothGradCAMPlusPlus(ActivationMap):
         super().__init__(layer, combine, normalize, output)
         at_least(1, samples=samples)
         at_least(0, noise=noise)
+        check_seed(seed)
         one_of(numerator=(numerator, ("first", "second")))
         self.samples = samples
         self.noise = noise
