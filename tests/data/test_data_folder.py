@@ -550,3 +550,18 @@ def test_one_set_of_a_folder_with_more_in_it(tmp_path: Path):
     photographs(tmp_path / "divided" / "test", seed=500)
     with pytest.raises(DataError, match=r"is divided into parts \(test, train\); give one of them"):
         load_folder_set(tmp_path / "divided", classes=("cat", "dog"), size=8)
+
+
+def test_parts_without_classes_are_no_classes(tmp_path: Path):
+    for part, count in (("train", 12), ("Test", 5)):
+        for number in range(count):
+            photograph(tmp_path / part / f"{number}.png", "eel", number + 100 * count)
+    with pytest.raises(DataError, match=r"has the parts Test, train, but no training images in directories"):
+        opened(tmp_path)
+    splits = opened(tmp_path, unlabelled=True)
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [11, 1, 5]
+    assert all(name.startswith("Test/") for name in splits.test.names)
+    photographs(tmp_path / "other" / "val")
+    photographs(tmp_path / "other" / "test", seed=500)
+    with pytest.raises(DataError, match="has the parts test, val, but no training images"):
+        opened(tmp_path / "other")

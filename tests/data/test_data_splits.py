@@ -235,6 +235,9 @@ def test_without_any_label():
     splits = make_splits(nothing, source="s", unlabelled=True)
     assert [len(splits.train), len(splits.val), len(splits.test)] == [21, 3, 6]
     assert not splits.extra
+    given = make_splits(nothing, test_set=splits.test, source="s", unlabelled=True)
+    assert given.test is splits.test
+    assert [len(given.train), len(given.val)] == [27, 3]
 
 
 def test_what_has_no_label_is_a_set_of_its_own_too():

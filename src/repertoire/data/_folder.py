@@ -194,7 +194,8 @@ def _listed(root: Path, tree: Tree, layout: Layout, request: SourceRequest) -> L
 
 def _take_all(layout: Layout, tree: Tree) -> None:
     """For methods without labels: a folder without classes is trained on as it is, and `unlabelled/` is trained on."""
-    if len(layout.labels) < 2:
+    parts = {found.part for found in layout.placed.values()}
+    if len(layout.labels) < 2 and not (not layout.labels and "train" in parts):
         masks = set(layout.masks.values())
         layout.placed = {name: Place("train", None) for name in tree.files if name not in masks}
         layout.unused = []
@@ -211,6 +212,12 @@ def _check_found(root: Path, layout: Layout) -> None:
         "Methods without labels (--method simclr, say) train on it as it is; a table labels.csv in it gives labels, "
         "several labels or numbers"
     )
+    parts = sorted({name.partition("/")[0] for name, p in layout.placed.items() if p.part != "unlabelled"})
+    if not layout.labels and parts:
+        raise DataError(
+            f"{where} has the parts {', '.join(map(ascii_path, parts))}, but no training images in directories, one for "
+            f"each class. {others}"
+        )
     if not layout.labels:
         raise DataError(
             f"{where} has images, but no directories; expected one for each class, with its images in it. {others}"

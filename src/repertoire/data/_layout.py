@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,8 @@ __all__ = ["Arrangement", "Layout", "Place", "match_masks", "place", "some"]
 
 Arrangement = Literal["auto", "classes", "groups"]
 """What the uppermost directories are: found out, classes, or groups that each hold a directory for each class."""
+
+_PARTS = ("train", "val", "test")
 
 
 class Place(NamedTuple):
@@ -58,45 +60,54 @@ def place(where: str, files: Sequence[str], arrangement: Arrangement = "auto") -
         DataError: what looks like classes may be something else.
     """
     layout = Layout()
-    candidates: dict[str, str] = {}
+    masks: dict[str, str] = {}
+    instead: dict[str, Place] = {}
+    heads = {name.partition("/")[0] for name in files if "/" in name}
+    named = {head for head in heads if part_of(head) in _PARTS}
     divided = arrangement == "auto" and any(
         part_of(name.partition("/")[0]) == "train" and name.count("/") > 1 for name in files
+    )
+    # Parts without a directory for each class are no classes either.
+    flat = (
+        arrangement == "auto" and not divided and bool(named) and all(part_of(head) for head in heads - _masks(heads))
     )
     nested = _repeated(files) if divided else {}
     for name in files:
         head, *rest = name.split("/")
-        part = part_of(head) if divided else None
-        if part in ("train", "val", "test"):
+        part = part_of(head) if divided or flat else None
+        if part in _PARTS:
             inner = rest[1:] if nested.get(head) else rest
             above = f"{head}/{rest[0]}/" if nested.get(head) else f"{head}/"
         else:
-            part, inner, above = (None if divided else "train"), [head, *rest], ""
-        if len(inner) > 1 and inner[0].casefold() in ("masks", "mask"):
-            candidates[name] = above + "/".join(inner[1:])
-        elif arrangement == "auto" and len(inner) > 1 and part_of(inner[0]) == "unlabelled":
-            layout.placed[name] = Place("unlabelled", None)
-        elif part is None or len(inner) < (3 if arrangement == "groups" else 2):
+            part, inner, above = (None if divided or flat else "train"), [head, *rest], ""
+        found = None
+        if arrangement == "auto" and len(inner) > 1 and part_of(inner[0]) == "unlabelled":
+            found = Place("unlabelled", None)
+        elif part is not None and flat:
+            found = Place(part, None)
+        elif part is not None and len(inner) > (2 if arrangement == "groups" else 1):
+            found = Place("train", inner[1], inner[0]) if arrangement == "groups" else Place(part, inner[0])
+        if len(inner) > 1 and inner[0] in _masks(inner[:1]):
+            masks[name] = above + "/".join(inner[1:])
+            instead |= {name: found} if found is not None else {}
+        elif found is None:
             layout.unused.append(name)
-        elif arrangement == "groups":
-            layout.placed[name] = Place("train", inner[1], inner[0])
         else:
-            layout.placed[name] = Place(part, inner[0])
-    layout.masks = match_masks(layout.placed, candidates)
-    if not layout.masks:  # a class of masks, then
-        for name in candidates:
-            head = name.partition("/")[0]
-            label = name.removeprefix(candidates[name].rpartition("/")[0]).split("/")[0] if divided else head
-            part = part_of(head) if divided else "train"
-            if part is not None and label:
-                layout.placed[name] = Place(part, label)
-            else:
-                layout.unused.append(name)
-        layout.placed = {name: layout.placed[name] for name in files if name in layout.placed}
-    elif unmatched := sorted(set(candidates) - set(layout.masks.values())):
+            layout.placed[name] = found
+    layout.masks = match_masks(layout.placed, masks)
+    if not layout.masks:  # a class that is called so
+        layout.placed = {name: found for name in files if (found := layout.placed.get(name) or instead.get(name))}
+        layout.unused = [name for name in files if name not in layout.placed]
+    elif unmatched := sorted(set(masks) - set(layout.masks.values())):
         layout.notes.append(f"Masks that belong to no image were not used: {some(unmatched)}.")
     if arrangement == "auto" and not divided:
         _check_same_inside(where, layout)
     return layout
+
+
+def _masks(names: Iterable[str]) -> set[str]:
+    """Those of some directories that may hold masks."""
+    return {name for name in names if name.casefold() in ("masks", "mask")}
 
 
 def match_masks(images: Mapping[str, object] | Sequence[str], masks: Mapping[str, str]) -> dict[str, str]:

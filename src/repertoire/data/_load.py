@@ -27,6 +27,7 @@ def load(
     workers: int | None = None,
     download: bool = False,
     unlabelled: bool = False,
+    photographs: int = 128,
 ) -> Splits:
     """Training, validation and test samples.
 
@@ -44,6 +45,7 @@ def load(
         download: whether the network may be used.
         unlabelled: whether data without any label will do: a folder of images however they lie in it, an .npz without
             labels. What lies in `unlabelled/` beside classes is then trained on.
+        photographs: side in pixels of images that are larger than 64 pixels, or of several sizes, where `size` is None.
 
     Raises:
         DataError: the data cannot be used, or does not exist.
@@ -55,7 +57,17 @@ def load(
         True
     """
     request = SourceRequest(
-        size, fit, seed, val, test, skip_unreadable, cache_dir, workers, download, unlabelled=unlabelled
+        size,
+        fit,
+        seed,
+        val,
+        test,
+        skip_unreadable,
+        cache_dir,
+        workers,
+        download,
+        unlabelled=unlabelled,
+        photographs=photographs,
     )
     path = Path(data)
     text = os.fspath(data)

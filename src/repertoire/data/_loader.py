@@ -317,7 +317,9 @@ class Loader:
             self._laps[name] = held
         return held[1]
 
-    def _read(self, order: np.ndarray, number: int, start: int) -> Iterator[tuple[list[Tensor], dict[str, list[Tensor]]]]:
+    def _read(
+        self, order: np.ndarray, number: int, start: int
+    ) -> Iterator[tuple[list[Tensor], dict[str, list[Tensor]]]]:
         """What this rank reads of each batch, of the main stream and of the others, in the memory of the host."""
         pin = self.device.type == "cuda"
 

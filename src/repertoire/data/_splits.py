@@ -67,7 +67,7 @@ def make_splits(
         [14, 2, 4]
     """
     notes += alike(source, samples.classes)
-    without = unlabelled and not samples.known.any() and val_set is None and test_set is None
+    without = unlabelled and not samples.known.any()
     if not without:
         _check_targets(samples, source)
         test_set, unlabelled_test = _known_only(test_set, "test")

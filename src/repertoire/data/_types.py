@@ -434,7 +434,9 @@ class Batch:
             views=both(self.views, other.views),
             targets=both(self.targets, other.targets),
             index=both(self.index, other.index),
-            fields={name: both(value, other.fields[name]) for name, value in self.fields.items() if name in other.fields},
+            fields={
+                name: both(value, other.fields[name]) for name, value in self.fields.items() if name in other.fields
+            },
         )
 
     def split(self, parts: int) -> Iterator[Batch]:
