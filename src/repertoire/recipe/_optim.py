@@ -27,7 +27,7 @@ def learning_rate(config: TrainConfig) -> float:
     ratio = config.batch_size / 128
     share = 1.0
     if config.tune == "head":
-        share = 4.0
+        share = 3.0
     elif config.tune.startswith("last:"):
         share = 0.5
     elif is_pretrained(config):
@@ -39,7 +39,10 @@ def weight_decay(config: TrainConfig) -> float:
     """The weight decay: the one given, or the usual one of the optimiser."""
     if config.weight_decay is not None:
         return config.weight_decay
-    return 5e-4 if config.optimizer == "sgd" else 0.05
+    if config.optimizer == "sgd":
+        return 5e-4
+    # A head on frozen features has little to learn from, and nothing else to hold it back.
+    return 0.5 if config.tune == "head" else 0.05
 
 
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:

@@ -38,6 +38,9 @@ __all__ = [
 DEFAULT_LOSSES = ("auto", "cross-entropy")
 """What `loss` is where the user named none; version 0.1.0 wrote the second."""
 
+PHOTOGRAPHS = 128
+"""The side of photographs in pixels where a network learns from scratch."""
+
 FEW = 5_000
 """Training images of at most 64 pixels below which they are enlarged for a pretrained network."""
 
@@ -71,7 +74,9 @@ def load_splits(config: TrainConfig) -> Splits:
     there are few.
     """
 
-    def read(size: int | None) -> Splits:
+    asked = config.method != "auto" and needs_of(config).labels != "required"
+
+    def read(size: int | None, photographs: int = PHOTOGRAPHS) -> Splits:
         return load(
             config.data,
             size=size,
@@ -81,12 +86,16 @@ def load_splits(config: TrainConfig) -> Splits:
             test=config.test,
             skip_unreadable=config.skip_unreadable,
             download=config.download,
+            unlabelled=asked,
+            photographs=photographs,
         )
 
-    splits = read(config.size)
-    wanted = _natural_size(config, splits)
-    if wanted is not None and config.size is None and max(splits.train.size) != wanted:
-        splits = read(wanted)
+    meant = config.size is None and not config.from_scratch and (config.backbone == "auto" or is_pretrained(config))
+    splits = read(config.size, photograph_size(config) if meant else PHOTOGRAPHS)
+    if meant and isinstance(splits.train, ImageSet):
+        wanted = _natural_size(config, splits) or min(max(splits.train.size), PHOTOGRAPHS)
+        if max(splits.train.size) != wanted:
+            splits = read(wanted)
     return splits
 
 

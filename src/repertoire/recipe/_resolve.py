@@ -8,6 +8,7 @@ from typing import Any
 
 from repertoire import registry
 from repertoire.data import ImageSet, Splits
+from repertoire.data import pinned as data_pinned
 from repertoire.errors import ConfigError
 from repertoire.losses import LogitsLoss
 from repertoire.recipe._config import TrainConfig
@@ -150,15 +151,13 @@ def pinned(config: TrainConfig) -> TrainConfig:
     changes: dict[str, str] = {}
     for name in ("data", "weights", "start", "teacher", "unlabelled"):
         value = getattr(config, name)
-        if value is None:
-            continue
-        kind, colon, rest = value.partition(":")
-        if Path(value).exists():
-            changes[name] = str(Path(value).resolve())
-        elif colon and kind == "hf" and Path(rest.split(",")[0]).exists():
-            path, comma, options = rest.partition(",")
-            changes[name] = f"{kind}:{Path(path).resolve()}{comma}{options}"
+        if value is not None:
+            changes[name] = data_pinned(value) if name == "data" else _absolute(value)
     return config.model_copy(update=changes)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def stem(data: str) -> str:

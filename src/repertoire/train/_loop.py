@@ -414,7 +414,9 @@ class Loop:
     def _write_checkpoint(self) -> None:
         if self.directory is None:
             return
-        tensors: dict[str, Tensor] = {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        frozen = self._frozen()
+        state = self.method.state_dict()
+        tensors: dict[str, Tensor] = {f"method.{name}": value for name, value in state.items() if name not in frozen}
         if self.average is not None:
             tensors.update({f"average.{name}": value for name, value in self.average.method.state_dict().items()})
         values = {
@@ -425,6 +427,20 @@ class Loop:
         _checkpoint.save(path, tensors, values)
         # Two at least, so that one is left when a crash of the machine damages the newest.
         _checkpoint.prune(self.directory.checkpoints, self.config.keep)
+
+    def _frozen(self) -> set[str]:
+        """The names of tensors that training does not change, because inputs enter after them: no checkpoint need hold
+        them, since they were there before the first step."""
+        model = self.method.model
+        if model.enters is None:
+            return set()
+        blocks = model.backbone.blocks
+        # Where everything is frozen, so is what follows the blocks.
+        prefixes = (
+            ["backbone."] if model.enters == len(blocks) else [f"backbone.blocks.{i}." for i in range(model.enters)]
+        )
+        names = self.method.state_dict()
+        return {name for name in names if name.startswith(tuple(f"model.{prefix}" for prefix in prefixes))}
 
     def _save_best(self) -> None:
         assert self.directory is not None
@@ -450,7 +466,8 @@ class Loop:
         try:
             # First, because it knows best what does not fit: networks that were cut differently, say.
             self.rule.load_state_dict(_checkpoint.unflatten(checkpoint.values["rule"], checkpoint.tensors))
-            self.method.load_state_dict(checkpoint.part("method"))
+            frozen = {name: value for name, value in self.method.state_dict().items() if name in self._frozen()}
+            self.method.load_state_dict(frozen | checkpoint.part("method"))
             if self.average is not None:
                 self.average.method.load_state_dict(checkpoint.part("average"))
         except (RuntimeError, ValueError, KeyError) as error:
