@@ -17,8 +17,10 @@ from test_report_page import Page
 from repertoire.cli import main
 from repertoire.diagnostics import hierarchy
 from repertoire.errors import DataError, RunError
+from repertoire.recipe import make_config
 from repertoire.report import Diagnosis, _bars, _measure, _treemap, diagnose
 from repertoire.report._findings import findings
+from repertoire.report._remedies import Remedies
 from repertoire.train import Run, load
 
 
@@ -155,13 +157,14 @@ def healthy() -> dict:
 )
 def test_each_finding(path: str, value: object, title: str) -> None:
     numbers = json.loads(json.dumps(healthy()))
-    assert findings(numbers) == []
+    config = make_config(data="photos", loss="cross-entropy", method="supervised", augment="crop-flip")
+    assert findings(numbers, Remedies(config)) == []
     *way, last = path.split(".")
     place = numbers
     for key in way:
         place = place[key]
     place[last] = value
-    (advice,) = findings(numbers)
+    (advice,) = findings(numbers, Remedies(config))
     assert advice.title.startswith(title)
     assert advice.evidence.endswith(".")
     assert advice.remedy.endswith(".")
@@ -169,9 +172,9 @@ def test_each_finding(path: str, value: object, title: str) -> None:
 
 def test_options_that_the_findings_recommend_exist() -> None:
     from repertoire import registry
-    from repertoire.report import _diagnosis, _findings
+    from repertoire.report import _diagnosis, _findings, _remedies
 
-    for module in (_findings, _diagnosis):
+    for module in (_findings, _diagnosis, _remedies):
         source = Path(module.__file__).read_text(encoding="utf-8")
         for option, room in (("loss", "losses"), ("method", "methods"), ("augment", "augmentations")):
             for name in re.findall(rf"--{option} ([a-z][a-z-]+)", source):

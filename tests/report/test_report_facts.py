@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from repertoire.recipe import make_config
 from repertoire.report._facts import command, next_steps, summary
 from repertoire.report._page import thin
+from repertoire.report._remedies import Remedies
 from repertoire.report._text import label, shorten
-from repertoire.recipe import make_config
 from repertoire.train import Run
 
 
@@ -43,7 +44,7 @@ def test_summary_and_next_steps_of_a_run(hostile: Run) -> None:
     text = summary(hostile)
     for part in ("convnet", "of 3 classes", "8 × 8 pixels, grey", "cross-entropy", "backprop", "2 epochs", "seed 0"):
         assert part in text
-    lines = [line for _, line in next_steps(hostile)]
+    lines = [line for _, line in next_steps(hostile, Remedies(hostile.config))]
     assert any(line.startswith("repertoire predict") for line in lines)
     assert any("--loss supcon" in line and "--augment" not in line for line in lines)
 

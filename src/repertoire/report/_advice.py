@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from repertoire.report._remedies import Remedies
 from repertoire.report._text import count, percent, plural
 
 __all__ = ["Advice", "warnings"]
@@ -30,6 +31,7 @@ def warnings(
     classes: Sequence[str],
     history: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, Any],
+    remedies: Remedies,
 ) -> list[Advice]:
     """What a person should know before they trust the result; empty when nothing is off.
 
@@ -38,13 +40,14 @@ def warnings(
         classes: class names.
         history: one row an epoch; empty before the first ends.
         metrics: the test metrics; empty while the run is not finished.
+        remedies: what the run leaves open to try.
     """
     found = [
-        _majority(counts.get("val", ()), history),
-        _imbalance(counts.get("train", ()), classes),
+        _majority(counts.get("val", ()), history, remedies),
+        _imbalance(counts.get("train", ()), classes, remedies),
         _untested(counts.get("test", ()), classes),
-        _overfit(history),
-        _miscalibrated(metrics),
+        _overfit(history, remedies),
+        _miscalibrated(metrics, remedies),
         _few(metrics),
     ]
     return [advice for advice in found if advice is not None]
@@ -56,7 +59,7 @@ def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return kept[-1] if kept else history[-1] if history else None
 
 
-def _majority(counts: Sequence[int], history: Sequence[Mapping[str, Any]]) -> Advice | None:
+def _majority(counts: Sequence[int], history: Sequence[Mapping[str, Any]], remedies: Remedies) -> Advice | None:
     row = best_row(history)
     if row is None or row.get("val_accuracy") is None or not sum(counts):
         return None
@@ -67,12 +70,12 @@ def _majority(counts: Sequence[int], history: Sequence[Mapping[str, Any]]) -> Ad
         "The model learned nothing that helps",
         f"Validation accuracy is {percent(row['val_accuracy'])}; always answering with the commonest class gives "
         f"{percent(baseline)}.",
-        "Train longer (--epochs), or with a learning rate three times lower or higher (--lr); and check that the "
-        "images are in the right classes.",
+        remedies.offer("longer", "rate", otherwise="Look at the data first.")
+        + " Check that the images are in the right classes.",
     )
 
 
-def _imbalance(counts: Sequence[int], classes: Sequence[str]) -> Advice | None:
+def _imbalance(counts: Sequence[int], classes: Sequence[str], remedies: Remedies) -> Advice | None:
     if not counts or max(counts) <= IMBALANCE * min(counts):
         return None
     rare, common = min(range(len(counts)), key=counts.__getitem__), max(range(len(counts)), key=counts.__getitem__)
@@ -80,7 +83,10 @@ def _imbalance(counts: Sequence[int], classes: Sequence[str]) -> Advice | None:
         "The classes are very uneven",
         f"{classes[common]} has {plural(counts[common], 'training image')}, {classes[rare]} has {count(counts[rare])}: "
         "accuracy mostly says how well the common classes do.",
-        "Draw classes equally often (--balanced) or weight the loss (--class-weights), and judge by balanced accuracy.",
+        remedies.offer(
+            "balanced", "class-weights", "logit-adjusted", otherwise="The run makes up for it in training already."
+        )
+        + " Judge by balanced accuracy.",
     )
 
 
@@ -94,11 +100,11 @@ def _untested(counts: Sequence[int], classes: Sequence[str]) -> Advice | None:
         f"There is no test image of {named}, so nothing is known about it."
         if len(missing) == 1
         else f"There are no test images of {named}, so nothing is known about them.",
-        "Add test images, or hold out a larger share (--test).",
+        "Add test images, or hold out a larger share (--test 0.3).",
     )
 
 
-def _overfit(history: Sequence[Mapping[str, Any]]) -> Advice | None:
+def _overfit(history: Sequence[Mapping[str, Any]], remedies: Remedies) -> Advice | None:
     row = best_row(history)
     if row is None or row.get("train_accuracy") is None or row.get("val_accuracy") is None:
         return None
@@ -109,12 +115,11 @@ def _overfit(history: Sequence[Mapping[str, Any]]) -> Advice | None:
         "The model remembers more than it understands",
         f"{percent(row['train_accuracy'])} of the training images are right, but {percent(row['val_accuracy'])} of the "
         "validation images.",
-        "More images help most; else stronger augmentation (--augment strong), more --weight-decay, a smaller "
-        "--backbone, or --rule sam.",
+        "More images help most. " + remedies.offer("stronger", "head", "decay", "narrower", "sam", otherwise=""),
     )
 
 
-def _miscalibrated(metrics: Mapping[str, Any]) -> Advice | None:
+def _miscalibrated(metrics: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     if metrics.get("ece") is None or metrics["ece"] <= MISCALIBRATED:
         return None
     bins = metrics.get("reliability", ())
@@ -123,9 +128,9 @@ def _miscalibrated(metrics: Mapping[str, Any]) -> Advice | None:
     return Advice(
         "The stated probabilities are off",
         f"The expected calibration error is {metrics['ece']:.3f}; the model is {surer} than it should be.",
-        "Try --loss cross-entropy:label_smoothing=0.1 and fewer epochs."
+        remedies.offer("smoothing", "shorter", "decay", otherwise="Read them as an order and not as chances.")
         if excess > 0
-        else "Train longer, or with less label smoothing and weaker augmentation.",
+        else remedies.offer("longer", "no smoothing", "weaker", otherwise="Read them as an order and not as chances."),
     )
 
 

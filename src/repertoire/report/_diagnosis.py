@@ -19,6 +19,7 @@ from repertoire.report._advice import Advice
 from repertoire.report._findings import findings
 from repertoire.report._measure import Measurements, measure
 from repertoire.report._optimisation import landscape_section, optimisation
+from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
 from repertoire.report._text import number, percent
 from repertoire.train import Run
@@ -86,10 +87,11 @@ def diagnose(run: Run, against: Run | None = None, *, landscape: bool = False) -
         PosixPath('diagnosis.html')
     """
     measured = measure(run, against)
+    found = findings(measured.numbers, Remedies(run.config, len(run.history) or None, str(run.directory)))
     if not landscape:
-        return Diagnosis(findings(measured.numbers), measured.numbers, measured)
+        return Diagnosis(found, measured.numbers, measured)
     about, plane = optimisation(run, measured.train)
-    return Diagnosis(findings(measured.numbers), {**measured.numbers, "optimisation": about}, measured, plane)
+    return Diagnosis(found, {**measured.numbers, "optimisation": about}, measured, plane)
 
 
 def _content(diagnosis: Diagnosis) -> dict[str, Any]:

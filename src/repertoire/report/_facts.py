@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from repertoire.report._advice import best_row
+from repertoire.report._remedies import Remedies
 from repertoire.report._text import DASH, count, data_size, duration, label, number, percent, plural
 
 if TYPE_CHECKING:
@@ -21,19 +22,41 @@ def summary(run: Run) -> str:
     """What was trained on what, in one sentence."""
     config, info = run.config, run.info
     counts = {name: sum(values) for name, values in info.get("counts", {}).items()}
-    images = (
-        f"{plural(counts['train'], 'image')} of {plural(len(run.classes), 'class', 'classes')}, with "
-        f"{count(counts['val'])} more for validation and {count(counts['test'])} for the test"
-        if {"train", "val", "test"} <= counts.keys()
-        else f"images of {plural(len(run.classes), 'class', 'classes')}"
-    )
+    noun = "image" if run.facts.modality == "images" else "row"
+    of = _targets(run)
+    images = f"{noun}s{of}"
+    if {"train", "val", "test"} <= counts.keys() and run.task.kind in ("classes", "number"):
+        images = (
+            f"{plural(counts['train'], noun)}{of}, with {count(counts['val'])} more for validation and "
+            f"{count(counts['test'])} for the test"
+        )
     size = f"{run.size} × {run.size} pixels, {'RGB' if info['channels'] == 3 else 'grey'}"
+    if run.facts.modality != "images":
+        size = plural(run.facts.channels, "feature")
     parameters = f" ({count(info['parameters'])} parameters)" if "parameters" in info else ""
     trained = f"method {config.method}, loss {config.loss}, rule {config.rule}"
+    if merged := info.get("merged"):
+        runs = ", ".join(merged["runs"])
+        return (
+            f"A {config.backbone}{parameters} with a {config.head} head, merged by {merged['operator']} from runs on "
+            f"{images} ({size}): {runs}."
+        )
     return (
         f"A {config.backbone}{parameters} with a {config.head} head, trained on {images} ({size}): {trained}, "
         f"{plural(config.epochs, 'epoch')}, seed {config.seed}."
     )
+
+
+def _targets(run: Run) -> str:
+    """What there is to learn of each sample, behind a noun."""
+    kind, names = run.task.kind, len(run.classes)
+    if kind == "none":
+        return " without labels"
+    if kind == "number":
+        return f" with {plural(names, 'number')} each"
+    if kind == "labels":
+        return f" with any of {plural(names, 'label')}"
+    return f" of {plural(names, 'class', 'classes')}"
 
 
 def state(run: Run) -> dict[str, str] | None:
@@ -58,14 +81,18 @@ def state(run: Run) -> dict[str, str] | None:
 
 def score_tiles(run: Run, metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The figures beside the accuracy: name, value, what it means."""
-    row = best_row(run.history) or {}
+    row = best_row(run.history) or metrics
     counts = run.info.get("counts", {}).get("test") or [0]
     return [
         ("Balanced accuracy", percent(metrics["balanced_accuracy"]), "mean over the classes"),
         ("Macro F1", percent(metrics["macro_f1"]), "mean over the classes"),
         ("Calibration error", number(metrics["ece"]), "ECE; 0 is best"),
         ("NLL", number(metrics["nll"]), "negative log-likelihood, nats"),
-        ("Validation", percent(row.get("val_accuracy")), f"accuracy, epoch {row.get('epoch', DASH)}"),
+        (
+            "Validation",
+            percent(row.get("val_accuracy")),
+            "accuracy" if run.info.get("merged") else f"accuracy, epoch {row.get('epoch', DASH)}",
+        ),
         ("Baseline", percent(max(counts) / max(1, sum(counts))), "always the commonest class"),
     ]
 
@@ -126,21 +153,34 @@ def command(config: TrainConfig) -> str:
     return _line(words)
 
 
-def next_steps(run: Run) -> list[tuple[str, str]]:
-    """What to do now, and the command that does it."""
+def next_steps(run: Run, remedies: Remedies) -> list[tuple[str, str]]:
+    """What to do now, and the command that does it; nothing that the page warns of."""
     path = str(run.path)
     if run.info["status"] != "finished":
         return [("Go on with this run", _line(["repertoire", "train", "--resume", path]))]
+    config, best, kind = run.config, best_row(run.history), run.task.kind
+    export = ("Use it elsewhere", _line(["repertoire", "export", path, "--format", "onnx"]))
+    if kind == "none":
+        start = ["repertoire", "train", "LABELLED", "--start", path]
+        return [
+            ("Train a classifier from here", _line(start)),
+            ("Write the features", _line(["repertoire", "embed", path]) + " IMAGE..."),
+            export,
+        ]
     steps = [
-        ("Classify new images", _line(["repertoire", "predict", path]) + " IMAGE..."),
+        (
+            "Predict the numbers of new images" if kind == "number" else "Classify new images",
+            _line(["repertoire", "predict", path]) + " IMAGE...",
+        ),
         ("See where the model looks", _line(["repertoire", "explain", path]) + " IMAGE..."),
-        ("Use it elsewhere", _line(["repertoire", "export", path, "--format", "onnx"])),
+        export,
     ]
-    config, best = run.config, best_row(run.history)
-    if best is not None and best.get("epoch") == config.epochs:
+    if run.facts.modality == "features":
+        steps = [("Predict new rows", _line(["repertoire", "predict", path]) + " FEATURES.npz")]
+    if best is not None and best.get("epoch") == config.epochs and remedies.allows("longer"):
         longer = config.model_copy(update={"epochs": 2 * config.epochs})
         steps.insert(0, ("The last epoch was the best one: train twice as long", command(longer)))
-    if config.loss == "cross-entropy" and config.method == "supervised":
+    if kind == "classes" and config.loss == "cross-entropy" and remedies.allows("supcon"):
         # The augmentation of the supervised method does not suit two views: leave it to be chosen anew.
         other = config.model_copy(update={"loss": "supcon", "method": "auto", "augment": "auto"})
         steps.append(("Compare with a contrastive loss, all else being equal", command(other)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repertoire.report._advice import Advice
+from repertoire.report._remedies import Remedies
 from repertoire.report._text import count, number, percent, plural
 
 __all__ = ["findings"]
@@ -32,22 +33,23 @@ PROBE_GAIN = 0.02
 """Accuracy that a probe has over the classifier from which the classifier is to blame."""
 
 
-def findings(numbers: Mapping[str, Any]) -> list[Advice]:
+def findings(numbers: Mapping[str, Any], remedies: Remedies) -> list[Advice]:
     """What to look at, worst first; empty where nothing is off.
 
     Args:
         numbers: of `repertoire.report._measure.Measurements`.
+        remedies: what the run leaves open to try.
     """
     found = [
         _copies(numbers),
-        _labels(numbers),
+        _labels(numbers, remedies),
         _subgroups(numbers),
-        _rank(numbers),
-        _constant(numbers),
-        _head(numbers),
-        _overlap(numbers),
-        _collapse(numbers),
-        _dead(numbers),
+        _rank(numbers, remedies),
+        _constant(numbers, remedies),
+        _head(numbers, remedies),
+        _overlap(numbers, remedies),
+        _collapse(numbers, remedies),
+        _dead(numbers, remedies),
         _redundant(numbers),
         _few(numbers),
     ]
@@ -67,7 +69,7 @@ def _copies(numbers: Mapping[str, Any]) -> Advice | None:
     )
 
 
-def _labels(numbers: Mapping[str, Any]) -> Advice | None:
+def _labels(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     parts = [
         (name, numbers["data"][key])
         for name, key in (("training", "train"), ("test", "test"))
@@ -82,8 +84,8 @@ def _labels(numbers: Mapping[str, Any]) -> Advice | None:
     return Advice(
         "Some labels are probably wrong",
         f"The labels of {told} disagree with a prediction that is surer than that class usually is.",
-        "Look at the most doubtful ones below and correct those that are wrong; a test set matters first. If there are "
-        "many, try --loss ensloss or label smoothing, which trust a label less.",
+        "Look at the most doubtful ones below and correct those that are wrong; a test set matters first. "
+        + remedies.offer("smoothing", "trusting less", otherwise=""),
     )
 
 
@@ -102,7 +104,7 @@ def _subgroups(numbers: Mapping[str, Any]) -> Advice | None:
     )
 
 
-def _rank(numbers: Mapping[str, Any]) -> Advice | None:
+def _rank(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     geometry = numbers["geometry"]
     most = min(geometry["width"], geometry["samples"] - 1)
     if most < 8 or geometry["effective_rank"] >= COLLAPSED * most:
@@ -111,12 +113,11 @@ def _rank(numbers: Mapping[str, Any]) -> Advice | None:
         "The features use few of their dimensions",
         f"The effective rank is {number(geometry['effective_rank'])} of {most}.",
         "For a classifier of few classes this is usual, and a narrower network would do. For features that are to be "
-        "used elsewhere try --loss supcon, a loss with decorrelation (--loss vicreg with --method simclr), or less "
-        "training.",
+        "used elsewhere: " + remedies.offer("supcon", "uncorrelated", otherwise="another network to start from."),
     )
 
 
-def _constant(numbers: Mapping[str, Any]) -> Advice | None:
+def _constant(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     constant = len(numbers["geometry"]["constant_features"])
     if not constant:
         return None
@@ -124,11 +125,11 @@ def _constant(numbers: Mapping[str, Any]) -> Advice | None:
         "Some features never change",
         f"{plural(constant, 'feature')} of {numbers['geometry']['width']} {'has' if constant == 1 else 'have'} the "
         "same value for every test image.",
-        "These units are dead: try a lower --lr or a warm-up, or a narrower network.",
+        "These units are dead. " + remedies.offer("slower", "warmup", "narrower", otherwise=""),
     )
 
 
-def _head(numbers: Mapping[str, Any]) -> Advice | None:
+def _head(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     probes = {
         "neighbours": numbers["separability"]["knn_accuracy"],
         "a linear probe": numbers["separability"]["linear_probe_accuracy"],
@@ -140,12 +141,11 @@ def _head(numbers: Mapping[str, Any]) -> Advice | None:
         "The features know more than the classifier",
         f"By {best} of the frozen features {percent(probes[best])} of the test images are right, by the run's own "
         f"classifier {percent(numbers['accuracy'])}.",
-        "Train the classifier longer or anew on the frozen backbone; with uneven classes, --balanced or "
-        "--loss logit-adjusted.",
+        remedies.offer("anew", "logit-adjusted", otherwise="Use the features with nearest neighbours."),
     )
 
 
-def _overlap(numbers: Mapping[str, Any]) -> Advice | None:
+def _overlap(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     pairs = [pair for pair in numbers["separability"]["overlapping_classes"] if pair["share"] >= OVERLAP]
     if not pairs:
         return None
@@ -153,12 +153,12 @@ def _overlap(numbers: Mapping[str, Any]) -> Advice | None:
     return Advice(
         "Some classes run into each other",
         f"Among the nearest neighbours of {named} so many are of the other class.",
-        "Check whether a person can tell them apart; if so, add images of both, or try --loss supcon; if not, make "
-        "them one class.",
+        "Check whether a person can tell them apart. If not, make them one class; if so, add images of both. "
+        + remedies.offer("supcon", otherwise=""),
     )
 
 
-def _collapse(numbers: Mapping[str, Any]) -> Advice | None:
+def _collapse(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     train, test = (numbers["geometry"][f"neural_collapse_{name}"]["variability"] for name in ("train", "test"))
     if train is None or test is None or not (train < 1 and test > 10 * train):
         return None
@@ -166,12 +166,12 @@ def _collapse(numbers: Mapping[str, Any]) -> Advice | None:
         "Training images have collapsed to their classes, test images have not",
         f"The variability within classes (NC1) is {number(train)} for training images and {number(test)} for test "
         "images.",
-        "The network has learnt its training images by heart: more images or stronger augmentation (--augment "
-        "strong) help, more epochs do not.",
+        "The network has learnt its training images by heart: more images help. "
+        + remedies.offer("stronger", "head", "decay", otherwise=""),
     )
 
 
-def _dead(numbers: Mapping[str, Any]) -> Advice | None:
+def _dead(numbers: Mapping[str, Any], remedies: Remedies) -> Advice | None:
     worst = max(numbers["network"]["sparsity"], key=lambda row: row["dead"], default=None)
     if worst is None or worst["dead"] < DEAD:
         return None
@@ -179,7 +179,7 @@ def _dead(numbers: Mapping[str, Any]) -> Advice | None:
         "Many units never fire",
         f"In {worst['layer']}, {percent(worst['dead'], 0)} of {plural(worst['units'], 'unit')} are silent for every "
         "image looked at.",
-        "Try a lower --lr or a longer warm-up; if accuracy is fine, a narrower network does the same.",
+        remedies.offer("slower", "warmup", otherwise="") + " If accuracy is fine, a narrower network does the same.",
     )
 
 

@@ -13,6 +13,7 @@ from repertoire import registry
 from repertoire.errors import RunError
 from repertoire.files import write_text
 from repertoire.report import _advice, _exits, _facts, _figures, _tables, _tested, _text
+from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
 from repertoire.train import Run
 
@@ -68,6 +69,7 @@ def _content(run: Run) -> dict[str, Any]:
     metrics = _metrics(run)
     history = run.history
     classes = [_text.label(name) for name in run.classes]
+    remedies = Remedies(run.config, len(history) or None, str(run.directory))
     content: dict[str, Any] = {
         "source": _text.shorten(_text.label(run.info.get("source", run.config.data)), 60, keep="end"),
         "path": str(run.directory),
@@ -77,13 +79,13 @@ def _content(run: Run) -> dict[str, Any]:
         "state": _facts.state(run),
         "notes": run.info.get("notes", []),
         "skipped": run.info.get("skipped", []),
-        "warnings": _advice.warnings(run.info.get("counts", {}), classes, history, metrics),
+        "warnings": _advice.warnings(run.info.get("counts", {}), classes, history, metrics, remedies),
         "curves": _curves(run, history),
         "history": thin(history),
         "circumstances": _facts.circumstances(run),
         "configuration": _facts.configuration(run.config),
         "command": _facts.command(run.config),
-        "next_steps": _facts.next_steps(run),
+        "next_steps": _facts.next_steps(run, remedies),
         "metrics": metrics,
         "scored": bool(metrics),
         "exits": _exits.exits(metrics),
