@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from repertoire.data import FeatureSet, SourceRequest, Splits, _archive, features, load
@@ -155,3 +158,20 @@ def test_large_features_stay_in_their_file(tmp_path: Path, suffix: str, monkeypa
     assert isinstance(splits.train.features, np.memmap)
     assert np.shares_memory(splits.train.features, splits.test.features)
     assert (splits.test.inputs(slice(None)) == VECTORS[rows(splits.test)]).all()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@given(st.integers(0, 3000), st.integers(0, 255), st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_byte_is_no_traceback(tmp_path: Path, suffix: str, place: int, value: int, at_the_end: bool):
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".npz":
+        np.savez(path, features=VECTORS, labels=LABELS)
+    else:
+        save_file({"features": VECTORS, "labels": LABELS}, path)
+    data = bytearray(path.read_bytes())
+    place = place % len(data)
+    data[-1 - place if at_the_end else place] = value
+    path.write_bytes(data)
+    with suppress(DataError):
+        features(SourceRequest(), path)

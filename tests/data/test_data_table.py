@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from repertoire.data import SourceRequest, Splits, load, load_folder_set
@@ -251,3 +253,36 @@ def test_one_set_with_the_classes_of_a_model(tmp_path: Path):
     found = load_folder_set(file, classes=("c", "b", "a"), size=8)
     assert (found.labels == 2 - number_of(found) % 2).all()
     assert load_folder_set(file, classes=("a", "b"), size=8, channels=1).channels == 1
+
+
+CELLS = st.sampled_from(
+    ["", "a", "b;c", "1", "0", "2.5", "nan", "inf", "1e999", "train", "x|", '"', "caf\u00e9", "?", "-1"]
+)
+
+
+@given(
+    st.lists(st.sampled_from(["path", "label", "split", "group", "age", "sky"]), min_size=1, max_size=4, unique=True),
+    st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=6),
+    st.sampled_from(["auto", "classes", "labels", "number"]),
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_table_is_read_or_refused_in_words(tmp_path: Path, header: list[str], rows: list[list[str]], targets: Any):
+    file = write(tmp_path / "t.csv", ",".join(header), *(",".join(row) for row in rows))
+    try:
+        table = read_table(file, targets=targets)
+    except DataError:
+        return
+    assert len(table.paths) == len(table.labels) == len(table.parts)
+    if table.labels.ndim == 1:
+        assert set(table.labels.tolist()) <= {-1, *range(len(table.classes))}
+    else:
+        assert table.labels.shape[1] == len(table.classes)
+        assert table.labels.dtype in (np.uint8, np.float32)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_no_traceback(tmp_path: Path, data: bytes):
+    (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(DataError, match=r"t\.csv"):
+        read_table(tmp_path / "t.csv")

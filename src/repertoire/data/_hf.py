@@ -156,10 +156,10 @@ def _open_path(path: Path) -> Any:
         with tempfile.TemporaryDirectory(prefix="repertoire-hf-") as cache:
             named = {folder.name: part_of(folder.name) for folder in sorted(path.iterdir()) if folder.is_dir()}
             if "train" in named.values():  # it knows fewer names of parts than we do
-                files = {
+                below = {
                     name: os.path.join(glob.escape(str(path / name)), "**") for name, part in named.items() if part
                 }
-                options: dict[str, Any] = {"data_files": files}
+                options: dict[str, Any] = {"data_files": below}
             else:
                 options = {"data_dir": os.fspath(path)}
             return datasets.load_dataset("imagefolder", cache_dir=cache, keep_in_memory=True, **options)
