@@ -110,6 +110,11 @@ class BlockRule(Rule):
             check_labels(batch.targets, self.classes, lowest=0 if method.needs.labels == "required" else -1)
         if self.trainer.first:
             batch = method.transform(batch)
+        if self.labels and (batch.targets.dim() != 1 or batch.targets.is_floating_point()):
+            raise ConfigError(
+                f"rule {called('rules', self)} learns from the class of each sample, and the batch has targets "
+                f"{batch.targets.dtype} {list(batch.targets.shape)}: use rule local or backprop, or mix=none"
+            )
         logs = self.trainer.step(batch)
         # What a method remembers is seen by the last block, and of no account where that one's step was left out.
         if self.trainer.skipped:

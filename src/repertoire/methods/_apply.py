@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.ops import Memory
 
@@ -35,6 +35,9 @@ def apply_loss(loss: Loss | Callable[..., Tensor], outputs: Tensor, batch: Batch
         outputs: class scores or embeddings `[V * N, d]` of the V views, one after the other.
         batch: the N samples.
 
+    Raises:
+        ShapeError: a loss on embeddings, and targets that are not classes; see also the loss.
+
     Example:
         >>> import torch
         >>> from repertoire.losses import NTXent
@@ -49,6 +52,11 @@ def apply_loss(loss: Loss | Callable[..., Tensor], outputs: Tensor, batch: Batch
     assert isinstance(loss, Loss)
     if loss.contract == "views":
         return loss(*outputs.chunk(count), **{name: getattr(batch, name) for name in loss.wants})
+    if batch.targets.dim() != 1 or batch.targets.is_floating_point():
+        raise ShapeError(
+            f"loss {type(loss).__name__} needs the class of each sample, integers [{len(batch)}], found "
+            f"{batch.targets.dtype} {list(batch.targets.shape)}"
+        )
     labels = batch.targets.repeat(count)
     own = -1 - batch.index.to(labels).repeat(count)
     wanted = {name: getattr(batch, name).repeat(count) for name in loss.wants}
@@ -87,14 +95,20 @@ def own_state(loss: object) -> str:
     if any(isinstance(module, Memory) for module in loss.modules()):
         return "has a memory, which is of one layer"
     for module in loss.modules():
-        if isinstance(module, Loss) and type(module).prepare is not Loss.prepare:
-            # A loss that nobody has told the width yet shows what it would make of one.
-            told = module if _holds(module) else copy.deepcopy(module)
-            if told is not module:
-                told.prepare(2)
-            if _holds(told):
-                return "has parameters for embeddings of one width"
+        told = isinstance(module, Loss) and type(module).prepare is not Loss.prepare
+        if told and (_holds(module) or _holds(_told(module))):
+            return "is made for embeddings of one width"
     return ""
+
+
+def _told(loss: Loss) -> nn.Module:
+    """What a loss makes of a width that nobody has told it yet; something that is held, where it does not like it."""
+    told = copy.deepcopy(loss)
+    try:
+        told.prepare(2)
+    except ConfigError:
+        return nn.Linear(1, 1)
+    return told
 
 
 def _holds(module: nn.Module) -> bool:

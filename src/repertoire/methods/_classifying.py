@@ -12,7 +12,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods._apply import right_answers
-from repertoire.methods._base import Method, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mix import Mix, check_mix, cutmix, mixup
 
@@ -29,8 +29,8 @@ class Classifying(Method):
         alpha: of the Beta distribution of the mixing, positive.
 
     Raises:
-        ConfigError: the loss is not one on logits, or does not reduce to a scalar; a loss without soft targets is
-            to get mixed ones; or an option out of range.
+        ConfigError: the loss is not one on logits, is for other targets, or does not reduce to a scalar; a loss without
+            soft targets is to get mixed ones; or an option out of range.
     """
 
     loss: LogitsLoss
@@ -45,7 +45,14 @@ class Classifying(Method):
         if loss.reduction == "none":
             raise ConfigError("a method minimises one number: reduction must be 'mean' or 'sum', not 'none'")
         check_mix(mix, alpha)
-        kinds = frozenset(loss.targets)
+        own = type(self).needs
+        assert isinstance(own, Needs)
+        kinds = frozenset(loss.targets) & (own.targets or frozenset(loss.targets))
+        if not kinds:
+            raise ConfigError(
+                f"this method learns {' or '.join(sorted(own.targets))}, and loss {type(loss).__name__} is for "
+                f"targets of another kind ({', '.join(loss.targets)}): use cross-entropy, or method 'supervised'"
+            )
         if mix != "none" and not (loss.soft and "classes" in kinds):
             raise ConfigError(
                 f"mix={mix} makes soft targets, which loss {type(loss).__name__} does not take: use cross-entropy, or "
@@ -56,8 +63,6 @@ class Classifying(Method):
         self.mix = mix
         self.alpha = alpha
         # The sum over a batch is not the mean of the sums over its parts.
-        own = type(self).needs
-        assert not isinstance(own, property)
         self.needs = replace(own, targets=kinds, per_sample=own.per_sample and loss.reduction == "mean")
 
     def transform(self, batch: Batch) -> Batch:

@@ -35,7 +35,7 @@ class Projected(Method):
             number in the data set.
     """
 
-    needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr")
+    needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr", loss="supcon")
 
     def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
         super().__init__()

@@ -79,6 +79,7 @@ class FixMatch(Classifying):
 
     needs = Needs(
         labels="required",
+        targets=frozenset({"classes"}),
         streams={STREAM: Stream(per_sample=7, views={"weak": "crop-flip", "strong": "strong"})},
         step="whole",
         augmentation="crop-flip",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
@@ -29,8 +28,9 @@ class Guided(Classifying):
     .. math:: \ell + \lambda \bigl(1 - \cos(\frac{1}{K} \sum_k A^k,\, H)\bigr)
 
     The paper draws its heat maps from what is known of facial expressions; any mask of what matters will do. Images
-    whose mask is empty are trained on as usual. Nothing is added to the network, and masks are not needed afterwards.
-    Masks move with the images, so the augmentation must be one that says how it moves pixels (`crop-flip`, say).
+    whose mask is empty are trained on as usual, with an alignment of zero. Nothing is added to the network, and masks
+    are not needed afterwards. They move with the images, so the augmentation must be one that says how it moves pixels
+    (`crop-flip`, say).
 
     Args:
         model: normalisation, backbone and head.
@@ -83,6 +83,7 @@ class Guided(Classifying):
                 seen = backbone.grid(x)
         step = self.classify(backbone.pool(x), batch.targets)
         with torch.autocast(x.device.type, enabled=False):
-            alignment: Tensor = attention_alignment(seen, masks[0])
+            # Over all images, so that the loss of a batch is the mean of those of its pieces.
+            alignment = attention_alignment(seen, masks[0], reduction="none").mean()
         loss = step.loss + self.weight * alignment
         return Step(loss, {**step.logs, "loss": loss.detach(), "alignment_loss": alignment.detach()})

@@ -67,6 +67,7 @@ class MeanTeacher(Classifying):
     needs = Needs(
         views=2,
         labels="required",
+        targets=frozenset({"classes"}),
         streams={STREAM: Stream(per_sample=3, views=2)},
         step="whole",
         augmentation="crop-flip",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from repertoire.losses import NTXent
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._contrast import Projected
@@ -44,6 +46,8 @@ class SimCLR(Projected):
         >>> sorted(step.logs)
         ['accuracy', 'loss', 'readout_loss']
     """
+
+    needs = replace(Projected.needs, loss="")
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class Rule:
     Attributes:
         requires: "objective" for a rule that runs the network in pieces of its own and gives the method what came out;
             "whole" for one that calls the method's step.
-        labels: whether it learns from labels itself, so that the method must have them.
+        labels: whether it learns from the class of each sample itself, so that the method must have them.
         parts: whether it trains a method that has several parts, each with a loss of its own.
         pieces_alike: whether it does the same with each of the pieces of a batch, so that two stand for many.
         supports_pipeline: whether several processes can share one network (`setup(pipeline=...)`).
@@ -80,6 +80,11 @@ class Rule:
             )
         if self.labels and needs.labels != "required":
             raise ConfigError(f"{pair}: the rule learns from labels, and the method does without. Use rule backprop")
+        if self.labels and needs.targets and "classes" not in needs.targets:
+            raise ConfigError(
+                f"{pair} with this loss: the rule learns from the class of each sample, and the loss from "
+                f"{' or '.join(sorted(needs.targets))}. Use rule backprop, or cross-entropy"
+            )
         parts = method.parts()
         if len(parts) > 1 and not self.parts:
             raise ConfigError(

@@ -137,6 +137,11 @@ class PredSim(Auxiliary):
         return x.flatten(1)
 
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:
+        if batch.targets.dim() != 1 or batch.targets.is_floating_point():
+            raise ConfigError(
+                "auxiliary network 'predsim' compares the classes of samples, and the batch has targets "
+                f"{batch.targets.dtype} {list(batch.targets.shape)}: use auxiliary=conv, or mix=none"
+            )
         step = judged(self.classifier, self.embed(x), batch, loss)
         compared = self.similar(self._maps(x))
         if isinstance(loss, ViewsLoss):
