@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from repertoire.backbones._timm import _import
+from repertoire.backbones._timm import import_timm
 from repertoire.errors import MissingExtra
 from repertoire.explain import (
     AblationCAM,
@@ -70,7 +70,7 @@ def network(kind: str, batch: int, size: int, device: str) -> Setting:
     torch.manual_seed(0)
     try:
         # The bridge also mends a torchvision whose compiled part is missing, which the peers import too.
-        timm: ModuleType | None = _import("resnet18")
+        timm: ModuleType | None = import_timm("resnet18")
     except MissingExtra:
         timm = None
     if kind == "resnet":

@@ -316,3 +316,51 @@ def test_thousands_of_calls_leave_nothing():
         assert not left_behind(other)
     del other
     assert alive() == before
+
+
+class Written(nn.Module):
+    """One network, its activations written in several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.way = way
+        self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.linear = nn.Linear(8, 4)
+        self.acts = nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.ReLU()])
+        self.act = nn.ReLU(inplace=way == "in place")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "modules":
+            one, two, three = self.acts
+        elif self.way in ("one module", "in place"):
+            one = two = three = self.act
+        else:
+            one = two = three = {"function": nn.functional.relu, "method": Tensor.relu, "torch": torch.relu_}[self.way]
+        h = two(self.last(one(self.first(x))))
+        return self.linear(three(h.mean((2, 3))))
+
+
+@pytest.mark.parametrize("way", ["one module", "in place", "function", "method", "torch"])
+@pytest.mark.parametrize(
+    "name", ["grad-cam", "ablation-cam", "eigen-cam", "score-cam", "normgrad:step=0.01", "tokencut"]
+)
+def test_the_layer_found_does_not_hang_on_how_an_activation_is_written(way, name):
+    x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    explainer = registry.build("explainers", name)
+    expected = explainer(Written("modules").eval(), x, 1)
+    assert expected.any()
+    torch.testing.assert_close(explainer(Written(way).eval(), x, 1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_passes_an_image_twice_is_named_as_such():
+    class Siam(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = Written("modules")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) + self.one(x.flip(3))
+
+    with pytest.raises(ConfigError, match="run more than once in a forward pass"):
+        GradCAM()(Siam().eval(), torch.rand(2, 3, 12, 12))

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from repertoire import backbones, explain, heads, registry
 from repertoire.errors import ConfigError, DataError
 from repertoire.explain import (
+    LRP,
     AblationCAM,
     GradCAM,
     Gradient,
+    GuidedBackprop,
     IntegratedGradients,
     KernelSHAP,
     LayerCAM,
@@ -219,3 +221,20 @@ def test_judging_scores_of_each_image_takes_one_batch():
     with pytest.raises(ConfigError, match="batch_size"):
         judge(model, x, {"cam": by_row}, steps=2, batch_size=2)
     assert judge(model, x, {"cam": by_row}, steps=2, batch_size=3).rows[0].name == "cam"
+
+
+def test_features_are_explained_with_signs():
+    """Of a network without biases relevance is the gradient times the input, and sums to the score; guided
+    back-propagation is the product of the slopes, negative ones left out at the ReLU."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(5, 7, bias=False), nn.ReLU(), nn.Linear(7, 3, bias=False)), torch.randn(4, 5)
+    relevance = LRP(epsilon=0.0, normalize=False)(net, x, 1)
+    torch.testing.assert_close(relevance.sum(1), net(x)[:, 1], rtol=1e-4, atol=1e-5)
+    assert (relevance < 0).any()
+    first, last = net[0].weight, net[2].weight[1]
+    expected = ((x @ first.T > 0) * last.clamp_min(0)) @ first
+    torch.testing.assert_close(GuidedBackprop(normalize=False)(net, x, 1), expected)
+    for explainer in (LRP(), GuidedBackprop()):
+        largest = explainer(net, x, torch.tensor([[0, 1]] * 4)).abs().amax(2)
+        torch.testing.assert_close(largest[largest > 0], torch.ones_like(largest[largest > 0]))
+        assert (largest > 0).sum() > 4

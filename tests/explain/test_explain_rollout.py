@@ -140,10 +140,10 @@ def test_causal_attention_and_grouped_keys():
      ("deit_tiny_distilled_patch16_224", {}), ("vit_small_patch16_dinov3", {})],
 )  # fmt: skip
 def test_networks_of_timm(name, options):
-    from repertoire.backbones._timm import _import
+    from repertoire.backbones._timm import import_timm
 
     try:
-        timm = _import(name)
+        timm = import_timm(name)
     except MissingExtra as error:
         pytest.skip(str(error))
     if not timm.is_model(name):

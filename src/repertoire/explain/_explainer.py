@@ -102,8 +102,11 @@ class Explainer(abc.ABC):
             return self._scaled(heat, features=inputs.ndim == 2) if self.normalize else heat
 
     def _scaled(self, heat: Tensor, features: bool) -> Tensor:
-        """What `normalize` makes of maps `[..., H, W]`, or of the attributions of features, `[..., D]`."""
-        return to_unit_range(heat, 1 if features else 2)
+        """Applies `normalize` to maps `[..., H, W]`, or to attributions `[..., D]` of features, which keep signs."""
+        if not features:
+            return to_unit_range(heat)
+        largest = heat.abs().amax(-1, keepdim=True)
+        return heat / largest.masked_fill(largest == 0, 1.0)
 
     @abc.abstractmethod
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:

@@ -6,17 +6,19 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from repertoire.backbones import Backbone
 from repertoire.errors import ConfigError, UnknownName
 from repertoire.ops import as_maps, fits_image
 
-__all__ = ["Layer", "Where", "check_where", "choose_layers"]
+__all__ = ["Activations", "Layer", "Where", "check_where", "choose_layers"]
 
 #: A module or its name, several of them, or None for the one that is found.
 Where = str | nn.Module | Sequence[str | nn.Module] | None
@@ -30,11 +32,44 @@ class Layer:
         module: the module itself.
         name: what the model calls it.
         to_maps: its output as feature maps `[N, K, h, w]`.
+        activated: what is to be explained is what an activation makes of the output right after it.
     """
 
     module: nn.Module
     name: str
     to_maps: Callable[[Tensor], Tensor]
+    activated: bool = False
+
+
+#: All of them are zero at zero: without a map, there is none after them either.
+_ACTIVATIONS = {
+    function
+    for owner in (F, torch, Tensor)
+    for name in (
+        "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh", "tanh",
+    )
+    for function in (getattr(owner, name, None), getattr(owner, f"{name}_", None))
+    if function is not None
+}  # fmt: skip
+
+
+class Activations(TorchFunctionMode):
+    """Sees what activations make of some tensors, whether they are modules or functions, and may replace it.
+
+    Args:
+        after: called with the tensor that enters an activation and what comes out of it; gives what to go on with.
+    """
+
+    def __init__(self, after: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.after = after
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = args[0] if args else (kwargs or {}).get("input")
+        if func in _ACTIVATIONS and isinstance(given, Tensor) and isinstance(result, Tensor):
+            return self.after(given, result)
+        return result
 
 
 def check_where(layer: Any) -> Where:
@@ -95,7 +130,8 @@ def choose_layers(model: nn.Module, layer: Where, inputs: Tensor, *, slopes: boo
     if backbone is not None:
         last = backbone.stage_ends[-1]
         return [[found(block)] for block in reversed(backbone.blocks[max(last - 1, 0) : last + 1])]
-    return [[found(_last_spatial(model, inputs, size, slopes))]]
+    module, activated = _last_spatial(model, inputs, size, slopes)
+    return [[replace(found(module), activated=activated)]]
 
 
 def _backbone(model: nn.Module) -> Backbone | None:
@@ -118,12 +154,20 @@ def _named(model: nn.Module, backbone: Backbone | None, name: str) -> nn.Module:
     return known[name]
 
 
-def _last_spatial(model: nn.Module, inputs: Tensor, size: tuple[int, int], slopes: bool) -> nn.Module:
-    """The module that is last to give one tensor of maps of more than one pixel, and that runs once.
+def _last_spatial(model: nn.Module, inputs: Tensor, size: tuple[int, int], slopes: bool) -> tuple[nn.Module, bool]:
+    """The module that is last to give one tensor of maps of more than one pixel, and that runs once; and whether an
+    activation follows it at once, which belongs to it: a module of its own, one that is used again, or a function.
 
     If slopes are needed, all of what the network gives is asked at once whether its output depends on it."""
     runs: Counter[nn.Module] = Counter()
     order: list[tuple[nn.Module, Tensor]] = []
+    handed: dict[int, tuple[nn.Module, Tensor]] = {}  # with the tensor, so that no other gets its number
+    activated: set[nn.Module] = set()
+
+    def after(given: Tensor, result: Tensor) -> Tensor:
+        if id(given) in handed:
+            activated.add(handed[id(given)][0])
+        return result
 
     def note(module: nn.Module, _: Any, output: Any) -> Tensor | None:
         runs[module] += 1
@@ -135,22 +179,30 @@ def _last_spatial(model: nn.Module, inputs: Tensor, size: tuple[int, int], slope
         if slopes and not output.requires_grad:
             output = output.detach().requires_grad_()
         order.append((module, output))
-        return output.clone() if slopes else None
+        onward = output.clone() if slopes else output
+        handed[id(onward)] = module, onward
+        return onward
 
     handles = [module.register_forward_hook(note) for module in model.modules() if module is not model]
     try:
-        with torch.set_grad_enabled(slopes):
+        with torch.set_grad_enabled(slopes), Activations(after):
             result = model(inputs[:1])
     finally:
         for handle in handles:
             handle.remove()
     found = [(module, output) for module, output in order if runs[module] == 1]
+    if order and not found:
+        raise ConfigError(
+            f"the modules of the {type(model).__name__} that give feature maps run more than once in a forward pass, "
+            "as where several views pass through one network; explain a network that passes an image once"
+        )
     if not found:
         raise ConfigError(
             f"no module of the {type(model).__name__} gives feature maps [N, K, h, w] of more than one pixel; "
             "a network without them cannot be explained by what a layer gives"
         )
-    return _depended_on(found, result, size) if slopes else found[-1][0]
+    chosen = _depended_on(found, result, size) if slopes else found[-1][0]
+    return chosen, chosen in activated
 
 
 def _depended_on(found: list[tuple[nn.Module, Tensor]], result: Any, size: tuple[int, int]) -> nn.Module:

@@ -34,7 +34,7 @@ class GuidedBackprop(Explainer):
     .. math:: g_x = f'(x)\, \mathrm{ReLU}(g_y)
 
     which for the ReLU is the paper's rule: pass on what is positive, where the input was. The map of an image is the
-    largest absolute value over its channels.
+    largest absolute value over its channels; of features `[N, D]` it is the gradient with its signs.
 
     The rule is the paper's for the ReLU alone. Networks with smooth activations have hardly any, and the gradient would
     come through as it is; so here it also holds for GELU, SiLU, Mish, Hardswish, ELU, leaky ReLU and softplus, with the
@@ -60,6 +60,8 @@ class GuidedBackprop(Explainer):
         >>> GuidedBackprop()(net, torch.rand(2, 3, 16, 16), torch.tensor([0, 4])).shape
         torch.Size([2, 16, 16])
     """
+
+    takes_features = True
 
     def __init__(
         self, smooth: bool = True, normalize: bool = True, output: Callable[..., Tensor] | None = None
@@ -88,7 +90,7 @@ class GuidedBackprop(Explainer):
                     f"the gradient meets no {what} in the {type(model).__name__}, so guided back-propagation would be "
                     "the plain gradient"
                 )
-            maps.append(gradient.abs().amax(1))
+            maps.append(gradient.abs().amax(1) if gradient.ndim == 4 else gradient)
         stack = torch.stack(maps)
         return stack.to(torch.promote_types(stack.dtype, torch.float32))
 

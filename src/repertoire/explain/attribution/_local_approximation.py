@@ -145,8 +145,7 @@ class LocalApproximation(Explainer, Setting):
 
     def _scaled(self, heat: Tensor, features: bool) -> Tensor:
         if features:
-            largest = heat.abs().amax(-1, keepdim=True)
-            return heat / largest.masked_fill(largest == 0, 1.0)
+            return super()._scaled(heat, features)
         signed = {"positive": heat, "magnitude": heat.abs(), "negative": -heat}[self.sign]
         return to_unit_range(signed.clamp_min(0))
 

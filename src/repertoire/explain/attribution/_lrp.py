@@ -28,9 +28,9 @@ class LRP(Explainer):
 
     Activations pass relevance on as it is, scales of normalisations and attention weights are constants, products share
     by halves. The map of an image is the positive part of the sum over the channels of what the first layer reads
-    (images after the network's own normalisation). With :math:`\epsilon = 0`, no relevance is lost but to biases; and
-    for a network of ReLU and linear maps it is then the gradient times the input, as noisy as that is. Larger ones
-    leave out what nearly cancels.
+    (images after the network's own normalisation); of features `[N, D]` it is the relevance itself, with its signs.
+    With :math:`\epsilon = 0`, no relevance is lost but to biases; and for a network of ReLU and linear maps it is then
+    the gradient times the input, as noisy as that is. Larger ones leave out what nearly cancels.
 
     Args:
         epsilon: in units of the root mean square of z; 0.25 by default.
@@ -46,6 +46,8 @@ class LRP(Explainer):
         >>> LRP()(net, torch.rand(2, 3, 16, 16), torch.tensor([0, 4])).shape
         torch.Size([2, 16, 16])
     """
+
+    takes_features = True
 
     def __init__(
         self,
@@ -83,4 +85,5 @@ class LRP(Explainer):
                 "constant; if it returns probabilities, give the logits with output="
             )
         wide = torch.promote_types(slope.dtype, torch.float32)
-        return (point.detach().to(wide) * slope.to(wide)).sum(1).relu()
+        relevance = point.detach().to(wide) * slope.to(wide)
+        return relevance.sum(1).relu() if relevance.ndim == 4 else relevance

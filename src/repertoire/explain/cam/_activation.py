@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from repertoire.errors import ConfigError
 from repertoire.explain._arguments import described, one_of
 from repertoire.explain._explainer import Explainer, classes, every_row, kind, to_unit_range
-from repertoire.explain._layers import Layer, Where, check_where, choose_layers
+from repertoire.explain._layers import Activations, Layer, Where, check_where, choose_layers
 
 __all__ = ["ActivationMap", "Combine", "Recorded"]
 
@@ -161,32 +162,44 @@ def record(
         ShapeError: scores or targets that do not fit.
     """
     outputs: dict[str, Tensor] = {}
+    waiting: dict[int, tuple[Layer, Tensor]] = {}  # with the tensor, so that no other gets its number
 
-    def watch(layer: Layer) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Tensor:
+    def watch(layer: Layer) -> Callable[..., Tensor | None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
             if layer.name in outputs:
                 raise ConfigError(
                     f"layer {layer.name!r} runs more than once in a forward pass; choose one that runs once"
                 )
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 raise ConfigError(f"layer {layer.name!r} gives a {kind(output)}, not a tensor of feature maps")
-            if not output.requires_grad or not slopes:
-                # The graph begins here.
-                output = output.detach()
-                output = (output.clone() if output.is_inference() else output).requires_grad_(slopes)
-            outputs[layer.name] = output
-            if not slopes and not until_scores and len(outputs) == len(layers):
-                raise _Ended
-            torch.set_grad_enabled(slopes)
-            # What follows gets a copy, which it may overwrite (ReLU in place).
-            return output.clone()
+            if layer.activated:
+                waiting[id(output)] = layer, output
+                return None
+            return begin(layer, output)
 
         return hook
+
+    def begin(layer: Layer, output: Tensor) -> Tensor:
+        if not output.requires_grad or not slopes:
+            # The graph begins here.
+            output = output.detach()
+            output = (output.clone() if output.is_inference() else output).requires_grad_(slopes)
+        outputs[layer.name] = output
+        if not slopes and not until_scores and len(outputs) == len(layers):
+            raise _Ended
+        torch.set_grad_enabled(slopes)
+        # What follows gets a copy, which it may overwrite (ReLU in place).
+        return output.clone()
+
+    def after(given: Tensor, result: Tensor) -> Tensor:
+        layer, _ = waiting.pop(id(given), (None, None))
+        return result if layer is None else begin(layer, result)
 
     handles = [layer.module.register_forward_hook(watch(layer)) for layer in layers]
     result: Any = None
     try:
-        result = (run or model)(inputs)
+        with Activations(after) if any(layer.activated for layer in layers) else nullcontext():
+            result = (run or model)(inputs)
     except _Ended:
         return Recorded(None, None, [_maps(layer, outputs[layer.name], inputs) for layer in layers], [])
     finally:
