@@ -97,6 +97,7 @@ def test_the_natural_size(tmp_path: Path):
     assert opened(root).train.size == (8, 8)
     photograph(root / "cat" / "large.png", "cat", 9, (300, 200))
     assert opened(root).train.size == (128, 128)
+    assert opened(root, photographs=160).train.size == (160, 160)
     assert opened(root, size=20).train.size == (20, 20)
     oblong = tmp_path / "oblong"
     for label in ("cat", "dog"):

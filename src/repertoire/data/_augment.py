@@ -481,7 +481,8 @@ class RandomErasing(nn.Module):
         probability: of erasing, for each image.
         share: smallest and largest share of the image's area, in (0, 1).
         ratio: smallest and largest aspect ratio.
-        fill: "noise" (a random value for each pixel and channel, the paper's choice), "mean" (of the image), "black".
+        fill: "noise" (a random value for each pixel and channel, the paper's choice; the images of a batch show parts
+            of one picture of noise), "mean" (of the image), or "black".
 
     Raises:
         ConfigError: an option is out of its range.
@@ -528,7 +529,7 @@ class RandomErasing(nn.Module):
         across = (columns >= left) & (columns < left + broad)
         inside = (down[:, :, None] & across[:, None, :])[:, None]
         if self.fill == "noise":
-            value = torch.rand_like(x)
+            value = torch.rand_like(x[:1])  # numbers for all images would take several times as long as all the rest
         else:
             value = x.mean((1, 2, 3), keepdim=True) if self.fill == "mean" else x.new_zeros(1)
         return torch.where(inside, value, x).contiguous(memory_format=torch.channels_last)
