@@ -1,4 +1,4 @@
-"""What features look like: numbers that say how good a representation is, from features and labels alone."""
+"""Measures of representations, of the loss about the weights, of laws of scale, and of data and its labels."""
 
 from repertoire.diagnostics.features._alignment import alignment
 from repertoire.diagnostics.features._cka import cka_matrix, linear_cka

@@ -117,7 +117,7 @@ class Objective:
         return total / count
 
     def gradients(self, weights: Mapping[str, Tensor] | None = None) -> Iterator[tuple[Tensor, float, int]]:
-        """Of each batch the flat gradient, the loss, and the number of samples.
+        """Yields the flat gradient, the loss and the number of samples of each batch.
 
         Raises:
             NonFiniteLoss: a loss or a gradient is not finite.

@@ -1,4 +1,4 @@
-"""Where a network looked: heat maps of a decision, pictures of them, and how well they find the object."""
+"""Explanations of a network's decisions: maps, examples and circuits, pictures of them, and tests of their worth."""
 
 from repertoire.explain._explainer import Explainer, to_unit_range
 from repertoire.explain._overlay import colour_map, overlay, save_overlay

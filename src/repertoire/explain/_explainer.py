@@ -1,4 +1,4 @@
-"""What all explainers share: arguments are looked at first, and the model is left as it was."""
+"""Base of all explainers: arguments are checked first, and the model is left as it was."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def _nothing() -> Iterator[None]:
 
 
 def kind(value: Any) -> str:
-    """What a value is, for a message."""
+    """Names the type of a value, for a message."""
     return f"tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 

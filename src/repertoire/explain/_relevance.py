@@ -101,7 +101,7 @@ class Relevance(TorchFunctionMode):
 
 
 def _both(args: Any) -> bool:
-    """Whether the first two arguments are activations, not numbers or parameters."""
+    """True if the first two arguments are activations, not numbers or parameters."""
     return len(args) > 1 and all(isinstance(a, Tensor) and a.requires_grad for a in args[:2])
 
 

@@ -1,4 +1,4 @@
-"""What a layer gives, as feature maps."""
+"""Outputs of layers as feature maps."""
 
 from __future__ import annotations
 

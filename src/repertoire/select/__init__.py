@@ -1,4 +1,4 @@
-"""Which samples to use: scores of samples to indices, with weights where a sample stands for others.
+"""Selection of samples: what is known of them to indices, with weights where a sample stands for others.
 
 A selector is a function. It takes what is known of N samples (features `[N, d]`, probabilities `[N, C]`, losses) and
 gives int64 positions into them, or a record that holds positions as `index` and, where the selection is to be unbiased,

@@ -1,4 +1,4 @@
-"""Which part of a source data set a target task has use for."""
+"""Parts of a source data set that are of use for a target task."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def alignment(
     positives: Features | None = None,
     alpha: float = 2.0,
 ) -> float:
-    r"""How close positive pairs are on the unit sphere; lower is closer.
+    r"""Mean distance between positive pairs on the unit sphere; lower is closer.
 
     Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere* (2020), with z scaled to unit length here:

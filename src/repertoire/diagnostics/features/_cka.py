@@ -15,7 +15,7 @@ __all__ = ["cka_matrix", "linear_cka"]
 
 
 class _Joint:
-    """What linear CKA needs of two sets of rows, in one pass, in double precision.
+    """Sums that linear CKA needs of two sets of rows, in one pass, in double precision.
 
     The rows are moved to the first block's mean, which changes no result and keeps large offsets from cancelling.
     """
@@ -90,7 +90,7 @@ class _Joint:
 
 @torch.no_grad()
 def linear_cka(x: Features, y: Features, *, unbiased: bool = True) -> float:
-    r"""How alike two representations of the same samples are, whatever their rotation, scale and width.
+    r"""Similarity of two representations of the same samples, whatever their rotation, scale and width.
 
     Kornblith et al., *Similarity of Neural Network Representations Revisited* (2019), with a linear kernel: for centred
     X and Y

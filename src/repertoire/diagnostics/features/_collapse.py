@@ -24,7 +24,7 @@ __all__ = [
 
 
 class NeuralCollapse(NamedTuple):
-    """What neural collapse has come to: 0 where it is complete, but for `frame`, which is 0 for another geometry."""
+    """Measures of neural collapse: 0 where it is complete, but for `frame`, which is 0 for another geometry."""
 
     variability: float
     """NC1: the variance within classes relative to that between their means."""
@@ -40,7 +40,7 @@ class NeuralCollapse(NamedTuple):
 
 
 class ClassifierCollapse(NamedTuple):
-    """How classifier and features agree; both are 0 where neural collapse is complete."""
+    """Distances between classifier and features; both are 0 where neural collapse is complete."""
 
     duality: float
     """NC3: distance of the classifier from the centred class means, both of Frobenius norm 1 then. In [0, 2]."""
@@ -60,7 +60,7 @@ class FrameLengths(NamedTuple):
 @register("diagnostics", "neural-collapse", paper="neural-collapse-linear")
 @torch.no_grad()
 def neural_collapse(features: Features, labels: Tensor | np.ndarray | None = None) -> NeuralCollapse:
-    r"""How far features have collapsed to their classes' means, and the means to a simplex: NC1, NC2 and NC4.
+    r"""Measures the collapse of features to their classes' means, and of the means to a simplex: NC1, NC2 and NC4.
 
     Papyan, Han and Donoho, *Prevalence of Neural Collapse during the Terminal Phase of Deep Learning Training* (2020);
     the geometry under imbalance is that of Dang et al., *Neural Collapse in Deep Linear Networks: From Balanced to
@@ -131,7 +131,7 @@ def neural_collapse(features: Features, labels: Tensor | np.ndarray | None = Non
 def classifier_collapse(
     features: Features, labels: Tensor | np.ndarray, weight: Tensor, bias: Tensor | None = None
 ) -> ClassifierCollapse:
-    r"""How far the classifier's rows are from the class means, and its answers from those of the nearest mean.
+    r"""Measures how far the classifier's rows are from the class means, and its answers from those of the nearest mean.
 
     NC3 and NC4 of Papyan, Han and Donoho, *Prevalence of Neural Collapse during the Terminal Phase of Deep Learning
     Training* (2020), with the classifier W and the centred class means M as rows:
@@ -189,7 +189,7 @@ def classifier_collapse(
 
 
 def orthogonal_frame(counts: Tensor, *, decay: float = 0.0) -> FrameLengths:
-    r"""How long class means and classifier rows become with imbalanced classes: orthogonal, with lengths by class size.
+    r"""Lengths of class means and classifier rows with imbalanced classes: orthogonal, with lengths by class size.
 
     Dang et al., *Neural Collapse in Deep Linear Networks: From Balanced to Imbalanced Data* (2023), for one linear
     layer without a bias on free features, trained by the squared error on one-hot targets with weight decay

@@ -1,4 +1,4 @@
-"""How many distinct features a layer has: channels with nearly equal incoming weights are one."""
+"""Number of distinct features of a layer: channels with nearly equal incoming weights are one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BETWEEN = (
 
 @dataclass(frozen=True)
 class FeatureComplexity:
-    """How many channels of a layer stay when those with nearly equal incoming weights are merged.
+    """Channels of a layer that stay when those with nearly equal incoming weights are merged.
 
     Attributes:
         name: of the layer.
@@ -37,7 +37,7 @@ class FeatureComplexity:
 
     @property
     def share(self) -> float:
-        """Of the channels that stay."""
+        """Share of the channels that stay."""
         return self.distinct / max(1, self.channels)
 
 
@@ -45,7 +45,7 @@ class FeatureComplexity:
 def feature_complexity(
     weight: Tensor, bias: Tensor | None = None, *, threshold: float = 0.1, keep: int | None = None, name: str = ""
 ) -> FeatureComplexity:
-    r"""How many distinct features a layer has: iterative feature merging, without data.
+    r"""Counts the distinct features of a layer: iterative feature merging, without data.
 
     Chen, Zhou and Yan, *Going Beyond Neural Network Feature Similarity: The Network Feature Complexity and Its
     Interpretation Using Category Theory* (2023). The two channels with the closest incoming weights become one, with

@@ -1,4 +1,4 @@
-"""How many dimensions features use."""
+"""Number of dimensions that features use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROWS = ROWS
 @register("diagnostics", "effective-rank")
 @torch.no_grad()
 def effective_rank(features: Features, labels: Tensor | None = None) -> float:
-    r"""How many dimensions the features use; far below their width, they have collapsed to a part of the space.
+    r"""Number of dimensions the features use; far below their width, they have collapsed to a part of the space.
 
     Roy and Vetterli, *The Effective Rank: A Measure of Effective Dimensionality* (2007), of the centred features, with
     the singular values :math:`\sigma_k`:

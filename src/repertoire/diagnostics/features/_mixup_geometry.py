@@ -1,4 +1,4 @@
-"""Where the features of mixed images lie between those of their two classes."""
+"""Geometry of the features of mixed images, between those of their two classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MixedLayout(NamedTuple):
 def mixed_layout(
     features: Tensor, share: Tensor, first: Tensor, second: Tensor, means: Tensor, weight: Tensor
 ) -> MixedLayout:
-    r"""Where the last features of images mixed of two classes lie: in the plane of the classes' classifier rows.
+    r"""Positions of the last features of images mixed of two classes, in the plane of the classes' classifier rows.
 
     Fisher, Meng and Papyan, *Pushing Boundaries: Mixup's Influence on Neural Collapse* (2024), who find that they
     settle in a layout of their own, which is not the blend of the class means. With

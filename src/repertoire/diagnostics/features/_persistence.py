@@ -1,4 +1,4 @@
-"""Whether features fall into clumps, told without labels by the lengths of their minimum spanning tree."""
+"""Clumps of features, told without labels by the lengths of their minimum spanning tree."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def persistence_separability(
     normalize: bool = True,
     seed: int = 0,
 ) -> float:
-    r"""Whether features fall into separate clumps, without labels; lower is clearer.
+    r"""Separability of features into clumps, without labels; lower is clearer.
 
     Ghalyan et al., *An Unsupervised Method for Estimating Class Separability of Datasets with Application to LLMs
     Fine-Tuning* (2023): with the persistence times :math:`p_1 \le \dots \le p_{N-1}` of the connected components, which

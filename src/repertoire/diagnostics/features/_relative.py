@@ -47,7 +47,7 @@ def relative_representation(features: Features, anchors: Features) -> Tensor:
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """How alike two networks see the same samples, relative to the same anchors.
+    """Agreement of two networks on the same samples, relative to the same anchors.
 
     Attributes:
         cosine: mean cosine between the relative representations of a sample by both; 1 for equal spaces.
@@ -64,7 +64,7 @@ class ModelComparison:
 def compare_representations(
     x: Features, y: Features, *, anchors: int = 300, neighbours: int = 10, most: int = 2000, seed: int = 0
 ) -> ModelComparison:
-    """How alike two networks see the same samples, whatever the rotation and scale of their spaces.
+    """Compares what two networks make of the same samples, whatever the rotation and scale of their spaces.
 
     Samples by both networks are made relative to the same anchors, as in Moschella et al. (2022), see
     :func:`repertoire.diagnostics.relative_representation`, and compared with each other. Of more than `most` samples,
@@ -137,7 +137,7 @@ def stitching(
     anchors: int = 300,
     seed: int = 0,
 ) -> Stitching:
-    """Whether the classifier of one network works on the features of another: zero-shot stitching.
+    """Tests the classifier of one network on the features of another: zero-shot stitching.
 
     As Moschella et al., *Relative Representations Enable Zero-Shot Latent Space Communication* (2022): a linear
     classifier is fitted to the relative representations of the first network, and tested on those of the second.

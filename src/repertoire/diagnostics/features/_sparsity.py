@@ -1,4 +1,4 @@
-"""How few of a network's units are active at a time."""
+"""Sparsity of activations: the share of a network's units that are active at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ACTIVATIONS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """How many units of one activation are active.
+    """Share of the units of one activation that are active.
 
     Attributes:
         name: of the module that applies it, with a number where it does so more than once.

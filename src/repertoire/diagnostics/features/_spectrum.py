@@ -17,7 +17,7 @@ __all__ = ["Spectrum", "eigenvalue_spectrum", "participation_ratio"]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """How the variance of features is spread.
+    """Spread of the variance of features over directions.
 
     Attributes:
         eigenvalues: of the covariance, float64 `[d]`, largest first; what rounding alone leaves is zero.
@@ -41,7 +41,7 @@ class Spectrum:
 
     @property
     def limited_by_samples(self) -> bool:
-        """Whether there are too few samples for all directions to show: then the rank says nothing of the network."""
+        """True if there are too few samples for all directions to show: then the rank says nothing of the network."""
         return self.samples <= self.width
 
     @property
@@ -58,7 +58,7 @@ class Spectrum:
         return float(self.eigenvalues.sum().square() / squares) if squares > 0 else 0.0
 
     def directions(self, share: float) -> int:
-        """How many of the directions of largest variance hold a share of it, in (0, 1].
+        """Number of directions of largest variance that hold a share of it, in (0, 1].
 
         Raises:
             ValueError: a share out of range.
@@ -110,7 +110,7 @@ def eigenvalue_spectrum(features: Features) -> Spectrum:
 
 @register("diagnostics", "participation-ratio")
 def participation_ratio(features: Features, labels: Tensor | np.ndarray | None = None) -> float:
-    r"""How many directions share the variance; unlike the effective rank it hardly counts the weak ones.
+    r"""Number of directions that share the variance; unlike the effective rank it hardly counts the weak ones.
 
     With the eigenvalues :math:`\lambda_k` of the covariance:
 

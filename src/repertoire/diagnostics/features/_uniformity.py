@@ -17,7 +17,7 @@ __all__ = ["uniformity"]
 @register("diagnostics", "uniformity", paper="align-uniform")
 @torch.no_grad()
 def uniformity(features: Features, labels: Tensor | np.ndarray | None = None, *, t: float = 2.0) -> float:
-    r"""How evenly features cover the unit sphere; lower is more even.
+    r"""Evenness with which features cover the unit sphere; lower is more even.
 
     Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere* (2020), over all pairs of distinct rows and with z scaled to unit length here:

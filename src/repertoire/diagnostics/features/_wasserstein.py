@@ -18,7 +18,7 @@ __all__ = ["wasserstein_uniformity"]
 @register("diagnostics", "wasserstein-uniformity", paper="wasserstein-uniformity")
 @torch.no_grad()
 def wasserstein_uniformity(features: Features, labels: Tensor | np.ndarray | None = None) -> float:
-    r"""How far features are from an even spread over the unit sphere; lower is more even.
+    r"""Distance of features from an even spread over the unit sphere; lower is more even.
 
     Fang et al., *Rethinking The Uniformity Metric in Self-Supervised Learning* (2024): the 2-Wasserstein distance
     between the features scaled to unit length, seen as a Gaussian of their mean :math:`\mu` and covariance

@@ -125,7 +125,7 @@ def label_errors(probabilities: Features, labels: Tensor | np.ndarray, *, filter
 
 
 def _filtered(filter: Filter, p: Tensor, own: Tensor, counts: Tensor, wanted: int) -> Tensor:
-    """Which samples are doubtful, bool `[N]`, of the estimated counts of pairs of label and class, int64 `[K, K]`."""
+    """Marks doubtful samples, bool `[N]`, by the estimated counts of pairs of label and class, int64 `[K, K]`."""
     given = p.gather(1, own[:, None]).squeeze(1)
     if filter == "self-confidence":
         found = torch.zeros_like(own, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Which classes run into each other: how often a sample's neighbours are of another class."""
+"""Overlap of classes: the share of a sample's neighbours that are of another class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ClassOverlap", "class_overlap", "neighbour_votes"]
 
 @dataclass(frozen=True)
 class ClassOverlap:
-    """How the neighbours of each class are spread over the classes.
+    """Spread of the neighbours of each class over the classes.
 
     Attributes:
         shares: float64 `[K, K]`; row k: of the neighbours of class k, the share of each class. Rows sum to one.
@@ -102,7 +102,7 @@ def neighbour_votes(
 def class_overlap(
     features: Features, labels: Tensor | np.ndarray, *, neighbours: int = 10, most: int = 20_000, seed: int = 0
 ) -> ClassOverlap:
-    """Which classes run into each other: how the nearest other samples of each class, by cosine, are labelled.
+    """Measures the overlap of classes by the labels of the nearest other samples of each class, by cosine.
 
     Args:
         features: float `[N, d]`, in memory or not: see :func:`repertoire.diagnostics.eigenvalue_spectrum`.

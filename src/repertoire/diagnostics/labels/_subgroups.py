@@ -246,7 +246,7 @@ def weak_subgroups(
 
 
 def macro_std(correct: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    r"""How unevenly a model treats the subgroups of its classes; 0 is even.
+    r"""Spread of accuracy over the subgroups of a class, on average over classes; 0 is even.
 
     Chiu, Chen and Ma, *Better May Not Be Fairer: A Study on Subgroup Discrepancy in Image Classification* (2023): the
     standard deviation of the accuracies of a class's subgroups, weighted by their sizes, averaged over the classes,

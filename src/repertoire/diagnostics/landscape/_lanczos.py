@@ -42,7 +42,7 @@ class Eigenvalues(NamedTuple):
 
 
 class SpectralDensity(NamedTuple):
-    """How the eigenvalues of a Hessian are spread, as a quadrature rule.
+    """Distribution of the eigenvalues of a Hessian, as a quadrature rule.
 
     Attributes:
         nodes: float64 `[n]`, ascending: where eigenvalues are.
@@ -65,7 +65,7 @@ class SpectralDensity(NamedTuple):
         return float((self.weights * self.nodes**power).sum())
 
     def share(self, low: float = -math.inf, high: float = math.inf) -> float:
-        """Which share of the eigenvalues lies in an interval; of negative curvature, `share(high=-epsilon)`."""
+        """Share of the eigenvalues in an interval; of negative curvature, `share(high=-epsilon)`."""
         return float(self.weights[(self.nodes >= low) & (self.nodes <= high)].sum())
 
 
@@ -146,7 +146,7 @@ def _largest(
 
 
 def spectral_density(hessian: Operator, *, probes: int = 8, steps: int = 40, seed: int = 0) -> SpectralDensity:
-    r"""How the eigenvalues of a Hessian are spread: stochastic Lanczos quadrature.
+    r"""Estimates the distribution of the eigenvalues of a Hessian: stochastic Lanczos quadrature.
 
     Ghorbani, Krishnan and Xiao, *An Investigation into Neural Net Optimization via Hessian Eigenvalue Density* (2019).
     For a random direction v the eigenvalues of its tridiagonal matrix :math:`T`, weighted with the squared first

@@ -1,4 +1,4 @@
-"""How much the landscape still changes when one more sample is added."""
+"""Change of the loss landscape when one more sample is added."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def landscape_convergence(
     orders: int = 16,
     seed: int = 0,
 ) -> LandscapeConvergence:
-    r"""How much the mean loss near the weights changes when one more sample is added.
+    r"""Measures the change of the mean loss near the weights when one more sample is added.
 
     Kiselev and Grabovoy, *Unraveling the Hessian: A Key to Smooth Convergence in Loss Function Landscapes* (2024), look
     at

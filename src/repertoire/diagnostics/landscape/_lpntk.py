@@ -30,7 +30,7 @@ def lpntk(
     *,
     batch_size: int = 32,
 ) -> Tensor:
-    r"""How learning one sample changes the loss of another: positive where it helps, negative where it hurts.
+    r"""Effect of learning one sample on the loss of another: positive where it helps, negative where it hurts.
 
     Guo et al., *Sample Relationship from Learning Dynamics Matters for Generalisation* (2024), the labelled pseudo
     neural tangent kernel, with the signs s(y), -1 for the label and 1 for all other classes:

@@ -1,4 +1,4 @@
-"""How much the loss can rise within a small ball of weights."""
+"""Rise of the loss within a small ball of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Sharpness", "sharpness"]
 
 
 class Sharpness(NamedTuple):
-    """How sharp a minimum is.
+    """Sharpness of a minimum.
 
     Attributes:
         loss: at the weights.
@@ -39,7 +39,7 @@ def sharpness(
     adaptive: bool = False,
     steps: int = 5,
 ) -> Sharpness:
-    r"""How much the mean loss can rise when the weights move by no more than `rho`.
+    r"""Finds the largest rise of the mean loss when the weights move by no more than `rho`.
 
     The quantity that sharpness-aware minimisation keeps small: Foret, Kleiner, Mobahi and Neyshabur, *Sharpness-Aware
     Minimization for Efficiently Improving Generalization* (2020),

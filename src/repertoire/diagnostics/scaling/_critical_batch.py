@@ -1,4 +1,4 @@
-"""How large a batch is worth it, from runs to the same loss at several batch sizes."""
+"""The critical batch size, from runs to the same loss at several batch sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How noisy the gradient of a batch is, and how large a batch is worth its samples."""
+"""Noise of the gradient of a batch, and the batch size up to which samples are well spent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from repertoire.diagnostics._objective import Batches, Loss, Objective
 from repertoire.errors import ConfigError, DataError
+from repertoire.methods import Method
 
 __all__ = ["GradientNoise", "gradient_noise_scale"]
 
@@ -72,7 +73,7 @@ def gradient_noise_scale(model: nn.Module, batches: Batches, loss: Loss | None =
         0.0
     """
     objective = Objective(model, batches, loss)
-    if loss is None and not getattr(model, "separable", True):
+    if loss is None and isinstance(model, Method) and not model.needs.per_sample:
         raise ConfigError(
             f"{type(model).__name__} compares the samples of a batch with each other, so that there is no gradient of "
             "one sample; give a loss of outputs and targets"

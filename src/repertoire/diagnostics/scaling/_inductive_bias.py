@@ -1,4 +1,4 @@
-"""How much a task asks of the design of a model: how rare hypotheses are that fit and generalise."""
+"""Inductive bias that a task asks of the design of a model: the rarity of hypotheses that fit and generalise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["InductiveBias", "counted_inductive_bias", "gaussian_process_errors",
 
 
 class InductiveBias(NamedTuple):
-    """How many bits of preference a test error asks for.
+    """Bits of preference that a test error asks for.
 
     Attributes:
         bits: -log2 of the probability that a random hypothesis that fits the training data is so good.

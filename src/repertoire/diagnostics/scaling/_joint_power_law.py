@@ -19,7 +19,7 @@ Form = Literal["kaplan", "sum"]
 
 
 class Allocation(NamedTuple):
-    """How a budget of compute is best divided.
+    """Best division of a budget of compute.
 
     Attributes:
         parameters: number of parameters N.

@@ -1,4 +1,4 @@
-"""How many comparisons it takes to learn an embedding."""
+"""Number of comparisons that it takes to learn an embedding."""
 
 from __future__ import annotations
 

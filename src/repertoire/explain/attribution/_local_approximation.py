@@ -167,7 +167,7 @@ class LocalApproximation(Explainer, Setting):
     def errors(
         self, model: nn.Module, inputs: Tensor, slopes: Tensor, targets: Tensor | int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """How far linear functions are from the network in this neighbourhood, under this loss.
+        """Measures how far linear functions are from the network in this neighbourhood, under this loss.
 
         What an explainer does not state is set to the best: the constant of "gaussian" and "masks". Of "one-out" it is
         what makes g agree with f at the input; of "shapley", what is missing to agree at both ends is shared out

@@ -37,7 +37,7 @@ def solve(
     make: Callable[[Problem], Tensor],
     dim: int = 1,
 ) -> Tensor:
-    """What is made of the problem of a batch; `dim` is that of the images in it.
+    """Applies `make` to the problem of a batch; `dim` is that of the images in the result.
 
     Images with as many components form one problem. What an image gets must not depend on how many the others have.
     """

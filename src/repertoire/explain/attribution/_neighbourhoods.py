@@ -1,4 +1,4 @@
-"""Where a local approximation looks: masks, coalitions, points of a path, and noise, the same for all images.
+"""Neighbourhoods of a local approximation: masks, coalitions, points of a path, and noise, the same for all images.
 
 What is drawn here is small and drawn on the processor in double precision, so that results repeat on every device;
 noise of the size of images is drawn where the images are.
@@ -20,7 +20,7 @@ Rule = Literal["gauss-legendre", "right", "midpoint"]
 
 
 def masks(count: int, samples: int, sampling: MaskSampling, generator: torch.Generator) -> Tensor:
-    """Which of `count` components are kept, bool `[samples, count]`; the first row keeps all.
+    """Draws which of `count` components are kept, bool `[samples, count]`; the first row keeps all.
 
     With "count" the number that is kept is uniform in 1..count, and which ones is uniform given that; with "coin" each
     is kept with probability one half.

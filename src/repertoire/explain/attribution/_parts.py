@@ -1,4 +1,4 @@
-"""What the components of an input are, and what stands in for those that are removed."""
+"""Components of an input, and the values that stand in for those that are removed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def blocks(samples: int, images: int, rows: int) -> Iterator[tuple[slice, slice]
 
 
 def spread(values: Tensor, parts: Tensor) -> Tensor:
-    """What belongs to each component, put on all of its places: `[..., N, D]` and parts `[N, *]` to `[..., N, *]`."""
+    """Spreads values of components over their places: `[..., N, D]` and parts `[N, *]` to `[..., N, *]`."""
     flat = parts.flatten(1).expand(*values.shape[:-1], -1)
     return values.gather(-1, flat).unflatten(-1, parts.shape[1:])
 

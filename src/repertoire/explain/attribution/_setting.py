@@ -1,4 +1,4 @@
-"""Where a local approximation looks, and at what: the options of all of them."""
+"""Options of local approximations: the neighbourhood, the loss, and all that goes with them."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def record(
 def _gradients(
     scores: Tensor, points: list[Tensor], chosen: Tensor, objective: Objective | None
 ) -> list[Tensor | None]:
-    """Of the K chosen scores of each image with respect to some tensors: `[K, *point.shape]` each, or None."""
+    """Gradients of the K chosen scores of each image w.r.t. some tensors: `[K, *point.shape]` each, or None."""
     if not scores.requires_grad:
         return [None] * len(points)
     # Ones and zeros rather than indexing: they need nothing kept of targets made in inference mode.

@@ -18,7 +18,7 @@ __all__ = ["Replay"]
 
 @dataclass
 class _Given:
-    """What a module gave in a pass: all of it, or, where nothing that follows has a use for it, its shape."""
+    """Output of a module in a pass: all of it, or its shape where nothing that follows uses it."""
 
     module: nn.Module
     shape: torch.Size
@@ -127,7 +127,7 @@ class Replay:
         return bool(torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().amax())))
 
     def _used(self) -> list[bool]:
-        """Whether what follows the layer has a use for the image, and for what each module gave before, in order."""
+        """Finds whether what follows the layer uses the image, and the output of each module before, in order."""
         leaves = [self._inputs[:1].detach().requires_grad_()]
 
         def keep(module: nn.Module, output: Tensor) -> None:

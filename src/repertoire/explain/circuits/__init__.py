@@ -1,1 +1,1 @@
-"""What the parts of a network, or a black box as a whole, compute."""
+"""Circuits: the parts of a network that matter, and interpretation of black boxes."""

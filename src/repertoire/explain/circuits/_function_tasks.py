@@ -52,13 +52,13 @@ class FunctionTask:
     noise: float = 0.0
 
     def inside(self, x: Tensor) -> Tensor:
-        """Whether each point lies in the corrupted interval, bool `[n]`."""
+        """Marks the points in the corrupted interval, bool `[n]`."""
         if self.corrupted is None:
             return torch.zeros_like(x, dtype=torch.bool)
         return (x > self.corrupted[0]) & (x < self.corrupted[1])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What is true, without noise; float64 `[n]` to `[n]`."""
+        """Evaluates the true function, without noise; float64 `[n]` to `[n]`."""
         return torch.where(self.inside(x), self.level, self.clean(x))
 
 
@@ -133,7 +133,7 @@ class BlackBox:
 
 
 def interpret(box: BlackBox, fit: Fit = "piecewise", queries: Queries = "passive") -> Function:
-    """What a simple interpreter makes of a black box, with all of its budget.
+    """Interprets a black box simply, with all of its budget.
 
     Args:
         box: what is asked; its budget at least 8.
@@ -176,7 +176,7 @@ def interpret(box: BlackBox, fit: Fit = "piecewise", queries: Queries = "passive
 
 
 class InterpretationScore(NamedTuple):
-    """How far an interpretation is from the truth: mean squared errors over the mean square of the function.
+    """Errors of an interpretation: mean squared errors over the mean square of the function.
 
     Attributes:
         everywhere: on the whole domain.

@@ -112,7 +112,7 @@ def local_interaction_basis(
 
 
 def interaction_edges(layers: Iterable[nn.Module], bases: Sequence[Basis], inputs: Tensor) -> list[Tensor]:
-    r"""How much each feature of a layer changes each feature of the next: the weights of the interaction graph.
+    r"""Computes the weights of the interaction graph: the effect of each feature of a layer on each of the next.
 
     Bushnaq et al., *The Local Interaction Basis* (2024):
 
@@ -151,7 +151,7 @@ def interaction_edges(layers: Iterable[nn.Module], bases: Sequence[Basis], input
 
 
 def _activations(layers: Sequence[nn.Module], inputs: Tensor) -> list[Tensor]:
-    """What goes into the first layer and comes out of each."""
+    """Input of the first layer and output of each."""
     if not layers:
         raise ConfigError("layers is empty")
     found = [inputs.detach()]

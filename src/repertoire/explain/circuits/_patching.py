@@ -1,4 +1,4 @@
-"""Which parts of a network make the difference between two inputs: patching, measured and estimated."""
+"""Patching, measured and estimated: the parts of a network that make the difference between two inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def activation_patching(
     *,
     axis: int | None = None,
 ) -> dict[str, Tensor]:
-    r"""What the outcome changes by when a part of the network gives what it gives for another input.
+    r"""Measures the change of the outcome when a part of the network gives what it gives for another input.
 
     Meng et al., *Locating and Editing Factual Associations in GPT* (2022). With the activation :math:`a_c` of component
     c, the outcome m, an input x and another :math:`\tilde x`:
@@ -92,7 +92,7 @@ def estimated_patching(
     rule: Literal["relevance", "gradient"] = "relevance",
     epsilon: float = 0.0,
 ) -> dict[str, Tensor]:
-    r"""What activation patching would give, estimated for all components by two passes forward and one back.
+    r"""Estimates activation patching for all components by two passes forward and one back.
 
     Jafari et al., *RelP: Faithful and Efficient Circuit Discovery via Relevance Patching* (2025):
 
@@ -170,7 +170,7 @@ def _outputs(
     mode: Relevance | None = None,
     graph: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """What the modules give, and the metric of what the model gives."""
+    """Runs the model for the outputs of some modules and the metric of its own output."""
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Tensor | None]:

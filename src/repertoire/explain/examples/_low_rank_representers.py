@@ -106,7 +106,7 @@ def fit_low_rank(
 def low_rank_representers(
     model: LowRankModel, rows: Tensor, columns: Tensor, values: Tensor, *, of: tuple[Tensor, Tensor]
 ) -> Tensor:
-    r"""What each observed entry adds to a prediction of a low-rank matrix; a row sums to the prediction.
+    r"""Divides predictions of a low-rank matrix among the observed entries; a row sums to the prediction.
 
     Tsai et al., *Representer Point Selection for Explaining Regularized High-dimensional Models* (2023), for the
     nuclear norm. At the minimum :math:`\Theta = U S V^\top` the gradient of the loss balances the norm on the singular

@@ -1,4 +1,4 @@
-"""Where an image looks like the prototypes of a class."""
+"""Prototypical parts: the places where an image looks like the prototypes of a class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PrototypeExamples", "PrototypeParts", "prototype_examples"]
 
 
 class PrototypeExamples(NamedTuple):
-    """Of each prototype, the cell of an image of its class that is most like it."""
+    """The cell of a training image that is most like each prototype."""
 
     image: Tensor
     """int64 `[C, K]`: which image, by `batch.index`; -1 where a class had none."""
@@ -93,7 +93,7 @@ class PrototypeParts(Explainer):
         return F.interpolate(heat.relu(), inputs.shape[2:], mode="bilinear", align_corners=False)
 
     def _heat(self, part: Any, maps: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
-        """What one set says of each cell, `[Q, N, h, w]`."""
+        """Heat of each cell by one set of prototypes, `[Q, N, h, w]`."""
         similarities = part.similarities(maps)[rows, chosen]  # [Q, N, K, h, w]
         count, per_class, _ = part.vectors.shape
         own = part.connections.view(count, count, per_class)[chosen, chosen]  # [Q, N, K]
@@ -101,7 +101,7 @@ class PrototypeParts(Explainer):
 
 
 def prototype_examples(model: nn.Module, batches: Iterable[Batch]) -> dict[str, PrototypeExamples]:
-    """What each prototype stands for: the part of a training image of its class that is most like it.
+    """Finds the part of a training image of its class that is most like each prototype.
 
     Wang et al., *Learning Support and Trivial Prototypes for Interpretable Image Classification* (2023), who also move
     prototypes there now and then while training. One pass over the images; of each batch only the best are kept.
@@ -173,7 +173,7 @@ def _head(model: nn.Module) -> SupportTrivial:
 
 
 def _maps(model: nn.Module, images: Tensor) -> Tensor:
-    """What the head is given for some images."""
+    """Runs the model for the maps that its head is given."""
     kept: list[Tensor] = []
     handle = _head(model).register_forward_pre_hook(lambda module, args: kept.append(args[0]))
     try:

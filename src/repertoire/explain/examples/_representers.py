@@ -113,7 +113,7 @@ def fit_linear(
 
 
 class Representers(NamedTuple):
-    """How a linear model's predictions are made of its training samples; see :func:`representers`."""
+    """Decomposition of a linear model's predictions over its training samples; see :func:`representers`."""
 
     model: LinearModel
     features: Tensor
@@ -122,7 +122,7 @@ class Representers(NamedTuple):
     """`[n, C]`: how much each sample counts whatever the query, and with which sign."""
 
     def contributions(self, queries: Tensor, targets: Tensor | int) -> Tensor:
-        """What each training sample adds to one logit of each query, `[m, n]`; a row sums to the logit less b.
+        """Contribution of each training sample to one logit of each query, `[m, n]`; a row sums to the logit less b.
 
         Args:
             queries: float `[m, d]`.

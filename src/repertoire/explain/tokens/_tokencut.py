@@ -23,7 +23,7 @@ ENTRIES = 2**22
 
 
 class Cut(NamedTuple):
-    """What a cut of an image's tokens gives."""
+    """The object in each image, by a cut of its tokens."""
 
     mask: Tensor
     """bool `[N, h, w]`: the object; empty where the graph has nothing to cut."""

@@ -1,1 +1,1 @@
-"""How far an explanation can be trusted: curves, sanity checks, scores, and the judge."""
+"""Tests of explanations: curves, sanity checks, scores, and the judge."""

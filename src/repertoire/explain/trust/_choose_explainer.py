@@ -1,4 +1,4 @@
-"""Which explainer to choose: the one that is nearest to the network where you will use it."""
+"""Choice of the explainer that is nearest to the network where you will use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EIGHT = (
 
 @dataclass(frozen=True)
 class ExplainerChoice:
-    """What :func:`~repertoire.explain.choose_explainer` found.
+    """Result of :func:`~repertoire.explain.choose_explainer`.
 
     Attributes:
         best: the name of the explainer to choose.

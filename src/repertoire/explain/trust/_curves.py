@@ -1,4 +1,4 @@
-"""How the score of a class changes as pixels appear or vanish, the hottest first: insertion and deletion."""
+"""Insertion and deletion curves: the score of a class as pixels appear or vanish, the hottest first."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def pixel_ranks(maps: Tensor) -> Tensor:
 
 
 def without_pixels(images: Tensor, baseline: Baseline) -> Tensor:
-    """What is there where pixels are not, of the shape of the images.
+    """Values that stand in for absent pixels, of the shape of the images.
 
     Raises:
         ConfigError, ShapeError: see `insertion_curve`.

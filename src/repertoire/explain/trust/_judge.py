@@ -1,4 +1,4 @@
-"""Which explanation to believe of this model: several explainers, measured on the same images."""
+"""The judge: several explainers of one model, measured on the same images."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def fitting(
 
 @dataclass(frozen=True)
 class _Sample:
-    """What explainers are measured on."""
+    """Images and options that explainers are measured with."""
 
     model: nn.Module
     images: Tensor

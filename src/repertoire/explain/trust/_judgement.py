@@ -1,4 +1,4 @@
-"""What a judge of explainers says, and how sure it is."""
+"""Judgements of explainers, with intervals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BOUNDS = dict.fromkeys(("insertion", "deletion", "energy", "pointing"), (0.0, 1
 
 @dataclass(frozen=True)
 class Judged:
-    """What was measured of one explainer.
+    """Measurements of one explainer.
 
     Attributes:
         name: what it was called.
@@ -49,7 +49,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Which of several explainers is most faithful for one model, and how far each can be trusted.
+    """Ranking of several explainers by faithfulness for one model, and how far each can be trusted.
 
     Attributes:
         rows: the explainers, the most faithful first.
@@ -71,7 +71,7 @@ class Judgement:
     images: int
 
     def sentence(self) -> str:
-        """Which explainer to believe, in a sentence or two."""
+        """Says in a sentence or two which explainer to believe."""
         first, images = self.rows[0], f"for this model on these {self.images} images"
         gain, low, high = self.margins[RANDOM]
         ahead = f"{gain:.3f} (95% interval {low:.3f} to {high:.3f})"
@@ -103,7 +103,7 @@ class Judgement:
         )
 
     def warnings(self) -> list[str]:
-        """What a person should know before they look at the maps, a sentence each."""
+        """Warnings for whoever looks at the maps, a sentence each."""
         found = []
         blind = [row.name for row in self.rows if not row.class_dependent]
         if blind:

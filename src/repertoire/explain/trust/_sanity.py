@@ -26,7 +26,7 @@ __all__ = [
 
 
 class Randomization(NamedTuple):
-    """What :func:`~repertoire.explain.randomization_check` found, a row for each step.
+    """Result of :func:`~repertoire.explain.randomization_check`, a row for each step.
 
     Attributes:
         layers: what was randomised last, L names.
@@ -48,7 +48,7 @@ def randomization_check(
     mode: Literal["cascade", "independent", "all"] = "cascade",
     seed: int = 0,
 ) -> Randomization:
-    """How much of a map is left when the network's weights are made random, layer by layer.
+    """Measures how much of a map is left when the network's weights are made random, layer by layer.
 
     Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim, *Sanity Checks for Saliency Maps* (2018). An explainer whose
     maps stay what they were shows the image, and not what the network learned. Layers are randomised as

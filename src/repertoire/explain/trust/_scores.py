@@ -1,4 +1,4 @@
-"""How well heat maps find the object, where its pixels are known."""
+"""Scores of heat maps against the object, where its pixels are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["energy_inside", "mask_intersection", "pointing_game"]
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether each map is largest inside the object.
+    """Tells whether each map is largest inside the object.
 
     Zhang et al., *Top-down Neural Attention by Excitation Backprop* (2016), without a tolerance around the object.
     Where several pixels share the maximum it is the fraction of them inside, so that a constant map scores what

@@ -1,4 +1,4 @@
-"""How alike two maps are."""
+"""Similarities of two maps."""
 
 from __future__ import annotations
 
