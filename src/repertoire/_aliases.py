@@ -112,7 +112,12 @@ _COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
         "supervised": ("classification", "classify"),
     },
     "optimizer": {"adamw": ("adam",)},
-    "augmentation": {"strong": ("randaugment", "autoaugment", "trivialaugment"), "none": ("off", "no")},
+    "augmentation": {
+        "randaugment": ("rand-augment", "autoaugment", "RandAugment"),
+        "trivialaugment": ("TrivialAugmentWide", "ta-wide"),
+        "erasing": ("random-erasing", "RandomErasing", "cutout"),
+        "none": ("off", "no"),
+    },
     "explainer": {
         "grad-cam": ("gradcam", "GradCAM", "cam"),
         "integrated-gradients": ("ig", "IntegratedGradients"),
@@ -194,14 +199,19 @@ def answer_for(kind: str, name: str, known: Iterable[str]) -> str | None:
     return None
 
 
-def missing_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
+def missing_attribute(module: str, name: str, known: Iterable[str]) -> Exception:
     """The error of a room that has no such name, which says what it is called here.
 
-    >>> missing_attribute("repertoire.losses", "SupConLoss", ["SupCon"]).args[0]
-    "module 'repertoire.losses' has no attribute 'SupConLoss'; here it is called 'SupCon'"
+    An `ImportError` where there is an answer: of an `AttributeError`, `from repertoire.losses import SupConLoss`
+    would make a message of its own.
+
+    >>> missing_attribute("repertoire.losses", "SupConLoss", ["SupCon"])
+    ImportError("module 'repertoire.losses' has no 'SupConLoss'; here it is called 'SupCon'")
     """
     answer = answer_for(f"name in {module}", name, known)
-    return AttributeError(f"module {module!r} has no attribute {name!r}" + (f"; {answer}" if answer else ""))
+    if answer is not None:
+        return ImportError(f"module {module!r} has no {name!r}; {answer}", name=module)
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 def _plain(name: str) -> str:

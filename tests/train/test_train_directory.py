@@ -11,6 +11,7 @@ import pytest
 
 from repertoire import train
 from repertoire.errors import RepertoireWarning, RunError
+from repertoire.train import _directory
 from repertoire.train._directory import RunDirectory, next_free
 
 PROJECT = {
@@ -151,8 +152,17 @@ def test_what_was_made_in_vain_goes_and_what_was_there_stays(tmp_path: Path):
     assert (full.path / "mine.txt").exists()
 
 
+def test_a_directory_that_was_never_held_goes_when_the_process_ends(tmp_path: Path):
+    refused, begun = next_free("a", tmp_path), next_free("a", tmp_path)
+    (begun / "config.yaml").touch()
+    for path in (refused, begun):
+        _directory._forget(str(path))
+    assert (refused.exists(), begun.exists()) == (False, True)
+
+
 HOLD = """
 import sys
+from repertoire.train import _directory
 from repertoire.train._directory import RunDirectory
 from repertoire.errors import RunError
 directory = RunDirectory(sys.argv[1])
@@ -196,8 +206,8 @@ def test_a_lock_does_not_follow_a_link(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("size", "x"), ("size", 10**6), ("classes", 5), ("classes", [1]), ("mean", [None]), ("mean", "0"), ("std", [1e999]),
-     ("channels", True), ("channels", 0), ("status", None)],
+    [("size", "x"), ("size", 10**6), ("classes", 5), ("classes", [1]), ("mean", [None]), ("mean", "0"),
+     ("std", [1e999]), ("channels", True), ("channels", 0), ("status", None)],
 )  # fmt: skip
 def test_a_record_with_wrong_types_is_damaged(tmp_path: Path, field: str, value: object):
     directory = make_run(tmp_path)

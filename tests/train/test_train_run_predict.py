@@ -153,7 +153,7 @@ def test_devices_are_named_and_refused(run: train.Run, paths: list[Path]):
 def test_every_entrance_asks_the_model_of_its_device(
     run: train.Run, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ):
-    """There is no second device here: that all of them ask for the model where it is wanted can be seen all the same."""
+    """There may be no second device here, but who asks for it can be seen."""
     asked: list[object] = []
     monkeypatch.setattr(run, "_find", lambda device: asked.append(device) or torch.device("cpu"))
     run.predict(paths[:2], device="there")

@@ -1,5 +1,8 @@
 """Heads: what turns features into class scores."""
 
+from typing import Any
+
+from repertoire._aliases import missing_attribute
 from repertoire.heads._arcface import ArcFace
 from repertoire.heads._base import Head
 from repertoire.heads._cosface import CosFace
@@ -34,3 +37,7 @@ __all__ = [
     "nested_sizes",
     "simplex_vectors",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)

@@ -1,6 +1,9 @@
 """Losses that shape a representation, each as a function and as a module, under three contracts: on logits, on
 embeddings, and on views."""
 
+from typing import Any
+
+from repertoire._aliases import missing_attribute
 from repertoire.losses.contracts._base import (
     EmbeddingLoss,
     LogitsLoss,
@@ -236,3 +239,7 @@ __all__ = [
     "wasserstein_uniformity_loss",
     "z_loss",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)
