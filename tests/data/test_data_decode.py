@@ -165,10 +165,27 @@ def test_what_white_is_is_not_guessed_from_one_image(dtype: type):
 
 
 def deep_png(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits in each of three channels, which Pillow does not write."""
+    """A PNG of 16 bits in each of three channels, or four, which Pillow does not write."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    height, width, _ = values.shape
-    return png(struct.pack(">2I5B", width, height, 16, 2, 0, 0, 0), rows)
+    height, width, channels = values.shape
+    return png(struct.pack(">2I5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0), rows)
+
+
+def deep_tiff(values: np.ndarray, order: str, deflate: bool) -> bytes:
+    """The same as a TIFF, in either order of bytes, compressed or not."""
+    data = values.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if deflate else data
+    height, width, channels = values.shape
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, 0), (259, 3, 1, 8 if deflate else 1)]
+    tags += [(262, 3, 1, 2), (273, 4, 1, 0), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data))]
+    bits = 8 + 2 + 12 * len(tags) + 4
+    place = {258: bits, 273: bits + 2 * channels}
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, kind, count, value in tags:
+        packed = struct.pack(f"{order}HH", value, 0) if kind == 3 and tag not in place else b""
+        out += struct.pack(f"{order}HHI", tag, kind, count)
+        out += packed or struct.pack(f"{order}I", place.get(tag, value))
+    return out + struct.pack(f"{order}I", 0) + struct.pack(f"{order}{channels}H", *[16] * channels) + data
 
 
 def test_twelve_bits_of_colour_in_sixteen():
@@ -176,6 +193,12 @@ def test_twelve_bits_of_colour_in_sixteen():
     pixels = decode(deep_png(values), 8, levels={"uint16": (0, 4095)})
     assert (pixels == np.rint(values * (255 / 4095))).all()
     assert abs(decode(deep_png(16 * values), 8).astype(float) - 16 * values / 257).max() <= 1
+    for order, deflate in (("<", False), (">", False), ("<", True), (">", True)):
+        assert (decode(deep_tiff(values, order, deflate), 8, levels={"uint16": (0, 4095)}) == pixels).all()
+    layer = np.concatenate([values, np.full((8, 8, 1), 65535)], axis=2)
+    assert (decode(deep_png(layer), 8, levels={"uint16": (0, 4095)}) == pixels).all()
+    layer[..., 3] = 0
+    assert (decode(deep_png(layer), 8, levels={"uint16": (0, 4095)}) == 255).all()
 
 
 def test_a_row_of_more_than_eight_bits_is_only_looked_at(tmp_path: Path):

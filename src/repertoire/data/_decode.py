@@ -286,7 +286,7 @@ def _decode(
             image.draft(None, (2 * size, 2 * size))
             with _memory(image):
                 kind = _kind(image)
-                wide = _low_bytes(data, image) if kind == "uint16" and image.mode == "RGB" else None
+                wide = _low_bytes(data, image) if kind == "uint16" and image.mode in ("RGB", "RGBA") else None
                 image.load()
                 # Asked after loading: Pillow turns TIFF itself, and says afterwards that nothing remains to be done.
                 turn = _UPRIGHT.get(_orientation(image))
@@ -382,12 +382,16 @@ def _kind(image: Image.Image) -> str | None:
     """What kind of more than 8 bits an image has that is not loaded yet; None for 8 bits."""
     if image.mode == "F":
         return "float32"
-    if image.mode.startswith("I;16") or _raw_mode(image).startswith("RGB;16"):
+    if image.mode.startswith("I;16") or _raw_mode(image) in _SWAPPED:
         return "uint16"
     if image.mode == "I":
         # Pillow opens PNG and PPM of 16 bits as 32-bit integers.
         return "uint16" if image.format in ("PNG", "PPM") else "int32"
     return None
+
+
+_SWAPPED = {f"{mode};16{old}": f"{mode};16{new}" for mode in ("RGB", "RGBA") for old, new in ("BL", "LB", "NB")}
+"""How Pillow calls colours of 16 bits, and the same with the two bytes of each the other way round."""
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -400,9 +404,10 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _low_bytes(data: bytes, image: Image.Image) -> Image.Image | None:
     """The lower halves of an image with 16 bits a channel, not loaded yet: Pillow keeps the upper halves only."""
-    swapped = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"}.get(_raw_mode(image))
-    if swapped is None or (sys.byteorder == "big" and _raw_mode(image) == "RGB;16N"):
+    stored = _raw_mode(image)
+    if stored not in _SWAPPED or (sys.byteorder == "big" and stored.endswith("N")):
         return None
+    swapped = _SWAPPED[stored]
     low = _open(data)
     low.tile = [  # type: ignore[attr-defined]
         tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple | list) else swapped)
@@ -415,8 +420,8 @@ def _range(image: Image.Image) -> tuple[float, float]:
     """The lowest and the highest value."""
     import numpy as np
 
-    if image.mode == "RGB":  # the upper halves of 16 bits, which is enough to tell the number of bits
-        return 0.0, 256.0 * max(high for _, high in image.getextrema()) + 255  # type: ignore[misc]
+    if image.mode in ("RGB", "RGBA"):  # the upper halves of 16 bits, which is enough to tell the number of bits
+        return 0.0, 256.0 * max(high for _, high in image.getextrema()[:3]) + 255  # type: ignore[misc]
     low, high = np.inf, -np.inf
     for box in _bands(image.width, (0, 0, *image.size), 1):
         values = np.asarray(image.crop(box))
@@ -468,12 +473,16 @@ def _scaled(levels: Sequence[float], wide: Image.Image | None) -> Converter:
 
     def convert(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
         values = np.asarray(image.crop(box), dtype=np.float64)
-        if image.mode == "RGB":
+        alpha = None
+        if values.ndim == 3:
             # The upper halves alone are near enough for the full range.
-            low = 127.5 if wide is None or white >= 65535 else np.asarray(wide.crop(box))
-            values = 256 * values + low
-        scaled = np.rint((values - black) * (255 / (white - black or 1))).clip(0, 255)
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+            low = 127.5 if wide is None or white >= 65535 else np.asarray(wide.crop(box))[..., :3]
+            alpha = values[..., 3:] / 255 if image.mode == "RGBA" else None
+            values = 256 * values[..., :3] + low
+        scaled = ((values - black) * (255 / (white - black or 1))).clip(0, 255)
+        if alpha is not None:
+            scaled = alpha * scaled + (1 - alpha) * 255
+        return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
 
     return convert
 
