@@ -1,6 +1,6 @@
 """Names to components: one registry and one grammar for the command line, configuration files and Python.
 
-A component is registered under a *room* and a name, and built from a *spec*:
+A component is registered under a *kind* and a name, and built from a *spec*:
 
     supcon                                  a name
     supcon:temperature=0.1                  with options
@@ -26,20 +26,135 @@ __all__ = ["Entry", "Spec", "build", "entries", "get", "names", "options", "pars
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-#: room -> (what one component of it is called, and the modules that register them all when imported)
-ROOMS: dict[str, tuple[str, ...]] = {
-    "data": ("data source", "repertoire.data"),
-    "augmentations": ("augmentation", "repertoire.data"),
-    "backbones": ("backbone", "repertoire.backbones"),
-    "losses": ("loss", "repertoire.losses"),
-    "heads": ("head", "repertoire.heads"),
-    "methods": ("method", "repertoire.methods"),
-    "rules": ("rule", "repertoire.rules", "repertoire.local"),
-    "auxiliaries": ("auxiliary network", "repertoire.local"),
-    "explainers": ("explainer", "repertoire.explain"),
-    "diagnostics": ("diagnostic", "repertoire.diagnostics"),
-    "weight-operators": ("weight operator", "repertoire.weights"),
-    "feature-estimators": ("estimator on features", "repertoire.estimators"),
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component: all that is known of it, in one place.
+
+    Attributes:
+        name: what it is called in the registry: the plural.
+        singular: what one component of it is called in a message.
+        modules: the modules that register all of them when they are imported.
+        supplied: what the surroundings supply when they build one; not for the user to set.
+        command: how one is tried from the command line, with `{spec}` and `{data}`; empty where it is used in Python.
+        contract: what every one of them does, in a sentence.
+    """
+
+    name: str
+    singular: str
+    modules: tuple[str, ...]
+    supplied: tuple[str, ...] = ()
+    command: str = ""
+    contract: str = ""
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "data",
+            "data source",
+            ("repertoire.data",),
+            ("request",),
+            "repertoire train {spec}",
+            "`source(request, **options) -> Splits`: training, validation and test samples",
+        ),
+        Kind(
+            "augmentations",
+            "augmentation",
+            ("repertoire.data",),
+            (),
+            "repertoire train {data} --augment {spec}",
+            "`augmentation(uint8 [N, H, W, C]) -> float [N, C, H, W]`, from torch's random state",
+        ),
+        Kind(
+            "backbones",
+            "backbone",
+            ("repertoire.backbones",),
+            ("in_channels", "image_size"),
+            "repertoire train {data} --backbone {spec}",
+            "an ordered list of `blocks`, one tensor from each to the next, pooled to features `[N, d]`",
+        ),
+        Kind(
+            "losses",
+            "loss",
+            ("repertoire.losses",),
+            ("weight", "counts", "num_classes", "samples"),
+            "repertoire train {data} --loss {spec}",
+            "`loss(logits, targets)`, `loss(embeddings, labels)` or `loss(*views)`: a scalar",
+        ),
+        Kind(
+            "heads",
+            "head",
+            ("repertoire.heads",),
+            ("in_features", "num_classes"),
+            "repertoire train {data} --head {spec}",
+            "`head(features, targets=None) -> logits`",
+        ),
+        Kind(
+            "methods",
+            "method",
+            ("repertoire.methods",),
+            ("model", "loss", "image_size", "samples", "teacher"),
+            "repertoire train {data} --method {spec}",
+            "`method.step(batch) -> Step`: what is optimised, with `needs` declared",
+        ),
+        Kind(
+            "rules",
+            "rule",
+            ("repertoire.rules", "repertoire.local"),
+            (),
+            "repertoire train {data} --rule {spec}",
+            "`rule.step(method, batch) -> logs`: a batch becomes changed weights",
+        ),
+        Kind(
+            "auxiliaries",
+            "auxiliary network",
+            ("repertoire.local",),
+            ("site",),
+            "repertoire train {data} --rule local:auxiliary={spec}",
+            "`auxiliary.objective(x, batch, loss) -> Step`: trains a block that cannot see the loss",
+        ),
+        Kind(
+            "explainers",
+            "explainer",
+            ("repertoire.explain",),
+            (),
+            "repertoire explain runs/a photo.jpg --explainer {spec}",
+            "`explainer(model, images, target) -> maps [N, H, W]`",
+        ),
+        Kind(
+            "diagnostics",
+            "diagnostic",
+            ("repertoire.diagnostics",),
+            (),
+            "",
+            "`diagnostic(features, labels) -> numbers`",
+        ),
+        Kind(
+            "selectors",
+            "selector",
+            ("repertoire.select",),
+            (),
+            "",
+            "`selector(scores, budget) -> indices`: which samples to label, keep or drop",
+        ),
+        Kind(
+            "weight-operators",
+            "weight operator",
+            ("repertoire.weights",),
+            (),
+            "repertoire merge runs/a runs/b --operator {spec} --out runs/merged",
+            "`operator(states, ...) -> state`",
+        ),
+        Kind(
+            "feature-estimators",
+            "estimator on features",
+            ("repertoire.estimators",),
+            (),
+            "repertoire fit-features features.npz --estimator {spec}",
+            "`fit(features, labels)`, `predict(features)`, `score(features, labels)`",
+        ),
+    )
 }
 
 
@@ -47,7 +162,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 class Entry:
     """One registered component."""
 
-    room: str
+    kind: str
     name: str
     factory: Callable[..., Any]
     paper: str | None
@@ -74,64 +189,73 @@ class Spec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-_REGISTRY: dict[str, dict[str, Entry]] = {room: {} for room in ROOMS}
+_REGISTRY: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 
 
-def register(room: str, name: str, *, paper: str | None = None) -> Callable[[T], T]:
-    """Decorator that enters a class or function into a room's registry.
+def register(kind: str, name: str, *, paper: str | None = None) -> Callable[[T], T]:
+    """Decorator that enters a class or function into the registry.
+
+    A component that comes from a paper is found under the slug of the paper's card too: `--loss siglip` is
+    `--loss sigmoid-pairwise`.
 
     Args:
-        room: a key of `ROOMS`.
+        kind: a key of `KINDS`.
         name: lower-case, words joined by hyphens; what the user types.
         paper: slug of the paper's card, if the component comes from one paper.
 
     Raises:
-        ValueError: the room does not exist, or the name is taken.
+        ValueError: there is no such kind, or the name is taken.
     """
-    if room not in _REGISTRY:
-        raise ValueError(f"no room is named {room!r}; the rooms are {', '.join(ROOMS)}")
+    if kind not in _REGISTRY:
+        raise ValueError(f"no kind of component is named {kind!r}; the kinds are {', '.join(KINDS)}")
 
     def decorate(factory: T) -> T:
-        existing = _REGISTRY[room].get(name)
+        existing = _REGISTRY[kind].get(name)
         if existing is not None and (existing.factory.__module__, existing.factory.__qualname__) != (
             factory.__module__,
             factory.__qualname__,
         ):
-            raise ValueError(f"{room} {name!r} is already {existing.dotted}")
-        _REGISTRY[room][name] = Entry(room, name, factory, paper)
+            raise ValueError(f"{kind} {name!r} is already {existing.dotted}")
+        _REGISTRY[kind][name] = Entry(kind, name, factory, paper)
         return factory
 
     return decorate
 
 
-def _room(room: str) -> dict[str, Entry]:
-    if room not in ROOMS:
-        raise UnknownName("room", room, list(ROOMS))
-    for module in ROOMS[room][1:]:
+def _known(kind: str) -> dict[str, Entry]:
+    if kind not in KINDS:
+        raise UnknownName("kind of component", kind, list(KINDS))
+    for module in KINDS[kind].modules:
         importlib.import_module(module)
-    return _REGISTRY[room]
+    return _REGISTRY[kind]
 
 
-def entries(room: str) -> list[Entry]:
-    """All components of a room, by name."""
-    return [entry for _, entry in sorted(_room(room).items())]
+def entries(kind: str) -> list[Entry]:
+    """All components of a kind, by name."""
+    return [entry for _, entry in sorted(_known(kind).items())]
 
 
-def names(room: str) -> list[str]:
-    """The names of a room's components, sorted."""
-    return sorted(_room(room))
+def names(kind: str) -> list[str]:
+    """The names of all components of a kind, sorted."""
+    return sorted(_known(kind))
 
 
-def get(room: str, name: str) -> Entry:
-    """The entry of that name.
+def get(kind: str, name: str) -> Entry:
+    """The entry of that name, or of the one component of this kind that performs the paper of that slug.
 
     Raises:
         UnknownName: there is none; the message suggests the nearest.
     """
-    known = _room(room)
-    if name not in known:
-        raise UnknownName(ROOMS[room][0], name, list(known))
-    return known[name]
+    known = _known(kind)
+    if name in known:
+        return known[name]
+    of_paper = [entry for entry in known.values() if entry.paper == name]
+    if len(of_paper) == 1:
+        return of_paper[0]
+    if of_paper:
+        found = ", ".join(sorted(entry.name for entry in of_paper))
+        raise ConfigError(f"{name!r} is the paper of several components; name one of them: {found}")
+    raise UnknownName(KINDS[kind].singular, name, list(known))
 
 
 def parse(spec: str) -> Spec:
@@ -206,20 +330,9 @@ def options(factory: Callable[..., Any], given: Mapping[str, Any] | None = None)
     return {n: p for n, p in parameters.items() if p.kind in wanted and n not in (given or {})}
 
 
-#: What the surroundings supply when they build a component of a room; not for the user to set.
-SUPPLIED: dict[str, tuple[str, ...]] = {
-    "data": ("request",),
-    "backbones": ("in_channels", "image_size"),
-    "losses": ("weight", "counts", "num_classes", "samples"),
-    "heads": ("in_features", "num_classes"),
-    "methods": ("model", "loss", "image_size", "samples"),
-    "auxiliaries": ("site",),
-}
-
-
 def user_options(entry: Entry) -> list[str]:
     """The options of a component as a user would write them: `temperature=0.1`, or `name` where there is no default."""
-    supplied = dict.fromkeys(SUPPLIED.get(entry.room, ()))
+    supplied = dict.fromkeys(KINDS[entry.kind].supplied)
     shown = []
     for name, parameter in options(entry.factory, supplied).items():
         default = parameter.default
@@ -237,11 +350,11 @@ def _show(value: Any) -> str:
 WATCHERS: list[Callable[[Entry], None]] = []
 
 
-def build(room: str, spec: str | Spec, **context: Any) -> Any:
+def build(kind: str, spec: str | Spec, **context: Any) -> Any:
     """Builds a component from its spec.
 
     Args:
-        room: a key of `ROOMS`.
+        kind: a key of `KINDS`.
         spec: see the module's grammar.
         context: what the surroundings know (`in_features=64`, `num_classes=10`); passed on where the component's
             signature has a parameter of that name, and not settable in the spec.
@@ -251,25 +364,25 @@ def build(room: str, spec: str | Spec, **context: Any) -> Any:
         ConfigError: a value of the wrong type or out of range, or a required option that is missing.
     """
     parsed = parse(spec) if isinstance(spec, str) else spec
-    entry = get(room, parsed.name)
-    kind = f"{ROOMS[room][0]} {parsed.name!r}"
+    entry = get(kind, parsed.name)
+    called = f"{KINDS[kind].singular} {parsed.name!r}"
     everything = inspect.signature(entry.factory).parameters
     supplied = {key: value for key, value in context.items() if key in everything}
     allowed = options(entry.factory, supplied)
     if len(parsed.args) > len(allowed):
-        raise ConfigError(f"{kind} takes at most {len(allowed)} options, {len(parsed.args)} given")
+        raise ConfigError(f"{called} takes at most {len(allowed)} options, {len(parsed.args)} given")
     chosen = dict(zip(allowed, parsed.args, strict=False))
     for key, value in parsed.kwargs.items():
         if key not in allowed:
-            raise UnknownName(f"option of {kind}", key, list(allowed))
+            raise UnknownName(f"option of {called}", key, list(allowed))
         if key in chosen:
-            raise ConfigError(f"{kind} is given the option {key!r} twice")
+            raise ConfigError(f"{called} is given the option {key!r} twice")
         chosen[key] = value
     missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in chosen]
     if missing:
-        raise ConfigError(f"{kind} needs {', '.join(missing)}: write {parsed.name}:{missing[0]}=...")
+        raise ConfigError(f"{called} needs {', '.join(missing)}: write {parsed.name}:{missing[0]}=...")
     hints = _hints(entry.factory)
-    converted = {key: _convert(kind, key, value, hints.get(key, Any)) for key, value in chosen.items()}
+    converted = {key: _convert(called, key, value, hints.get(key, Any)) for key, value in chosen.items()}
     for watcher in WATCHERS:
         watcher(entry)
     try:
@@ -277,7 +390,7 @@ def build(room: str, spec: str | Spec, **context: Any) -> Any:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{kind}: {error}") from error
+        raise ConfigError(f"{called}: {error}") from error
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

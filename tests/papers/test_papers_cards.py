@@ -155,7 +155,7 @@ def test_missing_components_are_named() -> None:
 
 def test_cards_and_registry_agree() -> None:
     registered: dict[str, set[str]] = {}
-    for room in registry.ROOMS:
+    for room in registry.KINDS:
         for entry in registry.entries(room):
             if entry.paper is not None:
                 registered.setdefault(entry.paper, set()).add(entry.dotted)

@@ -82,7 +82,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     pages |= {f"papers/{card.slug}.md": paper_page(card, catalogue) for card in catalogue.cards}
     pages |= {f"families/{family.slug}.md": family_page(family, catalogue) for family in papers.families()}
-    for room in registry.ROOMS:
+    for room in registry.KINDS:
         pages |= {component_uri(entry): component_page(entry, catalogue) for entry in registry.entries(room)}
     for uri, content in pages.items():
         files.append(File.generated(config, uri, content=content))

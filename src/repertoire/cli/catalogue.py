@@ -30,13 +30,13 @@ def list_components(
     from repertoire import papers, registry
     from repertoire.errors import UnknownName
 
-    if kind is not None and kind not in registry.ROOMS:
+    if kind is not None and kind not in registry.KINDS:
         # In the singular too: `repertoire list loss`.
-        plural = {what: name for name, (what, *_) in registry.ROOMS.items()}
+        plural = {known.singular: name for name, known in registry.KINDS.items()}
         if kind not in plural:
-            raise UnknownName("kind of component", kind, list(registry.ROOMS))
+            raise UnknownName("kind of component", kind, list(registry.KINDS))
         kind = plural[kind]
-    rooms = [kind] if kind else list(registry.ROOMS)
+    rooms = [kind] if kind else list(registry.KINDS)
     if family is not None:
         papers.family(family)
     found = {name: [e for e in registry.entries(name) if family in (None, papers.family_of(e))] for name in rooms}

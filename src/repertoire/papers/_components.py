@@ -70,4 +70,4 @@ def family_of(entry: Entry) -> str | None:
     """
     if entry.paper is not None:
         return get(entry.paper).family
-    return next((item.family for item in components() if (item.kind, item.name) == (entry.room, entry.name)), None)
+    return next((item.family for item in components() if (item.kind, item.name) == (entry.kind, entry.name)), None)

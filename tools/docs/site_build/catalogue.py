@@ -32,7 +32,7 @@ def gather() -> Catalogue:
     """Reads the cards, the evidence and the registry. Imports every room, which takes a few seconds."""
     found = {evidence.name: evidence for evidence in claims.stored()}
     known = {claim.name: claim for claim in claims.entries()}
-    entries = [entry for room in registry.ROOMS for entry in registry.entries(room)]
+    entries = [entry for room in registry.KINDS for entry in registry.entries(room)]
     return Catalogue(
         cards=papers.load(),
         evidence=found,

@@ -12,22 +12,12 @@ from site_build.catalogue import Catalogue
 
 __all__ = ["api", "component_page", "component_table", "component_uri", "family_link", "status_badge", "try_it"]
 
-_OPTIONS = {
-    "losses": "--loss {}", "heads": "--head {}", "backbones": "--backbone {}", "rules": "--rule {}",
-    "methods": "--method {}", "augmentations": "--augment {}", "auxiliaries": "--rule local:auxiliary={}",
-}  # fmt: skip
-_COMMANDS = {
-    "explainers": "repertoire explain runs/a photo.jpg --explainer {}",
-    "data": "repertoire train {}",
-    "feature-estimators": "repertoire fit-features features.npz --estimator {}",
-    "weight-operators": "repertoire merge runs/a runs/b --operator {} --out runs/merged",
-}
 _FORMULA = re.compile(r":math:`([^`]*)`")
 
 
 def component_uri(entry: registry.Entry) -> str:
     """The page of a component, from the root of the documentation."""
-    return f"components/{entry.room}/{entry.name}.md"
+    return f"components/{entry.kind}/{entry.name}.md"
 
 
 def component_table(room: str) -> str:
@@ -39,13 +29,13 @@ def component_table(room: str) -> str:
     rows = ["| name | what it is | paper |", "| --- | --- | --- |"]
     for entry in registry.entries(room):
         paper = f"[{papers.get(entry.paper).year}](../papers/{entry.paper}.md)" if entry.paper else ""
-        rows.append(f"| [`{entry.name}`]({entry.room}/{entry.name}.md) | {_in_a_cell(entry.summary)} | {paper} |")
+        rows.append(f"| [`{entry.name}`]({entry.kind}/{entry.name}.md) | {_in_a_cell(entry.summary)} | {paper} |")
     return "\n".join(rows)
 
 
 def component_page(entry: registry.Entry, catalogue: Catalogue) -> str:
     """The Markdown of a component's page: what it is, how it is tried, its options, its reference."""
-    kind = registry.ROOMS[entry.room][0]
+    kind = registry.KINDS[entry.kind].singular
     facts = [kind]
     family = papers.family_of(entry)
     if family is not None:
@@ -72,7 +62,7 @@ def component_page(entry: registry.Entry, catalogue: Catalogue) -> str:
         parts += [_reference(name) for name in (entry.dotted, *_beside(entry))]
     else:
         parts.append(f"[`{entry.dotted}`][{entry.dotted}]")
-    others = [other for other in registry.entries(entry.room) if other != entry and papers.family_of(other) == family]
+    others = [other for other in registry.entries(entry.kind) if other != entry and papers.family_of(other) == family]
     if others and family is not None:
         links = ", ".join(f"[`{other.name}`]({other.name}.md)" for other in others)
         parts.append(f"## For the same need\n\n{links}")
@@ -106,7 +96,7 @@ def api(module: str) -> str:
 def _on_pages() -> frozenset[str]:
     """The dotted names that stand on the pages of components."""
     found: set[str] = set()
-    for room in registry.ROOMS:
+    for room in registry.KINDS:
         for entry in registry.entries(room):
             if _owner(entry) == entry:
                 found |= {entry.dotted, *_beside(entry)}
@@ -117,7 +107,7 @@ def _on_pages() -> frozenset[str]:
 def _owners() -> dict[str, registry.Entry]:
     """By dotted name, the component on whose page it stands: the first of those that share it."""
     found: dict[str, registry.Entry] = {}
-    for room in registry.ROOMS:
+    for room in registry.KINDS:
         for entry in registry.entries(room):
             found.setdefault(entry.dotted, entry)
     return found
@@ -158,9 +148,7 @@ def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
     spec = entry.name
     if needed:
         return line, ""
-    if entry.room in _OPTIONS:
-        return line, f"repertoire train {_data(entry)} {_OPTIONS[entry.room].format(spec)}"
-    return line, _COMMANDS.get(entry.room, "").format(spec)
+    return line, registry.KINDS[entry.kind].command.format(spec=spec, data=_data(entry))
 
 
 def _data(entry: registry.Entry) -> str:

@@ -47,7 +47,7 @@ def family_page(family: papers.Family, catalogue: Catalogue) -> str:
     ]
     if components:
         rows = [
-            f"| [`{entry.name}`](../{component_uri(entry)}) | {registry.ROOMS[entry.room][0]} | "
+            f"| [`{entry.name}`](../{component_uri(entry)}) | {registry.KINDS[entry.kind].singular} | "
             f"{entry.summary.replace('|', chr(92) + '|')} | {_paper(entry)} |"
             for entry in components
         ]
@@ -66,7 +66,7 @@ def family_page(family: papers.Family, catalogue: Catalogue) -> str:
 
 def _components(family: str) -> list[registry.Entry]:
     """What is registered and belongs to a family, kind by kind."""
-    return [e for room in registry.ROOMS for e in registry.entries(room) if papers.family_of(e) == family]
+    return [e for room in registry.KINDS for e in registry.entries(room) if papers.family_of(e) == family]
 
 
 def _paper(entry: registry.Entry) -> str:
