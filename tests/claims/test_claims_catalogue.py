@@ -13,6 +13,7 @@ from repertoire import claims, papers
 from repertoire.claims import Claim
 from repertoire.claims._training import embeddings, probe, train
 from repertoire.data import load
+from repertoire.statistics import contrasts, decide
 
 ENTRIES = claims.entries()
 
@@ -29,26 +30,43 @@ def test_a_claim_belongs_to_a_paper_and_says_what_it_checks(claim: Claim) -> Non
     assert (family, stem) == (card.family.replace("-", "_"), claim.slug.replace("-", "_"))
     assert card.components, "a claim is about something that can be performed"
     assert claim.statement.endswith(".")
-    assert all((claim.metric, claim.method, claim.baseline, claim.data, claim.function.__doc__))
-    assert claim.fingerprint == claim.fingerprint
+    assert all((claim.metric, *claim.arms, claim.data, claim.function.__doc__))
 
 
-@pytest.mark.parametrize("claim", ENTRIES, ids=lambda claim: claim.slug)
+@pytest.mark.parametrize("claim", ENTRIES, ids=lambda claim: claim.name)
 def test_stored_evidence_follows_from_its_own_figures(claim: Claim) -> None:
     for budget in ("small", "full"):
-        found = claims.evidence(claim.slug, budget)
+        found = claims.evidence(claim.slug, budget, part=claim.part)
         if found is None:
             continue
-        sign = 1 if found.higher_is_better else -1
-        gains = [sign * (m - b) for m, b in zip(found.method_values, found.baseline_values, strict=True)]
-        assert found.differences == pytest.approx(gains)
-        assert found.interval == pytest.approx(claims.interval(gains))
-        assert found.verdict == claims.verdict(found.differences, found.threshold)
-        assert found.is_stale(claim) or found.threshold == claim.threshold
+        sign = 1.0 if found.higher_is_better or found.kind == "identity" else -1.0
+        rows = [[sign * value for value in values] for values in found.values]
+        said = decide(
+            contrasts(found.kind, rows, found.points),
+            found.threshold,
+            kind=found.kind,
+            strict=found.strict,
+            overlap=found.overlap,
+            exact=found.exact,
+        )
+        assert (said.mean, said.interval) == (pytest.approx(found.mean), pytest.approx(found.interval))
+        assert found.verdict in (said.verdict, "no answer")
+        assert said.mean == pytest.approx(sum(found.differences) / len(found.differences))
+        # A threshold that is moved after the measurement makes it stale.
+        assert found.threshold == claim.threshold or claims.freshness(found, claim).state == "stale"
 
 
-def test_all_evidence_belongs_to_a_claim() -> None:
-    assert {found.slug for found in claims.stored()} <= {claim.slug for claim in ENTRIES}
+def test_all_evidence_belongs_to_a_claim_and_has_a_footprint() -> None:
+    assert {found.name for found in claims.stored()} <= {claim.name for claim in ENTRIES}
+    for found in claims.stored():
+        assert set(found.footprint) == {"claim", "components", "trunk"}, found.name
+
+
+def test_the_whole_table_is_made() -> None:
+    whole = claims.table()
+    assert [row.claim for row in whole.rows] == [claim.name for claim in ENTRIES]
+    assert all(row.changed for row in whole.rows if row.note == "stale")
+    assert whole.to_csv().count("\n") == len(ENTRIES) + 1
 
 
 def test_training_in_memory_is_what_fit_does(tmp_path: Path) -> None:
