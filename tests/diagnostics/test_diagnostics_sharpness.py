@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire.backbones import ConvNet
 from repertoire.diagnostics import gradient_noise_scale, landscape_convergence, sharpness
 from repertoire.errors import ConfigError, DataError, NonFiniteLoss, ShapeError
+from repertoire.heads import Linear
+from repertoire.methods import Classifier, Normalize, SimSiam
 
 
 class Quadratic(nn.Module):
@@ -117,9 +120,10 @@ def test_noise_without_signal_and_one_batch():
         gradient_noise_scale(model, opposed[:1], F.mse_loss)
     with pytest.raises(DataError, match="empty"):
         gradient_noise_scale(model, [], F.mse_loss)
-    model.separable = False
+    net = ConvNet(in_channels=1, image_size=4, width=4, depth=1)
+    method = SimSiam(Classifier(Normalize([0.5], [0.25]), net, Linear(net.out_features, 2)))
     with pytest.raises(ConfigError, match="compares the samples"):
-        gradient_noise_scale(model, opposed)
+        gradient_noise_scale(method, [])
 
 
 def test_the_change_of_the_landscape_is_that_of_the_definition():

@@ -96,7 +96,7 @@ def pretrained(spec: str, data: DisturbedImages, *, epochs: int, seed: int, batc
 
 @torch.no_grad()
 def embedded(method: Method, data: DisturbedImages) -> tuple[np.ndarray, np.ndarray]:
-    return method.embed(data.images).numpy(), method.embed(data.test_images).numpy()
+    return method.model.embed(data.images).numpy(), method.model.embed(data.test_images).numpy()
 
 
 def linear_accuracy(method: Method, data: DisturbedImages) -> float:

@@ -62,7 +62,7 @@ def _class_cosines(method: Method, images: ImageSet) -> Tensor:
     """Cosines between the means of different classes' unit embeddings, as the loss saw them."""
     device = next(method.parameters()).device
     inputs = torch.from_numpy(images.pixels(slice(None))).to(device).permute(0, 3, 1, 2).float() / 255
-    z = F.normalize(method.projector(method.embed(inputs)))  # type: ignore[operator]
+    z = F.normalize(method.projector(method.model.embed(inputs)))  # type: ignore[operator]
     members = F.one_hot(torch.from_numpy(images.labels).to(device), len(images.classes)).float()
     means = F.normalize(members.T @ z)
     return (means @ means.T)[~torch.eye(len(means), dtype=torch.bool, device=device)]
