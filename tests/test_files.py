@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -66,3 +67,20 @@ def test_a_directory_is_held_by_one_process_at_a_time(tmp_path: Path):
     process.join()
     with files.lock_directory(tmp_path):
         pass
+
+
+def test_json_has_a_list_of_numbers_on_a_line_and_loses_nothing(tmp_path: Path) -> None:
+    value = {
+        "confusion": [[10, 0], [-1, 2.5e-30]],
+        "empty": [],
+        "text": ["[\n1,\n2\n]", "3,"],
+        "mixed": [1, "2", None, [3]],
+        "deep": [{"counts": [1, 2, 3]}],
+    }
+    files.write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == value
+    assert "    [10, 0],\n    [-1, 2.5e-30]\n" in text
+    assert '"counts": [1, 2, 3]' in text
+    files.write_json(tmp_path / "b.json", {"confusion": [[0] * 300] * 300})
+    assert len((tmp_path / "b.json").read_text().splitlines()) == 304

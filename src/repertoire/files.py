@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 from repertoire.errors import RunError
 
 __all__ = ["atomic_path", "lock_directory", "sync", "write_bytes", "write_json", "write_text"]
+
+_NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\n\s*\]")
+"""A list of numbers that the indented form of JSON writes a line each."""
 
 
 @contextlib.contextmanager
@@ -60,8 +64,10 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(target: str | os.PathLike[str], value: Any) -> None:
-    """Writes JSON atomically: indented, keys in the order given, non-finite numbers refused."""
-    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes JSON atomically: indented, keys in order, a list of numbers on one line, non-finite numbers refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # No string holds a line break as it is, so what matches is a list.
+    write_text(target, _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 @contextlib.contextmanager

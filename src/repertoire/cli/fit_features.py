@@ -53,6 +53,7 @@ def fit_features(
     from repertoire.errors import ConfigError
     from repertoire.estimators import load_estimator, save_estimator
     from repertoire.files import write_json
+    from repertoire.statistics import interval
 
     if fitted is not None:
         if predict is not None:
@@ -66,7 +67,8 @@ def fit_features(
     metrics = task.score(_outputs(model, splits.test, task))
     if task.kind == "number":
         away = np.abs(_targets(splits.test) - model.predict(splits.test.inputs(slice(None))))
-        metrics["mae_interval"] = _interval_of_mean(away[np.isfinite(away)])
+        known = away[np.isfinite(away)].tolist()
+        metrics["mae_interval"] = list(interval(known, bounds=(0.0, max(known))))
     save_estimator(model, folder)
     write_json(folder / "metrics.json", metrics)
     _print(metrics, len(splits.train) + len(splits.val))
@@ -149,20 +151,6 @@ def _print(metrics: dict[str, Any], rows: int) -> None:
         f"test mean absolute error {metrics['mae']:.4g} ({low:.4g} to {high:.4g}){r2} on {metrics['samples']} rows, "
         f"fitted to {rows}"
     )
-
-
-def _interval_of_mean(values: np.ndarray) -> list[float]:
-    """95 % interval of the mean of numbers that are not negative: Student's t of their logarithm's mean, by the delta
-    method, so that it stays above zero."""
-    import numpy as np
-    from scipy import stats
-
-    mean = float(values.mean())
-    if len(values) < 2 or mean == 0:
-        return [mean, mean]
-    spread = values.std(ddof=1) / np.sqrt(len(values)) / mean
-    half = float(np.exp(stats.t.ppf(0.975, len(values) - 1) * spread))
-    return [mean / half, mean * half]
 
 
 def _free(out: Path | None, features: Path, what: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from repertoire.report._figures import Scale, element
+from repertoire.report._figures import Scale, element, svg
 from repertoire.report._text import shorten
 
 __all__ = ["Bar", "bar_chart", "matrix_chart"]
@@ -46,7 +46,7 @@ def bar_chart(rows: Sequence[Bar], *, description: str) -> Markup:
         bar = element("rect", class_="bar full", x=left, y=y - 6, width=width, height=12)
         value = element("text", row.text, class_="tick end", x=float(WIDTH), y=y + 4)
         drawn += [name, track, bar, value]
-    return _svg(WIDTH, pitch * len(rows) + 4, description, drawn)
+    return svg(WIDTH, pitch * len(rows) + 4, description, drawn)
 
 
 def matrix_chart(
@@ -89,7 +89,7 @@ def matrix_chart(
     drawn.append(element("text", names[1], class_="name middle", x=left + columns * side / 2, y=height - 4))
     middle = f"rotate(-90 10 {top + rows * side / 2:.1f})"
     drawn.append(element("text", names[0], class_="name middle", x=10.0, y=top + rows * side / 2, transform=middle))
-    return _svg(WIDTH, height, description, drawn)
+    return svg(WIDTH, height, description, drawn)
 
 
 def _tick(name: str, x: float, y: float, turned: str | None = None) -> Markup:
@@ -99,9 +99,3 @@ def _tick(name: str, x: float, y: float, turned: str | None = None) -> Markup:
 def _some(count: int, most: int = 16) -> range:
     """Positions that have room for a name."""
     return range(0, count, -(-count // most)) if count else range(0)
-
-
-def _svg(width: float, height: float, description: str, children: Sequence[Markup]) -> Markup:
-    return element(
-        "svg", *children, class_="chart", viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=description
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from repertoire.report._figures import LABEL_GAP, Scale, element, spread, ticks
+from repertoire.report._figures import LABEL_GAP, Scale, element, spread, svg, ticks
 from repertoire.report._text import shorten
 
 __all__ = ["Estimate", "Spot", "forest_chart", "front", "pareto_chart"]
@@ -87,7 +87,7 @@ def forest_chart(
             "circle", element("title", row.hint), class_=f"dot {row.style}", cx=across(row.value), cy=line, r=4.5
         )
         drawn.append(dot)
-    return _svg(WIDTH, bottom + 4, description, drawn)
+    return svg(WIDTH, bottom + 4, description, drawn)
 
 
 def pareto_chart(
@@ -140,7 +140,7 @@ def pareto_chart(
             )
         )
         drawn.append(element("text", str(spot.number), class_="tick halo", x=x + 8, y=y + 4))
-    return _svg(WIDTH, height, description, drawn)
+    return svg(WIDTH, height, description, drawn)
 
 
 def front(spots: Sequence[Spot], *, higher_is_better: bool = True) -> list[Spot]:
@@ -155,8 +155,3 @@ def front(spots: Sequence[Spot], *, higher_is_better: bool = True) -> list[Spot]
 
 def _finite(interval: tuple[float, float] | None) -> list[float]:
     return [] if interval is None else [end for end in interval if math.isfinite(end)]
-
-
-def _svg(width: float, height: float, description: str, children: Sequence[Markup]) -> Markup:
-    box = f"0 0 {width:g} {height:g}"
-    return element("svg", *children, class_="chart", viewBox=box, role="img", aria_label=description)

@@ -13,7 +13,19 @@ from markupsafe import Markup, escape
 
 from repertoire.report._text import count, number, percent, shorten
 
-__all__ = ["Interval", "Scale", "Series", "element", "interval_chart", "line_chart", "reliability_chart", "ticks"]
+__all__ = [
+    "Interval",
+    "Scale",
+    "Series",
+    "element",
+    "horizontal",
+    "interval_chart",
+    "line_chart",
+    "reliability_chart",
+    "svg",
+    "ticks",
+    "words",
+]
 
 WIDTH = 380
 NARROW = 310
@@ -139,14 +151,14 @@ def line_chart(
     margin = 0.5 if first == last else 0.0
     across = Scale(first - margin, last + margin, left, NARROW - right)
     up = Scale(grid[0], max(grid[-1], max(ys)), height - bottom, top)
-    drawn = [_horizontal(up(y), left, NARROW - right, write(y)) for y in grid]
-    drawn += [_text(across(x), height - bottom + 16, text, "tick middle") for x, text in named]
-    drawn.append(_text((left + NARROW - right) / 2, height - 4, axis, "name middle"))
+    drawn = [horizontal(up(y), left, NARROW - right, write(y)) for y in grid]
+    drawn += [words(across(x), height - bottom + 16, text, "tick middle") for x, text in named]
+    drawn.append(words((left + NARROW - right) / 2, height - 4, axis, "name middle"))
     if mark is not None and first <= mark[0] <= last:
         x = across(mark[0])
         drawn.append(element("line", class_="mark", x1=x, x2=x, y1=float(top), y2=float(height - bottom)))
         side = "end" if x > NARROW / 2 else "start"
-        drawn.append(_text(x + (-4 if side == "end" else 4), top - 6, mark[1], f"tick {side}"))
+        drawn.append(words(x + (-4 if side == "end" else 4), top - 6, mark[1], f"tick {side}"))
     for curve in curves:
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve.points)
         drawn.append(element("polyline", class_=f"curve {curve.style}", points=path))
@@ -166,10 +178,10 @@ def line_chart(
     if len(curves) > 1:
         heights = spread([up(curve.points[-1][1]) for curve in curves], LABEL_GAP)
         drawn += [
-            _text(NARROW - right + 7, y + 4, curve.name, f"name {curve.style}")
+            words(NARROW - right + 7, y + 4, curve.name, f"name {curve.style}")
             for curve, y in zip(curves, heights, strict=True)
         ]
-    return _svg(NARROW, height, description, drawn)
+    return svg(NARROW, height, description, drawn)
 
 
 @dataclass(frozen=True)
@@ -201,7 +213,7 @@ def interval_chart(rows: Sequence[Interval], *, description: str, reference: flo
     for share in shares:
         x = across(share)
         drawn.append(element("line", class_="grid", x1=x, x2=x, y1=float(top - 6), y2=float(bottom)))
-        drawn.append(_text(x, top - 11, percent(share, 0), "tick middle"))
+        drawn.append(words(x, top - 11, percent(share, 0), "tick middle"))
     if reference is not None and reference >= start:
         x = across(reference)
         drawn.append(element("line", class_="mark", x1=x, x2=x, y1=float(top - 6), y2=float(bottom)))
@@ -218,12 +230,12 @@ def interval_chart(rows: Sequence[Interval], *, description: str, reference: flo
             )
         )
         if row.value is None:
-            drawn.append(_text(left + 6, y + 4, "no test images", "tick"))
+            drawn.append(words(left + 6, y + 4, "no test images", "tick"))
             continue
         drawn.append(element("line", class_="whisker", x1=across(row.low), x2=across(row.high), y1=y, y2=y))
         drawn.append(element("circle", class_="dot main", cx=across(row.value), cy=y, r=4.0))
-        drawn.append(_text(WIDTH, y + 4, f"{percent(row.value, 0)} of {count(row.images)}", "tick end"))
-    return _svg(WIDTH, bottom + 6, description, drawn)
+        drawn.append(words(WIDTH, y + 4, f"{percent(row.value, 0)} of {count(row.images)}", "tick end"))
+    return svg(WIDTH, bottom + 6, description, drawn)
 
 
 def reliability_chart(bins: Sequence[dict[str, float]], *, description: str) -> Markup:
@@ -242,7 +254,7 @@ def reliability_chart(bins: Sequence[dict[str, float]], *, description: str) -> 
     base = top + plot + 14 + strip
     total = max(1, sum(b["count"] for b in bins))
     largest = max([1.0, *(b["count"] for b in bins)])
-    drawn = [_horizontal(up(k / 4), left, WIDTH - right, percent(k / 4, 0)) for k in range(5)]
+    drawn = [horizontal(up(k / 4), left, WIDTH - right, percent(k / 4, 0)) for k in range(5)]
     drawn.append(element("line", class_="mark", x1=across(0), y1=up(0), x2=across(1), y2=up(1)))
     width = (WIDTH - right - left) / max(1, len(bins))
     for i, b in enumerate(bins):
@@ -257,11 +269,11 @@ def reliability_chart(bins: Sequence[dict[str, float]], *, description: str) -> 
         tall = max(1.0, strip * b["count"] / largest)
         drawn.append(element("rect", class_="bar", x=left + i * width + 1, y=base - tall, width=width - 2, height=tall))
     drawn.append(element("line", class_="axis", x1=float(left), x2=float(WIDTH - right), y1=base + 0.5, y2=base + 0.5))
-    drawn.append(_text(left - 7, base - strip / 2 + 4, "images", "tick end"))
-    drawn += [_text(across(k / 4), base + 16, percent(k / 4, 0), "tick middle") for k in range(5)]
-    drawn.append(_text((left + WIDTH - right) / 2, base + 33, "stated confidence", "name middle"))
-    drawn.append(_text(left + 6, top + 12, "share that is right", "name"))
-    return _svg(WIDTH, base + 38, description, drawn)
+    drawn.append(words(left - 7, base - strip / 2 + 4, "images", "tick end"))
+    drawn += [words(across(k / 4), base + 16, percent(k / 4, 0), "tick middle") for k in range(5)]
+    drawn.append(words((left + WIDTH - right) / 2, base + 33, "stated confidence", "name middle"))
+    drawn.append(words(left + 6, top + 12, "share that is right", "name"))
+    return svg(WIDTH, base + 38, description, drawn)
 
 
 def spread(positions: Sequence[float], gap: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
@@ -298,15 +310,15 @@ def _finite(series: Series) -> Series:
     return Series(series.name, [series.points[i] for i in kept], series.style, hints)
 
 
-def _svg(width: float, height: float, description: str, children: Sequence[Markup]) -> Markup:
+def svg(width: float, height: float, description: str, children: Sequence[Markup]) -> Markup:
     box = f"0 0 {width:g} {height:g}"
     return element("svg", *children, class_="chart", viewBox=box, role="img", aria_label=description)
 
 
-def _text(x: float, y: float, text: str, style: str) -> Markup:
+def words(x: float, y: float, text: str, style: str) -> Markup:
     return element("text", text, class_=style, x=float(x), y=float(y))
 
 
-def _horizontal(y: float, start: float, end: float, text: str) -> Markup:
+def horizontal(y: float, start: float, end: float, text: str) -> Markup:
     line = element("line", class_="grid", x1=float(start), x2=float(end), y1=y, y2=y)
-    return line + _text(start - 7, y + 4, text, "tick end")
+    return line + words(start - 7, y + 4, text, "tick end")

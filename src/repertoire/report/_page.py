@@ -12,7 +12,7 @@ import numpy as np
 from repertoire import registry
 from repertoire.errors import RunError
 from repertoire.files import write_text
-from repertoire.report import _advice, _exits, _facts, _figures, _tables, _tested, _text
+from repertoire.report import _advice, _answers, _exits, _facts, _figures, _tables, _tested, _text
 from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
 from repertoire.train import Run
@@ -27,6 +27,18 @@ LONGEST_CHART = 40
 
 MOST_ROWS = 400
 """Epochs in the curves and their table; of more, evenly spaced ones are shown."""
+
+_COLUMNS = {
+    "train_accuracy": ("Training accuracy", True),
+    "val_accuracy": ("Validation accuracy", True),
+    "val_nll": ("Validation NLL", False),
+    "val_mean_average_precision": ("Validation mAP", True),
+    "val_micro_f1": ("Validation F1", True),
+    "val_mae": ("Validation MAE", False),
+    "val_r2": ("Validation R2", False),
+    "val_rank": ("Validation rank", False),
+}
+"""What the table of the epochs may show beside the loss, and whether it is a share."""
 
 _SCORES = ("images", "accuracy", "accuracy_interval", "balanced_accuracy", "macro_f1", "nll", "ece")
 _NEEDED = (*_SCORES, "reliability", "per_class", "confusion")
@@ -66,7 +78,10 @@ def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    metrics = _metrics(run)
+    classes_told = run.task.kind in ("classes", "votes")
+    metrics = _metrics(run) if classes_told else {}
+    finished = run.info["status"] == "finished"
+    answers = None if classes_told or not finished else _answers.answers(run)
     history = run.history
     classes = [_text.label(name) for name in run.classes]
     remedies = Remedies(run.config, len(history) or None, str(run.directory))
@@ -88,6 +103,14 @@ def _content(run: Run) -> dict[str, Any]:
         "next_steps": _facts.next_steps(run, remedies),
         "metrics": metrics,
         "scored": bool(metrics),
+        "answers": answers,
+        "targets": {"labels": "Labels", "number": "Numbers"}.get(run.task.kind, "Classes"),
+        "head_only": _head_only(run, metrics),
+        "columns": [
+            (name, key, share)
+            for key, (name, share) in _COLUMNS.items()
+            if any(row.get(key) is not None for row in history)
+        ],
         "exits": _exits.exits(metrics),
     }
     if metrics:
@@ -137,6 +160,26 @@ def _scores(metrics: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _head_only(run: Run, metrics: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Validation results of the head alone and of the tuned network, where both were tried, and which was kept."""
+    before = run.info.get("head_only")
+    if not before:
+        return []
+    best = run.task.best
+    row = _advice.best_row(run.history) or {}
+    after = row.get(f"val_{best.key}")
+
+    def shown(value: float | None) -> str:
+        share = run.task.kind in ("classes", "votes", "labels")
+        return _text.percent(value) if share else _text.number(value)
+
+    kept = metrics.get("best_epoch", row.get("epoch", 0)) == 0
+    return [
+        ("the head alone, on frozen features", shown(before.get(best.key)), kept),
+        ("all layers, from there", shown(after), not kept),
+    ]
+
+
 def _curves(run: Run, history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The figures over the epochs: title, picture, remark."""
     rows = thin(history)
@@ -161,6 +204,10 @@ def _curves(run: Run, history: Sequence[Mapping[str, Any]]) -> list[dict[str, An
         ),
         ("Learning rate", [curve("lr", "")], {"zero": True}),
     ]
+    for key in ("val_mean_average_precision", "val_mae", "val_r2", "val_rank"):
+        name, share = _COLUMNS[key]
+        told: dict[str, Any] = {"write": lambda value: f"{100 * value:g}%", "highest": 1.0} if share else {}
+        charts.insert(-1, (name, [curve(key, "")], {**told, "mark": mark}))
     if not train or comparable != "train_loss":
         charts.insert(1, (f"Training loss: {loss}", [curve("train_loss", "", "aside")], {}))
     figures = []
