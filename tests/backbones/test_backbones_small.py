@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repertoire import registry
 from repertoire.backbones import MLP, ConvNet, ViT
 from repertoire.errors import ConfigError, ShapeError
 
@@ -138,3 +139,15 @@ def test_bad_options(build: Callable[[], object], message: str) -> None:
 def test_images_of_another_size_are_refused(net: torch.nn.Module) -> None:
     with pytest.raises(ShapeError, match="image_size"):
         net(torch.zeros(2, 3, 16, 16))
+
+
+def test_features_pass_as_they_are() -> None:
+    net = registry.build("backbones", "identity", in_channels=5, image_size=1)
+    features = torch.randn(3, 5)
+    assert torch.equal(net(features), features)
+    assert net.grid(features).shape == (3, 5, 1, 1)
+    assert [maps.shape for maps in net.stages(features)] == [(3, 5, 1, 1)]
+    assert net.groups() == [[]]
+    assert net.out_features == 5
+    with pytest.raises(ConfigError, match="vectors of features, and these are images"):
+        registry.build("backbones", "identity", in_channels=3, image_size=32)

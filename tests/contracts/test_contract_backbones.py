@@ -15,9 +15,11 @@ from repertoire.errors import MissingExtra, UnknownName
 SIZE = 32
 #: What has to be said to build a backbone whose name alone does not.
 SPECS = {"timm": "timm:resnet18", **{name: f"{name}:pretrained=false" for name in ("lite0", "lite1", "lite2")}}
+#: What takes images; the other takes vectors and has nothing to learn, and its tests are in tests/backbones.
+NAMES = [name for name in registry.names("backbones") if name != "identity"]
 #: The deepest networks make a test slow and prove nothing that the shallow ones of the same class do not.
 DEEP = ("resnet44", "resnet56", "resnet110", "lite1", "lite2")
-LIGHT = [name for name in registry.names("backbones") if name not in DEEP]
+LIGHT = [name for name in NAMES if name not in DEEP]
 
 
 @cache
@@ -57,7 +59,7 @@ def test_it_is_documented(name: str) -> None:
     assert ">>>" in text
 
 
-@pytest.mark.parametrize("name", registry.names("backbones"))
+@pytest.mark.parametrize("name", NAMES)
 def test_blocks_and_stages_fit(name: str) -> None:
     net = _build(name)
     assert isinstance(net, Backbone)
@@ -155,7 +157,7 @@ def test_stages_are_what_the_blocks_at_their_ends_give_out(net: Backbone) -> Non
         torch.testing.assert_close(found, outputs[end] if outputs[end].dim() == 3 else net.grid(outputs[end]))
 
 
-@pytest.mark.parametrize("name", registry.names("backbones"))
+@pytest.mark.parametrize("name", NAMES)
 def test_each_parameter_is_in_one_group_and_the_groups_follow_the_blocks(name: str) -> None:
     net = _build(name)
     groups = net.groups()
@@ -186,7 +188,7 @@ def test_the_last_stages_learn_alone(name: str) -> None:
         net.zero_grad(set_to_none=True)
 
 
-@pytest.mark.parametrize("name", registry.names("backbones"))
+@pytest.mark.parametrize("name", NAMES)
 def test_random_weights_have_no_preset(name: str) -> None:
     net = _build(name)
     assert net.preset is None
@@ -212,7 +214,7 @@ def test_grey_images(name: str) -> None:
         assert net(_images(2, 1)).shape == (2, net.out_features)
 
 
-@pytest.mark.parametrize("name", registry.names("backbones"))
+@pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_option_is_refused(name: str) -> None:
     spec = SPECS.get(name, name)
     with pytest.raises(UnknownName, match="no_such_option"):

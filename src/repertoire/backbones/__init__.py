@@ -5,6 +5,7 @@ from repertoire.backbones._convnet import ConvNet
 from repertoire.backbones._efficientnet_lite import EfficientNetLite, imagenet_classes, lite0, lite1, lite2
 from repertoire.backbones._frozen import fast_bfloat16, frozen
 from repertoire.backbones._hint import hint
+from repertoire.backbones._identity import Identity
 from repertoire.backbones._mlp import MLP
 from repertoire.backbones._preset import Preset
 from repertoire.backbones._resnet import ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
@@ -17,6 +18,7 @@ __all__ = [
     "Backbone",
     "ConvNet",
     "EfficientNetLite",
+    "Identity",
     "Preset",
     "ResNet",
     "Timm",

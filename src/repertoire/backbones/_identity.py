@@ -26,6 +26,7 @@ class Identity(Backbone):
 
     Example:
         >>> import torch
+        >>> from repertoire.backbones import Identity
         >>> Identity(3)(torch.ones(1, 3))
         tensor([[1., 1., 1.]])
     """
