@@ -314,7 +314,7 @@ def _once(where: str, paths: Sequence[str], labels: np.ndarray) -> tuple[list[in
     first: dict[str, int] = {}
     for row, path in enumerate(paths):
         before = first.setdefault(path, row)
-        if not np.array_equal(labels[row], labels[before], equal_nan=labels.dtype.kind == "f"):
+        if row != before and not np.array_equal(labels[row], labels[before], equal_nan=labels.dtype.kind == "f"):
             raise DataError(
                 f"{where}: {ascii_path(path)} comes twice with different labels, in rows {before + 2} and {row + 2}; "
                 "several labels of one image go into one row, with ; between them"

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from repertoire.errors import DataError, ascii_path
 
@@ -24,6 +25,7 @@ _FILLERS = frozenset(
 )
 
 
+@lru_cache(maxsize=4096)
 def part_of(name: str) -> str | None:
     """The part of the data that the name of a folder or split stands for, in upper or lower case, with what is usually
     written around it; None for any other name.
