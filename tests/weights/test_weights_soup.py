@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from repertoire.errors import CheckpointError, ConfigError
-from repertoire.weights import LazyState, greedy_soup, save_state, uniform_soup
+from repertoire.weights import LazyState, greedy_soup, refresh_batchnorm, save_state, uniform_soup
 
 
 def state(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -152,3 +152,38 @@ def test_no_states(states):
 def test_a_score_that_is_no_number():
     with pytest.raises(ConfigError, match="score of state 0 is not a number"):
         greedy_soup([state(0)], lambda _: float("nan"))
+
+
+def test_states_may_be_those_of_the_model_that_scores():
+    """`state_dict()` shares its memory with the model: to score one state must not change another."""
+    models = [torch.nn.Linear(1, 1, bias=False) for _ in range(3)]
+    for model, weight in zip(models, (0.0, 3.0, 9.0), strict=True):
+        torch.nn.init.constant_(model.weight, weight)
+    seen = []
+
+    def score(state):
+        models[0].load_state_dict(state)
+        seen.append(float(models[0].weight))
+        return -abs(seen[-1] - 2)
+
+    soup = greedy_soup([dict(model.state_dict()) for model in models], score)
+    assert seen == [0.0, 3.0, 9.0, 1.5, 4.0]
+    assert soup.ingredients == (1, 0)
+    assert float(soup["weight"]) == 1.5
+
+
+def test_what_is_returned_is_what_was_scored():
+    """Batch statistics that are measured while scoring are part of the soup."""
+    torch.manual_seed(0)
+    models = [torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)) for _ in range(3)]
+    inputs, wanted = torch.randn(64, 4), torch.randn(64, 4)
+
+    def measured(state, refresh):
+        models[0].load_state_dict(state)
+        if refresh:
+            refresh_batchnorm(models[0], [inputs])
+            state.update(models[0].state_dict())
+        return -float((models[0].eval()(inputs) - wanted).square().mean())
+
+    soup = greedy_soup([model.state_dict() for model in models], lambda state: measured(state, True))
+    assert measured(dict(soup), False) == pytest.approx(soup.score, abs=1e-6)

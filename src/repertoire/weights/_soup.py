@@ -85,12 +85,15 @@ def greedy_soup(states: Sequence[State], score: Callable[[dict[str, Tensor]], fl
     added to the average if that scores no less with it than without. The soup is therefore at least as good as the
     best single model, on the data that `score` looks at: which must be held out from training, and from any test.
 
-    Calls `score` 2k - 1 times for k states. Holds the running sum (float64), one average and one tensor of a state.
+    Calls `score` 2k - 1 times for k states. Holds a copy of the states that are dictionaries, which may be those of a
+    model that `score` loads others into; the running sum (float64), two averages and one tensor of a state.
 
     Args:
         states: as :func:`uniform_soup` takes them.
-        score: a state to a number, higher being better. For networks with batch normalisation it should load the
-            state, call :func:`repertoire.weights.refresh_batchnorm`, then measure.
+        score: a state to a number, higher being better. What it writes into the state that it is given is part of the
+            soup: for networks with batch normalisation it should load the state, call
+            :func:`repertoire.weights.refresh_batchnorm`, measure, and `state.update(model.state_dict())`, so that what
+            is returned is what was measured.
 
     Returns:
         The state, a dictionary with `ingredients`, `scores` and `score`.
@@ -108,17 +111,30 @@ def greedy_soup(states: Sequence[State], score: Callable[[dict[str, Tensor]], fl
         ((1, 0), tensor(1.5000))
     """
     check_alike(states)
-    scores = tuple(_number(score(dict(state)), f"state {i}") for i, state in enumerate(states))
+    # Copied: `model.state_dict()` shares its memory with the model, and `score` loads another state into that.
+    states = [_copied(state) if isinstance(state, dict) else state for state in states]
+    best, scores = -math.inf, []
+    soup: dict[str, Tensor] = {}
+    for i, state in enumerate(states):
+        given = _copied(state)
+        scores.append(_number(score(given), f"state {i}"))
+        if not soup or scores[-1] > best:
+            best, soup = scores[-1], _copied(given)
     order = sorted(range(len(states)), key=lambda i: -scores[i])  # stable: of equals, the first given comes first
-    best, chosen, total = scores[order[0]], order[:1], _Total(states[0])
+    chosen, total = order[:1], _Total(states[0])
     total.add(states[order[0]])
     for i in order[1:]:
-        value = _number(score(total.mean(states[i])), f"the average with state {i}")
+        given = total.mean(states[i])
+        value = _number(score(given), f"the average with state {i}")
         if value >= best:
-            best = value
+            best, soup = value, _copied(given)
             chosen.append(i)
             total.add(states[i])
-    return Soup(total.mean(), tuple(chosen), scores, best)
+    return Soup(soup, tuple(chosen), tuple(scores), best)
+
+
+def _copied(state: State) -> dict[str, Tensor]:
+    return {name: state[name].clone() for name in state}
 
 
 class _Total:
