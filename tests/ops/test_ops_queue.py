@@ -35,22 +35,27 @@ def filled() -> Queue:
     return queue
 
 
-@pytest.mark.parametrize("how", ["state", "copy", "buffers", "apply"])
+@pytest.mark.parametrize("how", ["state", "assign", "copy", "buffers", "data", "apply"])
 def test_a_copy_goes_on_exactly(how):
     queue = filled()
     if how == "state":
         other = Queue(4, 3)
         len(other)  # has looked at its own state before
         other.load_state_dict(queue.state_dict())
-    elif how == "buffers":
-        other = filled()
-        queue.push(torch.ones(1, 3), torch.tensor([9]))
+    elif how in ("assign", "buffers", "data"):
+        other = Queue(4, 3)
+        other.push(torch.ones(2, 3), torch.tensor([9, 9]))  # and counted its own rows
+        for _ in range(2):
+            queue.push(torch.ones(1, 3), torch.tensor([9]))
+        if how == "assign":
+            other.load_state_dict(copy.deepcopy(queue.state_dict()), assign=True)
         for mine, theirs in zip(other.buffers(), queue.buffers(), strict=True):
-            mine.copy_(theirs)
+            (mine.data if how == "data" else mine).copy_(theirs)  # writes through .data count no version
     else:
         other = copy.deepcopy(queue)
         if how == "apply":
             other = other.double().float()
+    assert len(queue) == len(other)
     for both in (queue, other):
         both.push(torch.full((2, 3), 7.0), torch.tensor([7, 8]))
     assert torch.equal(queue.memory, other.memory)
@@ -110,7 +115,9 @@ def test_all_ranks_hold_the_rows_of_all(tmp_path):
             torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
             queue = Queue(8, 2)
             count = 2 + rank  # ranks may have different numbers of rows
-            queue.push(torch.full((count, 2), float(rank)), torch.full((count,), rank))
+            queue.see(torch.full((count, 2), float(rank)), torch.full((count,), rank))
+            assert len(queue) == 0
+            queue.after_update()
             assert queue.labels.tolist() == [0, 0, 1, 1, 1], queue.labels
             assert queue.rows[:, 0].tolist() == [0, 0, 1, 1, 1]
             torch.distributed.destroy_process_group()

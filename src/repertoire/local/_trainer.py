@@ -193,7 +193,7 @@ class Trainer:
             self.pipeline.average(block)
         if self.clip is not None:
             self.fabric.clip_gradients(module, optimizer, max_norm=self.clip, error_if_nonfinite=False)
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        scaler: Any = getattr(self.fabric.strategy.precision, "scaler", None)
         before = None if scaler is None else scaler.get_scale()
         optimizer.step()
         self.skipped = before is not None and scaler.get_scale() < before

@@ -95,8 +95,9 @@ def own_state(loss: object) -> str:
     if any(isinstance(module, Memory) for module in loss.modules()):
         return "has a memory, which is of one layer"
     for module in loss.modules():
-        told = isinstance(module, Loss) and type(module).prepare is not Loss.prepare
-        if told and (_holds(module) or _holds(_told(module))):
+        if not isinstance(module, Loss) or type(module).prepare is Loss.prepare:
+            continue
+        if _holds(module) or _holds(_told(module)):
             return "is made for embeddings of one width"
     return ""
 

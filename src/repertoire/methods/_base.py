@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ class Method(nn.Module):
     """
 
     model: Classifier
-    needs: ClassVar[Needs] | Needs = Needs()
+    needs: Needs = Needs()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,7 @@ class InstanceDiscrimination(Method, Memory):
     """
 
     needs = Needs(per_sample=False, augmentation="simclr")
+    remembers: ClassVar = {"index": "rows", "embeddings": "rows", "log_normaliser": "mean"}
     bank: Tensor
     seen: Tensor
     log_normaliser: Tensor
@@ -107,28 +109,26 @@ class InstanceDiscrimination(Method, Memory):
         self.register_buffer("log_normaliser", torch.tensor(math.nan))
         # The estimate of a normaliser is shared by the samples of a batch; the sum over the bank is each sample's own.
         self.needs = replace(type(self).needs, per_sample=negatives is None)
-        self.remembers = {"index": "rows", "embeddings": "rows"}
-        if negatives is not None:
-            self.remembers["log_normaliser"] = "mean"
 
     def objective(self, features: Tensor, batch: Batch) -> Step:
         z = F.normalize(self.projector(features).float())
         own = self.bank[batch.index]
         with torch.autocast(z.device.type, enabled=False):
             positive = (z * own).sum(1) / self.temperature
-            losses, estimates = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
+            losses, normaliser = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
             if self.proximal:
                 losses = losses + self.proximal * (z - own).square().sum(1) * self.seen[batch.index]
         loss = losses.mean()
-        self.remember(len(batch), index=batch.index, embeddings=z, **estimates)
+        self.remember(len(batch), index=batch.index, embeddings=z, log_normaliser=normaliser)
         readout, logs = read_out(self.model.head, features, batch.targets)
         return Step(loss + readout, {"loss": loss.detach(), **logs})
 
-    def _softmax(self, z: Tensor, positive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _softmax(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
         scale = 1 / self.temperature
-        return pair_logsumexp(z, self.bank, scale=scale, bound=scale) - positive, {}
+        # Of no use later on: zero, because what is not finite is not committed.
+        return pair_logsumexp(z, self.bank, scale=scale, bound=scale) - positive, z.new_zeros(())
 
-    def _nce(self, z: Tensor, positive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _nce(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
         count, samples = self.negatives or 0, len(self.bank)
         drawn = torch.randint(samples, (count,), device=z.device)
         negative = z @ self.bank[drawn].T / self.temperature
@@ -137,10 +137,10 @@ class InstanceDiscrimination(Method, Memory):
         # log P less the logarithm of m / N: h is the sigmoid of it.
         shift = normaliser + math.log(count / samples)
         losses = -F.logsigmoid(positive - shift) - F.logsigmoid(shift - negative).sum(1)
-        return losses, {"log_normaliser": normaliser}
+        return losses, normaliser
 
-    def commit(self, index: Tensor, embeddings: Tensor, log_normaliser: Tensor | None = None) -> None:
+    def commit(self, index: Tensor, embeddings: Tensor, log_normaliser: Tensor) -> None:
         self.bank[index] = F.normalize(self.momentum * self.bank[index] + (1 - self.momentum) * embeddings)
         self.seen[index] = True
-        if log_normaliser is not None:
+        if self.negatives is not None:
             self.log_normaliser.copy_(log_normaliser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -70,8 +70,9 @@ class Memory(nn.Module):
         pending = self.__dict__.setdefault("_pending", [])
         pending.append((count, {name: value.detach() for name, value in values.items()}))
 
-    def commit(self, **values: Tensor) -> None:
-        """Writes what was seen in one step, by all pieces and ranks, into the buffers."""
+    def commit(self, *args: Any, **values: Any) -> None:
+        """Writes what was seen in one step, by all pieces and ranks, into the buffers. A subclass takes the tensors
+        that it declares in `remembers`, by name."""
         raise NotImplementedError
 
     @torch.no_grad()

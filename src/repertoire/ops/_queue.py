@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ class Queue(Memory):
         5
     """
 
-    remembers = {"rows": "rows", "labels": "rows"}
+    remembers: ClassVar = {"rows": "rows", "labels": "rows"}
 
     memory: Tensor
     memory_labels: Tensor

@@ -228,7 +228,7 @@ class Rule:
         In float16 the loss scaler leaves out a step whose gradients overflowed, and lowers its scale. The method then
         neither commits what it saw nor moves a teacher: for it, this step did not happen.
         """
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        scaler: Any = getattr(self.fabric.strategy.precision, "scaler", None)
         before = None if scaler is None else scaler.get_scale()
         yield
         if before is not None and scaler.get_scale() < before:

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import textwrap
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from repertoire.ops import Memory, Queue, commit_memories, discard_memories, frozen_memories
+
+
+class Running(Memory):
+    """The mean of each batch, and its rows."""
+
+    remembers: ClassVar = {"mean": "mean", "rows": "rows"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("rows", torch.zeros(0, 2))
+        self.commits = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.remember(len(x), mean=x.mean(0), rows=x)
+        return x.square().sum()
+
+    def commit(self, mean: Tensor, rows: Tensor) -> None:
+        self.mean.copy_(mean)
+        self.rows = rows.clone()
+        self.commits += 1
+
+
+def test_pieces_are_put_together_by_how_many_samples_they_have():
+    x = torch.randn(7, 2)
+    memory = Running()
+    for piece in (x[:2], x[2:3], x[3:]):
+        memory(piece.requires_grad_())
+    assert not memory.mean.any()
+    memory.after_update()
+    torch.testing.assert_close(memory.mean, x.mean(0))
+    assert torch.equal(memory.rows, x)
+    assert not memory.rows.requires_grad
+    memory.after_update()
+    assert memory.commits == 1
+
+
+def test_what_is_seen_in_vain_leaves_no_trace():
+    memory = Running()
+    with frozen_memories(nn.ModuleList([memory])):
+        memory(torch.ones(3, 2))
+    memory.eval()(torch.ones(3, 2))
+    memory.train()(torch.ones(3, 2))
+    other = copy.deepcopy(memory)
+    discard_memories(memory)
+    for each in (memory, other):
+        each.after_update()
+        assert each.commits == 0
+    memory(torch.ones(3, 2))
+    memory.after_update()
+    assert memory.commits == 1
+
+
+@pytest.mark.parametrize("spoilt", [torch.nan, torch.inf])
+def test_one_value_that_is_not_finite_holds_up_all_memories(spoilt: float):
+    both = nn.ModuleDict({"one": Running(), "two": Running()})
+    both["one"](torch.ones(2, 2))
+    both["two"](torch.tensor([[1.0, spoilt]]))
+    commit_memories(both)
+    assert [memory.commits for memory in both.values()] == [0, 0]
+    for memory in both.values():
+        memory(torch.ones(2, 2))
+    commit_memories(both)
+    assert [memory.commits for memory in both.values()] == [1, 1]
+
+
+def test_all_that_is_declared_must_be_remembered():
+    with pytest.raises(TypeError, match=r"Running remembers \['mean', 'rows'\], found \['mean'\]"):
+        Running().remember(2, mean=torch.zeros(2))
+
+
+def test_a_queue_takes_what_it_saw_once_the_weights_have_changed():
+    queue = Queue(8, 2)
+    for piece in torch.arange(6.0).view(3, 2).split(2):
+        queue.see(piece)
+    assert len(queue) == 0
+    queue.after_update()
+    assert queue.rows.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert queue.labels.tolist() == [-1, -1, -1]
+
+
+@pytest.mark.slow
+def test_ranks_have_a_share_by_how_many_samples_they_saw(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            import torch
+            sys.path.insert(0, sys.argv[3])
+            from test_ops_memory import Running
+
+            rank = int(sys.argv[1])
+            torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+            x = torch.arange(10.0).view(5, 2)
+            memory = Running()
+            memory(x[:3] if rank == 0 else x[3:])
+            memory.after_update()
+            assert torch.allclose(memory.mean, x.mean(0)), memory.mean
+            assert torch.equal(memory.rows, x), memory.rows
+            memory(x if rank == 0 else x * torch.nan)
+            memory.after_update()
+            assert memory.commits == 1, "both ranks see what one of them spoilt"
+            torch.distributed.destroy_process_group()
+            """
+        )
+    )
+    here = __file__.rpartition("/")[0]
+    command = [sys.executable, str(script)]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "store"), here]) for rank in range(2)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
