@@ -4,7 +4,6 @@ from repertoire.backbones._base import Backbone
 from repertoire.backbones._convnet import ConvNet
 from repertoire.backbones._efficientnet_lite import EfficientNetLite, imagenet_classes, lite0, lite1, lite2
 from repertoire.backbones._frozen import fast_bfloat16, frozen
-from repertoire.backbones._hint import hint
 from repertoire.backbones._identity import Identity
 from repertoire.backbones._mlp import MLP
 from repertoire.backbones._preset import Preset
@@ -26,7 +25,6 @@ __all__ = [
     "WeightsReport",
     "fast_bfloat16",
     "frozen",
-    "hint",
     "imagenet_classes",
     "lite0",
     "lite1",

@@ -31,6 +31,9 @@ class Identity(Backbone):
         tensor([[1., 1., 1.]])
     """
 
+    modality = "features"
+    """What it takes; networks take images."""
+
     def __init__(self, in_channels: int, image_size: int = 1) -> None:
         super().__init__()
         if image_size != 1:
