@@ -23,7 +23,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor, nn
 
 from repertoire import registry
@@ -61,12 +61,13 @@ def embed(net: Backbone, files: list[Path], preset: Preset, size: int, batch: in
 
 
 def train_head(features: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A linear head on standardised features: AdamW, cosine decay, 300 steps of at most 256 samples."""
+    """A linear head on features of length one, from zero: AdamW, cosine decay, 300 steps of at most 256 samples."""
     torch.manual_seed(seed)
-    mean, std = features.mean(0), features.std(0) + 1e-3
-    x, y = torch.from_numpy((features - mean) / std), torch.from_numpy(labels)
+    x, y = nn.functional.normalize(torch.from_numpy(features)), torch.from_numpy(labels)
     head: nn.Module = registry.build("heads", "linear", in_features=x.shape[1], num_classes=classes)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.1)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=1.0)
     steps = 300
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -78,7 +79,7 @@ def train_head(features: np.ndarray, labels: np.ndarray, classes: int, seed: int
 
     def predict(of: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return head(torch.from_numpy((of - mean) / std)).argmax(1).numpy()
+            return head(nn.functional.normalize(torch.from_numpy(of))).argmax(1).numpy()
 
     return predict
 
@@ -88,13 +89,20 @@ def fit(name: str, features: np.ndarray, labels: np.ndarray, classes: int, seed:
         return train_head(features, labels, classes, seed)
     model = {
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        "the same, unit length": make_pipeline(Normalizer(), LogisticRegression(C=10, max_iter=1000)),
         "5 nearest neighbours": KNeighborsClassifier(5, metric="cosine"),
-        "nearest mean": NearestCentroid(),
+        "nearest mean, unit length": make_pipeline(Normalizer(), NearestCentroid()),
     }[name]
     return model.fit(features, labels).predict
 
 
-FITS = ("head", "logistic regression", "5 nearest neighbours", "nearest mean")
+FITS = (
+    "head",
+    "logistic regression",
+    "the same, unit length",
+    "5 nearest neighbours",
+    "nearest mean, unit length",
+)
 
 
 def accuracy(arguments: argparse.Namespace, spec: str) -> None:
