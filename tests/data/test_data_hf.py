@@ -105,12 +105,13 @@ def test_parquet_without_the_metadata_of_datasets(tmp_path: Path) -> None:
     check(hf(SourceRequest(), str(tmp_path / "plain.parquet")))
 
 
-def test_a_folder_in_the_imagefolder_layout(tmp_path: Path) -> None:
+def test_a_folder_in_the_imagefolder_layout(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for number, pixels in enumerate(PIXELS):
         file = tmp_path / "train" / NAMES[LABELS[number]] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(png(pixels))
     check(hf(SourceRequest(), str(tmp_path)))
+    assert "".join(capfd.readouterr()) == "", "no progress bars"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -162,7 +163,8 @@ def _open_path(path: Path) -> Any:
                 options: dict[str, Any] = {"data_files": below}
             else:
                 options = {"data_dir": os.fspath(path)}
-            return datasets.load_dataset("imagefolder", cache_dir=cache, keep_in_memory=True, **options)
+            with _without_bars():
+                return datasets.load_dataset("imagefolder", cache_dir=cache, keep_in_memory=True, **options)
     groups: dict[str, list[Dataset]] = {}
     for file in files:
         if file.suffix == ".parquet":
@@ -171,6 +173,21 @@ def _open_path(path: Path) -> Any:
             table = datasets.Dataset.from_file(os.fspath(file))
         groups.setdefault(_split_of(file.relative_to(path.parent)), []).append(table)
     return {split: datasets.concatenate_datasets(parts) for split, parts in groups.items()}
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of `datasets`: what is on the disk is read in no time."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _split_of(file: Path) -> str:

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from repertoire import registry
-from repertoire.data import Batch, Splits
+from repertoire.data import Batch, Splits, build_augmentation
 from repertoire.errors import ConfigError, RepertoireError
 from repertoire.methods import Classifier, Method
 from repertoire.plan._ledger import Ledger, Work
@@ -122,7 +122,7 @@ def dry_evaluation(model: Classifier, count: int, image: tuple[int, ...], device
 def augmentation_bytes(config: TrainConfig, splits: Splits, views: int) -> float:
     """Bytes an image that augmentation takes at its peak, measured on a few images: it may look at what it works on."""
     count = min(8, len(splits.train))
-    augmentation = registry.build("augmentations", config.augment)
+    augmentation = build_augmentation(config.augment)
     pixels = torch.from_numpy(splits.train.pixels(slice(0, count)))
     with torch.random.fork_rng(devices=[]), Ledger() as ledger:
         made = [augmentation(pixels) for _ in range(views)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repertoire import registry
 from repertoire.backbones import load_weights
-from repertoire.data import ImageSet, Loader, Samples, Splits, StreamSource, load_unlabelled
+from repertoire.data import ImageSet, Loader, Samples, Splits, StreamSource, build_augmentation, load_unlabelled
 from repertoire.errors import ConfigError, DataError
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Stage
@@ -129,13 +129,13 @@ class Built:
     def _augmentation(self) -> Any:
         if not isinstance(self.splits.train, ImageSet):
             return None
-        return registry.build("augmentations", self.config.augment)
+        return build_augmentation(self.config.augment)
 
 
 def _views(views: int | Mapping[str, str]) -> int | dict[str, Any]:
     if isinstance(views, int):
         return views
-    return {name: registry.build("augmentations", spec) if spec else None for name, spec in views.items()}
+    return {name: build_augmentation(spec) if spec else None for name, spec in views.items()}
 
 
 def build(
