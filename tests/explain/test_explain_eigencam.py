@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.explain import EigenCAM
+from repertoire.explain import EigenCAM, EigenGradCAM
 from repertoire.explain.cam._eigencam import first_direction
 
 
@@ -136,3 +136,23 @@ def test_turned_towards_what_is_large():
     torch.testing.assert_close(heat[1:3, 1:3], torch.full((2, 2), 14**0.5), rtol=1e-2, atol=0)
     assert heat[4, 4] == 0
     assert not EigenCAM("0")(model, torch.zeros(1, 3, 5, 5)).any()
+
+
+@pytest.mark.parametrize("width", [3, 40])
+def test_eigen_grad_cam_is_the_first_component_of_gradient_times_maps(width):
+    """By the singular value decomposition of one image at a time, turned to agree with the sum over maps."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 16, 4)).double()
+    x, targets = torch.rand(3, 3, 6, 6, dtype=torch.float64), torch.tensor([[0, 1], [2, 2], [3, 1]])
+    found = EigenGradCAM("1", normalize=False)(net, x, targets)
+    for i in range(3):
+        for k in range(2):
+            maps = net[:2](x[i : i + 1]).detach().requires_grad_()
+            (slope,) = torch.autograd.grad(net[2:](maps)[0, targets[i, k]], maps)
+            matrix = (slope * maps.detach())[0].flatten(1).T
+            _, _, vectors = torch.linalg.svd(matrix, full_matrices=False)
+            heat = matrix @ vectors[0]
+            heat = heat if float(heat @ matrix.sum(1)) >= 0 else -heat
+            small = heat.relu().view(1, 1, 4, 4)
+            expected = nn.functional.interpolate(small, (6, 6), mode="bilinear", align_corners=False)[0, 0]
+            torch.testing.assert_close(found[i, k], expected, rtol=1e-3, atol=1e-4)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.explain import GradCAM, GradCAMPlusPlus, LayerCAM, XGradCAM
+from repertoire.explain import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 
-METHODS = {"grad-cam++": GradCAMPlusPlus, "xgrad-cam": XGradCAM, "layer-cam": LayerCAM}
+METHODS = {"grad-cam++": GradCAMPlusPlus, "xgrad-cam": XGradCAM, "layer-cam": LayerCAM, "hires-cam": HiResCAM}
 
 
 def cnn(seed: int = 0, width: int = 5, classes: int = 4) -> nn.Sequential:
@@ -52,7 +52,9 @@ def reference(method: str, model: nn.Sequential, cut: int, image: Tensor, target
                     weight += a / total * g
                 elif method == "layer-cam":
                     heat[i, j] += max(g, 0.0) * a
-        if method != "layer-cam":
+                elif method == "hires-cam":
+                    heat[i, j] += g * a
+        if method not in ("layer-cam", "hires-cam"):
             heat += weight * maps[k]
     return heat.clamp_min(0)
 
@@ -136,3 +138,13 @@ def test_maps_that_sum_to_zero():
     x = torch.tensor([[[[1.0, -1.0], [2.0, -2.0]]]])
     assert not XGradCAM("same")(Odd(), x, 0).any()
     torch.testing.assert_close(GradCAMPlusPlus("same", normalize=False)(Odd(), x, 0), 3 * x[:, 0].relu())
+
+
+def test_hires_cam_is_what_each_place_adds_to_a_linear_score():
+    """Where one linear layer follows, the unrectified map sums to the score less its bias; here all is positive."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).double()
+    net[3].weight.data.abs_()
+    x = torch.rand(3, 1, 6, 6, dtype=torch.float64)
+    heat = HiResCAM("1", normalize=False)(net, x, 1)
+    torch.testing.assert_close(heat.sum((1, 2)), net(x)[:, 1] - net[3].bias[1])

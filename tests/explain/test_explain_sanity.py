@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
-from repertoire.explain import Explainer, GradCAM, class_sensitivity, randomization_check, randomized
+from repertoire.explain import Explainer, GradCAM, class_sensitivity, max_sensitivity, randomization_check, randomized
 
 
 def network() -> nn.Sequential:
@@ -112,3 +112,28 @@ def test_bad_input():
         randomization_check(Brightness(), nn.Flatten(), torch.rand(1, 3, 8, 8))
     with pytest.raises(ShapeError, match="one class"):
         class_sensitivity(Brightness(), nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), torch.rand(1, 3, 8, 8))
+
+
+class Pixels(Explainer):
+    """The image itself, or nothing."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__(normalize=False)
+        self.scale = scale
+
+    def _explain(self, model, inputs, targets):
+        return self.scale * inputs.mean(1)[None]
+
+
+def test_max_sensitivity_is_the_largest_relative_change():
+    """Of a map that is the image, the norm of the largest change over that of the image."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)) + 1
+    found = max_sensitivity(Pixels(), net, x, radius=0.1, samples=5, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    changes = [0.1 * (2 * torch.rand(1, 4, 4, generator=generator) - 1) for _ in range(5)]
+    largest = max(float(change.norm()) for change in changes)
+    torch.testing.assert_close(found, largest / x.flatten(1).norm(dim=1))
+    assert not max_sensitivity(Pixels(0.0), net, x).any()
+    with pytest.raises(ConfigError, match="radius"):
+        max_sensitivity(Pixels(), net, x, radius=0.0)

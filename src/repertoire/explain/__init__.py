@@ -17,9 +17,9 @@ from repertoire.explain.attribution._presets import (
     SmoothGrad,
 )
 from repertoire.explain.cam._ablationcam import AblationCAM
-from repertoire.explain.cam._eigencam import EigenCAM
+from repertoire.explain.cam._eigencam import EigenCAM, EigenGradCAM
 from repertoire.explain.cam._gradcam import GradCAM
-from repertoire.explain.cam._gradcam_variants import GradCAMPlusPlus, LayerCAM, XGradCAM
+from repertoire.explain.cam._gradcam_variants import GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from repertoire.explain.cam._normgrad import NormGrad
 from repertoire.explain.cam._scorecam import ScoreCAM
 from repertoire.explain.cam._smoothgradcam import SmoothGradCAMPlusPlus
@@ -50,7 +50,13 @@ from repertoire.explain.trust._curves import area_under_curve, deletion_curve, i
 from repertoire.explain.trust._judge import fitting, judge, usual_explainers
 from repertoire.explain.trust._judgement import Judged, Judgement
 from repertoire.explain.trust._retraining import diffroar, keep_pixels
-from repertoire.explain.trust._sanity import Randomization, class_sensitivity, randomization_check, randomized
+from repertoire.explain.trust._sanity import (
+    Randomization,
+    class_sensitivity,
+    max_sensitivity,
+    randomization_check,
+    randomized,
+)
 from repertoire.explain.trust._scores import energy_inside, mask_intersection, pointing_game
 from repertoire.explain.trust._similarity import map_correlation, rank_correlation, structural_similarity
 
@@ -65,6 +71,7 @@ __all__ = [
     "BlackBox",
     "Cut",
     "EigenCAM",
+    "EigenGradCAM",
     "Explainer",
     "ExplainerChoice",
     "FunctionTask",
@@ -74,6 +81,7 @@ __all__ = [
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "IntegratedGradients",
     "InterpretationScore",
     "Judged",
@@ -117,6 +125,7 @@ __all__ = [
     "low_rank_representers",
     "map_correlation",
     "mask_intersection",
+    "max_sensitivity",
     "nearest_examples",
     "overlay",
     "photograph",

@@ -12,7 +12,7 @@ from repertoire.explain._layers import Layer
 from repertoire.explain.cam._activation import ActivationMap, Combine, Recorded
 from repertoire.registry import register
 
-__all__ = ["EigenCAM", "first_direction"]
+__all__ = ["EigenCAM", "EigenGradCAM", "first_direction"]
 
 
 @register("explainers", "eigen-cam", paper="eigen-cam")
@@ -73,15 +73,47 @@ class EigenCAM(ActivationMap):
         features = maps.flatten(2)
         if self.centre:
             features = features - features.mean(2, keepdim=True)
-        # U S = A V, so the map is found on the shorter side of the matrix.
-        if features.shape[1] < features.shape[2]:
-            heat = (first_direction(features)[:, None] @ features).squeeze(1)
-        else:
-            places = first_direction(features.mT)
-            heat = places * (features @ places[:, :, None]).squeeze(2).norm(dim=1, keepdim=True)
-        turned = (heat * features.norm(dim=1)).sum(1, keepdim=True)
-        heat = torch.where(turned < 0, -heat, heat)
-        return heat.relu_().unflatten(1, maps.shape[2:])[None]
+        return _along(features, features.norm(dim=1)).unflatten(1, maps.shape[2:])[None]
+
+
+@register("explainers", "eigen-grad-cam")
+class EigenGradCAM(ActivationMap):
+    r"""Eigen-Grad-CAM: how far each place goes along the strongest direction of gradient times features.
+
+    Eigen-CAM (Muhammad and Yeasin, *Eigen-CAM: Class Activation Map using Principal Components*, 2020) of what depends
+    on the class, as Gildenblat's *pytorch-grad-cam* (2021) has it. With :math:`g^k \odot A^k` of a layer as a matrix
+    of places times maps, and its first right singular vector :math:`v_1`:
+
+    .. math:: L = \mathrm{ReLU}(\pm (g \odot A)\, v_1)
+
+    turned so that it agrees with the sum over the maps, which is :class:`HiResCAM`: of that it keeps what most maps
+    have in common, so that single maps do not show.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from repertoire.explain import EigenGradCAM
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+        >>> EigenGradCAM()(net, torch.rand(2, 3, 16, 16), torch.tensor([0, 4])).shape
+        torch.Size([2, 16, 16])
+    """
+
+    def _heat(self, maps: Tensor, slopes: Tensor) -> Tensor:
+        features = (slopes * maps).flatten(0, 1).flatten(2)
+        return _along(features, features.sum(1)).unflatten(1, maps.shape[2:]).unflatten(0, slopes.shape[:2])
+
+
+def _along(features: Tensor, towards: Tensor) -> Tensor:
+    """The positive part of how far each place of `[n, k, p]` goes along the first direction, turned to agree with a map
+    `[n, p]`."""
+    # U S = A V, so the map is found on the shorter side of the matrix.
+    if features.shape[1] < features.shape[2]:
+        heat = (first_direction(features)[:, None] @ features).squeeze(1)
+    else:
+        places = first_direction(features.mT)
+        heat = places * (features @ places[:, :, None]).squeeze(2).norm(dim=1, keepdim=True)
+    turned = (heat * towards).sum(1, keepdim=True)
+    return torch.where(turned < 0, -heat, heat).relu_()
 
 
 #: How many directions are followed at once; the error falls with the ratio of the eigenvalue after them to the first.

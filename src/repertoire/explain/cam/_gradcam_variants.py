@@ -8,7 +8,7 @@ from torch import Tensor
 from repertoire.explain.cam._activation import ActivationMap
 from repertoire.registry import register
 
-__all__ = ["GradCAMPlusPlus", "LayerCAM", "XGradCAM", "weighted"]
+__all__ = ["GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "weighted"]
 
 
 @register("explainers", "grad-cam-plus-plus")
@@ -70,6 +70,32 @@ class XGradCAM(ActivationMap):
         total = maps.sum((2, 3))
         share = torch.einsum("qnkhw,nkhw->qnk", slopes, maps) / total.masked_fill(total == 0, 1.0)
         return weighted(maps, share.masked_fill(total == 0, 0.0))
+
+
+@register("explainers", "hires-cam")
+class HiResCAM(ActivationMap):
+    r"""HiResCAM: gradient times feature map at each place, with both signs, so that what is shown was used.
+
+    Draelos and Carin, *Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks*
+    (2020). With :math:`A^k` the K maps of a layer and :math:`g^k` the gradient of the score with respect to them:
+
+    .. math:: L = \mathrm{ReLU}\Big( \sum_k g^k \odot A^k \Big)
+
+    Where only linear layers follow, the sum before the ReLU is exactly what each place adds to the score, less the
+    bias: Grad-CAM, which averages the gradient over places first, may show places that added nothing. It is
+    :class:`GradCAM` where a global average and a linear layer follow.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from repertoire.explain import HiResCAM
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
+        >>> HiResCAM()(net, torch.rand(2, 3, 16, 16), torch.tensor([0, 4])).shape
+        torch.Size([2, 16, 16])
+    """
+
+    def _heat(self, maps: Tensor, slopes: Tensor) -> Tensor:
+        return torch.einsum("qnkhw,nkhw->qnhw", slopes, maps).relu_()
 
 
 @register("explainers", "layer-cam")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.explain._arguments import at_least
 from repertoire.explain._explainer import Explainer, every_row, find_scores, moved, undisturbed
 from repertoire.explain.trust._curves import probabilities
 from repertoire.explain.trust._similarity import map_correlation, rank_correlation, structural_similarity
@@ -19,6 +20,7 @@ __all__ = [
     "class_sensitivity",
     "explained_class",
     "extreme_classes",
+    "max_sensitivity",
     "randomization_check",
     "randomize",
     "randomized",
@@ -150,6 +152,65 @@ def class_sensitivity(explainer: Explainer, model: nn.Module, images: Tensor) ->
     both = extreme_classes(model, images, explainer)
     most, least = explainer(model, images, both).unbind(1)
     return map_correlation(most, least)
+
+
+def max_sensitivity(
+    explainer: Explainer,
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor | int | None = None,
+    *,
+    radius: float = 0.02,
+    samples: int = 10,
+    seed: int = 0,
+) -> Tensor:
+    r"""Measures how far a map moves when its image hardly does; lower is steadier.
+
+    Yeh, Hsieh, Suggala, Inouye and Ravikumar, *On the (In)fidelity and Sensitivity of Explanations* (2019), over S
+    random changes, relative to the size of the map as is usual:
+
+    .. math:: \max_{s} \frac{\lVert \Phi(x + \delta_s) - \Phi(x) \rVert}{\lVert \Phi(x) \rVert},
+        \qquad \lVert \delta_s \rVert_\infty \le r
+
+    Their infidelity is :meth:`LocalApproximation.errors <repertoire.explain.LocalApproximation.errors>` of values, with
+    a neighbourhood of your choice.
+
+    Args:
+        explainer: makes the maps.
+        model: images to scores `[N, C]`.
+        images: float `[N, C, H, W]`.
+        targets: the classes to explain, int64 `[N]`, or one for all; by default those predicted of the images
+            themselves, also for the changed ones.
+        radius: r, the largest change of a value, positive; in the units of the images.
+        samples: S, at least 1; shared by the images.
+        seed: of the changes.
+
+    Returns:
+        `[N]`, 0 or more; infinite where a map is zero and does not stay so.
+
+    Raises:
+        ConfigError: radius or samples out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from repertoire.explain import GradCAM, max_sensitivity
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+        >>> max_sensitivity(GradCAM(), net, torch.rand(2, 3, 16, 16), samples=3).shape
+        torch.Size([2])
+    """
+    at_least(1, samples=samples)
+    if not 0 < radius < float("inf"):
+        raise ConfigError(f"radius must be positive, found {radius}")
+    targets = explained_class(model, images, targets, explainer)
+    before = explainer(model, images, targets).flatten(1)
+    size, generator = before.norm(dim=1), torch.Generator().manual_seed(seed)
+    largest = torch.zeros_like(size)
+    for _ in range(samples):
+        change = radius * (2 * torch.rand(images.shape[1:], generator=generator) - 1)
+        moved_away = explainer(model, images + change.to(images), targets).flatten(1)
+        largest = torch.maximum(largest, (moved_away - before).norm(dim=1))
+    return torch.where(largest > 0, largest / size, largest)
 
 
 def extreme_classes(model: nn.Module, images: Tensor, explainer: Explainer | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
+from repertoire.explain._explainer import check_finite
 
 __all__ = ["energy_inside", "mask_intersection", "pointing_game"]
 
@@ -121,6 +122,7 @@ def _flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         raise ShapeError(f"maps must be floating point [N, H, W], found {maps.dtype} {list(maps.shape)}")
     if masks.shape != maps.shape or masks.dtype != torch.bool:
         raise ShapeError(f"masks must be bool {list(maps.shape)}, found {masks.dtype} {list(masks.shape)}")
+    check_finite(maps.flatten(1).isfinite().all(1), "the map")
     masks = masks.to(maps.device).flatten(1)
     empty = (~masks.any(1)).nonzero().flatten().tolist()
     if empty:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
-from repertoire.explain._explainer import to_unit_range
+from repertoire.explain._explainer import check_finite, to_unit_range
 
 __all__ = ["map_correlation", "rank_correlation", "structural_similarity"]
 
@@ -113,6 +113,8 @@ def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
             f"two maps must be floating point [N, H, W] of one shape, found {first.dtype} {list(first.shape)} and "
             f"{second.dtype} {list(second.shape)}"
         )
+    for maps in (first, second):
+        check_finite(maps.flatten(1).isfinite().all(1), "the map")
     return first.double(), second.to(first.device).double()
 
 
