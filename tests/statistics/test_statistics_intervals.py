@@ -180,3 +180,14 @@ def test_power_is_that_of_the_noncentral_t_distribution_and_rises_with_the_effec
     for effect in (13, 22, 50, 1000):
         assert _power(effect, 3, 0.05 / 7) == pytest.approx(1.0, abs=0.05)
     assert [seeds_needed([1.0, 1.0 + width], alpha=0.05 / 7) for width in (0.001, 0.01, 0.1)] == [2, 2, 3]
+
+
+def test_arrays_will_do_and_what_is_no_p_value_is_refused():
+    values = np.array([0.1, 0.2, 0.4])
+    assert interval(values) == interval(values.tolist())
+    assert p_value(values) == p_value(values.tolist())
+    for correct in (holm, benjamini_hochberg):
+        assert correct(np.array([0.01, 0.04])) == correct([0.01, 0.04])
+        for wrong in (math.nan, -0.1, 1.1):
+            with pytest.raises(ValueError, match=r"p values must lie in \[0, 1\]"):
+                correct([wrong, 0.01])

@@ -24,7 +24,7 @@ def test_scores_equal_those_of_scikit_learn(count: int, classes: int, seed: int)
     assert result["accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
     recall = [np.mean(predicted[labels == k] == k) for k in present]
     assert result["balanced_accuracy"] == pytest.approx(np.mean(recall))
-    f1 = reference.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)
+    f1 = reference.f1_score(labels, predicted, average="macro", zero_division=0)
     assert result["macro_f1"] == pytest.approx(f1)
     nll = reference.log_loss(labels, probabilities, labels=range(classes))
     assert result["nll"] == pytest.approx(nll, rel=1e-5)
@@ -61,3 +61,22 @@ def test_calibration_of_a_known_case():
     assert result["ece"] == pytest.approx(0.4)
     assert [b["count"] for b in result["bins"]] == [0, 0, 0, 0, 0, 2, 0, 0, 2, 0]
     assert calibration(np.array([[1.0, 0.0]]), np.array([0]))["ece"] == 0
+
+
+@pytest.mark.parametrize("bins", [10, 15, 25, 29, 35, 38, 39])
+def test_a_confidence_on_an_edge_is_in_the_bin_below_it(bins):
+    """Bins are open below and closed above, whatever a product with their number rounds to."""
+    edges = np.arange(1, bins + 1) / bins
+    edges = edges[edges >= 0.5]
+    found = calibration(np.stack([edges, 1 - edges], 1), np.zeros(len(edges), int), bins=bins)
+    assert [b["count"] for b in found["bins"]] == [0] * (bins - len(edges)) + [1] * len(edges)
+
+
+def test_macro_f1_counts_classes_that_are_only_predicted():
+    """As scikit-learn does: labels 0, 0, 0, 0 and predictions 0, 0, 1, 2 give (2/3 + 0 + 0) / 3."""
+    logits = np.eye(4, dtype=np.float32)[[0, 0, 1, 2]]
+    labels = np.zeros(4, int)
+    found = score(Outputs(logits, logits, labels), ("a", "b", "c", "d"))
+    assert found["macro_f1"] == pytest.approx(2 / 9)
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, logits.argmax(1), average="macro"))
+    assert found["balanced_accuracy"] == 0.5

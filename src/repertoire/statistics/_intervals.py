@@ -43,6 +43,7 @@ def interval(
         >>> [round(bound, 3) for bound in interval([0.98, 0.90, 0.99], bounds=(0, 1))]
         [0.834, 1]
     """
+    values = [float(value) for value in values]
     if not values:
         raise ValueError("no values were given; an interval needs at least one")
     if not 0 < confidence < 1:
@@ -117,6 +118,7 @@ def p_value(differences: Sequence[float], *, overlap: float = 0.0) -> float:
     Raises:
         ValueError: there are no differences.
     """
+    differences = [float(difference) for difference in differences]
     if not differences:
         raise ValueError("no differences were given; a test needs at least one")
     if len(differences) == 1:
@@ -138,6 +140,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
+    _check_p_values(p_values)
     adjusted = [0.0] * len(p_values)
     floor = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -155,12 +158,20 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     >>> benjamini_hochberg([0.01, 0.04, 0.03])
     [0.03, 0.04, 0.04]
     """
+    _check_p_values(p_values)
     adjusted = [0.0] * len(p_values)
     ceiling = 1.0
     for rank, i in sorted(enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i]), 1), reverse=True):
         ceiling = min(ceiling, p_values[i] * len(p_values) / rank)
         adjusted[i] = ceiling
     return adjusted
+
+
+def _check_p_values(p_values: Sequence[float]) -> None:
+    """Refuses what is no p value: sorted among the others, nan would make all of them 1."""
+    wrong = [value for value in p_values if not 0 <= value <= 1]
+    if wrong:
+        raise ValueError(f"p values must lie in [0, 1], found {wrong[0]}; leave out what was not tested")
 
 
 def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: float = 0.8) -> int | None:

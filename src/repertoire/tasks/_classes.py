@@ -101,7 +101,8 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     """
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    # By the edges themselves: a product that is an edge in arithmetic may lie above it in floating point.
+    which = np.minimum(np.searchsorted(np.arange(1, bins + 1) / bins, confidence), bins - 1)
     count = np.bincount(which, minlength=bins)
     filled = np.maximum(count, 1)
     mean_confidence = np.bincount(which, confidence, bins) / filled
@@ -120,8 +121,9 @@ def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
     """All metrics of a classifier on the labelled images of a set; plain numbers and lists, ready for JSON.
 
     Keys: `images`, `accuracy` and its 95 % `accuracy_interval`, `balanced_accuracy` (mean over the classes present),
-    `macro_f1`, `top5_accuracy` (where there are more than five classes), `nll` (natural logarithm), `ece` and the
-    `reliability` bins behind it, `per_class`, and `confusion[true][predicted]`.
+    `macro_f1` (mean over the classes that are present or predicted), `top5_accuracy` (where there are more than five
+    classes), `nll` (natural logarithm), `ece` and the `reliability` bins behind it, `per_class`, and
+    `confusion[true][predicted]`.
     """
     labelled = result.labels >= 0
     labels, logits = result.labels[labelled], result.logits[labelled].astype(np.float64)
@@ -133,7 +135,7 @@ def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
     support, hits, guesses = confusion.sum(1), confusion.diagonal(), confusion.sum(0)
     log_probabilities = log_softmax(logits, axis=1)
     reliability = calibration(np.exp(log_probabilities), labels)
-    present = support > 0
+    present, seen = support > 0, support + guesses > 0
     top5 = {}
     if count > 5:
         own = logits[np.arange(len(labels)), labels]
@@ -155,7 +157,7 @@ def score(result: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
         "accuracy": float(hits.sum() / len(labels)),
         "accuracy_interval": list(wilson(float(hits.sum()), len(labels))),
         "balanced_accuracy": float((hits[present] / support[present]).mean()),
-        "macro_f1": float((2 * hits[present] / (support + guesses)[present]).mean()),
+        "macro_f1": float((2 * hits[seen] / (support + guesses)[seen]).mean()),
         **top5,
         "nll": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "ece": reliability["ece"],
