@@ -52,7 +52,7 @@ def test_options_out_of_range(options):
 
 
 def test_arguments_out_of_range():
-    with pytest.raises(ShapeError, match="count must be positive"):
+    with pytest.raises(ConfigError, match="count must be positive"):
         simplex_vectors(0)
     with pytest.raises(ShapeError, match="need 3 dimensions or more, found 2"):
         simplex_vectors(4, 2)

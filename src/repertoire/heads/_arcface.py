@@ -7,8 +7,8 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire._ranges import Between, Positive
 from repertoire.heads._margin import MarginHead
+from repertoire.ranges import Between, Positive
 from repertoire.registry import register
 
 __all__ = ["ArcFace"]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
 from repertoire.ops import unit_rows
+from repertoire.ranges import AtLeast, checked
 
 __all__ = ["Head", "cosines"]
 

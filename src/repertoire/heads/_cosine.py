@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from repertoire._ranges import Positive
 from repertoire.heads._base import Head, cosines
+from repertoire.ranges import Positive
 from repertoire.registry import register
 
 __all__ = ["Cosine"]

@@ -8,9 +8,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import from_digits, next_digit_loss, to_digits
+from repertoire.ranges import AtLeast, Positive, checked
 
 __all__ = ["DigitDecoder"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire._ranges import Positive
 from repertoire.heads._base import Head
+from repertoire.ops import transformed
+from repertoire.ranges import Positive
 from repertoire.registry import register
 
 __all__ = ["Harmonic"]
@@ -82,6 +83,8 @@ def _squared_distances(z: Tensor, w: Tensor) -> Tensor:
     for derivatives only, from an origin between the centres, where there is less to lose: those of `cdist` end at the
     first.
     """
+    if transformed():
+        return (z[:, None] - w).square().sum(2)
     with torch.no_grad():
         # The default decides by the sizes how to compute, which torch.export cannot follow.
         exact = torch.cdist(z, w, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ConfigError
 from repertoire.heads._base import Head
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["ConvexGradient", "Legendre"]

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Between
 from repertoire.heads._margin import MarginHead
 from repertoire.ops import Memory
+from repertoire.ranges import Between
 from repertoire.registry import register
 
 __all__ = ["MadaCos"]

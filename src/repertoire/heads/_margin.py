@@ -8,9 +8,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from repertoire._ranges import Positive
 from repertoire.errors import ShapeError
 from repertoire.heads._base import Head, cosines
+from repertoire.ranges import Positive
 
 __all__ = ["MarginHead"]
 

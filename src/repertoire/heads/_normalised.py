@@ -6,9 +6,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire._ranges import Positive
 from repertoire.heads._cosine import Cosine
 from repertoire.ops import unit_rows
+from repertoire.ranges import Positive
 from repertoire.registry import register
 
 __all__ = ["NormalizedSoftmax"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.heads._base import Head
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["Simplex", "simplex_vectors"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast
 from repertoire.heads._base import Head
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["PrototypeSet", "SupportTrivial"]

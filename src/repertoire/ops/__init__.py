@@ -17,6 +17,7 @@ from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._sorting import soft_last, soft_sort
 from repertoire.ops._strips import pair_rows
 from repertoire.ops._tiles import Pairs, Similarity, Which
+from repertoire.ops._transforms import transformed
 from repertoire.ops._whitening import Whitening, newton_whiten, whiten
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "ring_sum",
     "soft_last",
     "soft_sort",
+    "transformed",
     "unit_rows",
     "whiten",
 ]

@@ -11,8 +11,9 @@ from torch import Tensor
 from repertoire.errors import ShapeError
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Plan, Similarity, compute_dtype, inverse_lengths
+from repertoire.ops._transforms import transformed
 
-__all__ = ["Chosen", "pair_values"]
+__all__ = ["chosen", "pair_values"]
 
 
 def pair_values(
@@ -44,8 +45,16 @@ def pair_values(
     plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=False, which={})
     if index.is_floating_point() or index.ndim not in (1, 2) or len(index) != len(x):
         raise ShapeError(f"index must be int64 [{len(x)}] or [{len(x)}, k], found {index.dtype} {list(index.shape)}")
-    values = Chosen.apply(plan, index[:, None] if index.ndim == 1 else index, missing, inputs.x, inputs.y)
+    values = chosen(plan, index[:, None] if index.ndim == 1 else index, missing, inputs.x, inputs.y)
     return values.view(index.shape)
+
+
+def chosen(plan: Plan, index: Tensor, missing: float, x: Tensor, y: Tensor | None) -> Tensor:
+    """Similarities `[N, k]` of each row with those that an index names; `missing` where it is -1."""
+    if transformed():
+        return _chosen(plan, x, x if y is None else y, index, missing)
+    found: Tensor = Chosen.apply(plan, index, missing, x, y)
+    return found
 
 
 class Chosen(torch.autograd.Function):

@@ -16,7 +16,16 @@ from repertoire.ops._backward import dense_gradients, gradients, wants_base
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype
 from repertoire.ops._walk import Tile, Walk
 
-__all__ = ["LogSumExp", "Weigh", "add_powers", "logsumexp", "logsumexp_gradients", "power_factor", "power_of"]
+__all__ = [
+    "LogSumExp",
+    "Weigh",
+    "add_powers",
+    "dense_logsumexp",
+    "logsumexp",
+    "logsumexp_gradients",
+    "power_factor",
+    "power_of",
+]
 
 
 class LogSumExp(torch.autograd.Function):
@@ -34,7 +43,7 @@ class LogSumExp(torch.autograd.Function):
         lse, *tensors = ctx.saved_tensors
         plan: Plan = ctx.plan
         if torch.is_grad_enabled():
-            return None, None, *dense_gradients(tensors, grad, lambda *given: _dense(plan, Inputs(*given)))
+            return None, None, *dense_gradients(tensors, grad, lambda *given: dense_logsumexp(plan, Inputs(*given)))
         return (
             None,
             None,
@@ -152,7 +161,8 @@ class Weigh:
         return values.mul_(torch.add(rows[:, None], columns, out=sums))
 
 
-def _dense(plan: Plan, inputs: Inputs) -> Tensor:
+def dense_logsumexp(plan: Plan, inputs: Inputs) -> Tensor:
+    """Log-sum-exp `[N]` through the whole matrix, for autograd to follow."""
     values, keep = plan.dense(inputs)
     if keep is None:
         return values.logsumexp(1) if values.shape[1] else values.sum(1) - torch.inf

@@ -7,11 +7,13 @@ from typing import Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from repertoire.errors import ShapeError
-from repertoire.ops._chosen import Chosen
+from repertoire.ops._chosen import chosen
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype
+from repertoire.ops._transforms import transformed
 from repertoire.ops._walk import Walk
 
 __all__ = ["Extreme", "best_of", "pair_count", "pair_max", "pair_min", "pair_topk", "search"]
@@ -177,12 +179,14 @@ def _extreme(
     plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=True, which=which)
     with torch.no_grad():
         index = search(plan, Inputs(*(None if t is None else t.detach() for t in inputs)), k, largest)  # type: ignore[arg-type]
-    values = Chosen.apply(plan, index, -torch.inf if largest else torch.inf, inputs.x, inputs.y)
+    values = chosen(plan, index, -torch.inf if largest else torch.inf, inputs.x, inputs.y)
     return Extreme(values[:, 0], index[:, 0]) if flat else Extreme(values, index)
 
 
 def search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
     """Where the k most extreme similarities of each row are, `[N, k]`."""
+    if transformed():
+        return _dense_search(plan, inputs, k, largest)
     x = inputs.x
     if plan.similarity == "euclidean" and plan.mask is None:  # The order of distances is that of their squares.
         plan = replace(plan, similarity="sqeuclidean")
@@ -204,6 +208,14 @@ def search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
     if plan.y_order is not None and len(plan.y_order):
         index = torch.where(index < 0, index, plan.y_order[index.clamp_min(0)])
     return walk.restore(index)
+
+
+def _dense_search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
+    values, keep = plan.dense(inputs)
+    worst = -torch.inf if largest else torch.inf
+    values = values if keep is None else values.masked_fill(~keep, worst)
+    found, index = values.topk(min(k, values.shape[1]), dim=1, largest=largest)
+    return F.pad(index.masked_fill(found == worst, -1), (0, k - index.shape[1]), value=-1)
 
 
 def _merge(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset: int, largest: bool) -> None:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
-from repertoire.ops._chosen import Chosen
+from repertoire.ops._chosen import chosen
 from repertoire.ops._extremes import Extreme, best_of, search
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Inputs, Plan, Similarity, Which
+from repertoire.ops._transforms import transformed
 from repertoire.ops._walk import Walk
 
 __all__ = ["Hardest", "pair_hardest"]
@@ -72,14 +73,14 @@ def pair_hardest(
     with torch.no_grad():
         detached = Inputs(inputs.x.detach(), None if inputs.y is None else inputs.y.detach())
         far = plan.distances
-        if plan.order is None and 0 < len(x) <= plan.tall and 0 < len(inputs.other) <= plan.tile:
+        if not transformed() and plan.order is None and 0 < len(x) <= plan.tall and 0 < len(inputs.other) <= plan.tile:
             index = _in_one_tile(plan, detached)
         else:
             # Rows are of unit length by now, unless they are to be made so tile by tile.
             kind: Similarity = "cosine" if plan.normalise else plan.similarity
             others, _ = prepare(*detached[:2], kind, 1.0, None, None, symmetric=True, which=different)
             index = torch.cat([search(plan, detached, 1, far), search(others, detached, 1, not far)], dim=1)
-    values = Chosen.apply(plan, index, 0.0, inputs.x, inputs.y)
+    values = chosen(plan, index, 0.0, inputs.x, inputs.y)
     worst = torch.tensor([-torch.inf, torch.inf] if far else [torch.inf, -torch.inf], device=x.device)
     values = torch.where(index < 0, worst.to(values.dtype), values)
     return Hardest(Extreme(values[:, 0], index[:, 0]), Extreme(values[:, 1], index[:, 1]))
@@ -104,7 +105,7 @@ def _in_one_tile(plan: Plan, inputs: Inputs) -> Tensor:
         own, other = (lower, upper) if far else (upper, lower)
         worst = -torch.inf if far else torch.inf
         if plan.exclude_self:
-            own.fill_diagonal_(worst)
+            own.diagonal().fill_(worst)
         found = best_of(own, far), best_of(other, not far)
         return torch.stack(
             [place.where(best != none, -1) for (best, place), none in zip(found, (worst, -worst), strict=True)], dim=1

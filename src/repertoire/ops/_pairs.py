@@ -32,10 +32,11 @@ from typing import Unpack
 from torch import Tensor
 
 from repertoire.errors import ShapeError
-from repertoire.ops._exponentials import LogSumExp
+from repertoire.ops._exponentials import LogSumExp, dense_logsumexp
 from repertoire.ops._rows import unit_rows
-from repertoire.ops._sums import FUNCTIONS, Function, PairFunction, PairSum
+from repertoire.ops._sums import FUNCTIONS, Function, PairFunction, PairSum, dense_sum
 from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype, make_plan
+from repertoire.ops._transforms import transformed
 
 __all__ = ["LARGEST_BOUND", "pair_logsumexp", "pair_sum", "prepare"]
 
@@ -86,6 +87,8 @@ def pair_logsumexp(
         tensor([0.6931, 0.6931, 0.6931])
     """
     plan, inputs = prepare(x, y, similarity, scale, bias, y_bias, symmetric=True, which=which)
+    if transformed():
+        return dense_logsumexp(plan, inputs)
     bounded = bound is not None and bound <= LARGEST_BOUND
     return LogSumExp.apply(plan, bounded, *inputs)
 
@@ -145,6 +148,8 @@ def pair_sum(
     symmetric = isinstance(function, str) and y_weight is None
     plan, inputs = prepare(x, y, similarity, scale, bias, y_bias, symmetric=symmetric, which=which)
     y_weight = _vector("y_weight", y_weight, inputs.other)
+    if transformed():
+        return dense_sum(plan, function, y_weight, inputs, parameters)
     return PairSum.apply(plan, function, y_weight, len(parameters), *inputs, *parameters)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
+from repertoire.ops._transforms import transformed
 
 __all__ = ["class_index", "class_sums", "unit_rows"]
 
@@ -33,7 +34,12 @@ def unit_rows(x: Tensor) -> Tensor:
     """
     if x.ndim != 2 or not x.is_floating_point():
         raise ShapeError(f"rows must be a floating point [N, d], found {x.dtype} {list(x.shape)}")
-    z, _ = _UnitRows.apply(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if transformed():
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        zero = length < torch.finfo(x.dtype).tiny
+        return x / length.where(~zero, 1.0) * ~zero
+    z, _ = _UnitRows.apply(x)
     return z
 
 
@@ -68,7 +74,8 @@ class _UnitRows(torch.autograd.Function):
 def class_index(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Labels as indices 0..K-1 in sorted order, and how many rows have each.
 
-    On an accelerator the counts are padded with zeros to `[N]`, because to ask for K would wait for the device.
+    On an accelerator, and in compiled code, the counts are padded with zeros to `[N]`: to ask for K would wait
+    for the device, or break the graph.
 
     Args:
         labels: integers `[N]`, of any value.
@@ -86,7 +93,8 @@ def class_index(labels: Tensor) -> tuple[Tensor, Tensor]:
     rank = torch.zeros_like(ordered, dtype=torch.int64)
     torch.cumsum(ordered[1:] != ordered[:-1], 0, out=rank[1:])
     index = torch.empty_like(rank).scatter_(0, order, rank)
-    size = int(rank[-1]) + 1 if len(rank) and rank.device.type == "cpu" else len(rank)
+    seen = len(rank) and rank.device.type == "cpu" and not torch.compiler.is_compiling()
+    size = int(rank[-1]) + 1 if seen else len(rank)
     counts = torch.zeros(size, dtype=torch.int64, device=labels.device).scatter_add_(0, index, torch.ones_like(index))
     return index, counts
 

@@ -13,6 +13,7 @@ from repertoire.errors import ShapeError
 from repertoire.ops._backward import dense_gradients, gradients, wants_base
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Inputs, Plan, Similarity, compute_dtype
+from repertoire.ops._transforms import transformed
 from repertoire.ops._walk import Tile, Walk
 
 __all__ = ["pair_rows"]
@@ -66,6 +67,9 @@ def pair_rows(
     if strip is not None and strip < 1:
         raise ShapeError(f"strip must be 1 or more, found {strip}")
     plan = replace(plan, tile=max(others, 1), tall=strip or max(1, _STRIP // max(others, 1)))
+    if transformed():
+        values, _ = plan.dense(inputs)
+        return _call(function, values, slice(0, len(inputs.x)), parameters)
     return _Rows.apply(plan, function, len(parameters), *inputs, *parameters)
 
 

@@ -15,7 +15,7 @@ from repertoire.ops._exponentials import Weigh, power_factor, power_of
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype
 from repertoire.ops._walk import Tile, Walk
 
-__all__ = ["FUNCTIONS", "Function", "PairFunction", "PairSum", "sum_gradients", "sum_over"]
+__all__ = ["FUNCTIONS", "Function", "PairFunction", "PairSum", "dense_sum", "sum_gradients", "sum_over"]
 
 Function = Literal["exp", "sigmoid", "softplus", "hinge", "squared-hinge"]
 PairFunction = Callable[..., Tensor]
@@ -63,7 +63,7 @@ class PairSum(torch.autograd.Function):
 
             def dense(*given: Tensor | None) -> Tensor:
                 rows, parameters = _apart(given[1:], ctx.count)
-                return _dense(plan, function, given[0], Inputs(*rows), parameters)
+                return dense_sum(plan, function, given[0], Inputs(*rows), parameters)
 
             first, *rest = dense_gradients([y_weight, *tensors], grad, dense)
             return None, None, first, None, *rest
@@ -209,13 +209,14 @@ def _traced_slope(
     return torch.zeros_like(tile.values) if slope is None else slope
 
 
-def _dense(
+def dense_sum(
     plan: Plan,
     function: str | PairFunction,
     y_weight: Tensor | None,
     inputs: Inputs,
     parameters: Sequence[Tensor | None],
 ) -> Tensor:
+    """The sums `[N]` through the whole matrix, for autograd to follow."""
     values, keep = plan.dense(inputs)
     whole = slice(0, len(inputs.x)), slice(0, len(inputs.other))
     if isinstance(function, str):

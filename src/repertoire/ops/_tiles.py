@@ -249,7 +249,7 @@ def leave_out(
         if not isinstance(rows, slice):
             _fill_at(target, rows - columns.start, fill)
         elif rows == columns:
-            target.fill_diagonal_(fill)
+            target.diagonal().fill_(fill)
     if keep is not None:
         target.masked_fill_(keep.logical_not(), fill)
 
@@ -258,7 +258,7 @@ def _fill_at(target: Tensor, columns: Tensor, fill: float) -> None:
     """Fills one or several columns of each row, as far as they lie inside."""
     if columns.ndim == 1:
         columns = columns[:, None]
-    if target.device.type == "cpu":
+    if target.device.type == "cpu" and not torch.compiler.is_compiling():
         row, place = ((columns >= 0) & (columns < target.shape[1])).nonzero(as_tuple=True)
         target[row, columns[row, place]] = fill
         return
@@ -275,7 +275,7 @@ _EXACT = 2**24
 def _ranks(groups: Tensor, y_groups: Tensor | None, dtype: torch.dtype, few: bool) -> tuple[Tensor, Tensor]:
     """Groups as 0, 1, 2, ... in the order of their names; of a few rows, names that are small numbers do as they are,
     because to sort them takes a tenth of the time of a tile."""
-    if few and groups.device.type == "cpu" and all(_small(names) for names in (groups, y_groups)):
+    if few and groups.device.type == "cpu" and not torch.compiler.is_compiling() and all(_small(names) for names in (groups, y_groups)):
         ranks = groups.to(dtype)
         return ranks, ranks if y_groups is None else y_groups.to(dtype)
     ordered, order = (groups if y_groups is None else torch.cat([groups, y_groups])).sort(stable=True)

@@ -164,7 +164,7 @@ class Walk:
             torch.addmm(self._y_squares[columns], left, right.T, alpha=-2, out=values)
             values.add_(self._squares[rows, None]).clamp_min_(0)
             if self.inputs.y is None and isinstance(rows, slice) and rows == columns:
-                values.fill_diagonal_(0)
+                values.diagonal().fill_(0)
             if self.plan.similarity == "euclidean":
                 values.sqrt_()
             if kept is not None:

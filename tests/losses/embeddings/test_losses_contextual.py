@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from repertoire.errors import ConfigError
 from repertoire.losses import Contextual, contextual_loss
-from repertoire.losses.embeddings._contextual import _Step
+from repertoire.losses.embeddings._contextual import _step
 
 pytestmark = pytest.mark.filterwarnings("ignore::repertoire.errors.RepertoireWarning")
 SETTINGS = settings(max_examples=25, deadline=None)
@@ -100,7 +100,7 @@ def test_without_steps_the_gradient_is_that_of_the_value():
 
 def test_a_step_has_a_constant_slope():
     x = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
-    step = _Step.apply(x, 10.0)
+    step = _step(x, 10.0)
     assert step.tolist() == [0.0, 1.0, 1.0]
     step.backward(torch.tensor([1.0, 2.0, 3.0]))
     assert x.grad.tolist() == [10.0, 20.0, 30.0]

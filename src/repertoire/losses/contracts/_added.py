@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from repertoire import registry
-from repertoire._ranges import AtLeast
 from repertoire.errors import ConfigError
 from repertoire.losses.contracts._base import EmbeddingLoss, Loss
 from repertoire.losses.contracts._function import derive
+from repertoire.ranges import AtLeast
 
 __all__ = ["AddedTerm"]
 

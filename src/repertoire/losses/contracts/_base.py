@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._function import derive
 from repertoire.ops import commit_memories
+from repertoire.ranges import AtLeast, checked
 
 if TYPE_CHECKING:
     from repertoire.data import Kind
@@ -254,6 +254,7 @@ def _check_indices(name: str, values: Tensor, count: int) -> None:
         raise ShapeError(f"{name} must be [{count}], one for each row, found {list(values.shape)}")
 
 
+@checked
 def reduce(values: Tensor, reduction: Reduction) -> Tensor:
     """Mean, sum or neither over the samples; the mean of nothing is zero, so that an empty batch is no NaN."""
     if reduction == "none":

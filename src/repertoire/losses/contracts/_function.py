@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repertoire._ranges import checked_with
+from repertoire.ranges import checked_with
 
 __all__ = ["Kept", "derive", "entries_of"]
 

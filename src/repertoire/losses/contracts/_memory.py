@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._function import derive
 from repertoire.losses.contracts._positives import check_dimensions
-from repertoire.ops import Memory, Queue
+from repertoire.ops import Queue
+from repertoire.ranges import AtLeast
 
 __all__ = ["MemoryLoss"]
 
 
-class MemoryLoss(EmbeddingLoss, Memory):
+class MemoryLoss(EmbeddingLoss):
     """Base of losses with an optional queue of the embeddings of earlier batches and their labels.
 
     The queue is part of the state. What a training step has seen is pushed when the weights have changed, in
     `after_update`. The function gets the queue as a part of its reference set, and `exclude`, int64 `[N]`: where in the
     reference set each embedding is itself, -1 if nowhere.
     """
-
-    remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {"rows": "rows", "labels": "rows"}
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> None:
@@ -87,10 +85,5 @@ class MemoryLoss(EmbeddingLoss, Memory):
             reference = torch.cat([reference, self.queue.rows.to(embeddings.dtype)])
             reference_labels = torch.cat([reference_labels.long(), self.queue.labels])
         if self.queue is not None:
-            self.remember(len(embeddings), rows=embeddings, labels=labels)
+            self.queue.see(embeddings, labels)
         return self.call(embeddings, labels, reference=reference, reference_labels=reference_labels, exclude=exclude)
-
-    def commit(self, rows: Tensor, labels: Tensor) -> None:
-        """Pushes the embeddings of a step into the queue."""
-        if self.queue is not None:
-            self.queue.push(rows, labels)

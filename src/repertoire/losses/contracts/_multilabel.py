@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +22,13 @@ class MultiLabelLoss(LogitsLoss):
 
     Args:
         reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`.
+
+    Attributes:
+        of_unknown: whether the loss is one of labels that nobody knows: 0 is then no more than -1.
     """
 
     targets = ("labels",)
+    of_unknown: ClassVar[bool] = False
     example = "(torch.zeros(2, 4), torch.eye(4)[:2])"
 
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import LogitsLoss
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._function import derive
+from repertoire.ranges import AtLeast
 
 __all__ = ["RangedLoss", "RegressionLoss", "check_bounds", "check_number_pairs", "check_numbers"]
 

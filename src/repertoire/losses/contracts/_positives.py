@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ConfigError, RepertoireWarning, ShapeError
-from repertoire.ops import Which, class_index
+from repertoire.ops import Which, class_index, transformed
 
 __all__ = [
     "Groups",
@@ -96,6 +96,8 @@ def group(labels: Tensor, reference_labels: Tensor | None = None, *, warn: bool 
 
 def warn_if_none(anchors: Tensor) -> None:
     """Warns once if there are rows, all on the CPU, of which none has a positive."""
+    if torch.compiler.is_compiling() or transformed():
+        return
     if anchors.device.type == "cpu" and len(anchors) and not bool(anchors.any()):
         warn_without_positives()
 
@@ -140,7 +142,12 @@ def check_proxies(labels: Tensor, proxies: Tensor, dimensions: int) -> None:
         raise ShapeError(
             f"proxies must be a floating point [C, {dimensions}], found {proxies.dtype} {list(proxies.shape)}"
         )
-    if labels.device.type == "cpu" and len(labels) and (most := int(labels.max())) >= len(proxies):
+    if (
+        labels.device.type == "cpu"
+        and len(labels)
+        and not torch.compiler.is_compiling()
+        and (most := int(labels.max())) >= len(proxies)
+    ):
         raise ShapeError(
             f"labels must lie in 0..{len(proxies) - 1}, or below 0 for samples without a class, found {most}; "
             "give num_classes"

@@ -11,9 +11,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from repertoire._ranges import Positive
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
+from repertoire.ranges import Positive
 
 __all__ = [
     "LearnedScale",

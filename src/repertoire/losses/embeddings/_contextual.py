@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Finite, checked
 from repertoire.errors import ConfigError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import full_precision, group
 from repertoire.ops import unit_rows
+from repertoire.ranges import AtLeast, Finite, checked
 from repertoire.registry import register
 
 __all__ = ["Contextual", "contextual_loss"]
 
 
-class _Step(torch.autograd.Function):
+def _step(x: Tensor, slope: float) -> Tensor:
     """One where the input is not negative, with a constant slope in place of the derivative, which is zero."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
-        ctx.slope = slope
-        return (x >= 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.slope, None
+    line = slope * x
+    return (x >= 0).to(x.dtype) + (line - line.detach())
 
 
 class _Near(NamedTuple):
@@ -147,7 +140,7 @@ def _nearest(s: Tensor, neighbours: int, tolerance: float, slope: float) -> _Nea
     closeness = -(2 - 2 * s).clamp_min(0)
     found = closeness.detach().topk(min(neighbours, s.shape[1]), dim=1).values
     last, middle = found[:, -1:], found[:, min(neighbours // 2, found.shape[1]) - 1, None]
-    return _Near(_Step.apply(closeness + tolerance - last, slope), _Step.apply(closeness + tolerance - middle, slope))
+    return _Near(_step(closeness + tolerance - last, slope), _step(closeness + tolerance - middle, slope))
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:

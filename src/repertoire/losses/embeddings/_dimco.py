@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._positives import full_precision, group, poison
 from repertoire.ops import class_sums
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["DIMCO", "dimco_codes", "dimco_loss"]

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import pair_topk
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["ICNN", "icnn_loss"]

@@ -7,11 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.losses.contracts._base import check_embeddings
 from repertoire.losses.contracts._memory import MemoryLoss
 from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import pair_max, pair_topk, unit_rows
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["LOOK", "look_loss"]

@@ -7,11 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import check_embeddings
 from repertoire.losses.contracts._memory import MemoryLoss
 from repertoire.losses.contracts._positives import group, mean_over
 from repertoire.ops import pair_logsumexp, pair_sum, unit_rows
+from repertoire.ranges import Positive, checked
 from repertoire.registry import register
 
 __all__ = ["MemoryInfoNCE", "memory_info_nce_loss"]

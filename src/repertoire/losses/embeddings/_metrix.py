@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Finite, Positive, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._added import AddedTerm
 from repertoire.losses.contracts._base import EmbeddingLoss, Loss, check_embeddings
 from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import LARGEST_BOUND, pair_logsumexp, unit_rows
+from repertoire.ranges import AtLeast, Finite, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["Metrix", "metrix_loss"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import Finite, Positive, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import pair_logsumexp, pair_max, pair_min, unit_rows
+from repertoire.ranges import Finite, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["MultiSimilarity", "multi_similarity_loss"]

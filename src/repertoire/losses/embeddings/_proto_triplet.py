@@ -7,11 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._positives import group, mean_over, poison
 from repertoire.ops import class_sums, pair_min
+from repertoire.ranges import Positive, checked
 from repertoire.registry import register
 
 __all__ = ["ProtoTriplet", "proto_triplet_loss"]

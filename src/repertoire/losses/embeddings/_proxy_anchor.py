@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Between, Finite, checked
 from repertoire.errors import ConfigError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import check_dimensions, check_proxies, warn_if_none
 from repertoire.ops import LARGEST_BOUND, pair_logsumexp, unit_rows
+from repertoire.ranges import AtLeast, Between, Finite, checked
 from repertoire.registry import register
 
 __all__ = ["ProxyAnchor", "proxy_anchor_loss"]

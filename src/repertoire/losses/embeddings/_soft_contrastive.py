@@ -7,12 +7,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import full_precision, group, mean_over
 from repertoire.losses.embeddings._supcon import supcon_loss
 from repertoire.ops import class_sums, pair_logsumexp, unit_rows
+from repertoire.ranges import Positive, checked
 from repertoire.registry import register
 
 __all__ = ["SoftContrastive", "soft_contrastive_loss"]
@@ -85,7 +85,8 @@ def soft_contrastive_loss(
     # The label of each class, to look its meaning up.
     label = everything.new_zeros(classes).scatter_(0, index, everything).long()
     meaning = unit_rows(label_embeddings.to(z.dtype))[label.clamp_min(0)] * (label >= 0)[:, None]
-    delta = (meaning @ meaning.T).fill_diagonal_(1.0) / label_temperature
+    own = torch.eye(classes, dtype=torch.bool, device=z.device)
+    delta = (meaning @ meaning.T).masked_fill(own, 1.0) / label_temperature
     # The largest delta is one over the temperature, which the ratio does not see.
     likeness = (delta - 1 / label_temperature).exp()
     counts = groups.counts[:classes].to(z)

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import check_dimensions, group, mean_over, warn_if_none
 from repertoire.ops import Memory, class_index, pair_logsumexp, unit_rows
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["SPCL", "spcl_loss"]

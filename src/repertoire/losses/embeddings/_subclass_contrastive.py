@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings, check_index
 from repertoire.losses.contracts._positives import check_dimensions, group, mean_over
 from repertoire.losses.embeddings._supcon import supcon_loss
 from repertoire.ops import Memory, class_index, class_sums, kmeans, pair_logsumexp, unit_rows
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["SubclassContrastive", "subclass_contrastive_loss"]

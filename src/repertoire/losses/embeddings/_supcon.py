@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
-from repertoire.losses.contracts._positives import warn_without_positives
+from repertoire.losses.contracts._positives import warn_if_none
 from repertoire.ops import class_index, class_sums, pair_logsumexp, unit_rows
+from repertoire.ranges import Positive, checked
 from repertoire.registry import register
 
 __all__ = ["SupCon", "supcon_loss"]
@@ -96,8 +96,8 @@ def supcon_loss(
 def _class_weights(positives: Tensor, anchors: Tensor, dtype: torch.dtype) -> Tensor:
     """1 / (positives of a row x rows with a positive) for each class, 0 for a class without positives."""
     total = (anchors * (positives > 0)).sum()
-    if positives.device.type == "cpu" and int(anchors.sum()) and not int(total):
-        warn_without_positives()
+    if anchors.device.type == "cpu" and not torch.compiler.is_compiling() and len(anchors) and int(anchors.sum()):
+        warn_if_none(anchors * positives > 0)
     weight = (positives * total).clamp_min(1).to(dtype).reciprocal()
     return weight.masked_fill(positives == 0, 0.0)
 

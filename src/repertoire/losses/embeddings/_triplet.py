@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ConfigError
 from repertoire.losses.contracts._base import EmbeddingLoss, check_embeddings
 from repertoire.losses.contracts._positives import Groups, group, mean_over, poison, warn_once
-from repertoire.ops import pair_hardest, pair_rows, unit_rows
+from repertoire.ops import pair_hardest, pair_rows, transformed, unit_rows
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["Triplet", "triplet_loss"]
@@ -194,7 +194,9 @@ _TRIPLETS = 2**21
 
 def _warn_without(found: Tensor, groups: Groups) -> None:
     """Warns once if there are positives, but no negatives. That there are no positives was warned about already."""
-    if found.device.type != "cpu" or not len(found) or bool(found.any()) or not bool(groups.anchors.any()):
+    if found.device.type != "cpu" or torch.compiler.is_compiling() or transformed() or not len(found):
+        return
+    if bool(found.any()) or not bool(groups.anchors.any()):
         return
     warn_once(
         "negatives",

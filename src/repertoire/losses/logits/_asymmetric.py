@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Between, checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
+from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
 
 __all__ = ["Asymmetric", "asymmetric_loss"]

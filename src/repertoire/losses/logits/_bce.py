@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
+from repertoire.ranges import checked
 from repertoire.registry import register
 
 __all__ = ["BCE", "bce_loss"]

@@ -7,9 +7,9 @@ from typing import Annotated
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import Share, checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import ClassWeights, at_least_float32, check_classes, check_weight
+from repertoire.ranges import Share, checked
 from repertoire.registry import register
 
 __all__ = ["CrossEntropy", "cross_entropy"]

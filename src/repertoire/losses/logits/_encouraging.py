@@ -7,9 +7,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire._ranges import Between, checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes
+from repertoire.ranges import Between, checked
 from repertoire.registry import register
 
 __all__ = ["Encouraging", "encouraging_loss"]

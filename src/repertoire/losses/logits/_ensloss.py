@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["EnsLoss", "ens_loss", "ens_loss_slopes"]

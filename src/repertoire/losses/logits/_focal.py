@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import ClassWeights, check_weight, target_log_probabilities
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["Focal", "focal_loss"]

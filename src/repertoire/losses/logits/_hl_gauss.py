@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Finite, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._numbers import RangedLoss, check_bounds, check_numbers
+from repertoire.ranges import AtLeast, Finite, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["HLGauss", "hl_gauss_loss", "hl_gauss_targets", "hl_gauss_values"]

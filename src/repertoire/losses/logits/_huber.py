@@ -7,9 +7,9 @@ from typing import Annotated
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._numbers import RegressionLoss, check_number_pairs
+from repertoire.ranges import Positive, checked
 from repertoire.registry import register
 
 __all__ = ["Huber", "huber_loss"]

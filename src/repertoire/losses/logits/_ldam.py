@@ -6,10 +6,10 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes, target_log_probabilities
 from repertoire.losses.contracts._counts import ClassCounts, check_counts
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["LDAM", "ldam_loss"]

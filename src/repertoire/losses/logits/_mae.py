@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repertoire._ranges import checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._numbers import RegressionLoss, check_number_pairs
+from repertoire.ranges import checked
 from repertoire.registry import register
 
 __all__ = ["MAE", "mae_loss"]

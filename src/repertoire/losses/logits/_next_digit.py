@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Finite, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._numbers import RangedLoss, RegressionLoss, check_bounds, check_numbers
+from repertoire.ranges import AtLeast, Finite, checked
 from repertoire.registry import register
 
 __all__ = ["NextDigit", "from_digits", "next_digit_loss", "to_digits"]

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes, target_log_probabilities
 from repertoire.losses.contracts._function import Kept
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["NumberToken", "number_token_loss", "number_token_penalty"]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Finite, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._function import Kept
 from repertoire.losses.contracts._numbers import RangedLoss, RegressionLoss, check_bounds, check_numbers
+from repertoire.ranges import AtLeast, Finite, checked
 from repertoire.registry import register
 
 __all__ = ["RegressionWithClasses", "bin_edges", "regression_with_classes_loss"]

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire._ranges import Between, checked
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
+from repertoire.ranges import Between, checked
 from repertoire.registry import register
 
 __all__ = ["Reject", "reject_loss"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Share, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
+from repertoire.ranges import AtLeast, Share, checked
 from repertoire.registry import register
 
 __all__ = ["SinglePositive", "asymmetric_pseudo_labels", "single_positive_loss"]
@@ -117,3 +117,5 @@ def asymmetric_pseudo_labels(logits: Tensor, targets: Tensor, *, share: Annotate
 @register("losses", "single-positive", paper="em-apl")
 class SinglePositive(MultiLabelLoss, function=single_positive_loss):
     """Module form of `single_positive_loss`."""
+
+    of_unknown = True

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["SoftTopK", "log_soft_topk", "soft_topk_loss"]
@@ -65,7 +65,7 @@ def log_soft_topk(scores: Tensor, k: int | Tensor, *, sharpness: Annotated[float
 def _log_soft_topk(scores: Tensor, k: Tensor, known: Tensor) -> Tensor:
     """At sharpness 1, among the known scores; k is `[N, 1]`."""
     if not scores.numel():
-        return torch.zeros_like(scores)
+        return 0.0 * scores
     inside = (k > 0) & (k < known.sum(1, keepdim=True))
     with torch.no_grad():
         order = scores.detach().masked_fill(~known, -torch.inf).argsort(dim=1, descending=True, stable=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repertoire._ranges import checked
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, target_log_probabilities
+from repertoire.ranges import checked
 from repertoire.registry import register
 
 __all__ = ["Squentropy", "squentropy"]

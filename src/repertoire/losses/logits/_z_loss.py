@@ -7,10 +7,10 @@ from typing import Annotated
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import Finite, Positive, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import LogitsLoss, Reduction, check_logits, reduce
 from repertoire.losses.contracts._classes import at_least_float32, check_classes
+from repertoire.ranges import Finite, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["ZLoss", "z_loss"]

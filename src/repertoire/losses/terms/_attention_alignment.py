@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import Reduction, reduce
 from repertoire.losses.contracts._classes import at_least_float32
+from repertoire.ranges import checked
 
 __all__ = ["attention_alignment"]
 

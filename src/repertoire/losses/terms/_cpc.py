@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._views import full_precision
 from repertoire.ops import pair_logsumexp
+from repertoire.ranges import AtLeast, Positive, checked
 
 __all__ = ["cpc_loss"]
 

@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import cross_square
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["BarlowTwins", "barlow_twins_loss"]

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire._ranges import Positive
 from repertoire.losses.contracts._views import LearnedScale, check_views, full_precision, mean_over_pairs
 from repertoire.ops import pair_logsumexp, unit_rows
+from repertoire.ranges import Positive
 from repertoire.registry import register
 
 __all__ = ["CLIP", "clip_loss"]

@@ -8,10 +8,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Between, Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision, similarities_of_views
 from repertoire.ops import pair_logsumexp, unit_rows
+from repertoire.ranges import AtLeast, Between, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["DebiasedContrastive", "debiased_contrastive_loss"]

@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision, similarities_of_views
 from repertoire.ops import pair_logsumexp, unit_rows
+from repertoire.ranges import Positive, checked
 from repertoire.registry import register
 
 __all__ = ["DecoupledContrastive", "decoupled_contrastive_loss"]

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._added import AddedTerm
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import full_precision
 from repertoire.losses.views._vicreg import covariance_penalty
 from repertoire.ops import unit_rows
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["EntropyMaximization", "Space", "entropy_maximization_loss"]

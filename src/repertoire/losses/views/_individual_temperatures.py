@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Between, Positive, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import ViewsLoss, check_index
 from repertoire.losses.contracts._views import check_views, full_precision, similarities_of_views
-from repertoire.ops import Memory, pair_logsumexp, unit_rows
+from repertoire.ops import Memory, pair_logsumexp, pair_sum, unit_rows
+from repertoire.ranges import AtLeast, Between, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["IndividualTemperatures", "individual_temperature_loss"]
@@ -86,7 +86,8 @@ def individual_temperature_loss(
             return 0.0 * x.sum(), torch.zeros_like(tau), old
         own = torch.arange(samples, device=x.device).repeat(count)
         scale = tau.reciprocal().repeat(count)
-        estimate = pair_logsumexp(x, scale=scale, pairs="different", groups=own) - math.log(count * (samples - 1))
+        lse = pair_logsumexp(x, scale=scale, pairs="different", groups=own)
+        estimate = lse - math.log(count * (samples - 1))
         positive = similarities_of_views(x, count).mean(1)
         tau = tau.repeat(count)
         # What is averaged over epochs is relative to the positive of its batch, as in the released code.
@@ -100,16 +101,21 @@ def individual_temperature_loss(
         # The value is that of the formula, the gradient the one with the running mean in the denominator.
         surrogate = (tau * weight * estimate).mean()
         loss = value + (surrogate - surrogate.detach())
-        gradient = mean + spread - weight * scale * (_mean_similarity(x.detach(), scale, own) - positive.detach())
+        gradient = (
+            mean
+            + spread
+            - weight * scale * (_mean_similarity(x.detach(), scale, own, lse.detach()) - positive.detach())
+        )
         return loss, gradient.view(count, samples).mean(0), _mean_of_logs(mean.view(count, samples))
 
 
-def _mean_similarity(x: Tensor, scale: Tensor, own: Tensor) -> Tensor:
+def _mean_similarity(x: Tensor, scale: Tensor, own: Tensor, lse: Tensor) -> Tensor:
     """Mean cosine of each row with the others under its softmax: the slope of the log-sum-exp in the scale."""
-    with torch.enable_grad():
-        slope = scale.clone().requires_grad_()
-        lse = pair_logsumexp(x, scale=slope, pairs="different", groups=own)
-        return torch.autograd.grad(lse.sum(), slope)[0]
+
+    def weighed(tile: Tensor, rows: slice, columns: slice) -> Tensor:
+        return (tile - lse[rows, None]).clamp_max(0).exp() * tile
+
+    return pair_sum(x, function=weighed, scale=scale, pairs="different", groups=own) / scale
 
 
 def _mean_of_logs(values: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, checked
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import newton_whiten, unit_rows
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 
 __all__ = ["INTL", "Axis", "intl_loss"]

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import Between, Positive, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision
 from repertoire.ops import pair_logsumexp, unit_rows
+from repertoire.ranges import Between, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["Kernel", "KernelInfoNCE", "Mixing", "kernel_info_nce_loss"]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Between, checked
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.losses.views._vicreg import covariance_penalty, variance_penalty
+from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
 
 __all__ = ["SIE", "sie_loss"]

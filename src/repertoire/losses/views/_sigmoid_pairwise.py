@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from repertoire._ranges import Finite, Positive
 from repertoire.losses.contracts._views import LearnedScale, check_views, full_precision, mean_over_pairs
 from repertoire.ops import pair_sum, unit_rows
+from repertoire.ranges import Finite, Positive
 from repertoire.registry import register
 
 __all__ = ["SigmoidPairwise", "sigmoid_pairwise_loss"]

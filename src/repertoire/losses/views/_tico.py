@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from repertoire._ranges import AtLeast, Between, checked
 from repertoire.errors import ShapeError
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision
 from repertoire.ops import Memory, unit_rows
+from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
 
 __all__ = ["TiCo", "tico_loss"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire._ranges import AtLeast, Positive, checked
 from repertoire.losses.contracts._base import ViewsLoss
 from repertoire.losses.contracts._views import check_views, full_precision, mean_over_pairs
 from repertoire.ops import cross_square
+from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 
 __all__ = ["VICReg", "covariance_penalty", "variance_penalty", "vicreg_loss"]

@@ -99,7 +99,7 @@ def checked(function: Any = None, /, *, also: Callable[..., None] | None = None)
 
     Example:
         >>> from typing import Annotated
-        >>> from repertoire._ranges import Positive, checked
+        >>> from repertoire.ranges import Positive, checked
         >>> @checked
         ... def scaled(x: float, temperature: Annotated[float, Positive] = 1.0) -> float:
         ...     return x / temperature
