@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
             "methods",
             "method",
             ("repertoire.methods",),
-            ("model", "loss", "image_size", "samples", "teacher"),
+            ("model", "loss", "image_size", "samples", "teacher", "unlabelled", "counts"),
             "repertoire train {data} --method {spec}",
             "`method.step(batch) -> Step`: what is optimised, with `needs` declared",
         ),

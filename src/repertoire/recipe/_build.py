@@ -181,7 +181,11 @@ def build(
         _check_targets(config, facts, loss)
         model = build_classifier(config, facts, loss=loss, pretrained=weights)
         record = _start(config, model, facts) if weights else {}
-        context = {} if config.teacher is None else {"teacher": _teacher(config)}
+        context: dict[str, Any] = {} if config.teacher is None else {"teacher": _teacher(config)}
+        if "unlabelled" in splits.extra:
+            context["unlabelled"] = len(splits.extra["unlabelled"])
+        if splits.kind == "classes":
+            context["counts"] = torch.from_numpy(splits.train.counts())
         method = build_method(config, model, loss, len(splits.train), **context)
         if needs_of(config).reference == "teacher" and config.teacher is None:
             raise ConfigError(f"method {registry.parse(config.method).name!r} learns from another run: give --teacher")
