@@ -76,5 +76,3 @@ def test_a_run_gets_masks_from_data_that_has_them(tmp_path):
     assert run.history[-1]["train_alignment_loss"] > 0
     with pytest.raises(DataError, match="no object masks"):
         fit("digits", out=tmp_path / "none", **options)
-    with pytest.raises(ConfigError, match="how it moves masks"):
-        fit(out=tmp_path / "strong", augment="strong", **shapes, **options)
