@@ -215,8 +215,8 @@ def _check_found(root: Path, layout: Layout) -> None:
     parts = sorted({name.partition("/")[0] for name, p in layout.placed.items() if p.part != "unlabelled"})
     if not layout.labels and parts:
         raise DataError(
-            f"{where} has the parts {', '.join(map(ascii_path, parts))}, but no training images in directories, one for "
-            f"each class. {others}"
+            f"{where} has the parts {', '.join(map(ascii_path, parts))}, but no training images in directories, one "
+            f"for each class. {others}"
         )
     if not layout.labels:
         raise DataError(

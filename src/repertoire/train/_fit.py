@@ -394,6 +394,7 @@ def _new_info(built: Built, splits: Splits, fabric: Fabric, notes: list[str]) ->
         "notes": [*notes, *built.notes],
         "skipped": [{"path": item.path, "reason": item.reason} for item in splits.skipped],
         "data_digest": digest(splits),
+        "levels": {kind: list(ends) for kind, ends in splits.levels.items()},
         "ranks": layout(built.config)[1],
         "device": str(fabric.device),
         **describe(fabric.device),

@@ -263,7 +263,8 @@ class Run(Predictor):
     @property
     def reading(self) -> dict[str, Any]:
         """How image files are to be read for this run: the options of `repertoire.data.read_images`."""
-        return {"size": self.size, "fit": self.config.fit, "channels": self.facts.channels}
+        reading = {"size": self.size, "fit": self.config.fit, "channels": self.facts.channels}
+        return {**reading, "levels": self.info.get("levels")}
 
     def read(self, images: Images) -> Tensor:
         """Images as the model wants them: float `[N, C, size, size]` in [0, 1]. What they may be: see `predict`.
@@ -285,7 +286,7 @@ class Run(Predictor):
             raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
         if self.facts.modality == "features":
             return vectors(images, self.facts.channels, batch_size)
-        return stream(images, Reading(**self.reading, levels=self.info.get("levels")), batch_size)
+        return stream(images, Reading(**self.reading), batch_size)
 
     @property
     def _skips(self) -> bool:
