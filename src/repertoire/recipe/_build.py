@@ -245,7 +245,9 @@ def _prepared(config: TrainConfig, splits: Splits) -> tuple[Splits, list[str]]:
         train = train.subset(keep)
         notes.append(f"{len(keep)} training {train.noun}s keep their label, {len(rest)} are unlabelled.")
     if config.unlabelled is not None:
-        extra["unlabelled"] = load_unlabelled(config.unlabelled, like=splits.train, fit=config.fit)
+        extra["unlabelled"] = load_unlabelled(
+            config.unlabelled, like=splits.train, fit=config.fit, levels=splits.levels
+        )
         notes.append(f"{len(extra['unlabelled']):,} images without labels from {Path(config.unlabelled).name}.")
     known = train.known
     if needs.labels == "required" and not known.all() and known.any():
