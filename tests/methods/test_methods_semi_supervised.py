@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire import losses, registry
-from repertoire.data import Batch, ImageSet, Loader
-from repertoire.data._loader import StreamSource
+from repertoire.data import Batch, ImageSet, Loader, StreamSource
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.methods import (
     Alignment,

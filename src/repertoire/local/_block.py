@@ -22,7 +22,7 @@ class LocalObjective(nn.Module):
 
     @property
     def loss(self) -> LocalLoss:
-        """What it minimises, which is no module of this one: all blocks share it."""
+        """The loss, which is no module of this one: all blocks share it."""
         return self._loss[0]
 
     def forward(self, x: Tensor, batch: Batch) -> Step:
@@ -53,7 +53,7 @@ class MethodObjective(nn.Module):
 
     @property
     def loss(self) -> LocalLoss | None:
-        """What the method minimises, if it has a loss of its own."""
+        """The loss of the method, if it has one apart."""
         return self.method.block_loss
 
     @property

@@ -1,4 +1,4 @@
-"""What a state or labels must fit before they are used."""
+"""Checks of states and labels before they are used."""
 
 from __future__ import annotations
 

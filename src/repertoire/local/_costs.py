@@ -1,4 +1,4 @@
-"""What a unit costs, predicted without computing anything."""
+"""Costs of a unit, predicted without computing anything."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class LocalLearning:
 
     @property
     def trainer(self) -> Trainer:
-        """What runs the blocks.
+        """The engine that runs the blocks.
 
         Raises:
             ConfigError: nothing has been built yet.

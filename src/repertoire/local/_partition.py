@@ -1,4 +1,4 @@
-"""Which units make a block."""
+"""Division of a network's units into blocks."""
 
 from __future__ import annotations
 

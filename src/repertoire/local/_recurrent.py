@@ -201,7 +201,7 @@ class RecurrentTargetProjection:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _check(self, inputs: Tensor, labels: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """Which time steps there are, bool `[N, T]`."""
+        """Mask of the time steps that exist, bool `[N, T]`."""
         if inputs.dim() != 3 or 0 in inputs.shape[:2]:
             raise ShapeError(f"inputs must be sequences [N, T, F] with N and T at least 1; found {list(inputs.shape)}")
         shapes = (inputs.shape[:1], inputs.shape[:2])

@@ -153,10 +153,7 @@ class BlockRule(Rule):
         return {**states, "partition": self.partition}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        try:
-            check_partition(state.get("partition", []), self.partition)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        check_partition(state.get("partition", []), self.partition)
         super().load_state_dict({**state, "optimizers": self.trainer.held_states(state["optimizers"])})
 
 

@@ -112,7 +112,7 @@ class Trainer:
 
     @property
     def first(self) -> bool:
-        """Whether this process has the first block, and so gets the images."""
+        """True where this process has the first block, and so gets the images."""
         return self.held.start == 0
 
     @property

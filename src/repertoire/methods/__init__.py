@@ -1,4 +1,4 @@
-"""What is optimised: a method owns its modules and turns a batch into a loss."""
+"""Methods: each owns its modules and turns a batch into a loss."""
 
 from repertoire.methods._apply import apply_loss, on_features, own_state, right_answers
 from repertoire.methods._base import Method, Needs, Stage, Step, Stream

@@ -103,7 +103,7 @@ def own_state(loss: object) -> str:
 
 
 def _told(loss: Loss) -> nn.Module:
-    """What a loss makes of a width that nobody has told it yet; something that is held, where it does not like it."""
+    """A copy of a loss that was told a width; any module with parameters where it refuses that width."""
     told = copy.deepcopy(loss)
     try:
         told.prepare(2)

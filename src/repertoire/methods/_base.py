@@ -74,13 +74,13 @@ class Needs:
 
     @property
     def view_count(self) -> int:
-        """How many views there are of each sample."""
+        """Number of views of each sample."""
         return self.views if isinstance(self.views, int) else len(self.views)
 
 
 @dataclass
 class Step:
-    """What one batch gives.
+    """The result of one batch: a loss, and what to log.
 
     Attributes:
         loss: the scalar to minimise; the sum of `losses` where a method has several parts.

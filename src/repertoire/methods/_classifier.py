@@ -104,7 +104,7 @@ class Classifier(nn.Module):
         return inputs
 
     def activations(self, images: Tensor, block: int) -> Tensor:
-        """What enters a block, of images; pooled features where the number is that of the blocks."""
+        """The input of a block for images; pooled features where the number is that of the blocks."""
         x = self.normalize(images)
         for module in self.backbone.blocks[:block]:
             x = module(x)

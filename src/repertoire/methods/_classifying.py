@@ -1,4 +1,4 @@
-"""What methods share that train a head with a loss on logits."""
+"""The base of methods that train a head with a loss on logits."""
 
 from __future__ import annotations
 

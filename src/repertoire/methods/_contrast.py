@@ -1,4 +1,4 @@
-"""What methods share whose projector is trained by a loss on embeddings or on views."""
+"""The base of methods that train a projector with a loss on embeddings or on views."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Projected(Method):
         self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
 
     def _views(self, loss: Loss) -> int:
-        """How many views of a sample the batches are to have."""
+        """Number of views of each sample that a batch must have for this loss."""
         return max(2, loss.views)
 
     @property

@@ -21,7 +21,7 @@ __all__ = ["DenseCL"]
 
 
 class _Seen(NamedTuple):
-    """What a network makes of images: features `[N, d]`, projections `[N, D]`; and of the S places of each image the
+    """Output of a network for a batch: features `[N, d]`, projections `[N, D]`; and of the S places of each image the
     map `[N, S, d]` and its projections `[N, S, D]`."""
 
     features: Tensor
@@ -126,7 +126,7 @@ class DenseCL(TwoNetworks):
 
 
 def _look(network: nn.Module, images: Tensor) -> _Seen:
-    """What normalisation, backbone and the two projectors make of images."""
+    """Runs normalisation, backbone and the two projectors on images."""
     normalize, backbone, projectors = network.children()
     assert isinstance(backbone, Backbone)
     assert isinstance(projectors, nn.ModuleDict)

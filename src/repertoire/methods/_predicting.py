@@ -1,4 +1,4 @@
-"""What BYOL shares with its descendants: a predictor after the projector, and a slow copy without it."""
+"""The base of BYOL and its descendants: a predictor after the projector, and a slow copy without it."""
 
 from __future__ import annotations
 

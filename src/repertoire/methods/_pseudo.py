@@ -1,4 +1,4 @@
-"""Pseudo-labels: which of a network's answers about unlabelled samples are good enough to learn from."""
+"""Pseudo-labels: a network's own answers about unlabelled samples, where they are good enough to learn from."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Threshold(Memory):
         self.threshold = threshold
 
     def forward(self, probabilities: Tensor, index: Tensor) -> Tensor:
-        """Which samples count, bool `[M]`, of probabilities `[M, K]` and the samples' numbers `[M]` in their set."""
+        """Says which samples count, bool `[M]`: of probabilities `[M, K]`, and the samples' numbers in their set `[M]`."""
         most, answers = probabilities.max(1)
         bar = self.bars()
         self.watch(probabilities, index)

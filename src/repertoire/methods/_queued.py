@@ -1,4 +1,4 @@
-"""What MoCo shares with its descendants: a queue of what a slow copy said of earlier batches."""
+"""The base of MoCo and its descendants: contrast with a queue of keys that a slow copy made of earlier batches."""
 
 from __future__ import annotations
 

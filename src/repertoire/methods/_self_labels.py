@@ -114,6 +114,6 @@ class SelfLabelBYOL(Predicting):
 
 
 def _other_images(strip: Tensor, rows: slice) -> Tensor:
-    """Where row and column belong to different images, `[n, M]`."""
+    """Mask of the pairs whose row and column belong to different images, bool `[n, M]`."""
     columns = torch.arange(strip.shape[1], device=strip.device)
     return columns != columns[rows, None]

@@ -59,7 +59,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """What the copy makes of them, without a gradient."""
+        """Runs the copy on images, without a gradient."""
         return self.network(images)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What methods share in which a network learns from a slowly moving copy of itself."""
+"""The base of methods in which a network learns from a slowly moving copy of itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TwoNetworks(Method):
 
     @property
     def student(self) -> nn.Sequential:
-        """What the teacher follows: images to projections."""
+        """The network that the teacher follows: images to projections."""
         return nn.Sequential(self.model.normalize, self.model.backbone, self.projector)
 
     def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 def called(kind: str, thing: object) -> str:
-    """What a component is called in a message: by its registered name, or that of its class."""
+    """Name of a component for a message: the registered one in quotes, or that of its class."""
     found = next((entry.name for entry in registry.entries(kind) if entry.factory is type(thing)), None)
     return type(thing).__name__ if found is None else repr(found)
 

@@ -80,7 +80,7 @@ class Checkpoint(Direct):
 
 
 def _versions(block: nn.Module) -> dict[str, tuple[int, int]]:
-    """Which buffers there are, and how often each was changed; those of batch normalisation aside."""
+    """Identity and version of every buffer, those of batch normalisation aside."""
     return {
         f"{prefix}.{name}" if prefix else name: (id(buffer), buffer._version)
         for prefix, module in block.named_modules()

@@ -158,7 +158,7 @@ def _shape_after(module: nn.Module, shape: tuple[int, ...], like: Tensor) -> tup
 
 
 def _layout(shape: tuple[int, ...], maps: Callable[[Tensor], Tensor]) -> str:
-    """How activations of this shape lie in memory: "maps" (C, h, w), "last" (h, w, C), "tokens" (T, C), "vectors"."""
+    """Layout of activations of this shape: "maps" (C, h, w), "last" (h, w, C), "tokens" (T, C), "vectors"."""
     if len(shape) == 3:
         with torch.no_grad():
             as_maps = tuple(maps(torch.zeros(1, *shape)).shape[1:])

@@ -24,7 +24,7 @@ LocalLoss = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Site:
-    """What an auxiliary network is told about its place.
+    """The place of an auxiliary network in the network that it trains.
 
     Attributes:
         index, count: which block it trains, from 0, and how many blocks there are.

@@ -105,7 +105,7 @@ class InfoPro(Auxiliary):
         return self.hidden(pooled(self.layers(self._maps(x))))
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """What the decoder makes of a block's output: images `[N, C, size, size]`, as logits with "bce"."""
+        """Decodes a block's output into images `[N, C, size, size]`, as logits with "bce"."""
         return self.decoder(self._maps(x))
 
     def objective(self, x: Tensor, batch: Batch, loss: LocalLoss) -> Step:

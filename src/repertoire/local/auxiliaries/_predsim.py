@@ -17,7 +17,7 @@ __all__ = ["PredSim", "similarity_matching_loss"]
 
 
 def similarity_matching_loss(features: Tensor, targets: Tensor, classes: int) -> Tensor:
-    r"""How far the similarities of features are from those of the classes.
+    r"""Mean squared difference between the similarities of features and those of their classes.
 
     Nøkland and Eidnes, *Training Neural Networks with Local Error Signals* (ICML 2019). With S the cosine similarities
     of rows from which their own mean was taken ("adjusted cosine"), and Y the classes, one-hot,

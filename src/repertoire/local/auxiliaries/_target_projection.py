@@ -83,7 +83,7 @@ def last_activation(module: nn.Module, x: Tensor) -> str:
 
 
 def target_distance(h: Tensor, projected: Tensor, activation: str, distance: Distance) -> Tensor:
-    r"""How far outputs `[N, D]` or `[N, C, ...]` are from their targets, `[N]`; see `TargetProjection`.
+    r"""Distance of each output `[N, D]` or `[N, C, ...]` from its target, `[N]`; see `TargetProjection`.
 
     Args:
         h: outputs; sums go over their second dimension, and means over all that follow.

@@ -1,4 +1,4 @@
-"""What a process tells the others before it stops, and what is made of a connection that broke."""
+"""The last message of a process to the others, and the explanation of a connection that broke."""
 
 from __future__ import annotations
 

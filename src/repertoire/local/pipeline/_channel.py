@@ -25,7 +25,7 @@ _PREFIX = 8
 
 
 class _End:
-    """What the two ends of a channel have in common.
+    """The base of the two ends of a channel.
 
     A message is a header of a fixed size, which says what follows, and a payload. Payloads have the size of the largest
     one so far, which both ends know, so that the receiver can ask for the next one before anything is known of it: it

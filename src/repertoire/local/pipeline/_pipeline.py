@@ -119,12 +119,12 @@ class Pipeline:
 
     @property
     def first(self) -> bool:
-        """Whether this process holds the first blocks, and needs images."""
+        """True where this process holds the first blocks, and needs images."""
         return self.stage == 0
 
     @property
     def last(self) -> bool:
-        """Whether this process holds the last blocks, and knows the loss of the network."""
+        """True where this process holds the last blocks, and knows the loss of the network."""
         return self.stage == self.stages - 1
 
     def open(
@@ -177,7 +177,7 @@ class Pipeline:
         classes: int,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> list[Survey]:
-        """What the first process found out. All hear of it if it found what it cannot accept."""
+        """Survey of the first process, broadcast to all; a refusal of it is raised in all of them."""
         answer: list[Any] = [None]
         if self.rank == 0:
             try:
@@ -234,7 +234,7 @@ class Pipeline:
                 gradient.copy_(part.view(gradient.shape))
 
     def gather(self, value: Any) -> list[Any] | None:
-        """What all stages of the first replica give, on its first process; None on all others.
+        """Collects the values of all stages of the first replica on its first process; None on all others.
 
         Args:
             value: anything that can be pickled; tensors on the CPU.

@@ -1,4 +1,4 @@
-"""Which process trains which blocks, and what cannot be trained by several."""
+"""Assignment of blocks to processes, and refusal of what several processes cannot train."""
 
 from __future__ import annotations
 
