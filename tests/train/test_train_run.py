@@ -75,13 +75,17 @@ def test_without_any_weights_the_error_names_the_file(copied: Path):
 
 def test_another_number_of_classes_is_refused(copied: Path):
     info = json.loads((copied / "run.json").read_text())
-    more = [*info["classes"], "more"]
-    (copied / "run.json").write_text(json.dumps({**info, "classes": more}))
-    with pytest.raises(RunError, match="4 classes, and its task 3"):
-        train.load(copied)
-    (copied / "run.json").write_text(json.dumps({**info, "classes": more, "task": {"kind": "classes", "names": more}}))
+    (copied / "run.json").write_text(json.dumps({**info, "classes": [*info["classes"], "more"]}))
     with pytest.raises(CheckpointError, match="4 classes"):
         _ = train.load(copied).model
+
+
+@pytest.mark.parametrize("task", [5, {}, {"kind": ["classes"]}, {"kind": "number"}, {"kind": "classes", "more": [1]}])
+def test_a_damaged_task_is_one_line(copied: Path, task: object):
+    info = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps({**info, "task": task}))
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        train.load(copied)
 
 
 def test_a_cut_last_line_of_the_history_is_left_out(copied: Path):

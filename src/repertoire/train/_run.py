@@ -101,15 +101,9 @@ class Run(Predictor):
 
     def _facts(self) -> Facts:
         try:
-            facts = Facts.stored(self.info)
+            return Facts.stored(self.info)
         except (KeyError, TypeError, ValueError, DataError) as error:
             raise RunError(f"{self.directory}/run.json is damaged: {' '.join(str(error).split())}") from None
-        if facts.task.names != self.classes:
-            raise RunError(
-                f"{self.directory}/run.json is damaged: it names {len(self.classes)} classes, and its task "
-                f"{len(facts.task.names)}"
-            )
-        return facts
 
     def __repr__(self) -> str:
         accuracy = self.metrics.get("accuracy")
