@@ -112,6 +112,27 @@ def test_frozen_weights_and_callers_without_gradients(name, context):
     torch.testing.assert_close(maps, expected)
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """Each kind of network, with code that was compiled for the images."""
+    found = {}
+    for kind in KINDS:
+        found[kind] = torch.compile(classifier(kind).eval(), backend="aot_eager")
+        with torch.no_grad():
+            found[kind](images())
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_compiled_network_has_the_same_maps(name, compiled):
+    kinds = registry.get("explainers", name).factory.kinds
+    kind = next(kind for kind, what in KINDS.items() if what & set(kinds))
+    explainer = registry.build("explainers", name)
+    targets = torch.tensor([0, 3, 1])
+    expected = explainer(classifier(kind).eval(), images(), targets)
+    torch.testing.assert_close(explainer(compiled[kind], images(), targets), expected)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_batch(name):
     assert registry.build("explainers", name)(fitting(name), images(0)).shape == (0, 16, 16)

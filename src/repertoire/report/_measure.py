@@ -40,9 +40,6 @@ MOST_CHECKPOINT = 2000
 BLOCKS = 16
 """Blocks whose features are compared."""
 
-COPY = 0.99
-"""Cosine of two thumbnails from which on they count as the same picture."""
-
 
 @dataclass(frozen=True)
 class Measurements:
@@ -141,7 +138,7 @@ def measure(run: Run, against: Run | None = None) -> Measurements:
         "test": (test, truth, torch.from_numpy(unseen.probabilities)),
     }
     doubtful = {name: diagnostics.label_errors(p, labels) for name, (_, labels, p) in told.items()}
-    copies = diagnostics.near_duplicates(_thumbnails(test), _thumbnails(train), threshold=COPY)
+    copies = diagnostics.near_duplicates(_thumbnails(test), _thumbnails(train))
     tree = diagnostics.hierarchy(z)
     weak = diagnostics.weak_subgroups(tree, wrong)
     groups = _parts(tree)

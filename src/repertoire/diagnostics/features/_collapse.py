@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from repertoire.diagnostics._stream import ClassMoments, Features, blocks, class_moments
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.registry import register
 
 __all__ = [
@@ -206,7 +206,7 @@ def orthogonal_frame(counts: Tensor, *, decay: float = 0.0) -> FrameLengths:
         decay: c, 0 or more.
 
     Raises:
-        ShapeError: counts that are no vector of positive numbers. ValueError: a negative decay.
+        ShapeError: counts that are no vector of positive numbers. ConfigError: a negative decay.
 
     Example:
         >>> import torch
@@ -217,7 +217,7 @@ def orthogonal_frame(counts: Tensor, *, decay: float = 0.0) -> FrameLengths:
     if counts.ndim != 1 or not bool((counts > 0).all()):
         raise ShapeError(f"counts must be positive numbers [K], found {counts.tolist()}")
     if not decay >= 0:
-        raise ValueError(f"decay must be 0 or more, found {decay}")
+        raise ConfigError(f"decay must be 0 or more, found {decay}")
     sizes = counts.double()
     kept = (1 - (decay / sizes).sqrt()).clamp_min(0)
     means, rows = kept / sizes.sqrt(), kept * sizes.sqrt()

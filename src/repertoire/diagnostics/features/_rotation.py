@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 
 __all__ = ["rotation_probe"]
 
@@ -35,7 +35,7 @@ def rotation_probe(
         Accuracy in [0, 1]; 0.25 is chance.
 
     Raises:
-        ShapeError: images that are not square, or fewer than four of them. ValueError: held_out out of range.
+        ShapeError: images that are not square, or fewer than four of them. ConfigError: held_out out of range.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def rotation_probe(
     if images.ndim != 4 or images.shape[2] != images.shape[3] or len(images) < 4:
         raise ShapeError(f"images must be four or more, square, [N, C, H, H], found {list(images.shape)}")
     if not 0 < held_out < 1:
-        raise ValueError(f"held_out must lie in (0, 1), found {held_out}")
+        raise ConfigError(f"held_out must lie in (0, 1), found {held_out}")
     found = [
         torch.cat([embed(torch.rot90(part, turn, (2, 3))).float().cpu() for part in images.split(batch_size)]).numpy()
         for turn in range(4)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repertoire.diagnostics._stream import Features, moments
+from repertoire.errors import ConfigError
 from repertoire.registry import register
 
 __all__ = ["Spectrum", "eigenvalue_spectrum", "participation_ratio"]
@@ -61,10 +62,10 @@ class Spectrum:
         """Number of directions of largest variance that hold a share of it, in (0, 1].
 
         Raises:
-            ValueError: a share out of range.
+            ConfigError: a share out of range.
         """
         if not 0 < share <= 1:
-            raise ValueError(f"share must lie in (0, 1], found {share}")
+            raise ConfigError(f"share must lie in (0, 1], found {share}")
         held = self.eigenvalues.cumsum(0)
         return int((held < share * held[-1] * (1 - 1e-12)).sum()) + 1 if self.rank else 0
 
