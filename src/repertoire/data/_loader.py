@@ -169,6 +169,7 @@ class Loader:
         DataError: there is no image, no batch, nothing labelled to balance, or no mask where they are asked for.
 
     Example:
+        >>> from repertoire.data import ImageSet
         >>> zeros = np.zeros((10, 8, 8, 1), dtype=np.uint8)
         >>> numbers = np.arange(10)
         >>> images = ImageSet(zeros, numbers % 2, [str(i) for i in numbers], ("even", "odd"), numbers.astype(np.uint64))
