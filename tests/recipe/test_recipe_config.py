@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from repertoire.errors import ConfigError, UnknownName
-from repertoire.recipe import TrainConfig, make_config, read_config
-from repertoire.recipe import write_config
+from repertoire.recipe import TrainConfig, make_config, read_config, write_config
 
 
 def test_a_configuration_survives_its_file(tmp_path: Path):

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from repertoire.methods import Method
-from repertoire.recipe import make_config
-from repertoire.recipe import WeightAverage, learning_rate, make_optimizer, schedule
+from repertoire.recipe import WeightAverage, learning_rate, make_config, make_optimizer, schedule
 
 
 def test_learning_rates_follow_the_batch():

@@ -93,25 +93,15 @@ class Built:
         return make_optimizer(self.config, module)
 
     def loader(self, *, device: str | torch.device = "cpu", rank: int = 0, world_size: int = 1) -> Loader:
-        """The training batches: views, fields and streams as the method needs them.
-
-        Raises:
-            DataError: a stream that the method needs is not there.
-        """
+        """The training batches: views, fields and streams as the method needs them."""
         config, needs = self.config, self.method.needs
         train = replace(self.splits.train, labels=self.task.encode(self.splits.train.labels))
         sources = {}
         for name, stream in needs.streams.items():
             samples = self.splits.extra.get(name)
-            if samples is None or not len(samples):
-                if stream.optional:
-                    continue
-                raise DataError(
-                    f"method {registry.parse(config.method).name!r} learns from {name} ones too, and there are none; "
-                    f"give a folder with --{name}, or keep only some labels with --labels 4"
-                )
-            size = max(world_size, round(config.batch_size * stream.per_sample))
-            sources[name] = StreamSource(samples, size, self._augmentation(), _views(stream.views))
+            if samples is not None and len(samples):
+                size = max(world_size, round(config.batch_size * stream.per_sample))
+                sources[name] = StreamSource(samples, size, self._augmentation(), _views(stream.views))
         return Loader(
             train,
             config.batch_size,
@@ -189,6 +179,7 @@ def build(
         method = build_method(config, model, loss, len(splits.train), **context)
         if needs_of(config).reference == "teacher" and config.teacher is None:
             raise ConfigError(f"method {registry.parse(config.method).name!r} learns from another run: give --teacher")
+    _check_streams(config, method, splits)
     if is_pretrained(config):
         model.keeps_statistics = config.batch_size // config.accumulate < SMALL_BATCH
         block = entrance(model, config.tune)
@@ -220,6 +211,16 @@ def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None
         raise ConfigError(
             f"method {method!r} is for {_called(tuple(sorted(needs.targets)))}, and this data has {_called((kind,))}"
         )
+
+
+def _check_streams(config: TrainConfig, method: Method, splits: Splits) -> None:
+    """Refuses a method that learns from samples that are not there."""
+    for name, stream in method.needs.streams.items():
+        if not stream.optional and not len(splits.extra.get(name, ())):
+            raise DataError(
+                f"method {registry.parse(config.method).name!r} learns from {name} samples too, and there are none: give "
+                f"a folder with --{name}, put one beside the classes, or keep only some labels with --labels 4"
+            )
 
 
 def _called(kinds: tuple[str, ...]) -> str:

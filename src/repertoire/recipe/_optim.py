@@ -11,7 +11,7 @@ from torch import nn
 from repertoire.backbones import Backbone
 from repertoire.methods import Method
 from repertoire.recipe._config import TrainConfig
-from repertoire.recipe._parts import is_pretrained
+from repertoire.recipe._parts import is_pretrained, only_head
 
 __all__ = ["WeightAverage", "learning_rate", "make_optimizer", "schedule", "weight_decay"]
 
@@ -26,7 +26,7 @@ def learning_rate(config: TrainConfig) -> float:
         return config.lr
     ratio = config.batch_size / 128
     share = 1.0
-    if config.tune == "head":
+    if only_head(config):
         share = 3.0
     elif config.tune.startswith("last:"):
         share = 0.5
@@ -42,7 +42,7 @@ def weight_decay(config: TrainConfig) -> float:
     if config.optimizer == "sgd":
         return 5e-4
     # A head on frozen features has little to learn from, and nothing else to hold it back.
-    return 0.5 if config.tune == "head" else 0.05
+    return 0.5 if only_head(config) else 0.05
 
 
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:

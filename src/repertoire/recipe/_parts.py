@@ -32,6 +32,7 @@ __all__ = [
     "is_pretrained",
     "load_splits",
     "needs_of",
+    "only_head",
     "takes_loss",
 ]
 
@@ -145,6 +146,11 @@ def is_pretrained(config: TrainConfig) -> bool:
         return str(given).lower() in ("true", "1", "yes")
     parameter = registry.options(registry.get("backbones", spec.name).factory).get("pretrained")
     return parameter is not None and parameter.default is True
+
+
+def only_head(config: TrainConfig) -> bool:
+    """Whether nothing but a head is trained, on features that are given or frozen."""
+    return config.tune == "head" or registry.parse(config.backbone).name == "identity"
 
 
 def needs_of(config: TrainConfig) -> Needs:

@@ -13,7 +13,7 @@ from repertoire.errors import ConfigError
 from repertoire.losses import LogitsLoss
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._optim import learning_rate, weight_decay
-from repertoire.recipe._parts import DEFAULT_LOSSES, is_pretrained, needs_of, takes_loss, wants_pretrained
+from repertoire.recipe._parts import DEFAULT_LOSSES, is_pretrained, needs_of, only_head, takes_loss, wants_pretrained
 from repertoire.tasks import task_of
 
 __all__ = ["pinned", "resolve", "stem"]
@@ -32,7 +32,7 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
     """
     train = splits.train
     images = isinstance(train, ImageSet)
-    changes: dict[str, Any] = {"size": max(train.size) if images else 1}
+    changes: dict[str, Any] = {"size": max(train.size) if images else None}
 
     def now() -> TrainConfig:
         return config.model_copy(update=changes)
@@ -131,14 +131,15 @@ def _why_whole(config: TrainConfig) -> str:
 
 def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: dict[str, Any]) -> None:
     """Batch, epochs and optimiser, where the user left them to the data."""
-    tuned = config.tune != "all" or is_pretrained(config)
+    head = only_head(config)
+    tuned = head or config.tune != "all" or is_pretrained(config)
     if not given.given("batch_size") and "batch_size" not in needs_of(config).defaults:
-        largest = 32 if tuned and config.tune in ("all", "auto") else 128
+        largest = 32 if tuned and not head and config.tune in ("all", "auto") else 128
         # A batch is at most a sixteenth of the data: an epoch has that many steps.
         changes["batch_size"] = max(8, min(largest, 2 ** int(math.log2(max(8, count / 16)))))
     batch = changes.get("batch_size", config.batch_size)
     if not given.given("epochs") and "epochs" not in needs_of(config).defaults:
-        usual = {"head": 60, "all": 10 if tuned else 20, "auto": 10}.get(config.tune, 20)
+        usual = 60 if head else {"all": 10 if tuned else 20, "auto": 10}.get(config.tune, 20)
         changes["epochs"] = max(usual, min(200, math.ceil(STEPS * batch / max(1, count))))
     if not given.given("optimizer") and "optimizer" not in needs_of(config).defaults and tuned:
         changes["optimizer"] = "adamw"

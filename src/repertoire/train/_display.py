@@ -131,7 +131,7 @@ class Display:
             headline: which validation metrics to show, and how to write them.
         """
         shown = {"accuracy": "{:.1%}"} if headline is None else headline
-        train = f"train {row['train_accuracy']:.1%}  " if "train_accuracy" in row else ""
+        train = f"train {row['train_accuracy']:.1%}  " if "train_accuracy" in row and "accuracy" in shown else ""
         best = "  best so far" if row.get("best") else ""
         found = ", ".join(text.format(row[f"val_{key}"]) for key, text in shown.items() if f"val_{key}" in row)
         self.note(
