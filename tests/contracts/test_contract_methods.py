@@ -146,6 +146,22 @@ def test_forward_is_step(method: Method):
     assert torch.equal(first, loss_of(method, batch))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_precision_give_the_same_loss(method: Method, dtype: torch.dtype):
+    """And memories of theirs: in float64 nothing is rounded to less on the way."""
+    expected, batch = [], batch_for(method)
+    other = copy.deepcopy(method).to(dtype)
+    for each, given in ((method, batch), (other, batch.map(lambda t: t.to(dtype) if t.is_floating_point() else t))):
+        losses = []
+        for _ in range(2):
+            losses.append(loss_of(each, given))
+            each.after_update()
+        expected.append(torch.stack(losses).double())
+    assert losses[0].dtype == (dtype if dtype == torch.float64 else losses[0].dtype)
+    rough = dtype == torch.bfloat16
+    torch.testing.assert_close(expected[1], expected[0], rtol=0.2 if rough else 1e-4, atol=0.2 if rough else 1e-5)
+
+
 def test_two_steps_in_half_precision_are_finite(method: Method):
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):

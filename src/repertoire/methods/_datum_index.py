@@ -9,6 +9,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.ops import linear_cross_entropy
 from repertoire.registry import register
@@ -64,7 +65,7 @@ class DatumIndex(Method):
     def objective(self, features: Tensor, batch: Batch) -> Step:
         with torch.autocast(features.device.type, enabled=False):
             loss = linear_cross_entropy(
-                features.float(), self.indices.weight, batch.index, label_smoothing=self.label_smoothing
+                at_least_float32(features), self.indices.weight, batch.index, label_smoothing=self.label_smoothing
             )
         readout, logs = read_out(self.model.head, features, batch.targets)
         return Step(loss + readout, {"loss": loss.detach(), **logs})

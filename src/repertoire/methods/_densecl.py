@@ -13,6 +13,7 @@ from repertoire.errors import ConfigError
 from repertoire.losses import info_nce_loss
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._two_networks import TwoNetworks
 from repertoire.ops import Queue
 from repertoire.registry import register
@@ -122,7 +123,9 @@ class DenseCL(TwoNetworks):
         return (1 - weight) * one + weight * two, queries.features
 
     def _contrast(self, queries: Tensor, keys: Tensor, queue: Queue) -> Tensor:
-        return info_nce_loss(queries, keys, temperature=self.temperature, negatives=queue.rows if len(queue) else None)
+        return info_nce_loss(
+            queries, keys, temperature=self.temperature, negatives=queue.rows.to(keys.dtype) if len(queue) else None
+        )
 
 
 def _look(network: nn.Module, images: Tensor) -> _Seen:
@@ -138,4 +141,5 @@ def _look(network: nn.Module, images: Tensor) -> _Seen:
             f"{places.shape[2]} channels; use moco, or another backbone"
         )
     projected, projected_places = projectors["whole"](features), projectors["places"](places)
-    return _Seen(features, projected.float(), places.float(), projected_places.float())
+    wide = [at_least_float32(found) for found in (projected, places, projected_places)]
+    return _Seen(features, *wide)

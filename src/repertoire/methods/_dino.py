@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from repertoire.errors import ConfigError
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._two_networks import TwoNetworks
 from repertoire.ops import Memory
 from repertoire.registry import register
@@ -110,11 +111,11 @@ class DINO(TwoNetworks, Memory):
     def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         first, second = views
         features = self.model.embed(torch.cat([first, second]))
-        student = self.projector(features).float() / self.student_temperature
-        teacher = self.teacher(torch.cat([second, first])).float()
+        student = at_least_float32(self.projector(features)) / self.student_temperature
+        teacher = at_least_float32(self.teacher(torch.cat([second, first])))
         self.remember(len(first), mean=teacher.mean(0))
         targets = ((teacher - self.centre) / self.teacher_temperature).softmax(1)
         return -(targets * student.log_softmax(1)).sum(1).mean(), features
 
     def commit(self, mean: Tensor) -> None:
-        self.centre.lerp_(mean, 1 - self.centre_momentum)
+        self.centre.lerp_(mean.to(self.centre), 1 - self.centre_momentum)

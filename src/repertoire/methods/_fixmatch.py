@@ -16,6 +16,7 @@ from repertoire.methods._base import Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
 from repertoire.methods._mix import Mix
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._pseudo import Alignment, ClassThresholds, Policy, PseudoLabels, SelfThresholds, Threshold
 from repertoire.registry import register
 
@@ -129,7 +130,9 @@ class FixMatch(Classifying):
         labels, sure = self.pseudo(answers, unlabelled.index)
         found = self.classify(labelled, batch.targets)
         outputs = self.model.head.outputs(hard, labels)
-        losses = torch.stack([w * F.cross_entropy(z.float(), labels, reduction="none") for w, z in outputs]).sum(0)
+        losses = torch.stack(
+            [w * F.cross_entropy(at_least_float32(z), labels, reduction="none") for w, z in outputs]
+        ).sum(0)
         consistency = (losses * sure).sum() / max(1, len(labels))
         loss = found.loss + self.weight * consistency
         logs = {"unlabelled_loss": consistency.detach(), "confident": sure.float().mean()}

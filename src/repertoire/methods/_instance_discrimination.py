@@ -15,6 +15,7 @@ from repertoire.errors import ConfigError
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.ops import Memory, pair_logsumexp
 from repertoire.registry import register
@@ -111,8 +112,8 @@ class InstanceDiscrimination(Method, Memory):
         self.needs = replace(type(self).needs, per_sample=negatives is None)
 
     def objective(self, features: Tensor, batch: Batch) -> Step:
-        z = F.normalize(self.projector(features).float())
-        own = self.bank[batch.index]
+        z = F.normalize(at_least_float32(self.projector(features)))
+        own = self.bank[batch.index].to(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
             positive = (z * own).sum(1) / self.temperature
             losses, normaliser = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
@@ -126,12 +127,12 @@ class InstanceDiscrimination(Method, Memory):
     def _softmax(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
         scale = 1 / self.temperature
         # Of no use later on: zero, because what is not finite is not committed.
-        return pair_logsumexp(z, self.bank, scale=scale, bound=scale) - positive, z.new_zeros(())
+        return pair_logsumexp(z, self.bank.to(z.dtype), scale=scale, bound=scale) - positive, z.new_zeros(())
 
     def _nce(self, z: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
         count, samples = self.negatives or 0, len(self.bank)
         drawn = torch.randint(samples, (count,), device=z.device)
-        negative = z @ self.bank[drawn].T / self.temperature
+        negative = z @ self.bank[drawn].to(z.dtype).T / self.temperature
         estimate = negative.detach().flatten().logsumexp(0) + math.log(samples / negative.numel())
         normaliser = self.log_normaliser.where(self.log_normaliser.isfinite(), estimate)
         # log P less the logarithm of m / N: h is the sigmoid of it.
@@ -140,7 +141,8 @@ class InstanceDiscrimination(Method, Memory):
         return losses, normaliser
 
     def commit(self, index: Tensor, embeddings: Tensor, log_normaliser: Tensor) -> None:
-        self.bank[index] = F.normalize(self.momentum * self.bank[index] + (1 - self.momentum) * embeddings)
+        mixed = self.momentum * self.bank[index] + (1 - self.momentum) * embeddings
+        self.bank[index] = F.normalize(mixed).to(self.bank.dtype)
         self.seen[index] = True
         if self.negatives is not None:
             self.log_normaliser.copy_(log_normaliser)

@@ -13,6 +13,7 @@ from repertoire.losses import Loss
 from repertoire.methods._base import Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._teacher import Teacher
 from repertoire.registry import register
 
@@ -105,8 +106,8 @@ class MeanTeacher(Classifying):
         first, second = (torch.cat([batch.views[v], unlabelled.views[v]]) for v in (0, 1))
         features = self.model.embed(first)
         found = self.classify(features[: len(batch)], batch.targets)
-        answers = self.model.head(features).float().softmax(1)
-        targets = self.teacher(second).float().softmax(1)
+        answers = at_least_float32(self.model.head(features)).softmax(1)
+        targets = at_least_float32(self.teacher(second)).softmax(1)
         consistency = (answers - targets).square().mean()
         loss = found.loss + self.ramp() * consistency
         return Step(loss, {**found.logs, "loss": loss.detach(), "consistency_loss": consistency.detach()})

@@ -53,5 +53,8 @@ class MoCo(Queued):
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         return info_nce_loss(
-            queries, keys, temperature=self.temperature, negatives=self.queue.rows if len(self.queue) else None
+            queries,
+            keys,
+            temperature=self.temperature,
+            negatives=self.queue.rows.to(keys.dtype) if len(self.queue) else None,
         )

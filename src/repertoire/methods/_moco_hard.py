@@ -73,6 +73,6 @@ class HardMoCo(Queued):
         count = max(1, round(self.hard * len(self.queue)))
         losses = []
         for anchors in (queries, keys):
-            negatives = pair_topk(anchors, self.queue.rows, count).values / self.temperature
+            negatives = pair_topk(anchors, self.queue.rows.to(anchors.dtype), count).values / self.temperature
             losses.append(torch.logaddexp(positive, negatives.logsumexp(1)) - positive)
         return torch.stack(losses).mean()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.methods._precision import at_least_float32
 from repertoire.ops import Memory
 
 __all__ = ["Alignment", "ClassThresholds", "Policy", "PseudoLabels", "SelfThresholds", "Threshold"]
@@ -42,7 +43,7 @@ class Threshold(Memory):
         self.threshold = threshold
 
     def forward(self, probabilities: Tensor, index: Tensor) -> Tensor:
-        """Says which samples count, bool `[M]`: of probabilities `[M, K]`, and the samples' numbers in their set `[M]`."""
+        """Says which samples count, bool `[M]`, of probabilities `[M, K]`, given the samples' numbers `[M]`."""
         most, answers = probabilities.max(1)
         bar = self.bars()
         self.watch(probabilities, index)
@@ -167,8 +168,8 @@ class SelfThresholds(Threshold):
         self.remember(len(index), most=probabilities.amax(1).mean(), probabilities=probabilities.mean(0))
 
     def commit(self, most: Tensor, probabilities: Tensor) -> None:
-        self.level.lerp_(most, 1 - self.decay)
-        self.marginal.lerp_(probabilities, 1 - self.decay)
+        self.level.lerp_(most.to(self.level), 1 - self.decay)
+        self.marginal.lerp_(probabilities.to(self.marginal), 1 - self.decay)
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}"
@@ -223,7 +224,7 @@ class Alignment(Memory):
         return F.normalize(probabilities * (self.shares / self.mean.clamp_min(1e-6)), p=1, dim=1)
 
     def commit(self, mean: Tensor) -> None:
-        self.mean.lerp_(mean, 1 - self.decay)
+        self.mean.lerp_(mean.to(self.mean), 1 - self.decay)
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}"
@@ -264,7 +265,7 @@ class PseudoLabels(nn.Module):
         """
         if logits.dim() != 2 or index.shape != logits.shape[:1]:
             raise ShapeError(f"expected logits [M, K] and index [M], found {list(logits.shape)}, {list(index.shape)}")
-        probabilities = logits.float().softmax(1)
+        probabilities = at_least_float32(logits).softmax(1)
         if self.alignment is not None:
             probabilities = self.alignment(probabilities)
         return probabilities.argmax(1), self.policy(probabilities, index)

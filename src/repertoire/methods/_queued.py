@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from repertoire.errors import ConfigError
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._two_networks import TwoNetworks
 from repertoire.ops import Queue
 
@@ -48,9 +49,9 @@ class Queued(TwoNetworks):
 
     def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         features = self.model.embed(views[0])
-        keys = F.normalize(self.teacher(views[1]).float())
+        keys = F.normalize(at_least_float32(self.teacher(views[1])))
         self.queue.see(keys)
-        return self.contrast(self.projector(features).float(), keys), features
+        return self.contrast(at_least_float32(self.projector(features)), keys), features
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         """The loss of queries and keys `[N, d]`; without a queue, which begins empty, of the keys alone."""

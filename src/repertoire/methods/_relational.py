@@ -14,6 +14,7 @@ from repertoire.errors import ConfigError
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.registry import register
 
@@ -82,7 +83,7 @@ class Relational(Method):
         right = torch.cat(
             [views[j] for _, j in pairs] + [views[j].roll(s, 0) for (_, j), s in zip(pairs, shifts, strict=True)]
         )
-        scores = self.relation(torch.cat([left, right], 1)).squeeze(1).float()
+        scores = at_least_float32(self.relation(torch.cat([left, right], 1)).squeeze(1))
         same, different = scores.chunk(2)
         right_answer = torch.cat([same, -different])
         log_p = F.logsigmoid(right_answer)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._predicting import Predicting
 from repertoire.methods._two_networks import squared_distance
 from repertoire.ops import pair_rows
@@ -92,7 +93,7 @@ class SelfLabelBYOL(Predicting):
     def match(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """BYOL's loss, and that of the other images of the batch in each direction."""
         halves = zip(predicted.chunk(2), targets.chunk(2), strict=True)
-        others = torch.stack([self._others(q.float(), z.float()).mean() for q, z in halves]).sum()
+        others = torch.stack([self._others(at_least_float32(q), at_least_float32(z)).mean() for q, z in halves]).sum()
         return 2 * squared_distance(predicted, targets).mean() + self.weight * others
 
     def _others(self, predicted: Tensor, targets: Tensor) -> Tensor:

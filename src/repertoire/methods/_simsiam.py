@@ -10,6 +10,7 @@ from repertoire.data import Batch
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.registry import register
 
@@ -64,7 +65,7 @@ class SimSiam(Method):
     def objective(self, features: Tensor, batch: Batch) -> Step:
         projected = self.projector(features)
         predicted = self.predictor(projected)
-        first, second = projected.detach().float().chunk(2)
-        loss = -F.cosine_similarity(predicted.float(), torch.cat([second, first]), dim=1).mean()
+        first, second = at_least_float32(projected.detach()).chunk(2)
+        loss = -F.cosine_similarity(at_least_float32(predicted), torch.cat([second, first]), dim=1).mean()
         readout, logs = read_out(self.model.head, features, batch.targets.repeat(2))
         return Step(loss + readout, {"loss": loss.detach(), **logs})

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.methods._teacher import Teacher
 
@@ -16,7 +17,7 @@ __all__ = ["TwoNetworks", "squared_distance"]
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Gives `2 - 2 cos(x, y)` for each pair of rows of `[N, d]`, in full precision, as `[N]`."""
-    return 2 - 2 * F.cosine_similarity(x.float(), y.float(), dim=1)
+    return 2 - 2 * F.cosine_similarity(at_least_float32(x), at_least_float32(y), dim=1)
 
 
 class TwoNetworks(Method):
