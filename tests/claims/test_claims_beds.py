@@ -33,7 +33,7 @@ def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch):
 
 def test_data_of_the_users_own_takes_the_place_of_a_bed():
     splits = beds.get("omniglot").splits(Budget("small", data="digits"), 0)
-    assert (splits.source, splits.train.size) == ("digits", (28, 28))
+    assert (splits.source, splits.train.size) == ("digits", (8, 8))
 
 
 def test_features_keep_the_division():

@@ -48,6 +48,7 @@ def test_stored_evidence_follows_from_its_own_figures(claim: Claim) -> None:
             strict=found.strict,
             overlap=found.overlap,
             exact=found.exact,
+            clusters=[[sign * value for value in row] for row in found.units],
         )
         assert (said.mean, said.interval) == (pytest.approx(found.mean), pytest.approx(found.interval))
         assert found.verdict in (said.verdict, "no answer")

@@ -113,6 +113,18 @@ def test_the_other_kinds() -> None:
     assert more.differences == pytest.approx([0.1] * 5, abs=0.002)
 
 
+def test_images_are_kept_where_they_are_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked(budget: Budget, seed: int) -> Measured:
+        units = [0.1 + 0.01 * ((7 * seed + i) % 5) for i in range(30)]
+        return Measured(sum(units) / 30, 0.0, units=units)
+
+    monkeypatch.setitem(_claim._REGISTRY, "toy-better", dataclasses.replace(toys.better, function=looked))
+    result = claims.run("toy-better", "small", store=False)
+    assert (result.verdict, [len(row) for row in result.units]) == ("holds", [30] * 5)
+    assert result.interval is not None
+    assert 0.1 < result.interval[0] < result.mean < result.interval[1] < 0.14
+
+
 def test_parts_of_a_paper_are_stored_apart(tmp_path: Path) -> None:
     claims.run("toy-weak", "small")
     claims.run("toy-weak:beside", "small")

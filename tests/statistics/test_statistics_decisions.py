@@ -148,6 +148,22 @@ def test_it_says_how_a_claim_fails(values: list[float], threshold: float, reason
     assert (found.verdict, found.reason) == ("does not hold", reason)
 
 
+def test_images_within_networks_are_the_unit_where_they_vary():
+    """Five networks that agree, of 200 images each: the images say how sure the difference is, and networks vary."""
+    random = np.random.default_rng(7)
+    verdicts: Counter[str] = Counter()
+    for _ in range(300):
+        rows = [random.normal(0, 1, 200).tolist() for _ in range(8)]
+        means = [sum(row) / 200 for row in rows]
+        verdicts[decide([means], clusters=rows).verdict] += 1
+    assert verdicts["undecided"] / 300 > 0.93
+    rows = [random.normal(0.3, 1, 200).tolist() for _ in range(5)]
+    found = decide([[sum(row) / 200 for row in rows]], 0.1, clusters=rows)
+    assert (found.verdict, found.p < 0.01) == ("holds", True)
+    assert found.interval is not None
+    assert found.interval[0] < found.mean < found.interval[1]
+
+
 def test_the_p_value_meets_the_level_where_the_interval_meets_the_threshold():
     values = [0.1, 0.3, 0.2, 0.15, 0.22]
     low, _ = interval(values, 1 - NOMINAL)

@@ -51,15 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, flush=True)
 
     if options.refresh:
-        found = [
-            same for _, same in refresh(chosen, budget, folder=options.store, progress=say, minutes=options.minutes)
-        ]
+        outcomes = refresh(
+            chosen, budget, folder=options.store, workers=options.workers, progress=say, minutes=options.minutes
+        )
+        found = [same for _, same in outcomes]
         print(f"{sum(found)} of {len(found)} are fresh again, after {time.perf_counter() - started:.0f} s")
         return 0
     workers = 1 if options.smoke or budget == "full" else options.workers
-    outcomes = run_all(chosen, budget, workers=workers, progress=say, folder=options.store, minutes=options.minutes)
+    results = run_all(chosen, budget, workers=workers, progress=say, folder=options.store, minutes=options.minutes)
     measured = failures = 0
-    for outcome in outcomes:
+    for outcome in results:
         if isinstance(outcome, ClaimError):
             failures += 1
             print(f"error: {outcome}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import importlib
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -77,13 +77,14 @@ class Budget:
         Args:
             bed: spec of a data source.
             seed: of the division.
-            options: of `repertoire.data.load`; what says how a bed is divided is left out for data of the user's own.
+            options: of `repertoire.data.load`. Data of the user's own keeps its size, except that photographs come at
+                that of the bed, or at 32 pixels.
         """
         from repertoire.data import load
 
         if not self.data:
             return load(bed, seed=seed, **options)
-        return load(self.data, seed=seed, **{key: value for key, value in options.items() if key == "size"})
+        return load(self.data, seed=seed, photographs=options.get("size") or 32)
 
     @classmethod
     def named(cls, name: str, data: str = "") -> Budget:
@@ -115,6 +116,8 @@ class Measured:
         trivial: what the trivial answer scores on the same data and seed (majority class, raw pixels, random weights,
             whichever is best), for a claim that says by how much its arms must beat it.
         values: the metric of every arm, for a trend, an ordering or an optimum; see :meth:`of`.
+        units: method less baseline for each image, where the image is what varies and a seed is a network: the interval
+            is then that of a bootstrap of networks and of images within them.
     """
 
     method: float
@@ -122,6 +125,7 @@ class Measured:
     extra: Mapping[str, float] = field(default_factory=dict)
     trivial: float | None = None
     values: Sequence[float] = ()
+    units: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         named = {"method": self.method, "baseline": self.baseline, **self.extra}
@@ -230,7 +234,16 @@ class Claim:
         sign = 1.0 if self.higher_is_better or self.kind == "identity" else -1.0
         rows = [[sign * value for value in self.values(m)] for m in measured]
         found = contrasts(self.kind, rows, self.points)
-        return decide(found, self.threshold, kind=self.kind, strict=self.strict, overlap=self.overlap, exact=self.exact)
+        units = [[sign * value for value in m.units] for m in measured]
+        return decide(
+            found,
+            self.threshold,
+            kind=self.kind,
+            strict=self.strict,
+            overlap=self.overlap,
+            exact=self.exact,
+            clusters=units if all(units) and self.kind in ("better", "equivalent") else (),
+        )
 
     def failed_bed(self, measured: Sequence[Measured]) -> str:
         """Why the bed could not have shown the effect: an arm that did not learn, no room; "" where it could."""
@@ -352,7 +365,8 @@ def claim(
         data, tier = data or named.title, tier or named.tier
     if not data:
         raise ValueError(f"claim {label!r}: say what it is measured on, by data= or bed=")
-    worth = tier or next((tier for words, tier in _TIERS if re.search(words, data)), "drawn")
+    guess: Iterator[Tier] = (known for words, known in _TIERS if re.search(words, data))
+    worth = tier or next(guess, "drawn")
     shared = overlap if overlap is not None else REDRAWN if worth == "toy" and not exact else 0.0
 
     def decorate(function: Function) -> Claim:

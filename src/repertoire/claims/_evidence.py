@@ -94,6 +94,7 @@ def summarise(
         seeds=list(range(len(measured))),
         values=[claim.values(m) for m in measured],
         trivial=None if None in trivial else trivial,
+        units=[[float(f"{value:.6g}") for value in m.units] for m in measured] if measured[0].units else [],
         mean=decision.mean,
         interval=decision.interval,
         p=decision.p,

@@ -226,6 +226,7 @@ def refresh(
     budget: BudgetName = "small",
     *,
     folder: Path | None = None,
+    workers: int = 1,
     progress: Progress | None = None,
     minutes: float | None = None,
 ) -> Iterator[tuple[Claim, bool]]:
@@ -237,34 +238,35 @@ def refresh(
         claims: those whose evidence is stale or aged, of which others are passed over.
         budget: of the evidence.
         folder: where it is, and where it is stored again.
+        workers: processes; 1 measures in this one.
         progress: called with a line of text.
         minutes: no claim is begun after so many minutes.
 
     Yields:
         Each claim, and whether its evidence is fresh now.
     """
-    started, say = time.monotonic(), progress or _silent
-    chosen = Budget.named(budget)
+    say, chosen = progress or _silent, Budget.named(budget)
+    stored = {}
     for claim in claims:
-        if minutes is not None and time.monotonic() - started > 60 * minutes:
-            return
         found = evidence(claim.slug, budget, part=claim.part, folder=folder)
-        if found is None or freshness(found, claim).state == "fresh":
-            continue
-        outcome = _attempt(claim, chosen, found.seeds[0])
-        if isinstance(outcome, ClaimError):
-            say(str(outcome))
+        if found is not None and freshness(found, claim).state != "fresh":
+            stored[claim.name] = found
+    wanted = [claim for claim in claims if claim.name in stored]
+    for state, failure in _outcomes(wanted, chosen, workers, _silent, minutes, one_seed=True):
+        claim, found = state.claim, stored[state.claim.name]
+        if failure is not None:
+            say(str(failure))
             yield claim, False
             continue
-        same = _same([claim.values(outcome.measured)], found.values[:1])
+        same = _same([claim.values(m) for m in state.measured], found.values[:1])
         if same:
             today = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-            prints = dataclasses.asdict(footprint(claim, outcome.built))
+            prints = dataclasses.asdict(footprint(claim, state.built))
             # What a claim says of itself may have been worded anew; what it measured is the same.
             dataclasses.replace(
-                found, footprint=prints, built=sorted(outcome.built), confirmed=today, statement=claim.statement
+                found, footprint=prints, built=sorted(state.built), confirmed=today, statement=claim.statement
             ).write(folder)
-        say(f"{claim.name}: {'the same figures' if same else 'other figures'} at seed {found.seeds[0]}")
+        say(f"{claim.name}: {'the same figures' if same else 'other figures'} at seed 0")
         yield claim, same
 
 
@@ -340,12 +342,14 @@ class _State:
 
     claim: Claim
     budget: Budget
+    one_seed: bool = False
     done: dict[int, Timed] = field(default_factory=dict)
     wanted: int = 1
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        self.wanted = 1 if self.budget.name == "smoke" or self.claim.exact else LOOKS[0]
+        self.one_seed = self.one_seed or self.budget.name == "smoke" or self.claim.exact
+        self.wanted = 1 if self.one_seed else LOOKS[0]
 
     @property
     def measured(self) -> list[Measured]:
@@ -362,7 +366,7 @@ class _State:
     def more(self) -> range:
         """The seeds to measure next, once all that were wanted are done; none when it is decided or too dear."""
         later = [look for look in LOOKS if look > self.wanted]
-        if self.budget.name == "smoke" or self.claim.exact or not later:
+        if self.one_seed or not later:
             return range(0)
         if decide(self.claim, self.budget, self.measured).verdict != "undecided":
             return range(0)
@@ -375,7 +379,12 @@ class _State:
 
 
 def _outcomes(
-    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress, minutes: float | None
+    claims: Sequence[Claim],
+    budget: Budget,
+    workers: int,
+    progress: Progress,
+    minutes: float | None,
+    one_seed: bool = False,
 ) -> Iterator[tuple[_State, ClaimError | None]]:
     started = time.monotonic()
 
@@ -386,13 +395,13 @@ def _outcomes(
         return left > 0 and _last_cost(claim, budget.name, None) < left
 
     if workers > 1:
-        yield from _shared_out(claims, budget, workers, progress, time_for)
+        yield from _shared_out([_State(claim, budget, one_seed) for claim in claims], workers, progress, time_for)
         return
     for claim in claims:
         if not time_for(claim):
             progress(f"{claim.name}: no time left for it")
             continue
-        state = _State(claim, budget)
+        state = _State(claim, budget, one_seed)
         yield state, _in_turn(state, progress)
 
 
@@ -410,9 +419,9 @@ def _in_turn(state: _State, progress: Progress) -> ClaimError | None:
 
 
 def _shared_out(
-    claims: Sequence[Claim], budget: Budget, workers: int, progress: Progress, time_for: Callable[[Claim], bool]
+    states: Sequence[_State], workers: int, progress: Progress, time_for: Callable[[Claim], bool]
 ) -> Iterator[tuple[_State, ClaimError | None]]:
-    waiting = list(reversed(claims))
+    waiting = list(reversed(states))
     jobs: dict[Future[Timed | ClaimError], tuple[_State, int]] = {}
     # spawn: a forked child of a process that has used torch's threads can hang
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -420,18 +429,17 @@ def _shared_out(
         def submit(state: _State, seeds: range) -> None:
             for seed in seeds:
                 module, name = state.claim.function.__module__, state.claim.name
-                jobs[pool.submit(_attempt_by_name, module, name, budget, seed)] = (state, seed)
+                jobs[pool.submit(_attempt_by_name, module, name, state.budget, seed)] = (state, seed)
 
         try:
             while waiting or jobs:
                 # Not all at once: what is begun is finished, also where time runs out.
                 while waiting and len(jobs) < 2 * workers:
-                    claim = waiting.pop()
-                    if time_for(claim):
-                        state = _State(claim, budget)
+                    state = waiting.pop()
+                    if time_for(state.claim):
                         submit(state, range(state.wanted))
                     else:
-                        progress(f"{claim.name}: no time left for it")
+                        progress(f"{state.claim.name}: no time left for it")
                 finished, _ = wait(jobs, return_when=FIRST_COMPLETED)
                 for job in finished:
                     if job not in jobs:  # cancelled with another seed of its claim

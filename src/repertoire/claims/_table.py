@@ -120,17 +120,17 @@ def table(*, folder: Path | None = None) -> Table:
 
 
 def _row(claim: Claim, found: Evidence | None, adjusted: float) -> TableRow:
+    card: papers.Card | None
     try:
         card = papers.get(claim.slug)
-        family, kind, reduction = card.family, card.kind, card.reduction
-    except UnknownName:
-        family = kind = reduction = ""
+    except UnknownName:  # a claim of the user's own
+        card = None
     fresh = None if found is None else freshness(found, claim)
     span = (None, None) if found is None or found.effect_interval is None else found.effect_interval
     return TableRow(
         claim=claim.name,
-        family=family,
-        paper_kind=kind,
+        family=card.family if card else "",
+        paper_kind=card.kind if card else "",
         verdict="not measured" if found is None else found.verdict,
         note="" if fresh is None or fresh.state == "fresh" else fresh.state,
         effect=None if found is None else found.effect,
@@ -143,7 +143,7 @@ def _row(claim: Claim, found: Evidence | None, adjusted: float) -> TableRow:
         minutes=0.0 if found is None else round(found.seconds / 60, 2),
         # One-sided p values, of which half the level is the error of "holds".
         survives=found is not None and found.verdict == "holds" and adjusted <= ALPHA / 2,
-        reduction=reduction,
+        reduction=card.reduction if card else "",
         statement=claim.statement,
         changed=() if fresh is None else fresh.changed,
     )

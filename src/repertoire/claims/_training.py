@@ -38,6 +38,8 @@ __all__ = [
 
 def resolved(splits: Splits, *, device: str = "cpu", **fields: Any) -> TrainConfig:
     """The configuration that `repertoire.train.fit` would use with these fields."""
+    if splits.train.noun == "vector":  # data of the user's own may be features, which no convolution reads
+        fields |= {"backbone": "auto", "augment": "auto"}
     return resolve(make_config(data=splits.source, device=device, **fields), splits)
 
 

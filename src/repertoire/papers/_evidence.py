@@ -62,6 +62,7 @@ class Evidence:
         p: one-sided p value of "holds", over all looks; 1 where no test is made.
         smallest: the smallest effect that so many seeds would have found; None for a single seed.
         extra: further figures by name, each `[n]`.
+        units: method less baseline of each image for each seed, where images are what varies; else empty.
         seconds: CPU time of all arms and seeds.
         versions: of Python, torch, NumPy and Repertoire.
         commit: of the source; None outside a checkout.
@@ -102,6 +103,7 @@ class Evidence:
     p: float = 1.0
     smallest: float | None = None
     extra: dict[str, list[float]] = field(default_factory=dict)
+    units: list[list[float]] = field(default_factory=list)
     built: list[str] = field(default_factory=list)
     footprint: dict[str, Any] = field(default_factory=dict)
     confirmed: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from repertoire.statistics._intervals import interval
+from repertoire.statistics._intervals import clustered_interval, interval
 
 __all__ = [
     "ALPHA",
@@ -120,6 +120,7 @@ def decide(
     overlap: float = 0.0,
     exact: bool = False,
     level: float = NOMINAL,
+    clusters: Sequence[Sequence[float]] = (),
 ) -> Decision:
     r"""Decides a claim from its contrasts, as far as the seeds so far can.
 
@@ -139,6 +140,8 @@ def decide(
         overlap: see :func:`repertoire.statistics.interval`.
         exact: nothing was left to chance, so that a single value decides.
         level: of the interval.
+        clusters: the difference of each unit (an image) in each seed (a network), where the unit is what varies: the
+            interval is then that of :func:`repertoire.statistics.clustered_interval`.
 
     Example:
         >>> decide([[0.001, -0.002, 0.001, 0.0, 0.002]], 0.01, kind="equivalent").verdict
@@ -154,7 +157,10 @@ def decide(
         reason = "" if good else f"the largest error is {worst:.3g}, {threshold:g} are allowed"
         return Decision("holds" if good else "does not hold", reason, worst, None, 1.0, None)
     count = len(found[0])
-    spans = [_span(values, 1 - level * (2 if kind == "equivalent" else 1), overlap, exact) for values in found]
+    confidence = 1 - level * (2 if kind == "equivalent" else 1)
+    spans = [_span(values, confidence, overlap, exact) for values in found]
+    if clusters:
+        spans = [clustered_interval(clusters, confidence)]
     means = [math.fsum(values) / count if min(values) != max(values) else values[0] for values in found]
     smallest = max((_smallest(values, level, overlap) for values in found), default=0.0) if count > 1 else None
     if kind == "equivalent":
@@ -174,6 +180,8 @@ def decide(
             at = min(failed, key=lambda k: strictly[k][1])
             reason = _how(strictly[at], threshold)
     p = max(_one_sided(values, threshold, overlap) for values in found)
+    if clusters:
+        p = _from_span(spans[0], means[0], threshold, confidence)
     return Decision(verdict, reason, means[at], _finite(spans[at]), _over_looks(p, level, exact), smallest)
 
 
@@ -251,6 +259,16 @@ def _one_sided(values: Sequence[float], threshold: float, overlap: float) -> flo
 
     scale = statistics.stdev(values) * math.sqrt(1 / count + overlap)
     return float(stdtr(count - 1, (threshold - mean) / scale))
+
+
+def _from_span(span: tuple[float, float], mean: float, threshold: float, confidence: float) -> float:
+    """P value of the mean being no larger than the threshold, from an interval that is nearly that of a normal mean."""
+    from scipy.special import ndtr, ndtri
+
+    width = span[1] - span[0]
+    if width == 0:
+        return 0.0 if mean > threshold else 1.0
+    return float(ndtr((threshold - mean) / (width / (2 * ndtri((1 + confidence) / 2)))))
 
 
 def _over_looks(p: float, level: float, exact: bool) -> float:

@@ -50,8 +50,8 @@ class Bed:
         splits = budget.splits("digits", seed=seed, **options)
         if self.form == "images":
             return splits
-        parts = {name: _as_vectors(getattr(splits, name), self.form) for name in ("train", "val", "test")}
-        return replace(splits, **parts)
+        train, val, test = (_as_vectors(part, self.form) for part in (splits.train, splits.val, splits.test))
+        return replace(splits, train=train, val=val, test=test)
 
 
 def _as_vectors(samples: Samples, form: str) -> Samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
-from repertoire.data import load
+from repertoire.claims.beds import majority
 
 
 @claim(
@@ -15,10 +15,12 @@ from repertoire.data import load
     baseline="cross-entropy",
     data="digits",
     threshold=0.0,
+    own_data=True,
+    learned=0.05,
 )
 def encouraging(budget: Budget, seed: int) -> Measured:
     """Zhao et al., *Well-classified Examples are Underestimated in Classification with Deep Neural Networks* (2022)."""
-    splits = load("digits", seed=seed)
+    splits = budget.splits("digits", seed=seed)
     options = {
         "backbone": budget.pick(smoke="convnet:width=4,depth=2", small="convnet:width=8", full="convnet:width=32"),
         "epochs": budget.pick(smoke=1, small=20, full=100),
@@ -28,4 +30,4 @@ def encouraging(budget: Budget, seed: int) -> Measured:
     ours, plain = (
         accuracy(train(splits, loss=loss, **options), splits.test) for loss in ("encouraging", "cross-entropy")
     )
-    return Measured(method=ours, baseline=plain)
+    return Measured(method=ours, baseline=plain, trivial=majority(splits.test))

@@ -8,7 +8,7 @@ import numpy as np
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
-from repertoire.data import load
+from repertoire.claims.beds import majority
 
 
 @claim(
@@ -19,10 +19,12 @@ from repertoire.data import load
     baseline="linear head",
     data="digits, a tenth of the training images",
     threshold=0.0,
+    own_data=True,
+    learned=0.05,
 )
 def harmonic(budget: Budget, seed: int) -> Measured:
     """Baek et al., *Harmonic Loss Trains Interpretable AI Models* (2025): it claims to need less data."""
-    splits = load("digits", seed=seed)
+    splits = budget.splits("digits", seed=seed)
     tenth = replace(splits, train=splits.train.subset(np.arange(0, len(splits.train), 10)))
     options = {
         "backbone": "convnet:width=16,depth=3",
@@ -31,4 +33,4 @@ def harmonic(budget: Budget, seed: int) -> Measured:
         "device": budget.device,
     }
     harmonic, linear = (accuracy(train(tenth, head=head, **options), tenth.test) for head in ("harmonic", "linear"))
-    return Measured(harmonic, linear)
+    return Measured(harmonic, linear, trivial=majority(splits.test))

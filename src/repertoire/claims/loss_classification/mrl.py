@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import embeddings, train
-from repertoire.data import ImageSet, Splits, load
+from repertoire.data import ImageSet, Splits
 from repertoire.methods import Method
 
 
@@ -33,6 +33,7 @@ def _nearest_neighbour(method: Method, splits: Splits, width: int) -> float:
     baseline="one head, truncated",
     data="shapes: 8 classes, 32 pixels",
     threshold=0.0,
+    own_data=True,
 )
 def mrl(budget: Budget, seed: int) -> Measured:
     """Kusupati et al., *Matryoshka Representation Learning* (2022): 1-NN accuracy by embedding size.
@@ -40,7 +41,7 @@ def mrl(budget: Budget, seed: int) -> Measured:
     `extra` has a network trained for that one size, which the paper finds no better than the nested prefix.
     """
     count = budget.pick(smoke=300, small=2500, full=50_000)
-    splits = load(f"shapes:count={count},classes=8", size=32, seed=seed)
+    splits = budget.splits(f"shapes:count={count},classes=8", size=32, seed=seed)
     options = {
         "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=16", full="resnet32:width=32"),
         "augment": "crop-flip",

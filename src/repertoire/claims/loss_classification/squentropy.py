@@ -8,7 +8,7 @@ import numpy as np
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
-from repertoire.data import load
+from repertoire.claims.beds import majority
 from repertoire.tasks import calibration
 from repertoire.train import outputs
 
@@ -21,10 +21,12 @@ from repertoire.train import outputs
     baseline="cross-entropy",
     data="digits, a quarter of the training images",
     threshold=0.0,
+    own_data=True,
+    learned=0.05,
 )
 def squentropy(budget: Budget, seed: int) -> Measured:
     """Hui, Belkin and Wright, *Cut your Losses with Squentropy* (2023); it also claims better calibration: `extra`."""
-    splits = load("digits", seed=seed)
+    splits = budget.splits("digits", seed=seed)
     quarter = replace(splits, train=splits.train.subset(np.arange(0, len(splits.train), 4)))
     options = {
         "backbone": "convnet:width=16,depth=3",
@@ -38,4 +40,4 @@ def squentropy(budget: Budget, seed: int) -> Measured:
         accuracies[loss] = accuracy(method, quarter.test)
         result = outputs(method.model, quarter.test, device=budget.device)
         errors[f"{loss}: calibration error"] = calibration(result.probabilities, result.labels)["ece"]
-    return Measured(accuracies["squentropy"], accuracies["cross-entropy"], errors)
+    return Measured(accuracies["squentropy"], accuracies["cross-entropy"], errors, majority(splits.test))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, probe_accuracy, train
-from repertoire.data import load
+from repertoire.claims.beds import majority
 
 
 @claim(
@@ -18,6 +18,8 @@ from repertoire.data import load
     baseline="cross-entropy",
     data="shapes: 8 classes, 32 pixels",
     threshold=0.0,
+    own_data=True,
+    learned=0.05,
 )
 def supcon(budget: Budget, seed: int) -> Measured:
     """Khosla et al., *Supervised Contrastive Learning* (2020): cross-entropy against L_out.
@@ -27,7 +29,7 @@ def supcon(budget: Budget, seed: int) -> Measured:
     which neither had learned, and the crops of SimCLR, which at 32 pixels often cut the shape away altogether.
     """
     count = budget.pick(smoke=300, small=2000, full=50_000)
-    splits = load(f"shapes:count={count},classes=8", size=32, seed=seed)
+    splits = budget.splits(f"shapes:count={count},classes=8", size=32, seed=seed)
     epochs = budget.pick(smoke=1, small=25, full=100)
     options = {
         "backbone": budget.pick(smoke="convnet:width=8", small="convnet:width=8", full="resnet32"),
@@ -41,4 +43,5 @@ def supcon(budget: Budget, seed: int) -> Measured:
         method=probe_accuracy(contrastive, splits),
         baseline=accuracy(plain, splits.test),
         extra={"cross-entropy, linear read-out": probe_accuracy(plain, splits)},
+        trivial=majority(splits.test),
     )

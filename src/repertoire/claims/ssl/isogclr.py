@@ -4,6 +4,8 @@ Individualization* (2023).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,12 +43,12 @@ def isogclr(budget: Budget, seed: int) -> Measured:
     Individualization* (2023)."""
     data = disturbed_digits(budget, seed)
     kept = _long_tail(data.labels, seed)
-    options = {"epochs": epochs_of(budget, small=60), "seed": seed, "batch_size": 64}
+    options: dict[str, Any] = {"epochs": epochs_of(budget, small=60), "seed": seed, "batch_size": 64}
     individual = losses.IndividualTemperatures(len(kept), temperature=0.2)
-    ours = probed_accuracy(pretrained(individual, data.images[kept], **options), data)  # type: ignore[arg-type]
+    ours = probed_accuracy(pretrained(individual, data.images[kept], **options), data)
     theirs = [
         probed_accuracy(pretrained(losses.NTXent(t), data.images[kept], **options), data) for t in (0.1, 0.2, 0.5)
-    ]  # type: ignore[arg-type]
+    ]
     frequency = data.labels[kept].bincount(minlength=10)[data.labels[kept]].double().log()
     correlation = np.corrcoef(frequency.numpy(), individual.temperatures.double().numpy())[0, 1]
     # Without a step taken all temperatures are the same, and nothing correlates with them.
