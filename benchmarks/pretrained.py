@@ -113,7 +113,7 @@ def accuracy(arguments: argparse.Namespace, spec: str) -> None:
     train_files, train_labels = list_images(arguments.folder / "train", arguments.pool)
     test_files, test_labels = list_images(arguments.folder / "test", arguments.test)
     classes = int(train_labels.max()) + 1
-    print(f"\n## Accuracy of {spec} on {len(test_files)} test images, mean of {arguments.seeds} draws\n")
+    print(f"\n### Accuracy of {spec} on {len(test_files)} test images, mean of {arguments.seeds} draws\n")
     print(
         "| size | precision | images a class | " + " | ".join(FITS) + " | processor seconds: features, head, logistic |"
     )
@@ -145,7 +145,7 @@ def accuracy(arguments: argparse.Namespace, spec: str) -> None:
 
 def throughput(arguments: argparse.Namespace, spec: str, batch: int = 32) -> None:
     net: Backbone = registry.build("backbones", spec, in_channels=3).eval()
-    print(f"\n## Images for a second of a core through {spec}, {arguments.threads} threads, batches of {batch}\n")
+    print(f"\n### Images for a second of a core through {spec}, {arguments.threads} thread(s), batches of {batch}\n")
     print("| variant | " + " | ".join(f"{size} pixels" for size in arguments.sizes.split(",")) + " | first call |")
     print("| --- |" + " --: |" * (arguments.sizes.count(",") + 2))
     rows: dict[str, list[str]] = {}

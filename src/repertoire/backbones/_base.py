@@ -94,7 +94,7 @@ class Backbone(nn.Module):
             found[owner[int(rest.split(".", 1)[0])] if first == "blocks" else -1].append(name)
         return found
 
-    def fit(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
+    def adapt_weight(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
         """A tensor of weights made to fit where the network has another shape for it, or None if that has no meaning.
 
         Networks override this for what depends on the size of the images. Here, the first convolution of weights for

@@ -149,14 +149,14 @@ class Timm(Backbone):
             for ours in self.state_dict()
         }
 
-    def fit(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
+    def adapt_weight(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
         """Positions, and biases by relative position, for images of another size are interpolated."""
         part = name.rsplit(".", 1)[-1]
         if part == "pos_embed" and tensor.dim() == like.dim() == 3 and tensor.shape[2] == like.shape[2]:
             return resize_positions(tensor, like.shape[1], (self._prefix_tokens, 0, 1))
         if part == "relative_position_bias_table" and tensor.shape[1:] == like.shape[1:]:
             return _relative(tensor, like)
-        return super().fit(name, tensor, like)
+        return super().adapt_weight(name, tensor, like)
 
 
 def _relative(tensor: Tensor, like: Tensor) -> Tensor | None:

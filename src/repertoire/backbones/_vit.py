@@ -164,8 +164,8 @@ class ViT(Backbone):
         """The mean over the tokens, or the class token."""
         return x[:, 0] if self.pooling == "cls" else x.mean(dim=1)
 
-    def fit(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
+    def adapt_weight(self, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
         """Positions for images of another size are interpolated."""
         if name == "blocks.0.position" and tensor.dim() == 3 and tensor.shape[2] == like.shape[2]:
             return resize_positions(tensor, like.shape[1], (int(self.pooling == "cls"),))
-        return super().fit(name, tensor, like)
+        return super().adapt_weight(name, tensor, like)

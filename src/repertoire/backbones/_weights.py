@@ -193,7 +193,8 @@ def apply_weights(backbone: Backbone, stored: Mapping[str, Tensor], *, shown: st
         adapted=tuple(adapted),
         missing=tuple(missing),
         differing=tuple(differing),
-        left_over={name: stored[name] for name in sorted(found.left_over)},
+        # Copies: what was read may be a window onto a file that somebody writes anew.
+        left_over={name: stored[name].clone() for name in sorted(found.left_over)},
     )
     if 2 * len(counted) < report.total or not counted:
         raise ConfigError(f"{_refusal(report, stored)}; these are not the weights of this {kind}")
@@ -310,7 +311,9 @@ def _plain(name: str) -> str:
 
 
 def _fitted(backbone: Backbone, name: str, tensor: Tensor, like: Tensor) -> Tensor | None:
-    return backbone.fit(name, tensor, like) if tensor.is_floating_point() and like.is_floating_point() else None
+    return (
+        backbone.adapt_weight(name, tensor, like) if tensor.is_floating_point() and like.is_floating_point() else None
+    )
 
 
 def _other_channels(backbone: Backbone, name: str, tensor: Tensor, like: Tensor) -> bool:
