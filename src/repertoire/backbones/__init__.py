@@ -2,6 +2,7 @@
 
 from repertoire.backbones._base import Backbone
 from repertoire.backbones._convnet import ConvNet
+from repertoire.backbones._cut import Uncuttable, cut, module_names
 from repertoire.backbones._efficientnet_lite import EfficientNetLite, imagenet_classes, lite0, lite1, lite2
 from repertoire.backbones._frozen import fast_bfloat16, frozen
 from repertoire.backbones._identity import Identity
@@ -21,8 +22,10 @@ __all__ = [
     "Preset",
     "ResNet",
     "Timm",
+    "Uncuttable",
     "ViT",
     "WeightsReport",
+    "cut",
     "fast_bfloat16",
     "frozen",
     "imagenet_classes",
@@ -30,6 +33,7 @@ __all__ = [
     "lite1",
     "lite2",
     "load_weights",
+    "module_names",
     "resnet20",
     "resnet32",
     "resnet44",
