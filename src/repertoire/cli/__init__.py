@@ -133,7 +133,7 @@ def _run(arguments: list[str], debug: bool) -> None:
 
 def _prepare_streams() -> None:
     """Standard streams that can be written to: results keep every character, and who only watches ends nothing."""
-    from repertoire.train._display import Forgiving
+    from repertoire.train import Forgiving
 
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

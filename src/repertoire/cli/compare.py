@@ -96,8 +96,7 @@ def _option(flag: str, text: str) -> Any:
 
 
 def _compare(options: dict[str, Any], given: dict[str, Any]) -> None:
-    from repertoire.compare import compare
-    from repertoire.compare._grid import parse_assignments
+    from repertoire.compare import compare, parse_assignments
 
     found = compare(
         **fields_of(options["config"], given),

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repertoire.errors import Unreadable
-    from repertoire.train import Run
-    from repertoire.train._labelled import Labelled
+    from repertoire.train import Labelled, Run
 
 __all__ = ["embed", "predict", "read_batches"]
 
@@ -215,7 +214,7 @@ def _split(images: Sequence[str]) -> tuple[list[Path], list[str]]:
 def _listed(run: Run, images: Sequence[str]) -> Labelled | None:
     """The images and labels of a .csv file, where one is given."""
     from repertoire.errors import DataError
-    from repertoire.train._labelled import Labelled
+    from repertoire.train import Labelled
 
     lists = [name for name in images if Path(name).suffix.lower() in (".csv", ".tsv")]
     if not lists:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from repertoire.compare._compare import compare
     from repertoire.compare._comparison import Comparison
+    from repertoire.compare._grid import parse_assignments
     from repertoire.compare._metric import Metric
     from repertoire.compare._rows import Measurement, Row
     from repertoire.compare._search import Trial
@@ -25,6 +26,7 @@ _HOME = {
     "Row": "_rows",
     "Trial": "_search",
     "compare": "_compare",
+    "parse_assignments": "_grid",
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Row",
     "Trial",
     "compare",
+    "parse_assignments",
 ]
 
 

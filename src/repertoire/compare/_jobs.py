@@ -18,10 +18,8 @@ import torch
 
 from repertoire.data import Splits
 from repertoire.errors import CheckpointError, Interrupted, RepertoireError, RunError
-from repertoire.recipe import TrainConfig
-from repertoire.train import fit, resume
-from repertoire.recipe import import_plugins, load_splits
-from repertoire.train._directory import RunDirectory
+from repertoire.recipe import TrainConfig, import_plugins, load_splits
+from repertoire.train import RunDirectory, fit, resume
 
 __all__ = ["Job", "Outcome", "execute", "explained", "forget_splits", "ready", "splits_of"]
 

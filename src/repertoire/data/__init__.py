@@ -15,9 +15,10 @@ from repertoire.data._augment import (
     plain,
 )
 from repertoire.data._cache import cache_directory
+from repertoire.data._decode import decode, plain_reason, read_file
 from repertoire.data._digits import digits
 from repertoire.data._features import features
-from repertoire.data._files import decode_files, read_images
+from repertoire.data._files import decode_files, grey, read_images
 from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._hf import hf
 from repertoire.data._load import load, pinned
@@ -76,6 +77,7 @@ __all__ = [
     "cifar10",
     "cifar10_lite0",
     "cora",
+    "decode",
     "decode_files",
     "digest",
     "digits",
@@ -86,6 +88,7 @@ __all__ = [
     "find_images",
     "folder",
     "glyphs",
+    "grey",
     "hf",
     "intents",
     "kind_of",
@@ -100,6 +103,8 @@ __all__ = [
     "omniglot",
     "pinned",
     "plain",
+    "plain_reason",
+    "read_file",
     "read_images",
     "reviews",
     "segment",

@@ -16,7 +16,7 @@ from repertoire.heads._margin import MarginHead
 from repertoire.heads._matryoshka import Matryoshka, nested_sizes
 from repertoire.heads._normalised import NormalizedSoftmax
 from repertoire.heads._simplex import Simplex, simplex_vectors
-from repertoire.heads._support_trivial import SupportTrivial
+from repertoire.heads._support_trivial import PrototypeSet, SupportTrivial
 
 __all__ = [
     "ArcFace",
@@ -32,6 +32,7 @@ __all__ = [
     "MarginHead",
     "Matryoshka",
     "NormalizedSoftmax",
+    "PrototypeSet",
     "Simplex",
     "SupportTrivial",
     "nested_sizes",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from repertoire.backbones._cut import Uncuttable, cut, module_names
+from repertoire.backbones import Uncuttable, cut, module_names
 from repertoire.errors import ConfigError
 from repertoire.ops import evaluating
 

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.heads import SupportTrivial
-from repertoire.heads._support_trivial import PrototypeSet
+from repertoire.heads import PrototypeSet, SupportTrivial
 from repertoire.losses import closeness_loss, discrimination_loss, orthogonality_loss
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier

@@ -218,8 +218,8 @@ def _check_streams(config: TrainConfig, method: Method, splits: Splits) -> None:
     for name, stream in method.needs.streams.items():
         if not stream.optional and not len(splits.extra.get(name, ())):
             raise DataError(
-                f"method {registry.parse(config.method).name!r} learns from {name} samples too, and there are none: give "
-                f"a folder with --{name}, put one beside the classes, or keep only some labels with --labels 4"
+                f"method {registry.parse(config.method).name!r} learns from {name} samples too, and there are none: "
+                f"give a folder with --{name}, put one beside the classes, or keep only some labels with --labels 4"
             )
 
 

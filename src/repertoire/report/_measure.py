@@ -16,9 +16,8 @@ from repertoire.data import ImageSet, plain
 from repertoire.errors import CheckpointError, DataError, RunError
 from repertoire.report._text import label
 from repertoire.tasks import Outputs
-from repertoire.train import Run, outputs
+from repertoire.train import Run, outputs, probe_outputs
 from repertoire.train import _checkpoint as checkpoint
-from repertoire.train._probe import probe_outputs
 
 if TYPE_CHECKING:
     from repertoire.diagnostics import Hierarchy, LabelErrors, NearDuplicates, Subgroup

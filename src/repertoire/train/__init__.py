@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from repertoire.tasks import wilson as wilson
     from repertoire.train._answers import Answers as Answers
     from repertoire.train._directory import RunDirectory as RunDirectory
+    from repertoire.train._display import Forgiving as Forgiving
     from repertoire.train._ensemble import Ensemble as Ensemble
     from repertoire.train._export import export as export
     from repertoire.train._fit import fit as fit
     from repertoire.train._fit import in_memory as in_memory
     from repertoire.train._fit import rehearse as rehearse
     from repertoire.train._fit import resume as resume
+    from repertoire.train._labelled import Labelled as Labelled
     from repertoire.train._loop import Loop as Loop
     from repertoire.train._merge import merge as merge
     from repertoire.train._outputs import outputs as outputs
@@ -46,9 +48,11 @@ _HOME = {
     "repertoire.tasks": ("Outputs", "calibration", "score", "wilson"),
     "repertoire.train._answers": ("Answers",),
     "repertoire.train._directory": ("RunDirectory",),
+    "repertoire.train._display": ("Forgiving",),
     "repertoire.train._ensemble": ("Ensemble",),
     "repertoire.train._export": ("export",),
     "repertoire.train._fit": ("fit", "in_memory", "rehearse", "resume"),
+    "repertoire.train._labelled": ("Labelled",),
     "repertoire.train._loop": ("Loop",),
     "repertoire.train._merge": ("merge",),
     "repertoire.train._outputs": ("outputs",),

@@ -19,8 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from repertoire.data import find_images, plain
-from repertoire.data._decode import decode, plain_reason, read_file
+from repertoire.data import decode, find_images, grey, plain, plain_reason, read_file
 from repertoire.errors import DataError, ShapeError, Unreadable, ascii_path
 
 __all__ = ["Images", "Reading", "stream"]
@@ -205,13 +204,7 @@ def _one(item: Any, number: int, reading: Reading) -> np.ndarray | Tensor | Unre
     except (OSError, ValueError) as error:
         name = os.fspath(item) if isinstance(item, str | os.PathLike) else f"image {number}"
         return Unreadable(name, plain_reason(error))
-    return pixels if reading.channels == 3 else _grey(pixels)
-
-
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    from repertoire.data._files import grey
-
-    return grey(pixels)
+    return pixels if reading.channels == 3 else grey(pixels)
 
 
 def _bytes(item: Any) -> bytes:
