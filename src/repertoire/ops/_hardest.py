@@ -67,8 +67,8 @@ def pair_hardest(
     if groups is None:
         raise ShapeError("groups must be int64 [N], the group of each row of x, found None")
     within = y is None
-    same = Which(pairs="same", groups=groups, y_groups=y_groups, exclude_self=within)
-    different = Which(pairs="different", groups=groups, y_groups=y_groups)
+    same: Which = {"pairs": "same", "groups": groups, "y_groups": y_groups, "exclude_self": within}
+    different: Which = {"pairs": "different", "groups": groups, "y_groups": y_groups}
     plan, inputs = prepare(x, y, similarity, 1.0, None, None, symmetric=True, which=same)
     with torch.no_grad():
         detached = Inputs(inputs.x.detach(), None if inputs.y is None else inputs.y.detach())

@@ -31,7 +31,7 @@ __all__ = ["check_loss"]
 _ROWS, _CLASSES, _WIDTH = 9, 4, 6
 
 
-def check_loss(factory: type[Loss], **options: Any) -> list[Check]:
+def check_loss(factory: type[Loss], *, fullgraph: bool = False, **options: Any) -> list[Check]:
     """Checks of a loss against its contract: :class:`repertoire.losses.LogitsLoss`, `EmbeddingLoss` or `ViewsLoss`.
 
     What the loss declares decides what is checked: `targets`, `soft`, `bounded`, `proxied`, `random`, `wants`, and
@@ -39,6 +39,7 @@ def check_loss(factory: type[Loss], **options: Any) -> list[Check]:
 
     Args:
         factory: the class.
+        fullgraph: whether `torch.compile` must make one graph of it; False lets it fall back where it must.
         options: options to build it with.
 
     Returns:
@@ -51,14 +52,14 @@ def check_loss(factory: type[Loss], **options: Any) -> list[Check]:
         ['it is documented', 'value and gradient']
     """
     contract = {"logits": _Logits, "embeddings": _Embeddings, "views": _Views}[factory.contract]
-    return checks(contract(factory, options))
+    return checks(contract(factory, options, fullgraph))
 
 
 class _Losses:
     """What holds for all contracts."""
 
-    def __init__(self, factory: type[Loss], options: dict[str, Any]) -> None:
-        self.factory = factory
+    def __init__(self, factory: type[Loss], options: dict[str, Any], fullgraph: bool) -> None:
+        self.factory, self.fullgraph = factory, fullgraph
         self.known = options_of(factory)
         self.options = {**factory.example_options(), **options}
 
@@ -247,7 +248,7 @@ class _Losses:
                 rest = iter(floats)
                 return self.call(loss, tuple(next(rest) if a.requires_grad else a for a in arguments))
 
-            compiled = torch.compile(called, backend="aot_eager")
+            compiled = torch.compile(called, backend="aot_eager", fullgraph=self.fullgraph)
             torch.manual_seed(0)
             same_under_torch(_seeded(called), learned, compiled=_seeded(compiled))
 

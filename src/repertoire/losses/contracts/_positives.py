@@ -61,12 +61,13 @@ class Groups(NamedTuple):
 
     def pairs(self, kind: Literal["same", "different"], **more: Unpack[Which]) -> Which:
         """The pairs of the same class, without those of a row with itself, or of different classes."""
-        which = Which(
-            pairs=kind,
-            groups=self.own,
-            y_groups=None if self.within else self.other,
-            exclude_self=self.within and kind == "same",
-        )
+        # A literal: compiled code cannot follow the call of a typed dictionary.
+        which: Which = {
+            "pairs": kind,
+            "groups": self.own,
+            "y_groups": None if self.within else self.other,
+            "exclude_self": self.within and kind == "same",
+        }
         which.update(more)
         return which
 
