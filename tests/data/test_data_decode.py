@@ -368,6 +368,12 @@ def test_a_bomb_is_refused_without_decoding(limit: int | None, monkeypatch: pyte
 
 def test_dimensions_come_from_the_header():
     assert dimensions(png_header(300, 200)) == (300, 200)
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        for kind in ("JPEG", "TIFF"):
+            data = encoded(Image.new("RGB", (30, 20)), kind, exif=exif)
+            assert dimensions(data) == ((30, 20) if orientation < 5 else (20, 30))
     with pytest.raises(ValueError, match="empty"):
         dimensions(b"")
 

@@ -508,6 +508,20 @@ def test_masks_that_are_not_whole(tmp_path: Path):
         opened(root)
 
 
+def test_a_mask_is_that_of_the_upright_image(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(20):
+        file = tmp_path / "ab"[number % 2] / f"{number}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 8), (10 * number, 0, 0)).save(file, exif=exif)
+        mask(tmp_path / "masks" / file.relative_to(tmp_path).with_suffix(".png"), number, (8, 16))
+    assert opened(tmp_path, fit="squash", size=8).train.object_masks([0]).any()
+    mask(tmp_path / "masks" / "a" / "0.png", 0, (16, 8))
+    with pytest.raises(DataError, match=r"is 8 x 16 pixels, and its mask .* 16 x 8"):
+        opened(tmp_path)
+
+
 def test_masks_may_be_a_class(tmp_path: Path):
     photographs(tmp_path, ("cat", "dog"))
     (tmp_path / "dog").rename(tmp_path / "masks")

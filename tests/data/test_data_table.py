@@ -162,6 +162,16 @@ def test_more_that_is_refused(tmp_path: Path):
         read_table(write(tmp_path / "t.csv", "path,label", "a,cats"), classes=("cat", "dog"))
 
 
+def test_a_table_without_targets(tmp_path: Path):
+    names = images(tmp_path)
+    file = write(tmp_path / "data.csv", "path,split", *(f"{name},{'test' if name < '2' else ''}" for name in names))
+    with pytest.raises(DataError, match="has no column of labels beside path, split; methods without labels"):
+        load(file)
+    splits = load(file, unlabelled=True)
+    assert splits.classes == ()
+    assert len(splits.test) == sum(name < "2" for name in names)
+
+
 def test_a_row_twice_is_one(tmp_path: Path):
     table = read_table(write(tmp_path / "t.csv", "path,label", "a,cat", "b,dog", "a,cat"))
     assert table.paths == ["a", "b"]

@@ -65,7 +65,9 @@ class Table:
     notes: list[str]
 
 
-def read_table(path: Path, *, targets: Targets = "auto", classes: Sequence[str] | None = None) -> Table:
+def read_table(
+    path: Path, *, targets: Targets = "auto", classes: Sequence[str] | None = None, unlabelled: bool = False
+) -> Table:
     """Reads a table: comma, semicolon or tab between the columns, names of the columns in the first line.
 
     One column is the path of each image (path, file, filename, image, ...). Where one is called label (class, category,
@@ -77,6 +79,7 @@ def read_table(path: Path, *, targets: Targets = "auto", classes: Sequence[str] 
         path: the file.
         targets: what the targets are, if it is not to be found out: "classes", "labels" or "number".
         classes: the names in order, where they are given from outside.
+        unlabelled: whether a table without targets will do.
 
     Raises:
         DataError: it cannot be read, the columns are not clear, a value does not fit the others, a path comes twice
@@ -84,7 +87,7 @@ def read_table(path: Path, *, targets: Targets = "auto", classes: Sequence[str] 
     """
     where = ascii_path(str(path))
     header, rows = _rows(path, where)
-    roles = _roles(where, header)
+    roles = _roles(where, header, unlabelled)
     if not rows:
         raise DataError(f"{where} has column names and no rows")
     columns = dict(zip(header, (list(column) for column in zip(*rows, strict=True)), strict=True))
@@ -92,13 +95,12 @@ def read_table(path: Path, *, targets: Targets = "auto", classes: Sequence[str] 
     notes: list[str] = []
     if "label" in roles:
         labels, names = _one_column(where, roles["label"], columns[roles["label"]], targets)
-        others = [name for name in header if name not in roles.values()]
-        if others:
-            notes.append(f"Columns of {path.name} that were not used: {', '.join(map(ascii_path, others))}.")
+        if unused := [name for name in header if name not in roles.values()]:
+            notes.append(f"Columns of {path.name} that were not used: {', '.join(map(ascii_path, unused))}.")
+    elif others := {name: columns[name] for name in header if name not in roles.values()}:
+        labels, names = _other_columns(where, others, targets)
     else:
-        labels, names = _other_columns(
-            where, {name: columns[name] for name in header if name not in roles.values()}, targets
-        )
+        labels, names = np.full(len(rows), -1, dtype=np.int64), ()
     if classes is not None:
         labels, names = _reorder(where, labels, names, classes)
     parts = _parts(where, columns[roles["split"]]) if "split" in roles else [""] * len(paths)
@@ -153,7 +155,7 @@ def _rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:
     return header, [[cell.strip() for cell in line] for line in lines[1:]]
 
 
-def _roles(where: str, header: Sequence[str]) -> dict[str, str]:
+def _roles(where: str, header: Sequence[str], unlabelled: bool) -> dict[str, str]:
     """The column of each role that has one."""
     plain = {re.sub(r"[^a-z0-9]", "", name.casefold()): name for name in header}
     roles = {
@@ -168,8 +170,11 @@ def _roles(where: str, header: Sequence[str]) -> dict[str, str]:
             f"{where} has no column of paths{hint} Its first line must name the columns, one of them path (or file, "
             f"filename, image); found {', '.join(map(ascii_path, header[:8]))}"
         )
-    if "label" not in roles and len(roles) == len(header):
-        raise DataError(f"{where} has no column of labels beside {', '.join(map(ascii_path, header))}")
+    if "label" not in roles and len(roles) == len(header) and not unlabelled:
+        raise DataError(
+            f"{where} has no column of labels beside {', '.join(map(ascii_path, header))}; methods without labels "
+            "(--method simclr, say) need none"
+        )
     return roles
 
 

@@ -133,14 +133,16 @@ def decode_or_look(
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels of the image that a file holds, from its header.
+    """Width and height in pixels of the image that a file holds, upright, from its header.
 
     Raises:
         ValueError: as `decode`.
     """
     try:
         with _open(data) as image:
-            return image.size
+            # Pillow turns TIFF itself, and says its upright size already.
+            turned = image.format != "TIFF" and _orientation(image) >= 5
+            return image.size[::-1] if turned else image.size
     except Exception as error:
         raise ValueError(plain_reason(error, data)) from error
 

@@ -42,7 +42,7 @@ def table(
     What is empty is not known. Paths are relative to the file; their extension may be missing.
 
     Args:
-        request: as for `folder`.
+        request: as for `folder`; with `unlabelled`, the table may have no targets.
         path: the file, `.csv` or `.tsv`.
         targets: "classes", "labels" or "number", where it is not to be found out. With "classes", columns of 0 and 1
             of which each row has a single 1 are one class.
@@ -62,7 +62,7 @@ def table(
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no file {ascii_path(str(path))}")
-    known = read_table(path, targets=targets, classes=request.classes)
+    known = read_table(path, targets=targets, classes=request.classes, unlabelled=request.unlabelled)
     base = path.parent if root is None else Path(root)
     return splits_of(listed_in(base, known), with_white(request, white), path.resolve().parent.name + "/" + path.name)
 

@@ -7,8 +7,12 @@ variable REPERTOIRE_DATA names; a source that is not here says in one line what 
 from repertoire.data.beds._images import cifar10, emoji, fashion_mnist, glyphs, mnist5k, omniglot, spoken_digits
 from repertoire.data.beds._vectors import cifar10_lite0, cora, intents, reviews, tables, yeast
 
-dna, landsat, letters = tables["dna"], tables["landsat"], tables["letters"]
-segment, shuttle, vowel = tables["segment"], tables["shuttle"], tables["vowel"]
+dna = tables["dna"]
+landsat = tables["landsat"]
+letters = tables["letters"]
+segment = tables["segment"]
+shuttle = tables["shuttle"]
+vowel = tables["vowel"]
 
 __all__ = [
     "cifar10",
