@@ -44,6 +44,8 @@ def test_commands_exist(page, tree):
             node = node.commands[words.pop(0)]
         known = {option for parameter in node.params for option in (*parameter.opts, *parameter.secondary_opts)}
         for word in words:
+            if word == "--":
+                break
             if word.startswith("-") and word not in ("--help", "--debug"):
                 assert word.partition("=")[0] in known, f"{command!r}: {word!r} is no option"
 

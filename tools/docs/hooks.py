@@ -13,7 +13,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from site_build.catalogue import Catalogue, gather
-from site_build.components import api, component_page, component_table, component_uri
+from site_build.components import api, component_page, component_table, component_uri, kinds_table
 from site_build.docstrings import DocstringExtension
 from site_build.family_pages import families_page, family_page, performable_first
 from site_build.feed import component_dates, feed
@@ -29,7 +29,7 @@ _log = logging.getLogger("mkdocs.site_build")
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = Path(papers.__file__).parent / "cards"
-_MARKER = re.compile(r"<!-- (components|numbers|api): ([\w.-]+) -->")
+_MARKER = re.compile(r"<!-- (components|numbers|api|kinds): ([\w.-]+) -->")
 _EXTERNAL = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 _catalogue = functools.cache(gather)
 
@@ -44,10 +44,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def _with_generated_pages(nav: list[Any], catalogue: Catalogue) -> list[Any]:
     """The navigation of mkdocs.yml, with the components under the page of their kind and the papers by family."""
-    kinds = {
-        f"components/{page.name}": _MARKER.findall(page.read_text(encoding="utf-8"))
-        for page in (ROOT / "docs" / "components").glob("*.md")
-    }
+    kinds: dict[str, list[str]] = {}
+    for target, kind in _kind_pages():
+        kinds.setdefault(target, []).append(kind)
 
     def grown(item: Any) -> Any:
         if not isinstance(item, dict):
@@ -56,11 +55,17 @@ def _with_generated_pages(nav: list[Any], catalogue: Catalogue) -> list[Any]:
         if isinstance(target, list):
             below = [_family_section(family, catalogue) for family in papers.families()] if title == "Papers" else []
             return {title: [grown(child) for child in target] + below}
-        rooms = [name for what, name in kinds.get(target, ()) if what == "components"]
-        pages = [component_uri(entry) for room in rooms for entry in registry.entries(room)]
+        pages = [component_uri(entry) for kind in kinds.get(target, ()) for entry in registry.entries(kind)]
         return {title: [{"Overview": target}, *pages]} if pages else item
 
     return [grown(item) for item in nav]
+
+
+def _kind_pages() -> list[tuple[str, str]]:
+    """The pages that list the components of a kind, with the kind."""
+    pages = sorted((ROOT / "docs" / "components").glob("*.md"))
+    found = ((f"components/{page.name}", _MARKER.findall(page.read_text(encoding="utf-8"))) for page in pages)
+    return [(target, name) for target, markers in found for what, name in markers if what == "components"]
 
 
 def _family_section(family: papers.Family, catalogue: Catalogue) -> dict[str, Any]:
@@ -92,7 +97,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Replaces the markers for tables of components, their reference, and numbers of benchmarks."""
     page.meta.setdefault("search", {"boost": _boost(page.file.src_uri)})
-    made = {"components": component_table, "api": api, "numbers": lambda name: numbers(name, ROOT)}
+    made = {
+        "components": component_table,
+        "api": api,
+        "numbers": lambda name: numbers(name, ROOT),
+        "kinds": lambda _: kinds_table({kind: target.removeprefix("components/") for target, kind in _kind_pages()}),
+    }
 
     def replace(match: re.Match[str]) -> str:
         what, name = match.groups()

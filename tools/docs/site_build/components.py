@@ -6,12 +6,36 @@ import functools
 import html
 import importlib
 import re
+from collections.abc import Mapping
 
 from repertoire import papers, registry
 from site_build.catalogue import Catalogue
 
-__all__ = ["api", "component_page", "component_table", "component_uri", "family_link", "status_badge", "try_it"]
+__all__ = [
+    "api",
+    "component_page",
+    "component_table",
+    "component_uri",
+    "family_link",
+    "kinds_table",
+    "status_badge",
+    "try_it",
+    "wanted",
+]
 
+PHOTOS, TAGGED, NUMBERED, FEATURES = "photos/", "tagged/", "ages/", "features.npz"
+"""What commands train on: a directory of images a class; images with several labels, or a number; features."""
+
+_FOLDERS = {
+    PHOTOS: "",
+    TAGGED: "`tagged/` holds images, and a `labels.csv` with a column for each label.",
+    NUMBERED: "`ages/` holds images, and a `labels.csv` with a column of numbers.",
+    FEATURES: "`features.npz` holds `features` and `labels`.",
+}
+_BESIDE = {
+    "mask": "`photos/` also holds `masks/`, with a picture of the object for each image.",
+    "unlabelled": "`photos/` also holds `unlabelled/`, with images that nobody has labelled.",
+}
 _FORMULA = re.compile(r":math:`([^`]*)`")
 
 
@@ -45,7 +69,7 @@ def component_page(entry: registry.Entry, catalogue: Catalogue) -> str:
         by = f"{html.escape(card.authors)}, " if card.authors else ""
         facts.append(f'<a href="../../papers/{card.slug}.html">{by}{card.year}</a> {status_badge(card.status)}')
     python, command = try_it(entry.dotted, entry)
-    shell = f"```sh\n{command}\n```\n\n" if command else ""
+    shell = f"```sh\n{command}\n```\n\n" + "".join(f"{line}\n\n" for line in wanted(entry)) if command else ""
     described = _FORMULA.sub(r"\1", entry.summary).replace("'", "''")
     parts = [
         f"---\ntitle: '{entry.name}'\ndescription: '{described}'\n---",
@@ -82,14 +106,43 @@ def api(module: str) -> str:
     Raises:
         KeyError: there is no such module.
     """
-    try:
-        public = list(importlib.import_module(module).__all__)
-    except (ModuleNotFoundError, AttributeError):
-        raise KeyError(f"there is no module {module} with public names") from None
+    public = _public(module)
     elsewhere = _on_pages()
     members = [name for name in public if f"{module}.{name}" not in elsewhere]
     listed = "".join(f"\n        - {name}" for name in members) or " []"
     return f"::: {module}\n    options:\n      members:{listed}"
+
+
+def _public(module: str) -> list[str]:
+    """The public names of a module: those that it lists, or else those that it takes from its own files.
+
+    Raises:
+        KeyError: there is no such module, or it has none.
+    """
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise KeyError(f"there is no module {module}") from None
+    own = [n for n, v in vars(found).items() if n[0] != "_" and getattr(v, "__module__", "").startswith(f"{module}.")]
+    names = list(getattr(found, "__all__", own))
+    if not names:
+        raise KeyError(f"the module {module} has no public names")
+    return names
+
+
+def kinds_table(pages: Mapping[str, str]) -> str:
+    """A Markdown table of the kinds of components: what each is, its contract, how one is chosen.
+
+    Args:
+        pages: by kind, the page that lists its components, from this table's own folder.
+    """
+    rows = ["| kind | contract | how one is chosen |", "| --- | --- | --- |"]
+    for kind in registry.KINDS.values():
+        chosen = kind.command.format(spec="NAME", data="photos/")
+        name = kind.name.replace("-", " ").capitalize()
+        title = f"[{name}]({pages[kind.name]})" if kind.name in pages else name
+        rows.append(f"| {title} | {_in_a_cell(kind.contract)} | {f'`{chosen}`' if chosen else 'in Python'} |")
+    return "\n".join(rows)
 
 
 @functools.cache
@@ -124,7 +177,7 @@ def _beside(entry: registry.Entry) -> list[str]:
         return []
     module = entry.dotted.rpartition(".")[0]
     room = importlib.import_module(module)
-    names = [name for name in room.__all__ if getattr(getattr(room, name), "__module__", "") == file]
+    names = [name for name in _public(module) if getattr(getattr(room, name), "__module__", "") == file]
     return [f"{module}.{name}" for name in names if name != entry.factory.__name__ and callable(getattr(room, name))]
 
 
@@ -144,16 +197,39 @@ def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
     line = f"from {module} import {name}"
     if entry is None:
         return line, ""
-    needed = [o for o in registry.user_options(entry) if "=" not in o]
-    spec = entry.name
-    if needed:
+    needed = [option for option in registry.user_options(entry) if "=" not in option]
+    # What a run cannot tell a loss is for a loop of one's own.
+    if needed or not set(getattr(entry.factory, "wants", ())) <= {"index"}:
         return line, ""
-    return line, registry.KINDS[entry.kind].command.format(spec=spec, data=_data(entry))
+    command = registry.KINDS[entry.kind].command.format(spec=entry.name, data=_data(entry))
+    return line, command + _method_of(entry) if command else ""
+
+
+def _method_of(entry: registry.Entry) -> str:
+    """The method that a head needs which looks at maps, as an option."""
+    if entry.kind != "heads" or not getattr(entry.factory, "takes_maps", False):
+        return ""
+    methods = [method for method in registry.entries("methods") if method.factory.needs.head == entry.name]
+    return "".join(f" --method {method.name}" for method in methods[:1])
+
+
+def wanted(entry: registry.Entry) -> list[str]:
+    """What the data of the command must hold, where that is more than a directory of images a class."""
+    needs = getattr(entry.factory, "needs", None) if entry.kind == "methods" else None
+    named = {*getattr(needs, "fields", ()), *getattr(needs, "streams", ())}
+    return [
+        line for line in (_FOLDERS[_data(entry)], *(_BESIDE[name] for name in sorted(named & set(_BESIDE)))) if line
+    ]
 
 
 def _data(entry: registry.Entry) -> str:
     """The folder that a command trains on, by the kind of targets that the component learns from."""
-    return "photos/"
+    if entry.kind == "backbones" and getattr(entry.factory, "modality", "images") == "features":
+        return FEATURES
+    targets = getattr(entry.factory, "targets", ()) if entry.kind == "losses" else ()
+    if not isinstance(targets, tuple) or not targets or "classes" in targets:
+        return PHOTOS
+    return TAGGED if "labels" in targets else NUMBERED
 
 
 def family_link(slug: str, root: str) -> str:

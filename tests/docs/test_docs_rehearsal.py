@@ -1,0 +1,122 @@
+"""Every command that the pages of components and papers print is accepted: its first step is taken on tiny data."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from pages import PAGES
+from PIL import Image
+from site_build.components import FEATURES, NUMBERED, PHOTOS, TAGGED, try_it, wanted
+from test_docs_commands import commands
+
+from repertoire import registry
+from repertoire.cli import build_app
+from repertoire.errors import ConfigError
+from repertoire.recipe import TrainConfig, load_splits, make_config
+from repertoire.train import rehearse
+
+TRAINED = ("augmentations", "backbones", "losses", "heads", "methods", "rules", "auxiliaries")
+ENTRIES = [
+    entry for kind in TRAINED for entry in registry.entries(kind) if entry.factory.__module__.startswith("repertoire")
+]
+COMMANDS = {entry: try_it(entry.dotted, entry)[1] for entry in ENTRIES}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders that the commands name, with a few images each."""
+    root = tmp_path_factory.mktemp("folders")
+    rng = np.random.default_rng(0)
+
+    def draw(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 255
+    for name in ("cat", "dog", "owl"):
+        (root / "masked" / "masks" / name).mkdir(parents=True)
+        for i in range(16):
+            draw(root / PHOTOS / name / f"{i}.png")
+            draw(root / "masked" / name / f"{i}.png")
+            Image.fromarray(mask).save(root / "masked" / "masks" / name / f"{i}.png")
+    for i in range(48):
+        draw(root / PHOTOS / "unlabelled" / f"{i}.png")
+        draw(root / TAGGED / f"{i}.png")
+        draw(root / NUMBERED / f"{i}.png")
+    tags = rng.integers(0, 2, (48, 3))
+    rows = "".join(f"{i}.png,{a},{b},{c}\n" for i, (a, b, c) in enumerate(tags))
+    (root / TAGGED / "labels.csv").write_text(f"path,sky,sea,sand\n{rows}")
+    ages = "".join(f"{i}.png,{20 + 0.5 * i}\n" for i in range(48))
+    (root / NUMBERED / "labels.csv").write_text(f"path,age\n{ages}")
+    np.savez(root / FEATURES, features=rng.normal(size=(48, 6)).astype(np.float32), labels=np.arange(48) % 3)
+    return {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, FEATURES, "masked")}
+
+
+def typed(command: str, folders: dict[str, Path]) -> TrainConfig:
+    """The configuration of a command as the command line reads it, made small where the command leaves that open."""
+    words = shlex.split(command)[1:]
+    words = [str(folders.get(word, word)) for word in words]
+    tree = typer.main.get_command(build_app(words))
+    given = tree.commands["train"].make_context("train", words[1:]).params
+    chosen = {
+        name: value for name, value in given.items() if name in TrainConfig.model_fields and value not in (None, (), [])
+    }
+    small = {"batch_size": 16, "device": "cpu", "epochs": 1}
+    if not chosen["data"].endswith(".npz"):
+        # A network that local learning can cut into blocks, and that has maps for heads that look at them.
+        small |= {"size": 32, "backbone": "resnet20:width=4"}
+    return make_config(**{**small, **chosen})
+
+
+def test_most_components_have_a_command() -> None:
+    without = [entry.name for entry, command in COMMANDS.items() if not command]
+    assert len(without) < 0.15 * len(COMMANDS), without
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if COMMANDS[e]], ids=lambda e: f"{e.kind}-{e.name}")
+def test_the_command_is_accepted(entry: registry.Entry, folders: dict[str, Path]) -> None:
+    masked = "masks/" in " ".join(wanted(entry))
+    config = typed(COMMANDS[entry], {**folders, PHOTOS: folders["masked"]} if masked else folders)
+    try:
+        rehearse(config, load_splits(config))
+    except ConfigError as error:
+        if "which is not installed" not in str(error):
+            raise
+        pytest.skip("its weights are in a package that is not installed")
+
+
+_ELSEWHERE = ("--resume", "--weights", "--start", "--teacher", "-c", "--config", "--pipeline", "--plugins", "--track")
+"""Options with which a command of the guide goes on from what another one has made."""
+
+
+def shown() -> list[str]:
+    """The training commands of the pages that people wrote, on the folders above."""
+    found = {command for page in PAGES for command in commands(page) if command.startswith("repertoire train ")}
+    return sorted(
+        command
+        for command in found
+        if shlex.split(command)[2] in (PHOTOS, TAGGED, NUMBERED, FEATURES, "digits", "shapes")
+        and not {word.partition("=")[0] for word in shlex.split(command)} & set(_ELSEWHERE)
+        and not re.search(r"\b[A-Z]{3,}\b|modest|pretrained=true", command)
+    )
+
+
+def test_the_guide_shows_training_commands() -> None:
+    assert len(shown()) > 8
+
+
+@pytest.mark.parametrize("command", shown())
+def test_a_command_of_the_guide_is_accepted(command: str, folders: dict[str, Path]) -> None:
+    config = typed(command, folders)
+    try:
+        rehearse(config, load_splits(config))
+    except ConfigError as error:
+        if "which is not installed" not in str(error):
+            raise
+        pytest.skip("its weights are in a package that is not installed")
