@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,6 +137,16 @@ def test_a_spoilt_batch_does_not_spoil_what_is_remembered(method: Method):
 def remembered(method: Method) -> dict[str, torch.Tensor]:
     """All memories, but for what counts updates."""
     return {name: value for name, value in memory_of(method).items() if not name.endswith(("updates", "turn"))}
+
+
+def test_an_empty_batch_costs_nothing_and_labels_may_be_of_any_integers(method: Method):
+    method.eval()
+    batch = batch_for(method)
+    step = method.step(batch.map(lambda tensor: tensor[:0]))
+    assert step.loss.isfinite()
+    step.loss.backward()
+    if not batch.targets.is_floating_point():
+        assert torch.equal(loss_of(method, replace(batch, targets=batch.targets.int())), loss_of(method, batch))
 
 
 def test_forward_is_step(method: Method):

@@ -72,7 +72,7 @@ def right_answers(loss: Loss | Callable[..., Tensor], scores: Tensor, targets: T
     if "classes" not in kinds or (targets.dim() == 2 and targets.shape != scores.shape):
         return {}
     classes = targets.argmax(1) if targets.dim() == 2 else targets
-    return {"accuracy": (scores.detach().argmax(1) == classes).float().mean()}
+    return {"accuracy": (scores.detach().argmax(1) == classes).sum() / max(1, len(classes))}
 
 
 def check_wants(loss: Loss) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from repertoire.losses import reduce
 from repertoire.methods._predicting import Predicting
 from repertoire.methods._two_networks import squared_distance
 from repertoire.registry import register
@@ -48,4 +49,4 @@ class BYOL(Predicting):
     """
 
     def match(self, predicted: Tensor, targets: Tensor) -> Tensor:
-        return 2 * squared_distance(predicted, targets).mean()
+        return 2 * reduce(squared_distance(predicted, targets), "mean")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
+from repertoire.losses import reduce
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
 from repertoire.methods._precision import at_least_float32
@@ -115,7 +116,7 @@ class DINO(TwoNetworks, Memory):
         teacher = at_least_float32(self.teacher(torch.cat([second, first])))
         self.remember(len(first), mean=teacher.mean(0))
         targets = ((teacher - self.centre) / self.teacher_temperature).softmax(1)
-        return -(targets * student.log_softmax(1)).sum(1).mean(), features
+        return -reduce((targets * student.log_softmax(1)).sum(1), "mean"), features
 
     def commit(self, mean: Tensor) -> None:
         self.centre.lerp_(mean.to(self.centre), 1 - self.centre_momentum)

@@ -8,7 +8,7 @@ import torch
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.losses import Loss, attention_alignment
+from repertoire.losses import Loss, attention_alignment, reduce
 from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
@@ -84,6 +84,6 @@ class Guided(Classifying):
         step = self.classify(backbone.pool(x), batch.targets)
         with torch.autocast(x.device.type, enabled=False):
             # Over all images, so that the loss of a batch is the mean of those of its pieces.
-            alignment = attention_alignment(seen, masks[0], reduction="none").mean()
+            alignment = reduce(attention_alignment(seen, masks[0], reduction="none"), "mean")
         loss = step.loss + self.weight * alignment
         return Step(loss, {**step.logs, "loss": loss.detach(), "alignment_loss": alignment.detach()})

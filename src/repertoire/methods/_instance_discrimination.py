@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
+from repertoire.losses import reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
@@ -119,7 +120,7 @@ class InstanceDiscrimination(Method, Memory):
             losses, normaliser = self._softmax(z, positive) if self.negatives is None else self._nce(z, positive)
             if self.proximal:
                 losses = losses + self.proximal * (z - own).square().sum(1) * self.seen[batch.index]
-        loss = losses.mean()
+        loss = reduce(losses, "mean")
         self.remember(len(batch), index=batch.index, embeddings=z, log_normaliser=normaliser)
         readout, logs = read_out(self.model.head, features, batch.targets)
         return Step(loss + readout, {"loss": loss.detach(), **logs})
@@ -133,7 +134,7 @@ class InstanceDiscrimination(Method, Memory):
         count, samples = self.negatives or 0, len(self.bank)
         drawn = torch.randint(samples, (count,), device=z.device)
         negative = z @ self.bank[drawn].to(z.dtype).T / self.temperature
-        estimate = negative.detach().flatten().logsumexp(0) + math.log(samples / negative.numel())
+        estimate = negative.detach().flatten().logsumexp(0) + math.log(samples / max(1, negative.numel()))
         normaliser = self.log_normaliser.where(self.log_normaliser.isfinite(), estimate)
         # log P less the logarithm of m / N: h is the sigmoid of it.
         shift = normaliser + math.log(count / samples)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.losses import Loss
+from repertoire.losses import Loss, reduce
 from repertoire.methods._base import Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
@@ -108,7 +108,7 @@ class MeanTeacher(Classifying):
         found = self.classify(features[: len(batch)], batch.targets)
         answers = at_least_float32(self.model.head(features)).softmax(1)
         targets = at_least_float32(self.teacher(second)).softmax(1)
-        consistency = (answers - targets).square().mean()
+        consistency = reduce((answers - targets).square(), "mean")
         loss = found.loss + self.ramp() * consistency
         return Step(loss, {**found.logs, "loss": loss.detach(), "consistency_loss": consistency.detach()})
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
+from repertoire.losses import reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths
@@ -87,7 +88,7 @@ class Relational(Method):
         same, different = scores.chunk(2)
         right_answer = torch.cat([same, -different])
         log_p = F.logsigmoid(right_answer)
-        loss = -((1 - log_p.exp()) ** self.gamma * log_p).mean()
+        loss = -reduce((1 - log_p.exp()) ** self.gamma * log_p, "mean")
         readout, logs = read_out(self.model.head, features, batch.targets.repeat(self.views))
         relation = (right_answer.detach() > 0).float().mean()
         return Step(loss + readout, {"loss": loss.detach(), "relation_accuracy": relation, **logs})

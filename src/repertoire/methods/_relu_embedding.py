@@ -102,7 +102,7 @@ class ReLUEmbedding(Projected, Memory):
                 "image_size, or bind=false"
             )
         there = (self.bound_index >= 0).nonzero().squeeze(1)
-        if len(there) < len(self.bound_index):
+        if len(there) < len(self.bound_index) and len(batch):
             self._look_for_examples(batch)
         fixed = Batch((self.bound[there],) * len(batch.views), there, self.bound_index[there])
         return super().step(replace(batch, fields={}).join(fixed))
@@ -112,7 +112,7 @@ class ReLUEmbedding(Projected, Memory):
         classes, count = len(self.bound_index), len(batch)
         known = batch.targets >= 0
         place = torch.arange(count, device=batch.targets.device)[known]
-        first = torch.full_like(self.bound_index, count).scatter_reduce_(0, batch.targets[known], place, "amin")
+        first = torch.full_like(self.bound_index, count).scatter_reduce_(0, batch.targets[known].long(), place, "amin")
         row = first.clamp(max=count - 1)
         self.remember(
             classes,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.errors import ConfigError
+from repertoire.losses import reduce
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._predicting import Predicting
@@ -93,8 +94,9 @@ class SelfLabelBYOL(Predicting):
     def match(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """BYOL's loss, and that of the other images of the batch in each direction."""
         halves = zip(predicted.chunk(2), targets.chunk(2), strict=True)
-        others = torch.stack([self._others(at_least_float32(q), at_least_float32(z)).mean() for q, z in halves]).sum()
-        return 2 * squared_distance(predicted, targets).mean() + self.weight * others
+        losses = [self._others(at_least_float32(q), at_least_float32(z)) for q, z in halves]
+        others = torch.stack([reduce(each, "mean") for each in losses]).sum()
+        return 2 * reduce(squared_distance(predicted, targets), "mean") + self.weight * others
 
     def _others(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """The loss of each prediction with the targets of other images, `[N]`."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.data import Batch
+from repertoire.losses import reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import check_widths, mlp
@@ -66,6 +67,7 @@ class SimSiam(Method):
         projected = self.projector(features)
         predicted = self.predictor(projected)
         first, second = at_least_float32(projected.detach()).chunk(2)
-        loss = -F.cosine_similarity(at_least_float32(predicted), torch.cat([second, first]), dim=1).mean()
+        cosines = F.cosine_similarity(at_least_float32(predicted), torch.cat([second, first]), dim=1)
+        loss = -reduce(cosines, "mean")
         readout, logs = read_out(self.model.head, features, batch.targets.repeat(2))
         return Step(loss + readout, {"loss": loss.detach(), **logs})

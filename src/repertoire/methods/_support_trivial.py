@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.heads import PrototypeSet, SupportTrivial
-from repertoire.losses import closeness_loss, discrimination_loss, orthogonality_loss
+from repertoire.losses import closeness_loss, cross_entropy, discrimination_loss, orthogonality_loss, reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.ops import Memory
@@ -117,15 +117,15 @@ class SupportTrivialPrototypes(Method, Memory):
 
     def _loss(self, name: str, part: PrototypeSet, similarities: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         most = similarities.amax((3, 4))
-        own = F.one_hot(targets, most.shape[1]).bool()[:, :, None]
-        cluster = most.masked_fill(~own, 0).amax((1, 2)).mean()
-        separation = most.masked_fill(own, 0).amax((1, 2)).mean()
+        own = F.one_hot(targets.long(), most.shape[1]).bool()[:, :, None]
+        cluster = reduce(most.masked_fill(~own, 0).amax((1, 2)), "mean")
+        separation = reduce(most.masked_fill(own, 0).amax((1, 2)), "mean")
         between = closeness_loss if name == "support" else discrimination_loss
         classes, per_class, _ = part.vectors.shape
         of_others = 1 - torch.eye(classes, device=most.device).repeat_interleave(per_class, 1)
         weights = self.weights
         return (
-            F.cross_entropy(logits, targets)
+            cross_entropy(logits, targets)
             - weights["cluster"] * cluster
             + self.separation[name] * separation
             + weights["orthogonality"] * orthogonality_loss(part.vectors)

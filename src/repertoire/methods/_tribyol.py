@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from repertoire.losses import reduce
 from repertoire.methods._base import Needs
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._predicting import Predicting
@@ -72,7 +73,8 @@ class TriBYOL(Predicting):
         features = self.model.embed(torch.cat(views))
         q1, q2, q3 = self.predictor(self.projector(features)).chunk(3)
         targets = self.teacher(torch.cat([second, first])), self.teacher_two(torch.cat([third, first]))
-        return 2 * squared_distance(torch.cat([q1, q2, q1, q3]), torch.cat(targets)).mean(), features
+        distances = squared_distance(torch.cat([q1, q2, q1, q3]), torch.cat(targets))
+        return 2 * reduce(distances, "mean"), features
 
     def follow(self) -> None:
         """Lets the teacher follow whose turn it is."""
