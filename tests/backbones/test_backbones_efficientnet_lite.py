@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from repertoire import registry
-from repertoire.backbones import EfficientNetLite, _packaged, imagenet_classes, lite0, lite2, load_weights
+from repertoire.backbones import EfficientNetLite, _packaged, imagenet_classes, lite0, lite1, lite2, load_weights
 from repertoire.errors import ConfigError, MissingExtra
 
 # Width and depth in units of lite0's, natural size, parameters without the classifier.
@@ -69,12 +69,12 @@ def test_it_is_timms_network(name: str) -> None:
             torch.testing.assert_close(ours.classify(images), theirs(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_weights_of_the_package(number: int, cache: Path) -> None:
     """A photograph of a temple is called a palace: the weights are in their places, and the classes in their order."""
     if not _installed(number):
         pytest.skip("the package with the weights is not installed")
-    build = {0: lite0, 2: lite2}[number]
+    build = {0: lite0, 1: lite1, 2: lite2}[number]
     net = build(imagenet_head=True).eval()
     assert net.preset == net.published
     assert net.preset.mean == (127 / 255,) * 3
