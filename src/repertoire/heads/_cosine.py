@@ -12,11 +12,44 @@ from repertoire.heads._base import Head, cosines
 from repertoire.ranges import Positive
 from repertoire.registry import register
 
-__all__ = ["Cosine"]
+__all__ = ["Cosine", "ScaledCosine"]
+
+
+class ScaledCosine(Head):
+    """Base of heads whose logits are cosines times a scale, which is kept as its logarithm.
+
+    Args:
+        in_features: width of the features.
+        num_classes: width of the logits.
+        scale: at the start, positive.
+        learn_scale: whether it is a parameter, or a buffer.
+    """
+
+    log_scale: Tensor
+
+    def __init__(self, in_features: int, num_classes: int, scale: float, learn_scale: bool) -> None:
+        super().__init__(in_features, num_classes)
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear; only the direction matters
+        log_scale = torch.tensor(math.log(scale))
+        if learn_scale:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    @property
+    def scale(self) -> Tensor:
+        """s, a positive scalar."""
+        return self.log_scale.exp()
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
+        self.check_features(features)
+        return self.scale * cosines(features, self.weight)
 
 
 @register("heads", "cosine")
-class Cosine(Head):
+class Cosine(ScaledCosine):
     r"""Cosine classifier: the angle between features and class vectors, on a scale that is learned.
 
     Gidaris and Komodakis, *Dynamic Few-Shot Visual Learning without Forgetting* (2018):
@@ -50,26 +83,7 @@ class Cosine(Head):
         True
     """
 
-    log_scale: Tensor
-
     def __init__(
         self, in_features: int, num_classes: int, scale: Annotated[float, Positive] = 10.0, learn_scale: bool = True
     ) -> None:
-        super().__init__(in_features, num_classes)
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as nn.Linear; only the direction matters
-        log_scale = torch.tensor(math.log(scale))
-        if learn_scale:
-            self.log_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("log_scale", log_scale)
-
-    @property
-    def scale(self) -> Tensor:
-        """s, a positive scalar."""
-        return self.log_scale.exp()
-
-    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
-        self.check_features(features)
-        return self.scale * cosines(features, self.weight)
+        super().__init__(in_features, num_classes, scale, learn_scale)

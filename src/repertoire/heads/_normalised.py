@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from repertoire.heads._cosine import Cosine
+from repertoire.heads._cosine import ScaledCosine
 from repertoire.ops import unit_rows
 from repertoire.ranges import Positive
 from repertoire.registry import register
@@ -15,7 +15,7 @@ __all__ = ["NormalizedSoftmax"]
 
 
 @register("heads", "normalized-softmax", paper="hyperspherical-novel")
-class NormalizedSoftmax(Cosine):
+class NormalizedSoftmax(ScaledCosine):
     r"""Normalised softmax: cosines at a fixed temperature, whose features tell classes apart that it never saw.
 
     Pereira et al., *Hyperspherical Embedding for Novel Class Classification* (2021), with the normalised softmax of
