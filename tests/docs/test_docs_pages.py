@@ -61,8 +61,7 @@ def test_links_to_files_lead_somewhere(page):
             relative = str(found.resolve().relative_to(DOCS))
             if relative in _GENERATED:
                 continue
-        if found.name != "report.png":
-            assert found.exists(), f"{name(page)} links to {target}"
+        assert found.exists(), f"{name(page)} links to {target}"
 
 
 _GENERATED = {"papers/index.md", "families/index.md", "evidence.md", "contributing.md", "changelog.md"}
@@ -99,3 +98,14 @@ def test_project_files_agree():
     assert citation["license"] == project["license"] == "Apache-2.0"
     assert (ROOT / "LICENSE").read_text().strip().startswith("Apache License")
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_numbers_of_the_readme_were_measured():
+    """Each of them stands in the table that the benchmark printed, in the row of as many images a class."""
+    text = (ROOT / "README.md").read_text()
+    marked = re.search(r"<!-- measured: (\w+) -->(.*?)<!-- /measured -->", text, re.DOTALL)
+    table = (DOCS / "numbers" / f"{marked[1]}.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) % \|$", marked[2], re.MULTILINE)
+    assert [count for count, _ in rows] == ["5", "20", "100"]
+    for count, share in rows:
+        assert f"| 160 | float32 | {count} | {float(share) / 100:.3f} |" in table
