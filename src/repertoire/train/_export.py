@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -232,8 +233,12 @@ def _quantised(model: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
-        # Unsigned, because the convolution of integers on a CPU takes no other weights.
-        quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
+        logging.disable(logging.WARNING)  # it advises on the root logger, whatever it is given
+        try:
+            # Unsigned, because the convolution of integers on a CPU takes no other weights.
+            quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
+        finally:
+            logging.disable(logging.NOTSET)
         return onnx.load(target)
 
 
