@@ -44,10 +44,10 @@ def checks(subject: object) -> list[Check]:
     return [Check(name.removeprefix("check_").replace("_", " "), getattr(subject, name)) for name in names]
 
 
-def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> None:
+def refused(kind: type[Exception], words: str, call: Callable[..., object], /, *args: Any, **kwargs: Any) -> None:
     """Raises `AssertionError` unless a call raises an error of a kind whose message matches a pattern."""
     try:
-        call()
+        call(*args, **kwargs)
     except kind as error:
         said = str(error)
     else:
@@ -55,7 +55,7 @@ def refused(kind: type[Exception], words: str, call: Callable[[], object]) -> No
     assert re.search(words, said), f"the message should say {words!r}, found {said!r}"
 
 
-def agree(found: Any, expected: Any, **tolerance: float) -> None:
+def agree(found: Any, expected: Any, **tolerance: Any) -> None:
     """Raises `AssertionError` unless two tensors, or two lists of them, are close."""
     torch.testing.assert_close(found, expected, **tolerance)
 
@@ -103,7 +103,7 @@ def same_under_torch(
     places = tuple(range(len(plain)))
     agree(torch.func.grad(function, argnums=places)(*plain), gradients)
     ways = tuple(torch.randn_like(each) for each in plain)
-    _, slope = torch.func.jvp(function, tuple(plain), ways)
+    slope: Tensor = torch.func.jvp(function, tuple(plain), ways)[1]
     agree(slope, torch.stack([(g * w).sum() for g, w in zip(gradients, ways, strict=True)]).sum())
     pairs = [torch.stack([each, 0.5 * each]) for each in plain]
     both = torch.func.vmap(function, randomness="same")(*pairs)

@@ -148,12 +148,13 @@ class _Heads:
 
     def check_what_does_not_fit_is_refused(self) -> None:
         for size in ({"in_features": 0, "num_classes": 3}, {"in_features": 3, "num_classes": 0}):
-            refused(ConfigError, "must be positive", lambda size=size: self.factory(**size, **self.options))
+            refused(ConfigError, "must be positive", self.factory, **size, **self.options)
         for bad in (torch.zeros(_ROWS, _WIDTH + 1), torch.zeros(_ROWS, _WIDTH, dtype=torch.int64), torch.zeros(_WIDTH)):
             for training in (True, False):
                 head = self.build().train(training)
                 refused(
                     ShapeError,
                     rf"features must be a floating point \[N, {_WIDTH}\], found {bad.dtype}",
-                    lambda head=head, bad=bad: head(bad),
+                    head,
+                    bad,
                 )

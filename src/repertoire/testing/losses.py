@@ -1,4 +1,3 @@
-# ruff: noqa: B023 - what is to be refused is called at once
 """What every loss must do, by the contract and the kinds of targets that it declares."""
 
 from __future__ import annotations
@@ -172,10 +171,11 @@ class _Losses:
         real = [name for name, p in self.known.items() if isinstance(p.default, float)]
         kind = self.kinds()[0]
         for name in real:
-            refused(ConfigError, f"^{name} must", lambda name=name: self.build(kind, **{name: math.nan}))
+            refused(ConfigError, f"^{name} must", self.build, kind, **{name: math.nan})
             for value in (math.inf, -math.inf):
                 try:
-                    loss = self.build(kind, **{name: value})
+                    given: dict[str, Any] = {name: value}
+                    loss = self.build(kind, **given)
                 except ConfigError:
                     continue
                 assert self.call(loss, self.inputs(loss, kind)).isfinite(), f"{name}={value} is accepted"
@@ -183,9 +183,9 @@ class _Losses:
             if name.endswith("temperature"):
                 for value in (0.0, -0.1):
                     words = f"{name} must be positive"
-                    refused(ConfigError, words, lambda name=name, value=value: self.build(kind, **{name: value}))
+                    refused(ConfigError, words, self.build, kind, **{name: value})
             if name.endswith("weight"):
-                refused(ConfigError, f"{name} must be 0 or more", lambda name=name: self.build(kind, **{name: -0.1}))
+                refused(ConfigError, f"{name} must be 0 or more", self.build, kind, **{name: -0.1})
         function = self.factory.function
         if function is None:
             return
@@ -197,7 +197,7 @@ class _Losses:
         for name in real:
             if name in taken:
                 settings = {n: getattr(loss, n) for n in loss.options if n not in kept} | {name: math.nan}
-                refused(ConfigError, f"^{name} must", lambda s=settings: function(*arguments, **kept, **s))
+                refused(ConfigError, f"^{name} must", function, *arguments, **kept, **settings)
 
     def check_state(self) -> None:
         """Nothing moves in forward; what is remembered or learned is in the state, and moves after an update only."""
@@ -275,7 +275,7 @@ class _Losses:
             (-1 + torch.arange(9), r"index must be in 0..63.*found -1"),
         ]
         for index, words in wrong:
-            refused(ShapeError, words, lambda index=index: loss(*self.inputs(loss), index=index))
+            refused(ShapeError, words, loss, *self.inputs(loss), index=index)
 
 
 def _seeded(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -332,7 +332,7 @@ class _Logits(_Losses):
             agree(self.build(kind, reduction="sum")(*arguments), each.sum())
             agree(self.build(kind, reduction="mean")(*arguments), each.mean())
             words = "reduction must be 'mean', 'sum' or 'none', found 'median'"
-            refused(ConfigError, words, lambda kind=kind: self.build(kind, reduction="median"))
+            refused(ConfigError, words, self.build, kind, reduction="median")
             for reduction in ("mean", "sum", "none"):
                 loss = self.build(kind, reduction=reduction)
                 empty = self.inputs(loss, kind, rows=0)
@@ -359,9 +359,9 @@ class _Logits(_Losses):
                 spoilt = targets.clone()
                 spoilt[[1, 4]] = math.nan
                 words = "must be finite, found nan; not finite are rows 1, 4"
-                refused(ShapeError, words, lambda s=spoilt: loss(logits, s))
+                refused(ShapeError, words, loss, logits, spoilt)
                 for bad in (torch.zeros(_ROWS, 2), torch.zeros(_ROWS + 1), torch.zeros(_ROWS, 1, 1)):
-                    refused(ShapeError, "targets must be numbers", lambda bad=bad: loss(logits, bad))
+                    refused(ShapeError, "targets must be numbers", loss, logits, bad)
                 continue
             for dtype in (torch.int32, torch.uint8, *((torch.bool, torch.float16) if kind == "labels" else ())):
                 agree(loss(logits, targets.to(dtype)), expected)
@@ -391,7 +391,7 @@ class _Logits(_Losses):
             (torch.full((_ROWS, _CLASSES), 2), "targets must"),
             (torch.full((_ROWS, _CLASSES), math.nan), "targets must"),
         ):
-            refused(ShapeError, words, lambda bad=bad: loss(logits, bad))
+            refused(ShapeError, words, loss, logits, bad)
 
     def _classes(self, loss: Loss, logits: Tensor, targets: Tensor) -> None:
         for target in (0, 2):
@@ -403,24 +403,24 @@ class _Logits(_Losses):
             (targets[:, None], rf"targets must be \[{_ROWS}\].* found \[{_ROWS}, 1\]"),
             (targets.to(torch.complex64), "targets must be integers, found torch.complex64"),
         ):
-            refused(ShapeError, words, lambda bad=bad: loss(logits, bad))
+            refused(ShapeError, words, loss, logits, bad)
         hard = torch.eye(_CLASSES, dtype=logits.dtype)[targets]
         if not self.factory.soft:
-            refused(ShapeError, r"targets must be int64 class indices \[N\] for this loss", lambda: loss(logits, hard))
+            refused(ShapeError, r"targets must be int64 class indices \[N\] for this loss", loss, logits, hard)
             return
         each = self.build("classes", reduction="none")
         agree(each(logits, hard), each(logits, targets))
         other = hard.roll(1, 0)
         mixed = 0.3 * each(logits, hard) + 0.7 * each(logits, other)
         agree(each(logits, 0.3 * hard + 0.7 * other), mixed)
-        refused(ShapeError, "soft targets must have the logits' shape", lambda: loss(logits, hard[:, :3]))
+        refused(ShapeError, "soft targets must have the logits' shape", loss, logits, hard[:, :3])
 
     def check_logits_that_do_not_fit(self) -> None:
         for kind in self.kinds():
             loss = self.build(kind)
             logits, targets = self.inputs(loss, kind)
             for bad in (logits[:, 0], logits[:, :, None], logits.detach().long()):
-                refused(ShapeError, "must be", lambda bad=bad: loss(bad, targets))
+                refused(ShapeError, "must be", loss, bad, targets)
             if "number" not in self.kinds():
                 single = self.build(kind, classes=1)
                 self.finite(single, self.inputs(single, kind, classes=1))
@@ -500,14 +500,14 @@ class _Embeddings(_Losses):
             (x, ints, torch.zeros(3, 1), ints),
             (x, ints, x, ints[:2]),
         ):
-            refused(ShapeError, "", lambda wrong=wrong: self.build()(*wrong))
+            refused(ShapeError, "", self.build(), *wrong)
         if "queue" in self.known:
             loss = self.build(queue=8)
             embeddings, labels = self.inputs(loss)
             loss(embeddings, labels)
             loss.after_update()
             words = rf"embeddings must be \[N, {_WIDTH}\] like those of earlier batches"
-            refused(ShapeError, words, lambda: loss(embeddings[:, :-1], labels))
+            refused(ShapeError, words, loss, embeddings[:, :-1], labels)
         for bad in (math.nan, math.inf, -math.inf):
             loss = self.build()
             embeddings, labels = self.inputs(loss)
@@ -554,12 +554,12 @@ class _Views(_Losses):
             torch.zeros(_ROWS, _WIDTH, dtype=torch.float64),
             torch.zeros(_ROWS, _WIDTH, dtype=torch.int64),
         ):
-            refused(ShapeError, f"view {loss.views - 1} must be", lambda bad=bad: self.call(loss, (*first, bad)))
+            refused(ShapeError, f"view {loss.views - 1} must be", self.call, loss, (*first, bad))
         integers = (torch.zeros(_ROWS, _WIDTH, dtype=torch.int64),) * loss.views
-        refused(ShapeError, "view 0 must be a floating point", lambda: self.call(loss, integers))
+        refused(ShapeError, "view 0 must be a floating point", self.call, loss, integers)
         for count in (0, 1):
             words = f"two views of every sample, found {count}"
-            refused(ShapeError, words, lambda count=count: self.build()(*(torch.zeros(_ROWS, _WIDTH),) * count))
+            refused(ShapeError, words, self.build(), *(torch.zeros(_ROWS, _WIDTH),) * count)
         for bad_value in (math.nan, math.inf, -math.inf):
             for last in (False, True):
                 loss = self.build()

@@ -84,7 +84,7 @@ class AddedTerm(Loss):
             raise ConfigError(f"base must be a loss on {self.contract}, found {named}{kind}")
         if isinstance(base, EmbeddingLoss) and base.proxied:
             raise ConfigError(f"base must compare embeddings with each other, found {named}")
-        self.base = base
+        self.base: Loss = base
         self.views = max(self.views, base.views)
         self.wants = base.wants
 
@@ -111,4 +111,5 @@ class AddedTerm(Loss):
             references = dict(zip(_REFERENCE, inputs[2:], strict=False))
             references |= {name: known[name] for name in _REFERENCE if name in known}
             inputs = inputs[:2]
-        return value + self.weight * self.term(*inputs, **references)
+        weight: float = self.weight  # type: ignore[assignment]
+        return value + weight * self.term(*inputs, **references)

@@ -123,7 +123,7 @@ class LogitsLoss(Loss):
     """
 
     contract = "logits"
-    targets = ("classes",)
+    targets: ClassVar[tuple[Kind, ...]] = ("classes",)
     soft: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
     example = "(torch.zeros(2, 4), torch.tensor([0, 2]))"
@@ -161,7 +161,7 @@ class EmbeddingLoss(Loss):
     """
 
     contract = "embeddings"
-    targets = ("classes",)
+    targets: ClassVar[tuple[Kind, ...]] = ("classes",)
     proxied: ClassVar[bool] = False
     example = "(torch.randn(4, 6), torch.tensor([0, 0, 1, 1]))"
 

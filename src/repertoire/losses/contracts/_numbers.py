@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses.contracts._base import LogitsLoss
 from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._function import derive
+
+if TYPE_CHECKING:
+    from repertoire.data import Kind
 from repertoire.ranges import AtLeast
 
 __all__ = ["RangedLoss", "RegressionLoss", "check_bounds", "check_number_pairs", "check_numbers"]
@@ -25,7 +28,7 @@ class RegressionLoss(LogitsLoss):
         reduction: "mean" (default) and "sum" give a scalar, "none" gives `[N]`.
     """
 
-    targets = ("number",)
+    targets: ClassVar[tuple[Kind, ...]] = ("number",)
     example = "(torch.zeros(2, 1), torch.tensor([0.2, 0.7]))"
 
 
@@ -35,7 +38,7 @@ class RangedLoss(LogitsLoss):
     The range is `low` to `high`, which whoever knows the training set tells where the user does not.
     """
 
-    targets = ("number",)
+    targets: ClassVar[tuple[Kind, ...]] = ("number",)
     size: ClassVar[tuple[str, int, str]]
     """The option that says into how many parts the range is divided: its name, default and meaning."""
     low: float | None

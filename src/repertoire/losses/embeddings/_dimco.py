@@ -141,6 +141,8 @@ def _entropy(p: Tensor) -> Tensor:
 class DIMCO(EmbeddingLoss, function=dimco_loss):
     """Module form of `dimco_loss`."""
 
+    symbols: int
+
     @classmethod
     def example_options(cls) -> dict[str, Any]:
         return {"symbols": 3}

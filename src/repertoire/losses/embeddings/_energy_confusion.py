@@ -84,5 +84,7 @@ def _moments(
 
 
 @register("losses", "energy-confusion", paper="ecaml")
-class EnergyConfusion(AddedTerm, EmbeddingLoss, function=energy_confusion, base="multi-similarity", weight=0.1):
+class EnergyConfusion(  # type: ignore[misc]
+    AddedTerm, EmbeddingLoss, function=energy_confusion, base="multi-similarity", weight=0.1
+):
     """Module form of `energy_confusion`."""

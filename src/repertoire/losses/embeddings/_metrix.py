@@ -178,7 +178,7 @@ class Metrix(AddedTerm, EmbeddingLoss):
         self.beta = beta
         self.threshold = threshold
 
-    def forward(self, *inputs: Tensor, **known: Any) -> Tensor:
+    def forward(self, *inputs: Tensor, **known: Any) -> Tensor:  # type: ignore[override]
         """The loss of embeddings `[N, d]` with labels `[N]`, among themselves or against a reference set."""
         value: Tensor = (
             super().forward(*inputs, **known) if self.training and self.weight else self.base(*inputs, **known)

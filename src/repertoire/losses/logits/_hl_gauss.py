@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from repertoire.losses.contracts._classes import at_least_float32
 from repertoire.losses.contracts._numbers import RangedLoss, check_bounds, check_numbers
 from repertoire.ranges import AtLeast, Finite, Positive, checked
 from repertoire.registry import register
+
+if TYPE_CHECKING:
+    from repertoire.data import Kind
 
 __all__ = ["HLGauss", "hl_gauss_loss", "hl_gauss_targets", "hl_gauss_values"]
 
@@ -149,7 +152,7 @@ class HLGauss(RangedLoss, function=hl_gauss_loss):
     given, and predictions are scores of the classes.
     """
 
-    targets = ("number", "classes")
+    targets: ClassVar[tuple[Kind, ...]] = ("number", "classes")
     size = ("bins", 51, "bins that the range of numbers is divided into.")
 
     def width(self, outputs: int) -> int:

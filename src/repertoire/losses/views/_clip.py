@@ -90,6 +90,6 @@ class CLIP(LearnedScale):
     ) -> None:
         super().__init__(temperature, least_temperature, learn)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor) -> Tensor:  # type: ignore[override]
         """The loss of two or more towers `[N, d]`."""
         return clip_loss(*views, scale=self.scale)

@@ -196,7 +196,7 @@ class IndividualTemperatures(ViewsLoss, Memory):
         self.register_buffer("log_means", torch.full((samples,), -torch.inf))
         self.register_buffer("directions", torch.zeros(samples))
 
-    def forward(self, *views: Tensor, index: Tensor | None = None) -> Tensor:
+    def forward(self, *views: Tensor, index: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The loss of two or more views `[N, d]` of the samples with these numbers `[N]`."""
         check_views(views)
         rows, samples = len(views[0]), len(self.temperatures)

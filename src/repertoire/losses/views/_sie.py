@@ -187,7 +187,7 @@ class SIE(ViewsLoss):
         weights = torch.empty(count, part, part).uniform_(-1, 1) / math.sqrt(count)
         self.hypernetwork = nn.Parameter(weights)
 
-    def forward(self, *views: Tensor, transformation: Tensor | None = None) -> Tensor:
+    def forward(self, *views: Tensor, transformation: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The loss of two or more views `[N, d]`, the last made from the first by the transformation `[N, p]`."""
         check_views(views)
         if transformation is None:

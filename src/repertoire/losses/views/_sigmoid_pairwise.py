@@ -99,6 +99,6 @@ class SigmoidPairwise(LearnedScale):
         super().__init__(temperature, least_temperature, learn)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learn)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor) -> Tensor:  # type: ignore[override]
         """The loss of two or more towers `[N, d]`."""
         return sigmoid_pairwise_loss(*views, scale=self.scale, bias=self.bias)

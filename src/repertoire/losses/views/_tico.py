@@ -130,7 +130,7 @@ class TiCo(ViewsLoss, Memory):
         """Makes room for the second moments of embeddings of this width."""
         self.covariance = self.covariance.new_zeros(dimensions, dimensions)
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *views: Tensor) -> Tensor:  # type: ignore[override]
         """The loss of two or more views `[N, d]`."""
         check_views(views)
         width = views[0].shape[1]
