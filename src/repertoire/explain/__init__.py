@@ -3,6 +3,7 @@
 from repertoire.explain._explainer import Explainer, to_unit_range
 from repertoire.explain._overlay import colour_map, overlay, save_overlay
 from repertoire.explain._place import photograph, place_on
+from repertoire.explain.attribution._gradientshap import GradientSHAP
 from repertoire.explain.attribution._guided import GuidedBackprop, GuidedGradCAM
 from repertoire.explain.attribution._local_approximation import LocalApproximation
 from repertoire.explain.attribution._lrp import LRP
@@ -78,6 +79,7 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
+    "GradientSHAP",
     "GradientXInput",
     "GuidedBackprop",
     "GuidedGradCAM",

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from repertoire.errors import ShapeError
 from repertoire.explain._arguments import described
-from repertoire.explain._explainer import Explainer, moved, to_unit_range, undisturbed
+from repertoire.explain._explainer import Explainer, moved, undisturbed
 from repertoire.explain.attribution._local_problem import Problem, solve
 from repertoire.explain.attribution._neighbourhoods import Kernel, MaskSampling, Rule
 from repertoire.explain.attribution._setting import Baseline, Channels, Loss, Neighbourhood, Segments, Setting, Sign
 from repertoire.registry import register
 
-__all__ = ["LocalApproximation"]
+__all__ = ["LocalApproximation", "by_sign"]
 
 
 @register("explainers", "lfa", paper="local-function-approximation")
@@ -144,10 +144,7 @@ class LocalApproximation(Explainer, Setting):
         return solve(self, self.scores, model, inputs, targets, lambda problem: problem.attributions())
 
     def _scaled(self, heat: Tensor, features: bool) -> Tensor:
-        if features:
-            return super()._scaled(heat, features)
-        signed = {"positive": heat, "magnitude": heat.abs(), "negative": -heat}[self.sign]
-        return to_unit_range(signed.clamp_min(0))
+        return super()._scaled(heat if features else by_sign(heat, self.sign), features)
 
     def slopes(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None = None) -> Tensor:
         """The gradient of the linear function in the inputs, whatever the attribution is in units of.
@@ -205,3 +202,8 @@ class LocalApproximation(Explainer, Setting):
 
 def _several(targets: Tensor | int | None) -> bool:
     return isinstance(targets, Tensor) and targets.ndim == 2
+
+
+def by_sign(heat: Tensor, sign: Sign) -> Tensor:
+    """The part of signed maps that is to be shown, none of it negative."""
+    return {"positive": heat, "magnitude": heat.abs(), "negative": -heat}[sign].clamp_min(0)
