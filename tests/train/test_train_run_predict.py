@@ -346,6 +346,19 @@ class TestExtend:
         for name, value in expected.items():
             assert torch.equal(found[name], value), name
 
+    def test_other_ranks_wait_for_the_first(self, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        from repertoire.train import _fit
+
+        run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setattr(_fit, "resume", lambda path, quiet: train.load(path))
+        change = threading.Timer(0.5, lambda: run.directory.write_config(run.config.model_copy(update={"epochs": 7})))
+        change.start()
+        assert run.extend(7).config.epochs == 7
+        with pytest.raises(RunError, match="did not extend"):
+            run._wait_for({"epochs": 9}, seconds=0.1)
+
     def test_what_cannot_be_extended_says_why(self, options: dict, tmp_path: Path):
         run = train.fit(out=tmp_path / "a", **{**options, "epochs": 2})
         with pytest.raises(ConfigError, match="has had 2 of 2 already"):

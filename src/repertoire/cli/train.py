@@ -181,11 +181,6 @@ def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{path} names plugins, which are code that would run; if you trust them, say so: {words}")
     if "epochs" not in chosen and "patience" not in chosen:
         return resume(path, quiet=quiet)
-    if run.info["status"] != "finished":
-        raise ConfigError(
-            f"{path} is {run.info['status']}: go on with it as it was configured first, with --resume alone, and then "
-            "extend it with --epochs"
-        )
     done = int(run.info.get("epochs", run.config.epochs))
     run = load(path, plugins=chosen.get("plugins", ()))
     return run.extend(

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -699,6 +700,10 @@ class Run(Predictor):
         """
         from repertoire.train._fit import resume
 
+        changes: dict[str, Any] = {"epochs": epochs} | ({} if patience is None else {"patience": patience})
+        if int(os.environ.get("RANK", "0")) and "LOCAL_RANK" in os.environ:
+            self._wait_for(changes)
+            return resume(self.path, quiet=quiet)
         done = int(self.info.get("epochs", self.config.epochs))
         if self.info["status"] != "finished":
             raise RunError(
@@ -715,12 +720,19 @@ class Run(Predictor):
                 f"{self.directory} had no better epoch for {waited} epochs and would stop at once: give "
                 f"{option('patience')}, more than {waited}"
             )
-        changes: dict[str, Any] = {"epochs": epochs} | ({} if patience is None else {"patience": patience})
         extended = [*self.info.get("extended", []), {"from": done, "to": epochs}]
         # In this order: whatever ends the process in between, the run is either as it was, or can be resumed.
         self.directory.write_info({**self.info, "status": "interrupted", "extended": extended, "reason": "extended"})
         self.directory.write_config(self.config.model_copy(update=changes))
         return resume(self.path, quiet=quiet)
+
+    def _wait_for(self, changes: dict[str, Any], seconds: float = 60.0) -> None:
+        """Under a launcher, waits until the first process has changed the configuration."""
+        end = time.monotonic() + seconds
+        while any(getattr(self.directory.read_config(), name) != value for name, value in changes.items()):
+            if time.monotonic() > end:
+                raise RunError(f"the first process did not extend {self.directory}; it says why")
+            time.sleep(0.1)
 
 
 def load(path: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
