@@ -56,5 +56,5 @@ def test_a_zero_vector_has_zero_logits_and_a_finite_gradient():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_scale_out_of_range(scale):
-    with pytest.raises(ValueError, match="scale must be (positive|a finite number)"):
+    with pytest.raises(ValueError, match=r"scale must be (positive|a finite number)"):
         Cosine(4, 2, scale=scale)

@@ -63,5 +63,25 @@ def test_gradcheck():
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 @pytest.mark.parametrize("option", ["exponent", "eps"])
 def test_options_out_of_range(option, value):
-    with pytest.raises(ValueError, match=f"{option} must be (positive|a finite number)"):
+    with pytest.raises(ValueError, match=rf"{option} must be (positive|a finite number)"):
         Harmonic(4, 2, **{option: value})
+
+
+@pytest.mark.parametrize("radius", [1.0, 100.0, 1000.0])
+def test_short_distances_of_long_vectors_keep_their_digits(radius):
+    generator = torch.Generator().manual_seed(0)
+    head = Harmonic(16, 3)
+    centres = radius * torch.nn.functional.normalize(torch.randn(3, 16, generator=generator))
+    steps = 0.05 * torch.nn.functional.normalize(torch.randn(64, 16, generator=generator))
+    with torch.no_grad():
+        head.weight.copy_(centres)
+    z = (centres[torch.arange(64) % 3] + steps).requires_grad_()
+    logits = head(z)
+    exact_z = z.detach().double().requires_grad_()
+    exact = Harmonic(16, 3).double()
+    with torch.no_grad():
+        exact.weight.copy_(head.weight)
+    expected = exact(exact_z)
+    torch.testing.assert_close(logits, expected.float(), rtol=1e-4, atol=1e-3)
+    (found,), (right,) = torch.autograd.grad(logits.sum(), z), torch.autograd.grad(expected.sum(), exact_z)
+    torch.testing.assert_close(found, right.float(), rtol=2e-2, atol=1e-2 * float(right.abs().max()))

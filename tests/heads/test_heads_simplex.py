@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.heads import NormalizedSoftmax, Simplex, simplex_vectors
 
 
@@ -64,5 +64,5 @@ def test_normalised_softmax_is_a_cosine_over_a_temperature():
     torch.testing.assert_close(head(z), expected)
     torch.testing.assert_close(head(z), head.embed(z) @ torch.nn.functional.normalize(head.weight).T / 0.1)
     assert [name for name, _ in head.named_parameters()] == ["weight"]
-    with pytest.raises(ValueError, match="temperature must be (positive|a finite number)"):
+    with pytest.raises(ValueError, match=r"temperature must be (positive|a finite number)"):
         NormalizedSoftmax(5, 3, temperature=0)
