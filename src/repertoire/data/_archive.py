@@ -4,6 +4,7 @@ instead of read where they are large and not compressed."""
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import os
 import struct
@@ -21,6 +22,12 @@ __all__ = ["Archive", "open_archive"]
 
 _MAP_BYTES = 1 << 24
 """Arrays that are larger are mapped, where they can be."""
+
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, OverflowError, KeyError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+"""What reading a damaged archive may raise: `zipfile` takes the numbers in it for what they say."""
 
 _MAX_HEADER = 100_000_000
 _TENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"}
@@ -61,15 +68,7 @@ class Archive:
             return self._readers[name]()
         except MemoryError:
             raise DataError(f"{where}: {name} does not fit into memory") from None
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:
+        except _DAMAGE as error:
             raise DataError(f"{where} is not a readable {self.path.suffix} file: {name}: {error}") from None
 
 
@@ -92,7 +91,7 @@ def _open_npz(path: Path) -> Archive:
                 raise DataError(f"{where} is a single array; save images and labels together with np.savez")
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(f"{where} is not a readable .npz file: {error}") from None
 
     def reader(name: str, info: zipfile.ZipInfo) -> Callable[[], np.ndarray]:
