@@ -165,9 +165,11 @@ def _rules(function: Callable[..., Any], signature: inspect.Signature) -> tuple[
 def _rule(annotation: Any) -> Rule | None:
     """What to check of a value of this type; None for nothing."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        parts = [_rule(part) for part in typing.get_args(annotation) if part is not type(None)]
-        rules = [rule for rule in parts if rule is not None]
-        # Of a choice between types only numbers have a range.
+        parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+        if len(parts) > 1:
+            # Of a choice between types only numbers have a range: a literal is one of several things that may be given.
+            parts = [part for part in parts if typing.get_origin(part) is not Literal]
+        rules = [rule for rule in map(_rule, parts) if rule is not None]
         return rules[0] if rules else None
     if typing.get_origin(annotation) is Literal:
         return _one_of(typing.get_args(annotation))

@@ -109,7 +109,7 @@ def test_rules_mix_once_a_step():
 def test_what_is_refused():
     with pytest.raises(ConfigError, match="mix must be 'none', 'mixup' or 'cutmix', found 'blend'"):
         Supervised(classifier(), losses.CrossEntropy(), mix="blend")
-    with pytest.raises(ConfigError, match="alpha must be a positive number"):
+    with pytest.raises(ConfigError, match="alpha must be positive"):
         mixup(batch_of(), C, alpha=0.0)
     soft = next(loss for loss in (losses.LDAM, losses.SoftTopK) if not loss.soft)
     built = soft(torch.ones(C)) if soft is losses.LDAM else soft()

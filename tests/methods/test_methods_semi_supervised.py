@@ -201,12 +201,12 @@ def test_batches_of_the_loader_are_what_fixmatch_asks_for():
 def test_what_is_refused():
     model, plain = classifier(), losses.CrossEntropy()
     for options, text in (
-        ({"threshold": 1.5}, "threshold must be in"),
+        ({"threshold": 1.5}, "threshold must lie in"),
         ({"weight": -1.0}, "weight must be 0 or more"),
-        ({"ratio": 0.0}, "ratio must be above 0"),
-        ({"policy": "loose"}, "policy must be one of fixed, class-adaptive, self-adaptive"),
+        ({"ratio": 0.0}, "ratio must be positive"),
+        ({"policy": "loose"}, "policy must be 'fixed', 'class-adaptive' or 'self-adaptive'"),
         ({"policy": "class-adaptive"}, "give their number, unlabelled"),
-        ({"mix": "cutmix", "alpha": 0.0}, "alpha must be a positive number"),
+        ({"mix": "cutmix", "alpha": 0.0}, "alpha must be positive"),
     ):
         with pytest.raises(ConfigError, match=text):
             FixMatch(model, plain, **options)

@@ -180,7 +180,7 @@ def test_what_is_refused():
     plain = Classifier(Normalize([0.5] * 3, [0.25] * 3), backbones.ConvNet(width=4), heads.Linear(32, 3))
     with pytest.raises(ConfigError, match="needs a head with prototypes"):
         SupportTrivialPrototypes(plain)
-    with pytest.raises(ConfigError, match="weight of cluster"):
+    with pytest.raises(ConfigError, match="cluster must be 0 or more"):
         SupportTrivialPrototypes(classifier(), cluster=-1.0)
     with pytest.raises(ConfigError, match="no prototypes to show"):
         PrototypeParts()(plain, images())

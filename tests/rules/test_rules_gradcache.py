@@ -142,9 +142,9 @@ def test_gradients_are_added_and_frozen_encoders_left_alone():
 
 
 def test_arguments_that_do_not_fit():
-    with pytest.raises(ConfigError, match="chunk must be 1 or more, found 0"):
+    with pytest.raises(ConfigError, match="chunk must be positive, found 0"):
         cached_backward(network(), [draw(0, 6, 5)], Tensor.sum, chunk=0)
-    with pytest.raises(ConfigError, match="chunk must be 1 or more, found -1"):
+    with pytest.raises(ConfigError, match="chunk must be positive, found -1"):
         GradCache(chunk=-1)
     with pytest.raises(ShapeError, match="2 for 1 inputs"):
         cached_backward([network(), network()], [draw(0, 6, 5)], Tensor.sum)

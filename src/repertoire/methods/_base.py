@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from repertoire.data import Batch
 from repertoire.methods._classifier import Classifier
 from repertoire.ops import commit_memories
+from repertoire.ranges import checked
 
 __all__ = ["Method", "Needs", "Stage", "Step", "Stream"]
 
@@ -133,6 +134,8 @@ class Method(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         if not isinstance(cls.needs, Needs) or cls.needs.step != "objective":
             return
         for name, why in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods._apply import right_answers
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mix import Mix, check_mix, cutmix, mixup
+from repertoire.methods._mix import Mix, cutmix, mixup
+from repertoire.ranges import Positive
 
 __all__ = ["Classifying"]
 
@@ -35,7 +37,9 @@ class Classifying(Method):
 
     loss: LogitsLoss
 
-    def __init__(self, model: Classifier, loss: Loss, mix: Mix = "none", alpha: float = 1.0) -> None:
+    def __init__(
+        self, model: Classifier, loss: Loss, mix: Mix = "none", alpha: Annotated[float, Positive] = 1.0
+    ) -> None:
         super().__init__()
         if not isinstance(loss, LogitsLoss):
             raise ConfigError(
@@ -44,7 +48,6 @@ class Classifying(Method):
             )
         if loss.reduction == "none":
             raise ConfigError("a method minimises one number: reduction must be 'mean' or 'sum', not 'none'")
-        check_mix(mix, alpha)
         own = type(self).needs
         assert isinstance(own, Needs)
         kinds = frozenset(loss.targets) & (own.targets or frozenset(loss.targets))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -12,8 +13,8 @@ from repertoire.losses import Loss
 from repertoire.methods._apply import apply_loss, check_wants, on_features
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths
 from repertoire.methods._readout import read_out
+from repertoire.ranges import AtLeast
 
 __all__ = ["Projected"]
 
@@ -37,7 +38,13 @@ class Projected(Method):
 
     needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr", loss="supcon")
 
-    def __init__(self, model: Classifier, loss: Loss, dimensions: int = 128, hidden: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        loss: Loss,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
+    ) -> None:
         super().__init__()
         if not on_features(loss):
             raise ConfigError(
@@ -45,7 +52,6 @@ class Projected(Method):
                 "use method 'supervised' for it, or another loss"
             )
         check_wants(loss)
-        check_widths(dimensions=dimensions, hidden=hidden)
         self.model = model
         self.loss = loss
         self.needs = replace(type(self).needs, views=self._views(loss))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import cpc_loss
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths
 from repertoire.methods._readout import read_out
+from repertoire.ranges import AtLeast, Positive
 from repertoire.registry import register
 
 __all__ = ["CPC"]
@@ -88,23 +88,16 @@ class CPC(Method):
         self,
         model: Classifier,
         latents: Literal["patches", "map"] = "patches",
-        patch: int | None = None,
-        stride: int | None = None,
-        steps: int = 3,
-        first: int | None = None,
-        dimensions: int = 64,
-        hidden: int = 256,
-        layers: int = 3,
-        temperature: float = 1.0,
+        patch: Annotated[int, AtLeast(1)] | None = None,
+        stride: Annotated[int, AtLeast(1)] | None = None,
+        steps: Annotated[int, AtLeast(1)] = 3,
+        first: Annotated[int, AtLeast(1)] | None = None,
+        dimensions: Annotated[int, AtLeast(1)] = 64,
+        hidden: Annotated[int, AtLeast(1)] = 256,
+        layers: Annotated[int, AtLeast(1)] = 3,
+        temperature: Annotated[float, Positive] = 1.0,
     ) -> None:
         super().__init__()
-        if latents not in ("patches", "map"):
-            raise ConfigError(f"latents must be 'patches' or 'map', found {latents!r}")
-        check_widths(
-            patch=patch, stride=stride, steps=steps, first=first, dimensions=dimensions, hidden=hidden, layers=layers
-        )
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive, found {temperature}")
         self.model = model
         self.latents = latents
         self.patch, self.stride = patch, stride

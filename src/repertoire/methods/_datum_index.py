@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.ops import linear_cross_entropy
+from repertoire.ranges import AtLeast, Share
 from repertoire.registry import register
 
 __all__ = ["DatumIndex"]
@@ -52,12 +54,10 @@ class DatumIndex(Method):
 
     needs = Needs(augmentation="simclr")
 
-    def __init__(self, model: Classifier, samples: int, label_smoothing: float = 0.8) -> None:
+    def __init__(
+        self, model: Classifier, samples: Annotated[int, AtLeast(1)], label_smoothing: Annotated[float, Share] = 0.8
+    ) -> None:
         super().__init__()
-        if samples < 1:
-            raise ConfigError(f"samples must be positive, found {samples}")
-        if not 0 <= label_smoothing <= 1:
-            raise ConfigError(f"label_smoothing must be in [0, 1], found {label_smoothing}")
         self.model = model
         self.label_smoothing = label_smoothing
         self.indices = nn.Linear(model.backbone.out_features, samples, bias=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from repertoire.backbones import Backbone
 from repertoire.errors import ConfigError
 from repertoire.losses import info_nce_loss
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._mlp import mlp
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._two_networks import TwoNetworks
 from repertoire.ops import Queue
+from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["DenseCL"]
@@ -81,21 +82,14 @@ class DenseCL(TwoNetworks):
     def __init__(
         self,
         model: Classifier,
-        dense: float = 0.5,
-        warm_up: int = 0,
-        temperature: float = 0.2,
-        momentum: float = 0.999,
-        queue: int = 4096,
-        dimensions: int = 128,
-        hidden: int | None = None,
+        dense: Annotated[float, Share] = 0.5,
+        warm_up: Annotated[int, AtLeast(0)] = 0,
+        temperature: Annotated[float, Positive] = 0.2,
+        momentum: Annotated[float, Share] = 0.999,
+        queue: Annotated[int, AtLeast(1)] = 4096,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
-        check_widths(queue=queue, dimensions=dimensions, hidden=hidden)
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive, found {temperature}")
-        if not 0 <= dense <= 1:
-            raise ConfigError(f"dense must be in [0, 1], found {dense}")
-        if warm_up < 0:
-            raise ConfigError(f"warm_up must be 0 or more, found {warm_up}")
         width = model.backbone.out_features
         whole, places = (mlp(width, hidden or width, dimensions, batch_norm=False) for _ in range(2))
         super().__init__(model, nn.ModuleDict({"whole": whole, "places": places}), momentum)

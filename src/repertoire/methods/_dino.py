@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.errors import ConfigError
 from repertoire.losses import reduce
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._two_networks import TwoNetworks
 from repertoire.ops import Memory
+from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["DINO"]
@@ -85,23 +84,15 @@ class DINO(TwoNetworks, Memory):
     def __init__(
         self,
         model: Classifier,
-        prototypes: int = 4096,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        momentum: float = 0.996,
-        steps: int | None = None,
-        centre_momentum: float = 0.9,
-        hidden: int | None = None,
-        bottleneck: int = 256,
+        prototypes: Annotated[int, AtLeast(1)] = 4096,
+        student_temperature: Annotated[float, Positive] = 0.1,
+        teacher_temperature: Annotated[float, Positive] = 0.04,
+        momentum: Annotated[float, Share] = 0.996,
+        steps: Annotated[int, AtLeast(1)] | None = None,
+        centre_momentum: Annotated[float, Share] = 0.9,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
+        bottleneck: Annotated[int, AtLeast(1)] = 256,
     ) -> None:
-        check_widths(prototypes=prototypes, hidden=hidden, bottleneck=bottleneck)
-        if not (student_temperature > 0 and teacher_temperature > 0):
-            raise ConfigError(
-                f"temperatures must be positive, found {student_temperature} for the student and "
-                f"{teacher_temperature} for the teacher"
-            )
-        if not 0 <= centre_momentum <= 1:
-            raise ConfigError(f"centre_momentum must be in [0, 1], found {centre_momentum}")
         width = model.backbone.out_features
         super().__init__(model, _Prototypes(width, hidden or width, bottleneck, prototypes), momentum, steps)
         self.student_temperature = student_temperature

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from repertoire.losses import Loss
 from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._contrast import Projected
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["DropoutViews"]
@@ -64,8 +66,8 @@ class DropoutViews(Projected):
         model: Classifier,
         loss: Loss,
         rates: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2),
-        dimensions: int = 128,
-        hidden: int | None = None,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
         super().__init__(model, loss, dimensions=dimensions, hidden=hidden)
         if len(rates) < 2 or not all(0 <= rate < 1 for rate in rates):

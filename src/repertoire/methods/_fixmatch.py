@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from repertoire.methods._classifying import Classifying
 from repertoire.methods._mix import Mix
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._pseudo import Alignment, ClassThresholds, Policy, PseudoLabels, SelfThresholds, Threshold
+from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["FixMatch"]
@@ -91,21 +92,17 @@ class FixMatch(Classifying):
         self,
         model: Classifier,
         loss: Loss,
-        threshold: float = 0.95,
-        weight: float = 1.0,
-        ratio: float = 7.0,
+        threshold: Annotated[float, Share] = 0.95,
+        weight: Annotated[float, AtLeast(0)] = 1.0,
+        ratio: Annotated[float, Positive] = 7.0,
         policy: Policy = "fixed",
         align: bool = False,
-        unlabelled: int | None = None,
+        unlabelled: Annotated[int, AtLeast(1)] | None = None,
         counts: Tensor | None = None,
         mix: Mix = "none",
-        alpha: float = 1.0,
+        alpha: Annotated[float, Positive] = 1.0,
     ) -> None:
         super().__init__(model, loss, mix, alpha)
-        if not weight >= 0:
-            raise ConfigError(f"weight must be 0 or more, found {weight}")
-        if not ratio > 0:
-            raise ConfigError(f"ratio must be above 0, found {ratio}")
         self.weight = weight
         stream = replace(self.needs.streams[STREAM], per_sample=ratio)
         self.needs = replace(self.needs, streams={STREAM: stream})
@@ -144,8 +141,6 @@ def _policy(policy: Policy, classes: int, threshold: float, unlabelled: int | No
         return Threshold(threshold)
     if policy == "self-adaptive":
         return SelfThresholds(classes)
-    if policy != "class-adaptive":
-        raise ConfigError(f"policy must be one of {', '.join(get_args(Policy))}, found {policy!r}")
     if unlabelled is None:
         raise ConfigError(
             "the class-adaptive policy keeps the last answer for each unlabelled sample: give their number, unlabelled"

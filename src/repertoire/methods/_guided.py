@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Annotated
 
 import torch
 
@@ -12,6 +12,7 @@ from repertoire.losses import Loss, attention_alignment, reduce
 from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["Guided"]
@@ -57,11 +58,11 @@ class Guided(Classifying):
 
     needs = Needs(labels="required", fields=frozenset({"mask"}), step="whole")
 
-    def __init__(self, model: Classifier, loss: Loss, weight: float = 1.0, stage: int | None = None) -> None:
+    def __init__(
+        self, model: Classifier, loss: Loss, weight: Annotated[float, AtLeast(0)] = 1.0, stage: int | None = None
+    ) -> None:
         super().__init__(model, loss)
         ends = model.backbone.stage_ends
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"weight must be 0 or more, found {weight}")
         if stage is not None and not 1 <= stage <= len(ends):
             raise ConfigError(f"stage must be from 1 to {len(ends)}, the stages of the backbone; found {stage}")
         self.weight = weight

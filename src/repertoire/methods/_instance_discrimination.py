@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
 from repertoire.losses import reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
 from repertoire.ops import Memory, pair_logsumexp
+from repertoire.ranges import AtLeast, Between, Positive
 from repertoire.registry import register
 
 __all__ = ["InstanceDiscrimination"]
@@ -85,21 +84,14 @@ class InstanceDiscrimination(Method, Memory):
     def __init__(
         self,
         model: Classifier,
-        samples: int,
-        temperature: float = 0.07,
-        negatives: int | None = 4096,
-        proximal: float = 0.0,
-        momentum: float = 0.0,
-        dimensions: int = 128,
+        samples: Annotated[int, AtLeast(1)],
+        temperature: Annotated[float, Positive] = 0.07,
+        negatives: Annotated[int, AtLeast(1)] | None = 4096,
+        proximal: Annotated[float, AtLeast(0)] = 0.0,
+        momentum: Annotated[float, Between(0, 1, "[)")] = 0.0,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
     ) -> None:
         super().__init__()
-        check_widths(samples=samples, negatives=negatives, dimensions=dimensions)
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive, found {temperature}")
-        if not proximal >= 0:
-            raise ConfigError(f"proximal must be 0 or more, found {proximal}")
-        if not 0 <= momentum < 1:
-            raise ConfigError(f"momentum must be in [0, 1), found {momentum}")
         self.model = model
         self.temperature = temperature
         self.negatives = negatives

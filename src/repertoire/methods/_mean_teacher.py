@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._teacher import Teacher
+from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["MeanTeacher"]
@@ -78,18 +80,12 @@ class MeanTeacher(Classifying):
         self,
         model: Classifier,
         loss: Loss,
-        weight: float = 100.0,
-        ramp_up: int = 2000,
-        momentum: float = 0.999,
-        ratio: float = 3.0,
+        weight: Annotated[float, AtLeast(0)] = 100.0,
+        ramp_up: Annotated[int, AtLeast(0)] = 2000,
+        momentum: Annotated[float, Share] = 0.999,
+        ratio: Annotated[float, Positive] = 3.0,
     ) -> None:
         super().__init__(model, loss)
-        if not weight >= 0:
-            raise ConfigError(f"weight must be 0 or more, found {weight}")
-        if ramp_up < 0:
-            raise ConfigError(f"ramp_up must be 0 or more, found {ramp_up}")
-        if not ratio > 0:
-            raise ConfigError(f"ratio must be above 0, found {ratio}")
         self.weight = weight
         self.ramp_up = ramp_up
         self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError, ShapeError
+from repertoire.errors import ShapeError
+from repertoire.ranges import AtLeast, Positive, checked
 
-__all__ = ["Mix", "check_mix", "cutmix", "mixup"]
+__all__ = ["Mix", "cutmix", "mixup"]
 
 Mix = Literal["none", "mixup", "cutmix"]
 
 
-def mixup(batch: Batch, classes: int, alpha: float = 1.0) -> Batch:
+@checked
+def mixup(batch: Batch, classes: Annotated[int, AtLeast(1)], alpha: Annotated[float, Positive] = 1.0) -> Batch:
     r"""Adds every sample of a batch to another one, in a random proportion.
 
     Zhang, Cisse, Dauphin and Lopez-Paz, *mixup: Beyond Empirical Risk Minimization* (2018):
@@ -55,7 +57,8 @@ def mixup(batch: Batch, classes: int, alpha: float = 1.0) -> Batch:
     return replace(batch, views=views, targets=_soft(batch, classes, order, share))
 
 
-def cutmix(batch: Batch, classes: int, alpha: float = 1.0) -> Batch:
+@checked
+def cutmix(batch: Batch, classes: Annotated[int, AtLeast(1)], alpha: Annotated[float, Positive] = 1.0) -> Batch:
     r"""Replaces a rectangle of every image of a batch by what another one has in that place.
 
     Yun, Han, Oh, Chun, Choe and Yoo, *CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
@@ -105,16 +108,7 @@ def cutmix(batch: Batch, classes: int, alpha: float = 1.0) -> Batch:
     return replace(batch, views=tuple(views), targets=_soft(batch, classes, order, share))
 
 
-def check_mix(mix: str, alpha: float) -> None:
-    """Raises `ConfigError` for a kind of mixing that there is not, or an alpha that is not positive."""
-    if mix not in ("none", "mixup", "cutmix"):
-        raise ConfigError(f"mix must be 'none', 'mixup' or 'cutmix', found {mix!r}")
-    if not 0 < alpha < math.inf:
-        raise ConfigError(f"alpha must be a positive number, found {alpha}")
-
-
 def _share(alpha: float) -> float:
-    check_mix("mixup", alpha)
     # On the CPU, whatever the device is: nothing waits for a number drawn there.
     return float(torch.distributions.Beta(torch.tensor(float(alpha)), torch.tensor(float(alpha))).sample())
 

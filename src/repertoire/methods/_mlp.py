@@ -6,16 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from repertoire.errors import ConfigError
-
-__all__ = ["check_widths", "mlp"]
-
-
-def check_widths(**widths: int | None) -> None:
-    """Raises `ConfigError` unless all widths are positive; None is left to be chosen."""
-    for name, width in widths.items():
-        if width is not None and width < 1:
-            raise ConfigError(f"{name} must be positive, found {width}")
+__all__ = ["mlp"]
 
 
 def mlp(*widths: int, batch_norm: bool = True, last_norm: bool = False) -> nn.Sequential:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.errors import ConfigError
 from repertoire.losses import info_nce_loss
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._queued import Queued
 from repertoire.ops import pair_topk
+from repertoire.ranges import AtLeast, Between, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["HardMoCo"]
@@ -53,16 +55,14 @@ class HardMoCo(Queued):
     def __init__(
         self,
         model: Classifier,
-        hard: float = 0.5,
-        temperature: float = 0.2,
-        momentum: float = 0.999,
-        queue: int = 4096,
-        dimensions: int = 128,
-        hidden: int | None = None,
+        hard: Annotated[float, Between(0, 1, "(]")] = 0.5,
+        temperature: Annotated[float, Positive] = 0.2,
+        momentum: Annotated[float, Share] = 0.999,
+        queue: Annotated[int, AtLeast(1)] = 4096,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
         super().__init__(model, temperature, momentum, queue, dimensions, hidden)
-        if not 0 < hard <= 1:
-            raise ConfigError(f"hard must be in (0, 1], found {hard}")
         self.hard = hard
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._mlp import mlp
 from repertoire.methods._two_networks import TwoNetworks
+from repertoire.ranges import AtLeast, Share
 
 __all__ = ["Predicting"]
 
@@ -29,12 +32,11 @@ class Predicting(TwoNetworks):
     def __init__(
         self,
         model: Classifier,
-        momentum: float = 0.996,
-        steps: int | None = None,
-        dimensions: int = 256,
-        hidden: int | None = None,
+        momentum: Annotated[float, Share] = 0.996,
+        steps: Annotated[int, AtLeast(1)] | None = None,
+        dimensions: Annotated[int, AtLeast(1)] = 256,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
-        check_widths(dimensions=dimensions, hidden=hidden)
         width = model.backbone.out_features
         hidden = hidden or 2 * width
         super().__init__(model, mlp(width, hidden, dimensions), momentum, steps)

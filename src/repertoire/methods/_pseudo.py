@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.methods._precision import at_least_float32
 from repertoire.ops import Memory
+from repertoire.ranges import AtLeast, Share, checked
 
 __all__ = ["Alignment", "ClassThresholds", "Policy", "PseudoLabels", "SelfThresholds", "Threshold"]
 
@@ -36,10 +37,9 @@ class Threshold(Memory):
         tensor([ True, False])
     """
 
-    def __init__(self, threshold: float = 0.95) -> None:
+    @checked
+    def __init__(self, threshold: Annotated[float, Share] = 0.95) -> None:
         super().__init__()
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold must be in [0, 1], found {threshold}")
         self.threshold = threshold
 
     def forward(self, probabilities: Tensor, index: Tensor) -> Tensor:
@@ -95,10 +95,14 @@ class ClassThresholds(Threshold):
     chosen: Tensor
     remembers: ClassVar = {"index": "rows", "answers": "rows"}
 
-    def __init__(self, classes: int, samples: int, threshold: float = 0.95) -> None:
+    @checked
+    def __init__(
+        self,
+        classes: Annotated[int, AtLeast(1)],
+        samples: Annotated[int, AtLeast(1)],
+        threshold: Annotated[float, Share] = 0.95,
+    ) -> None:
         super().__init__(threshold)
-        if classes < 1 or samples < 1:
-            raise ConfigError(f"classes and samples must be positive, found {classes} and {samples}")
         self.classes = classes
         self.register_buffer("chosen", torch.full((samples,), -1, dtype=torch.int64))
 
@@ -151,12 +155,9 @@ class SelfThresholds(Threshold):
     marginal: Tensor
     remembers: ClassVar = {"most": "mean", "probabilities": "mean"}
 
-    def __init__(self, classes: int, decay: float = 0.999) -> None:
+    @checked
+    def __init__(self, classes: Annotated[int, AtLeast(1)], decay: Annotated[float, Share] = 0.999) -> None:
         super().__init__()
-        if classes < 1:
-            raise ConfigError(f"classes must be positive, found {classes}")
-        if not 0 <= decay <= 1:
-            raise ConfigError(f"decay must be in [0, 1], found {decay}")
         self.decay = decay
         self.register_buffer("level", torch.tensor(1 / classes))
         self.register_buffer("marginal", torch.full((classes,), 1 / classes))
@@ -207,13 +208,12 @@ class Alignment(Memory):
     mean: Tensor
     remembers: ClassVar = {"mean": "mean"}
 
-    def __init__(self, shares: Tensor, decay: float = 0.999) -> None:
+    @checked
+    def __init__(self, shares: Tensor, decay: Annotated[float, Share] = 0.999) -> None:
         super().__init__()
         shares = torch.as_tensor(shares, dtype=torch.float32)
         if shares.dim() != 1 or not len(shares) or not bool((shares > 0).all()):
             raise ConfigError(f"shares must be positive numbers [K], found {shares.tolist()}")
-        if not 0 <= decay <= 1:
-            raise ConfigError(f"decay must be in [0, 1], found {decay}")
         self.decay = decay
         self.register_buffer("shares", shares / shares.sum())
         self.register_buffer("mean", torch.full_like(shares, 1 / len(shares)))

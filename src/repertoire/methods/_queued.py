@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.errors import ConfigError
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._mlp import mlp
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._two_networks import TwoNetworks
 from repertoire.ops import Queue
+from repertoire.ranges import AtLeast, Positive, Share
 
 __all__ = ["Queued"]
 
@@ -33,15 +35,12 @@ class Queued(TwoNetworks):
     def __init__(
         self,
         model: Classifier,
-        temperature: float = 0.2,
-        momentum: float = 0.999,
-        queue: int = 4096,
-        dimensions: int = 128,
-        hidden: int | None = None,
+        temperature: Annotated[float, Positive] = 0.2,
+        momentum: Annotated[float, Share] = 0.999,
+        queue: Annotated[int, AtLeast(1)] = 4096,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
-        check_widths(queue=queue, dimensions=dimensions, hidden=hidden)
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be positive, found {temperature}")
         width = model.backbone.out_features
         super().__init__(model, mlp(width, hidden or width, dimensions, batch_norm=False), momentum)
         self.temperature = temperature

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
 from repertoire.losses import reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["Relational"]
@@ -59,13 +59,14 @@ class Relational(Method):
 
     needs = Needs(views=4, per_sample=False, augmentation="simclr")
 
-    def __init__(self, model: Classifier, views: int = 4, gamma: float = 2.0, hidden: int = 256) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        views: Annotated[int, AtLeast(2)] = 4,
+        gamma: Annotated[float, AtLeast(0)] = 2.0,
+        hidden: Annotated[int, AtLeast(1)] = 256,
+    ) -> None:
         super().__init__()
-        check_widths(hidden=hidden)
-        if views < 2:
-            raise ConfigError(f"views must be two or more, found {views}")
-        if not gamma >= 0:
-            raise ConfigError(f"gamma must be 0 or more, found {gamma}")
         self.model = model
         self.views = views
         self.needs = replace(self.needs, views=views)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from repertoire.methods._base import Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._contrast import Projected
 from repertoire.ops import Memory
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["ReLUEmbedding"]
@@ -74,10 +75,10 @@ class ReLUEmbedding(Projected, Memory):
         self,
         model: Classifier,
         loss: Loss,
-        image_size: int | None = None,
+        image_size: Annotated[int, AtLeast(1)] | None = None,
         bind: bool = True,
-        dimensions: int = 128,
-        hidden: int | None = None,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
         super().__init__(model, loss, dimensions=dimensions, hidden=hidden)
         classes = model.head.num_classes

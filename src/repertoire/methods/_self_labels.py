@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from repertoire.methods._precision import at_least_float32
 from repertoire.methods._predicting import Predicting
 from repertoire.methods._two_networks import squared_distance
 from repertoire.ops import pair_rows
+from repertoire.ranges import AtLeast, Share
 from repertoire.registry import register
 
 __all__ = ["SelfLabelBYOL"]
@@ -71,21 +72,17 @@ class SelfLabelBYOL(Predicting):
         by: Literal["cosine", "sigmoid"] = "cosine",
         positive: float = 0.8,
         negative: float = 0.2,
-        weight: float = 1.0,
-        momentum: float = 0.996,
-        steps: int | None = None,
-        dimensions: int = 256,
-        hidden: int | None = None,
+        weight: Annotated[float, AtLeast(0)] = 1.0,
+        momentum: Annotated[float, Share] = 0.996,
+        steps: Annotated[int, AtLeast(1)] | None = None,
+        dimensions: Annotated[int, AtLeast(1)] = 256,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
-        if by not in ("cosine", "sigmoid"):
-            raise ConfigError(f"by must be 'cosine' or 'sigmoid', found {by!r}")
         # A weight below zero would push apart what is alike.
         if not positive > 0 or (by == "sigmoid" and not positive > negative):
             raise ConfigError(
                 f"positive must be above 0, and above negative by sigmoid, found {positive} and {negative}"
             )
-        if not weight >= 0:
-            raise ConfigError(f"weight must be 0 or more, found {weight}")
         super().__init__(model, momentum, steps, dimensions, hidden)
         self.by = by
         self.positive, self.negative = positive, negative

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 from repertoire.losses import NTXent
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._contrast import Projected
 from repertoire.methods._mlp import mlp
+from repertoire.ranges import AtLeast, Positive
 from repertoire.registry import register
 
 __all__ = ["SimCLR"]
@@ -52,9 +54,9 @@ class SimCLR(Projected):
     def __init__(
         self,
         model: Classifier,
-        temperature: float = 0.1,
-        dimensions: int = 128,
-        hidden: int | None = None,
+        temperature: Annotated[float, Positive] = 0.1,
+        dimensions: Annotated[int, AtLeast(1)] = 128,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
         batch_norm: bool = False,
     ) -> None:
         super().__init__(model, NTXent(temperature), dimensions=dimensions, hidden=hidden)

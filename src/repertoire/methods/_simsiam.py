@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,9 +12,10 @@ from repertoire.data import Batch
 from repertoire.losses import reduce
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._mlp import check_widths, mlp
+from repertoire.methods._mlp import mlp
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["SimSiam"]
@@ -54,9 +57,13 @@ class SimSiam(Method):
 
     needs = Needs(views=2, per_sample=False, augmentation="simclr")
 
-    def __init__(self, model: Classifier, dimensions: int | None = None, bottleneck: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        dimensions: Annotated[int, AtLeast(1)] | None = None,
+        bottleneck: Annotated[int, AtLeast(1)] | None = None,
+    ) -> None:
         super().__init__()
-        check_widths(dimensions=dimensions, bottleneck=bottleneck)
         self.model = model
         width = model.backbone.out_features
         dimensions = dimensions or width

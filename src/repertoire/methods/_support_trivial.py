@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +15,7 @@ from repertoire.losses import closeness_loss, cross_entropy, discrimination_loss
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.ops import Memory
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["SupportTrivialPrototypes"]
@@ -68,12 +71,12 @@ class SupportTrivialPrototypes(Method, Memory):
     def __init__(
         self,
         model: Classifier,
-        cluster: float = 0.8,
-        separation_support: float = 0.48,
-        separation_trivial: float = 0.08,
-        orthogonality: float = 1e-3,
-        between: float = 1.0,
-        sparsity: float = 1e-4,
+        cluster: Annotated[float, AtLeast(0)] = 0.8,
+        separation_support: Annotated[float, AtLeast(0)] = 0.48,
+        separation_trivial: Annotated[float, AtLeast(0)] = 0.08,
+        orthogonality: Annotated[float, AtLeast(0)] = 1e-3,
+        between: Annotated[float, AtLeast(0)] = 1.0,
+        sparsity: Annotated[float, AtLeast(0)] = 1e-4,
     ) -> None:
         super().__init__()
         if not isinstance(model.head, SupportTrivial):
@@ -88,9 +91,6 @@ class SupportTrivialPrototypes(Method, Memory):
             "between": between,
             "sparsity": sparsity,
         }
-        for name, value in (*self.weights.items(), *self.separation.items()):
-            if not value >= 0:
-                raise ConfigError(f"the weight of {name} must be 0 or more, found {value}")
         self.model = model
         self.register_buffer("turn", torch.tensor(0))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from repertoire.errors import ConfigError
+from repertoire.ranges import AtLeast, Share, checked
 
 __all__ = ["Teacher"]
 
@@ -46,12 +47,11 @@ class Teacher(nn.Module):
 
     updates: Tensor
 
-    def __init__(self, network: nn.Module, momentum: float, steps: int | None = None) -> None:
+    @checked
+    def __init__(
+        self, network: nn.Module, momentum: Annotated[float, Share], steps: Annotated[int, AtLeast(1)] | None = None
+    ) -> None:
         super().__init__()
-        if not 0 <= momentum <= 1:
-            raise ConfigError(f"momentum must be in [0, 1], found {momentum}")
-        if steps is not None and steps < 1:
-            raise ConfigError(f"steps must be positive, found {steps}")
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.momentum = momentum
         self.steps = steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from repertoire.methods._classifier import Classifier
 from repertoire.methods._predicting import Predicting
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._two_networks import squared_distance
+from repertoire.ranges import AtLeast, Share
 from repertoire.registry import register
 
 __all__ = ["TriBYOL"]
@@ -60,10 +63,10 @@ class TriBYOL(Predicting):
     def __init__(
         self,
         model: Classifier,
-        momentum: float = 0.996,
-        steps: int | None = None,
-        dimensions: int = 256,
-        hidden: int | None = None,
+        momentum: Annotated[float, Share] = 0.996,
+        steps: Annotated[int, AtLeast(1)] | None = None,
+        dimensions: Annotated[int, AtLeast(1)] = 256,
+        hidden: Annotated[int, AtLeast(1)] | None = None,
     ) -> None:
         super().__init__(model, momentum, steps, dimensions, hidden)
         self.teacher_two = Teacher(self.student, momentum, steps)

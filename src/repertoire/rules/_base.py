@@ -14,6 +14,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Method
 from repertoire.ops import discard_memories
+from repertoire.ranges import checked
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +61,11 @@ class Rule:
     parts: ClassVar[bool] = False
     pieces_alike: ClassVar[bool] = False
     supports_pipeline: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
     def check(self, method: Method, *, accumulate: int = 1) -> None:
         """Refuses a method that this rule cannot train, before anything is built.

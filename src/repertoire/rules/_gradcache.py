@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError, ShapeError
+from repertoire.errors import ShapeError
 from repertoire.methods import Method, Step
+from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 from repertoire.rules._base import Rule, add_logs
 from repertoire.rules._statistics import not_counting, nothing_counts
@@ -20,12 +21,13 @@ __all__ = ["GradCache", "cached_backward"]
 Encoder = Callable[[Tensor], Tensor]
 
 
+@checked
 def cached_backward(
     encoders: Encoder | Sequence[Encoder],
     inputs: Sequence[Tensor],
     loss: Callable[..., Tensor],
     *,
-    chunk: int = 64,
+    chunk: Annotated[int, AtLeast(1)] = 64,
     backward: Callable[[Tensor], Any] = Tensor.backward,
 ) -> Tensor:
     r"""Back-propagates a loss that compares all samples of a batch, with the activations of one chunk in memory.
@@ -70,7 +72,6 @@ def cached_backward(
         >>> net.weight.grad.shape
         torch.Size([2, 4])
     """
-    _check_chunk(chunk)
     one = callable(encoders) and not isinstance(encoders, nn.ModuleList)
     each: list[Encoder] = [encoders] * len(inputs) if one else list(encoders)  # type: ignore[list-item, arg-type]
     if len(each) != len(inputs) or not inputs:
@@ -126,11 +127,6 @@ def _split(inputs: Tensor, chunk: int) -> list[Tensor]:
     return [inputs[count * i // parts : count * (i + 1) // parts] for i in range(parts)]
 
 
-def _check_chunk(chunk: int) -> None:
-    if chunk < 1:
-        raise ConfigError(f"chunk must be 1 or more, found {chunk}")
-
-
 @register("rules", "gradcache", paper="gradcache")
 class GradCache(Rule):
     """Back-propagation of a whole batch with the activations of a chunk: large contrastive batches in little memory.
@@ -157,8 +153,7 @@ class GradCache(Rule):
 
     requires = "objective"
 
-    def __init__(self, chunk: int = 64) -> None:
-        _check_chunk(chunk)
+    def __init__(self, chunk: Annotated[int, AtLeast(1)] = 64) -> None:
         self.chunk = chunk
 
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.methods import Method
+from repertoire.ranges import Positive
 from repertoire.registry import register
 from repertoire.rules._base import MakeOptimizer, Rule
 from repertoire.rules._statistics import not_counting
@@ -51,9 +51,7 @@ class SAM(Rule):
 
     pieces_alike = True
 
-    def __init__(self, rho: float = 0.05, adaptive: bool = False) -> None:
-        if not 0 < rho < math.inf:
-            raise ConfigError(f"rho must be a positive number, found {rho}")
+    def __init__(self, rho: Annotated[float, Positive] = 0.05, adaptive: bool = False) -> None:
         self.rho = rho
         self.adaptive = adaptive
 
