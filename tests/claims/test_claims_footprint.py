@@ -11,6 +11,7 @@ import pytest
 
 from repertoire import claims, papers
 from repertoire.claims import _arms, _harness
+from repertoire.claims._evidence import components_of
 from repertoire.claims._footprint import Footprint, Library, compare_footprints, library
 
 FILES = {
@@ -180,6 +181,11 @@ def test_freshness_of_everything_is_known_without_torch_and_quickly():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["10", "False"]
+
+
+def test_the_trunk_is_what_a_claim_is_about_only_where_its_card_says_so():
+    built = ["repertoire.data.digits", "repertoire.rules.Backprop", "repertoire.losses.CrossEntropy"]
+    assert components_of(claims.get("sam"), built) == ["repertoire.losses.CrossEntropy", "repertoire.rules.SAM"]
 
 
 def test_equal_figures_make_stale_evidence_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ from typing import Any
 
 from repertoire import papers
 from repertoire.claims._claim import Budget, Claim, Measured
-from repertoire.claims._footprint import Footprint, Freshness, compare_footprints, library
+from repertoire.claims._footprint import TRUNK, Footprint, Freshness, compare_footprints, library
 from repertoire.errors import UnknownName
 from repertoire.papers import Evidence
 from repertoire.statistics import Decision
@@ -26,12 +26,15 @@ def decide(claim: Claim, budget: Budget, measured: Sequence[Measured]) -> Decisi
 
 
 def components_of(claim: Claim, built: Collection[str]) -> list[str]:
-    """Public names of what a claim is about: the components of its card, and those that it had built."""
+    """Public names of what a claim is about: the components of its card, and those that it had built outside the trunk.
+
+    A rule, say, is what a claim is about where its card lists it; what every run goes through makes evidence aged only.
+    """
     try:
         listed: Sequence[str] = papers.get(claim.slug).components
     except UnknownName:  # a claim of the user's own, whose paper is not in the catalogue
         listed = ()
-    return sorted({*listed, *built})
+    return sorted({*listed, *(name for name in built if name.split(".")[1] not in TRUNK)})
 
 
 def footprint(claim: Claim, built: Collection[str]) -> Footprint:

@@ -24,7 +24,7 @@ PACKAGE = "repertoire"
 TRUNK = frozenset({"data", "errors", "files", "ops", "recipe", "registry", "rules", "statistics", "tasks", "train"})
 
 #: Modules of the claims that decide and store, and measure nothing.
-_HARNESS = frozenset({"_claim", "_evidence", "_footprint", "_harness", "_table", "__init__", "__main__"})
+_HARNESS = frozenset({"_arms", "_claim", "_evidence", "_footprint", "_harness", "_table", "__init__", "__main__"})
 
 
 @dataclass(frozen=True)

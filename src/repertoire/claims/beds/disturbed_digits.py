@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire import registry
-from repertoire.claims import Budget
+from repertoire.claims import Budget, arm
 from repertoire.claims._training import pixels, probe, probe_accuracy, train
 from repertoire.data import load
 from repertoire.losses import ViewsLoss
@@ -155,13 +155,19 @@ def epochs_of(budget: Budget, small: int = 40) -> int:
     return budget.pick(smoke=1, small=small, full=10 * small)
 
 
-def probe_each(budget: Budget, seed: int, specs: Sequence[str]) -> list[float]:
-    """Accuracy of a linear probe after training with each of the losses; on a GPU a residual network on shapes."""
+@arm
+def probed(budget: Budget, seed: int, *, spec: str) -> dict[str, float]:
+    """Accuracy of a linear probe after training with a loss; on a GPU a residual network on shapes."""
     if budget.name == "full":
         splits = load("shapes:count=50000,classes=8", size=32, seed=seed)
         options = {"backbone": "resnet32", "augment": "simclr:scale=(0.5,1)", "seed": seed, "device": budget.device}
-        return [probe_accuracy(train(splits, loss=spec, epochs=200, **options), splits) for spec in specs]
+        return {"accuracy": probe_accuracy(train(splits, loss=spec, epochs=200, **options), splits)}
     data = disturbed_digits(budget, seed)
-    built = [registry.build("losses", spec) for spec in specs]
-    networks = [pretrained(loss, data.images, epochs=epochs_of(budget), seed=seed, views=loss.views) for loss in built]
-    return [probed_accuracy(network, data) for network in networks]
+    loss = registry.build("losses", spec)
+    network = pretrained(loss, data.images, epochs=epochs_of(budget), seed=seed, views=loss.views)
+    return {"accuracy": probed_accuracy(network, data)}
+
+
+def probe_each(budget: Budget, seed: int, specs: Sequence[str]) -> list[float]:
+    """Accuracy of a linear probe after training with each of the losses, each of which is measured once."""
+    return [probed(budget, seed, spec=spec)["accuracy"] for spec in specs]
