@@ -366,7 +366,7 @@ def claim(
     if not data:
         raise ValueError(f"claim {label!r}: say what it is measured on, by data= or bed=")
     guess: Iterator[Tier] = (known for words, known in _TIERS if re.search(words, data))
-    worth = tier or next(guess, "drawn")
+    worth: Tier = tier or next(guess, "drawn")
     shared = overlap if overlap is not None else REDRAWN if worth == "toy" and not exact else 0.0
 
     def decorate(function: Function) -> Claim:
