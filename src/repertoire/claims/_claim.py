@@ -6,7 +6,7 @@ import importlib
 import math
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -365,8 +365,7 @@ def claim(
         data, tier = data or named.title, tier or named.tier
     if not data:
         raise ValueError(f"claim {label!r}: say what it is measured on, by data= or bed=")
-    guess: Iterator[Tier] = (known for words, known in _TIERS if re.search(words, data))
-    worth: Tier = tier or next(guess, "drawn")
+    worth = tier if tier is not None else _guessed(data)
     shared = overlap if overlap is not None else REDRAWN if worth == "toy" and not exact else 0.0
 
     def decorate(function: Function) -> Claim:
@@ -399,6 +398,14 @@ def claim(
         return entry
 
     return decorate
+
+
+def _guessed(data: str) -> Tier:
+    """What a bed is worth, by the words for it."""
+    for words, tier in _TIERS:
+        if re.search(words, data):
+            return tier
+    return "drawn"
 
 
 def registered() -> dict[str, Claim]:
