@@ -52,7 +52,12 @@ class Range:
         return above and (below or self.high == math.inf)
 
     def __repr__(self) -> str:
-        return f"<must {self.words}>"
+        named = {(0.0, math.inf, "()"): "Positive", (0.0, 1.0, "[]"): "Share", (-math.inf, math.inf, "[]"): "Finite"}
+        if (self.low, self.high, self.ends) in named:
+            return named[self.low, self.high, self.ends]
+        if self.high == math.inf and self.ends[0] == "[":
+            return f"AtLeast({_short(self.low)})"
+        return f"Between({_short(self.low)}, {_short(self.high)}, {self.ends!r})"
 
 
 class AtLeast(Range):

@@ -213,6 +213,14 @@ class _Losses:
                 after = {**buffers_of(loss), **{n: p.detach().clone() for n, p in loss.named_parameters()}}
                 agree(after, before, rtol=0, atol=0, equal_nan=True)
                 loss.after_update()
+            # A step that overflows did not happen.
+            spoilt = tuple(
+                a.detach().index_fill(0, torch.tensor([1]), math.nan) if a.requires_grad else a for a in arguments
+            )
+            kept = {name: value.clone() for name, value in loss.state_dict().items()}
+            self.call(loss, spoilt)
+            loss.after_update()
+            agree(dict(loss.state_dict()), kept, rtol=0, atol=0, equal_nan=True)
             other = self.build(kind)
             other.load_state_dict(loss.state_dict())
             before = {name: value.clone() for name, value in loss.state_dict().items()}

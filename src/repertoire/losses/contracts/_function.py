@@ -79,10 +79,10 @@ def derive(
         "function": staticmethod(function),
         "options": tuple(p.name for p in options),
         "kept": kept,
-        "__doc__": _docstring(cls, function, own, texts or {}),
     }
     for name, value in members.items():
         setattr(cls, name, value)
+    cls.__doc__ = _docstring(cls, function, own, texts or {})
 
 
 def _parts(hint: Any) -> Iterable[Any]:

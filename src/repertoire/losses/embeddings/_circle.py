@@ -54,7 +54,7 @@ def circle_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: gamma is not positive, or the margin out of range.
+        ConfigError: gamma is not positive, or the margin out of range.
 
     Example:
         >>> import torch

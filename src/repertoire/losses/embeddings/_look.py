@@ -59,7 +59,7 @@ def look_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: temperature or neighbours are not positive.
+        ConfigError: temperature or neighbours are not positive.
 
     Example:
         >>> import torch

@@ -56,7 +56,7 @@ def memory_info_nce_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

@@ -68,7 +68,7 @@ def metrix_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: alpha or beta is not positive.
+        ConfigError: alpha or beta is not positive.
 
     Example:
         >>> import torch

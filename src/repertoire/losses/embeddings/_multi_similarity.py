@@ -62,7 +62,7 @@ def multi_similarity_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: alpha or beta is not positive.
+        ConfigError: alpha or beta is not positive.
 
     Example:
         >>> import torch

@@ -52,7 +52,7 @@ def proto_triplet_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: the margin is not positive.
+        ConfigError: the margin is not positive.
 
     Example:
         >>> import torch

@@ -63,7 +63,7 @@ def proxy_anchor_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit, or (on the CPU) a label without a proxy.
-        ValueError: alpha out of range.
+        ConfigError: alpha out of range.
 
     Example:
         >>> import torch
@@ -120,7 +120,7 @@ class ProxyAnchor(EmbeddingLoss):
 
     Raises:
         ConfigError: `num_classes` or `dimensions` out of range, or called before the dimensions are known.
-        ValueError: alpha out of range.
+        ConfigError: alpha out of range.
 
     Example:
         >>> import torch

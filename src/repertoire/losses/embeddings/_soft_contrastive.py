@@ -62,7 +62,7 @@ def soft_contrastive_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit, or (on the CPU) a label without an embedding.
-        ValueError: a temperature is not positive.
+        ConfigError: a temperature is not positive.
 
     Example:
         >>> import torch
@@ -133,7 +133,7 @@ class SoftContrastive(EmbeddingLoss):
     Raises:
         ConfigError: both groups and label embeddings are given.
         ShapeError: label embeddings that are no floating point matrix.
-        ValueError: a temperature is not positive.
+        ConfigError: a temperature is not positive.
 
     Example:
         >>> import torch

@@ -60,7 +60,7 @@ def spcl_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch
@@ -125,7 +125,7 @@ class SPCL(EmbeddingLoss, Memory):
 
     Raises:
         ConfigError: a size out of range, or called before the dimensions are known.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

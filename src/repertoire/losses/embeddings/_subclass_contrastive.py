@@ -68,7 +68,7 @@ def subclass_contrastive_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: a temperature is not positive.
+        ConfigError: a temperature is not positive.
 
     Example:
         >>> import torch
@@ -149,7 +149,7 @@ class SubclassContrastive(EmbeddingLoss, Memory):
 
     Raises:
         ConfigError: a size out of range, or called before the dimensions are known.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

@@ -58,7 +58,7 @@ def supcon_loss(
 
     Raises:
         ShapeError: shapes or dtypes that do not fit.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

@@ -56,8 +56,8 @@ def hl_gauss_targets(
     Example:
         >>> import torch
         >>> from repertoire.losses import hl_gauss_targets
-        >>> hl_gauss_targets(torch.tensor([0.5]), 3, low=-1.0, high=2.0)
-        tensor([[0.2407, 0.5187, 0.2407]])
+        >>> hl_gauss_targets(torch.tensor([0.5]), 3, low=-1.0, high=2.0).round(decimals=3)
+        tensor([[0.2410, 0.5190, 0.2410]])
     """
     if values.ndim != 1 or values.is_complex():
         raise ShapeError(f"values must be real numbers [N], found {values.dtype} {list(values.shape)}")

@@ -37,7 +37,7 @@ def alignment_loss(*views: Tensor, alpha: Annotated[float, AtLeast(1)] = 2.0) ->
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: alpha below 1.
+        ConfigError: alpha below 1.
 
     Example:
         >>> import torch
@@ -71,7 +71,7 @@ def uniformity_loss(embeddings: Tensor, *, t: Annotated[float, Positive] = 2.0) 
 
     Raises:
         ShapeError: embeddings that are no floating point matrix.
-        ValueError: t is not positive.
+        ConfigError: t is not positive.
 
     Example:
         >>> import torch
@@ -110,7 +110,7 @@ def align_uniform_loss(
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: alpha, t or a weight out of range.
+        ConfigError: alpha, t or a weight out of range.
 
     Example:
         >>> import torch

@@ -39,7 +39,7 @@ def barlow_twins_loss(*views: Tensor, off_diagonal_weight: Annotated[float, AtLe
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: the weight is negative.
+        ConfigError: the weight is negative.
 
     Example:
         >>> import torch

@@ -49,7 +49,7 @@ def debiased_contrastive_loss(
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: an argument out of range.
+        ConfigError: an argument out of range.
 
     Example:
         >>> import torch

@@ -39,7 +39,7 @@ def decoupled_contrastive_loss(*views: Tensor, temperature: Annotated[float, Pos
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

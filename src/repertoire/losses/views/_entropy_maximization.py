@@ -55,7 +55,7 @@ def entropy_maximization_loss(
     Raises:
         ShapeError: embeddings that are no floating point matrix.
         ConfigError: an unknown space.
-        ValueError: the weight is negative.
+        ConfigError: the weight is negative.
 
     Example:
         >>> import torch

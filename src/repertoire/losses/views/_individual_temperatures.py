@@ -154,7 +154,7 @@ class IndividualTemperatures(ViewsLoss, Memory):
         two or more views, each float `[N, d]`; index int64 `[N]` in 0..samples-1.
 
     Raises:
-        ValueError: an argument out of range.
+        ConfigError: an argument out of range.
 
     Example:
         >>> import torch
@@ -162,6 +162,7 @@ class IndividualTemperatures(ViewsLoss, Memory):
         >>> loss = IndividualTemperatures(samples=5, temperature=0.2)
         >>> loss(torch.eye(2), torch.eye(2), index=torch.tensor([4, 0]))
         tensor(-0.9400)
+        >>> loss.after_update()
         >>> loss.temperatures
         tensor([0.1973, 0.2000, 0.2000, 0.2000, 0.1973])
     """

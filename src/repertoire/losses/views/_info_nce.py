@@ -51,7 +51,7 @@ def info_nce_loss(
 
     Raises:
         ShapeError: fewer than two views, views of different shapes or dtypes, or negatives that do not fit.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

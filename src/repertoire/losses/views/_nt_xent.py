@@ -39,7 +39,7 @@ def nt_xent_loss(*views: Tensor, temperature: Annotated[float, Positive] = 0.1) 
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: the temperature is not positive.
+        ConfigError: the temperature is not positive.
 
     Example:
         >>> import torch

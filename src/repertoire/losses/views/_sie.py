@@ -60,7 +60,7 @@ def sie_loss(
     Raises:
         ShapeError: fewer than two views, views of different shapes or dtypes, or a transformation or hypernetwork that
             does not fit.
-        ValueError: a negative weight.
+        ConfigError: a negative weight.
 
     Example:
         >>> import torch

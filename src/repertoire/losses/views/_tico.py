@@ -49,7 +49,7 @@ def tico_loss(
 
     Raises:
         ShapeError: fewer than two views, views of different shapes or dtypes, or a covariance that does not fit.
-        ValueError: decay or weight out of range.
+        ConfigError: decay or weight out of range.
 
     Example:
         >>> import torch
@@ -100,7 +100,7 @@ class TiCo(ViewsLoss, Memory):
         two or more views, each float `[N, d]`.
 
     Raises:
-        ValueError: an argument out of range.
+        ConfigError: an argument out of range.
 
     Example:
         >>> import torch
@@ -108,6 +108,7 @@ class TiCo(ViewsLoss, Memory):
         >>> loss = TiCo(weight=10.0)
         >>> loss(torch.eye(2), torch.eye(2))
         tensor(-0.5000)
+        >>> loss.after_update()
         >>> loss(torch.eye(2), torch.eye(2))  # the first batch is remembered
         tensor(-0.0500)
     """

@@ -101,7 +101,7 @@ def vicreg_loss(
 
     Raises:
         ShapeError: fewer than two views, or views of different shapes or dtypes.
-        ValueError: a weight out of range, or eps that is not positive.
+        ConfigError: a weight out of range, or eps that is not positive.
 
     Example:
         >>> import torch
