@@ -183,7 +183,7 @@ def test_what_is_returned_is_what_was_scored():
         if refresh:
             refresh_batchnorm(models[0], [inputs])
             state.update(models[0].state_dict())
-        return -float((models[0].eval()(inputs) - wanted).square().mean())
+        return -(models[0].eval()(inputs) - wanted).square().mean().item()
 
     soup = greedy_soup([model.state_dict() for model in models], lambda state: measured(state, True))
     assert measured(dict(soup), False) == pytest.approx(soup.score, abs=1e-6)
