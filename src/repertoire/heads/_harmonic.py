@@ -30,6 +30,8 @@ class Harmonic(Head):
     Cross-entropy on these logits is the harmonic loss. It is zero at finite weights, where each class vector is the
     point that its features have moved to; the scale of features and class vectors together changes nothing.
 
+    The released code takes a power of the squared distance that is as large as d; n = sqrt(d) is the paper's advice.
+
     A distance of zero would be an infinite logit, so `eps` is added to the squared distances.
 
     Args:

@@ -32,7 +32,8 @@ class ConvexGradient(nn.Module):
         a_l = \mathrm{softplus}\left( W_l z + b_l + \frac{1}{H} U_l a_{l-1} \right)
 
     where alpha, gamma, u and U are kept positive by a softplus, which makes g convex. The gradient is written out, so
-    nothing is differentiated in the forward pass.
+    nothing is differentiated in the forward pass. The networks of the released LegendreTron have normalised activations
+    and a linear path beside; these are the plain ones of the formula.
 
     Args:
         width: of the vectors.

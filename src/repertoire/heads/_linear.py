@@ -18,6 +18,8 @@ class Linear(Head):
         in_features: d, width of the features `[N, d]`.
         num_classes: C, width of the logits `[N, C]`.
         bias: whether there is a b.
+        zero: begin with W = 0 and b = 0, as suits a head on frozen features: what random weights say about directions
+            that no sample has is never unlearned.
 
     Example:
         >>> import torch
@@ -25,9 +27,12 @@ class Linear(Head):
         torch.Size([2, 3])
     """
 
-    def __init__(self, in_features: int, num_classes: int, bias: bool = True) -> None:
+    def __init__(self, in_features: int, num_classes: int, bias: bool = True, zero: bool = False) -> None:
         super().__init__(in_features, num_classes)
         self.linear = nn.Linear(in_features, num_classes, bias=bias)
+        if zero:
+            for parameter in self.linear.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         self.check_features(features)

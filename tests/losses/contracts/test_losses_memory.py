@@ -94,3 +94,12 @@ def test_with_one_positive_each_info_nce_is_supcon():
 def test_neighbours_must_be_positive():
     with pytest.raises(ConfigError, match="neighbours must be positive"):
         LOOK(neighbours=0)
+
+
+def test_a_state_whose_width_is_not_known_yet_is_refused_with_the_way_out():
+    loss = LOOK(queue=4, dimensions=5)
+    with pytest.raises(RuntimeError, match=r"LOOK does not know yet how wide .* call prepare"):
+        LOOK(queue=4).load_state_dict(loss.state_dict())
+    other = LOOK(queue=4)
+    other.prepare(5)
+    other.load_state_dict(loss.state_dict())

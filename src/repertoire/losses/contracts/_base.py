@@ -104,6 +104,15 @@ class Loss(nn.Module):
         """Called by a method when the weights have changed: memories commit what the loss has seen."""
         commit_memories(self)
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        *_, unexpected, errors = args
+        if type(self).prepare is not Loss.prepare and any(key.startswith(prefix) for key in unexpected):
+            errors.append(
+                f"{type(self).__name__} does not know yet how wide its embeddings are: give dimensions, or call "
+                "prepare(dimensions), before its state is loaded"
+            )
+
     def extra_repr(self) -> str:
         values = {name: getattr(self, name) for name in self.options}
         return ", ".join(f"{name}={value!r}" for name, value in values.items() if not isinstance(value, Tensor))

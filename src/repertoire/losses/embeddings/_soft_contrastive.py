@@ -53,7 +53,8 @@ def soft_contrastive_loss(
         labels: int64 `[N]` in 0..C-1, rows of the label embeddings. Labels below 0 are like themselves only.
         label_embeddings: float `[C, e]`, what the labels mean: sentence embeddings of their names, or attributes.
         temperature: tau, positive; the released code uses 0.05.
-        label_temperature: tau', positive; the released code uses 0.25.
+        label_temperature: tau', positive; the configuration of the released code says 0.25,
+            its commands 0.35.
         reference: float `[M, d]`, what the embeddings are compared with in place of each other.
         reference_labels: int64 `[M]` in 0..C-1.
 
@@ -123,7 +124,8 @@ class SoftContrastive(EmbeddingLoss):
 
     Args:
         temperature: tau, positive; the released code uses 0.05.
-        label_temperature: tau', positive; the released code uses 0.25.
+        label_temperature: tau', positive; the configuration of the released code says 0.25,
+            its commands 0.35.
         groups: the group of each class, C integers: classes of a group have a similarity of 0.5, others of 0.
         label_embeddings: float `[C, e]`, in place of groups. Kept as a buffer.
 

@@ -37,11 +37,12 @@ def asymmetric_loss(
 
     Absent labels outnumber present ones by far, so they are focused more; and those below the margin m, the easiest
     ones and the likeliest to be mistakes of annotation, are left out. Both gammas and the margin at 0 give binary
-    cross-entropy. The released code has gamma+ = 1 by default, where the paper recommends 0.
+    cross-entropy. The released code has gamma+ = 1 by default, where the paper recommends 0, and
+    takes the focusing weights for constants in the backward pass, where the paper derives the whole gradient, as here.
 
     Args:
         logits: float `[N, C]`.
-        targets: `[N, C]` in [0, 1]: 1 where a label holds, 0 where it does not.
+        targets: `[N, C]` in [0, 1]: 1 where a label holds, 0 where it does not, -1 where nobody knows.
         gamma_positive: gamma+, how fast the weight of a present label falls with its probability, 0 or more.
         gamma_negative: gamma-, how fast that of an absent label falls, 0 or more; usually the larger.
         margin: m in [0, 1): absent labels of a lower probability add nothing.

@@ -31,10 +31,11 @@ def decoupled_softmax_loss(
     where P are the labels of sample i. A softmax over all labels would push a sample's labels down against each other,
     and reaches zero only where there is one; this one reaches zero for any number of them. With exactly one label it is
     cross-entropy. A sample without labels, or with all of them, has the loss zero.
+    The released code divides the sum over the labels of a sample by their number; the formula does not.
 
     Args:
         logits: float `[N, C]`: of a classifier, or the similarities of N queries and C documents.
-        targets: `[N, C]`, 1 where a label holds, 0 where it does not.
+        targets: `[N, C]`, 1 where a label holds, 0 where it does not, -1 where nobody knows.
         temperature: tau, positive; 1 for the logits of a classifier, about 0.05 for cosines.
         reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`, summed over labels.
 

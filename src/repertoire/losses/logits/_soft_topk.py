@@ -126,11 +126,12 @@ def soft_topk_loss(
 
     Args:
         logits: float `[N, C]`: of a classifier, or the similarities of N queries and C documents.
-        targets: `[N, C]`, 1 where a label holds, 0 where it does not.
+        targets: `[N, C]`, 1 where a label holds, 0 where it does not, -1 where nobody knows.
         k: how many answers count, from 1; that of precision at k in the paper. None (default): as many as the sample
             has labels. Where it is C or more, nothing is left to learn and the loss is zero.
         sharpness: alpha, positive; about 1 for the logits of a classifier, 20 for cosines.
-        reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`, summed over labels.
+        reduction: "mean" (default) and "sum" over samples give a scalar, "none" gives `[N]`, summed over labels;
+            the released code divides that sum by the number of labels.
 
     Returns:
         The loss; float32 for half-precision logits, else of their dtype.

@@ -34,9 +34,9 @@ def tico_loss(
     .. math:: -\frac1N \sum_i z_i \cdot z'_i + \frac{\rho}{N} \sum_i z_i^\top C_t z_i
 
     The second term is the mean squared similarity with all past embeddings: a memory bank without the memory. Its
-    gradient flows through the newest part of C as well. In the paper the second view comes from a slowly moving copy of
-    the network and gets no gradient; here it gets what it is entitled to, so detach it where that is meant. With more
-    than two views, z' is each of the others in turn.
+    gradient flows through the newest part of C as well, which some ports of the method cut off. In the paper the second
+    view comes from a slowly moving copy of the network and gets no gradient; here it gets what it is entitled to, so
+    detach it where that is meant. With more than two views, z' is each of the others in turn.
 
     Args:
         views: two or more tensors, float `[N, d]`; row i of each is the same sample. The first is z.
