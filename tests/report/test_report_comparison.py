@@ -23,7 +23,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     return compare(
         root / "data.npz",
         vary={"loss": "cross-entropy,squentropy", "momentum": "0.9"},
-        search={"lr": "0.05..1e30"},
+        search={"lr": "0.001..1e30"},
         trials=2,
         seeds=2,
         jobs=1,
@@ -52,7 +52,7 @@ def test_it_has_sentences_table_figures_and_the_command(comparison: Comparison, 
     assert "failed: " in text, "a trial that failed is in the table of the search"
     command = re.search(r"<pre><code>(repertoire compare .*)</code></pre>", text)
     assert command is not None
-    assert "--vary loss=cross-entropy,squentropy --vary momentum=0.9 --search lr=0.05..1e+30 --trials 2" in command[1]
+    assert "--vary loss=cross-entropy,squentropy --vary momentum=0.9 --search lr=0.001..1e+30 --trials 2" in command[1]
     assert command[1].endswith("--seeds 2")
 
 

@@ -34,7 +34,8 @@ class FeatureEstimator(BaseEstimator):
 
     def restore(self, state: Mapping[str, Any]) -> Self:
         """Becomes the fitted estimator that `fitted_state` was taken from; the options must be the same."""
-        vars(self).update(state)
+        for name, value in state.items():
+            setattr(self, name, value)
         return self
 
 

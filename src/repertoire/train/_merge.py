@@ -129,7 +129,7 @@ def _write(directory: RunDirectory, first: Run, made: dict[str, Any]) -> Run:
         directory.write_config(first.config.model_copy(update={"rule": "backprop"}))
         weights = {f"model.{name}": value for name, value in first.model.state_dict().items()}
         _checkpoint.save(directory.best_file, weights, {"epoch": 0, f"val_{made['key']}": made["after"]})
-        more = {} if result.answers is None else {"answers": first.task.decode(result.answers)}
+        more: dict[str, Any] = {} if result.answers is None else {"answers": first.task.decode(result.answers)}
         features = result.embeddings.astype(np.float16)
         with atomic_path(directory.predictions_file) as temporary, open(temporary, "wb") as file:
             np.savez(file, logits=result.logits, embeddings=features, labels=result.labels, **more)
