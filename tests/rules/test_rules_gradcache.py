@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from repertoire import backbones, heads, losses
+from repertoire import backbones, heads, losses, ops
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import nt_xent_loss, supcon_loss
@@ -213,3 +213,37 @@ def test_activations_of_a_chunk_are_all_that_is_kept():
 
     assert peak(512, None) > 7 * peak(64, None)
     assert peak(512, 64) < 2 * peak(64, 64)
+
+
+@pytest.mark.parametrize("how", ["module", "function", "bound method"])
+def test_statistics_follow_one_pass_however_the_encoder_is_given(how: str):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.layer, self.queue = nn.BatchNorm1d(4), nn.Linear(4, 2), Queue(16, 4)
+
+        def embed(self, x: Tensor) -> Tensor:
+            self.queue(x)
+            return self.layer(self.norm(x))
+
+        forward = embed
+
+    class Queue(ops.Queue):
+        def forward(self, x: Tensor) -> None:
+            self.see(x)
+
+    net = Net()
+    encoder = {"module": net, "function": lambda x: net(x), "bound method": net.embed}[how]
+    cached_backward(encoder, [torch.randn(8, 4)], lambda z: z.square().sum(), chunk=4)
+    assert net.norm.num_batches_tracked == 2
+    net.queue.after_update()
+    assert len(net.queue) == 8
+
+
+def test_a_list_of_modules_is_an_encoder_for_each_input():
+    towers = nn.ModuleList([nn.Linear(4, 2), nn.Linear(3, 2)])
+    inputs = torch.randn(6, 4), torch.randn(6, 3)
+    cached_backward(towers, inputs, lambda a, b: (a * b).sum(), chunk=4)
+    expected = torch.autograd.grad((towers[0](inputs[0]) * towers[1](inputs[1])).sum(), list(towers.parameters()))
+    for parameter, gradient in zip(towers.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
