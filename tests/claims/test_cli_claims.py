@@ -87,6 +87,16 @@ def test_again_pilot_and_own_data(tmp_path: Path) -> None:
     assert "On your data, four is the better choice over one" in text
 
 
+def test_all_by_priority_within_a_time(tmp_path: Path) -> None:
+    text = run("run", "--priority", "--workers", "1")
+    assert text.count("seed 0 of 5") == 4
+    assert text.index("toy-better: holds") < text.index("toy-weak:beside: holds"), "central claims go first"
+    assert "seed" not in run("run", "--priority", "--workers", "1"), "all of it is fresh"
+    assert "no time left" in run("run", "--priority", "--minutes", "0", "--folder", str(tmp_path / "new"))
+    assert CliRunner().invoke(app, ["run"]).exit_code == 2
+    assert CliRunner().invoke(app, ["run", "toy-better", "--priority"]).exit_code == 2
+
+
 def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     store = str(tmp_path / "shipped")
     arguments = ["--missing-or-stale", "--budget", "small", "--workers", "1", "--store", store]

@@ -120,7 +120,7 @@ def run_all(
     if data:
         claims = [dataclasses.replace(claim, overlap=REDRAWN) for claim in claims]
     most = MOST_SECONDS.get(chosen.name)
-    for state, failure in _outcomes(claims, chosen, workers, progress or _silent, minutes):
+    for state, failure in _outcomes(claims, chosen, workers, progress or _silent, minutes, folder):
         if failure is not None:
             yield failure
             continue
@@ -252,7 +252,7 @@ def refresh(
         if found is not None and freshness(found, claim).state != "fresh":
             stored[claim.name] = found
     wanted = [claim for claim in claims if claim.name in stored]
-    for state, failure in _outcomes(wanted, chosen, workers, _silent, minutes, one_seed=True):
+    for state, failure in _outcomes(wanted, chosen, workers, _silent, minutes, folder, one_seed=True):
         claim, found = state.claim, stored[state.claim.name]
         if failure is not None:
             say(str(failure))
@@ -384,6 +384,7 @@ def _outcomes(
     workers: int,
     progress: Progress,
     minutes: float | None,
+    folder: Path | None,
     one_seed: bool = False,
 ) -> Iterator[tuple[_State, ClaimError | None]]:
     started = time.monotonic()
@@ -392,7 +393,7 @@ def _outcomes(
         if minutes is None:
             return True
         left = 60 * minutes - (time.monotonic() - started)
-        return left > 0 and _last_cost(claim, budget.name, None) < left
+        return left > 0 and _last_cost(claim, budget.name, folder) < left
 
     if workers > 1:
         yield from _shared_out([_State(claim, budget, one_seed) for claim in claims], workers, progress, time_for)

@@ -14,6 +14,7 @@ import typer
 from repertoire.cli._listing import Format, FormatOption, print_table
 
 if TYPE_CHECKING:
+    from repertoire.claims import BudgetName
     from repertoire.papers import Evidence
 
 __all__ = ["app"]
@@ -97,7 +98,10 @@ def table(
 
 @app.command()
 def run(
-    claim: Annotated[str, typer.Argument(help="The paper's slug, or slug and part: squentropy:calibration.")],
+    claim: Annotated[
+        str | None,
+        typer.Argument(help="The paper's slug, or slug and part: squentropy:calibration. All with --priority."),
+    ] = None,
     budget: BudgetOption = BudgetChoice.small,
     data: Annotated[
         str, typer.Option(help="Measure on data of your own, where the claim permits it: a folder of images.")
@@ -105,6 +109,10 @@ def run(
     store: Annotated[bool, typer.Option(help="Keep the evidence, in your own folder.")] = True,
     folder: Annotated[Path | None, typer.Option(help="Keep it here instead.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Say how far the stored figures move.")] = False,
+    priority: Annotated[
+        bool, typer.Option("--priority", help="All claims without fresh evidence, the most valuable first.")
+    ] = False,
+    minutes: Annotated[float | None, typer.Option(min=0, help="With --priority: begin none after so many.")] = None,
     workers: WorkersOption = None,
 ) -> None:
     """Measure a claim: the method and its rivals, seed by seed, until a look decides."""
@@ -112,6 +120,13 @@ def run(
 
     if workers is None:
         workers = (os.cpu_count() or 1) if budget is BudgetChoice.small else 1
+    if priority:
+        if claim or data or again:
+            raise typer.BadParameter("--priority measures all claims; leave the claim, --data and --again out")
+        _run_by_priority(budget.value, store, folder, minutes, workers)
+        return
+    if claim is None:
+        raise typer.BadParameter("name a claim (repertoire claims list shows them), or give --priority")
     if again:
         typer.echo(claims.again(claim, budget.value, workers=workers, progress=typer.echo).sentence)
         return
@@ -121,6 +136,21 @@ def run(
     typer.echo(_describe(result))
     if data:
         typer.echo(_on_own_data(result))
+
+
+def _run_by_priority(budget: BudgetName, store: bool, folder: Path | None, minutes: float | None, workers: int) -> None:
+    from repertoire import claims, papers
+
+    own = folder or papers.user_folder()
+    wanted = claims.by_priority(claims.missing_or_stale(budget, folder=own), budget, folder=own)
+    outcomes = claims.run_all(
+        wanted, budget, store=store, workers=workers, progress=typer.echo, folder=own, minutes=minutes
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, claims.ClaimError):
+            typer.echo(f"error: {outcome}", err=True)
+        else:
+            typer.echo(f"{outcome.name}: {outcome.sentence}")
 
 
 @app.command()
