@@ -33,6 +33,31 @@ class Answers:
     failed: list[Unreadable] = field(default_factory=list)
 
 
+class _Rows:
+    """Rows that come batch by batch, in one array that grows.
+
+    A list of the batches would hold little, but between the large arrays that come and go with each batch: the memory
+    of these could then not be given back, and would grow with the number of batches.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = np.zeros(0)
+        self._count = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        end = self._count + len(rows)
+        if end > len(self._buffer) or not self._count:
+            grown = np.empty((max(1024, 2 * end), *rows.shape[1:]), rows.dtype)
+            grown[: self._count] = self._buffer[: self._count] if self._count else 0
+            self._buffer = grown
+        self._buffer[self._count : end] = rows
+        self._count = end
+
+    def array(self) -> np.ndarray:
+        """All rows so far, as an array of their own."""
+        return self._buffer[: self._count].copy()
+
+
 class Predictor:
     """What one run and several have in common: images in, answers out."""
 
@@ -83,16 +108,18 @@ class Predictor:
         self, batches: Iterator[tuple[np.ndarray, tuple[np.ndarray, ...], list[Unreadable]]], skip: bool | None
     ) -> tuple[list[np.ndarray], np.ndarray]:
         """Rows of all batches, NaN for images that cannot be used, and which could be used."""
-        index: list[np.ndarray] = []
-        columns: list[tuple[np.ndarray, ...]] = []
+        index = _Rows()
+        columns: list[_Rows] = []
         failures: list[Unreadable] = []
         for numbers, values, failed in batches:
+            columns = columns or [_Rows() for _ in values]
             index.append(numbers)
-            columns.append(values)
+            for column, part in zip(columns, values, strict=True):
+                column.append(part)
             failures.extend(failed)
         if not columns:
             return [], np.zeros(0, bool)
-        where = np.concatenate(index)
+        where = index.array()
         total = len(where) + len(failures)
         if failures:
             error = UnreadableImages(failures, total)
@@ -107,10 +134,10 @@ class Predictor:
         usable = np.zeros(total, bool)
         usable[where] = True
         if usable.all():
-            return [np.concatenate(parts) for parts in zip(*columns, strict=True)], usable
+            return [column.array() for column in columns], usable
         rows = []
-        for parts in zip(*columns, strict=True):
-            some = np.concatenate(parts)
+        for column in columns:
+            some = column.array()
             row = np.full((total, *some.shape[1:]), np.nan if some.dtype.kind == "f" else -1, some.dtype)
             row[usable] = some
             rows.append(row)
