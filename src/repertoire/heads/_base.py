@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.errors import ShapeError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.ops import unit_rows
 from repertoire.ranges import AtLeast, checked
 
@@ -35,9 +35,14 @@ class Head(nn.Module):
     Attributes:
         takes_maps: whether a classifier gives it the backbone's last maps `[N, d, h, w]` instead of features `[N, d]`,
             which it takes too.
+        per_class: names of the parameters that have a row for each class, as `get_parameter` takes them; empty where
+            the head cannot `grow`.
+        cannot_grow: why it cannot, for a message.
     """
 
     takes_maps: bool = False
+    per_class: Sequence[str] = ()
+    cannot_grow: str = "its parameters have no row for each class"
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -53,6 +58,55 @@ class Head(nn.Module):
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]`. Only margin heads look at `targets`, and only while training."""
         raise NotImplementedError
+
+    @checked
+    def grow(self, num_classes: Annotated[int, AtLeast(1)]) -> None:
+        """Makes room for more classes: rows are added after those that are there, which stay bit for bit.
+
+        New rows are drawn from torch's random state, uniform as in `nn.Linear`. The parameters are new objects, so an
+        optimiser that knew the old ones has to be made anew.
+
+        Args:
+            num_classes: C from now on, at least as many as there are.
+
+        Raises:
+            ConfigError: fewer classes than there are, or a head that cannot grow.
+
+        Example:
+            >>> import torch
+            >>> from repertoire.heads import Linear
+            >>> head, z = Linear(8, 3), torch.randn(2, 8)
+            >>> before = head(z)
+            >>> head.grow(5)
+            >>> head(z).shape, torch.equal(head(z)[:, :3], before)
+            (torch.Size([2, 5]), True)
+        """
+        added = num_classes - self.num_classes
+        if added < 0:
+            raise ConfigError(
+                f"num_classes must be {self.num_classes} or more, the classes there are; found {num_classes}"
+            )
+        if not added:
+            return
+        self._add(added)
+        self.num_classes = num_classes
+
+    def _add(self, added: int) -> None:
+        """Adds rows for this many classes."""
+        if not self.per_class:
+            raise ConfigError(
+                f"head {type(self).__name__} cannot grow from {self.num_classes} to {self.num_classes + added} "
+                f"classes: {self.cannot_grow}. Use head linear or cosine"
+            )
+        for path in self.per_class:
+            prefix, _, own = path.rpartition(".")
+            module, old = self.get_submodule(prefix), self.get_parameter(path)
+            width = old.shape[1] if old.ndim > 1 else int(module.in_features)  # type: ignore[arg-type]
+            fresh = old.new_empty(added, *old.shape[1:]).uniform_(-(width**-0.5), width**-0.5)
+            grown = nn.Parameter(torch.cat([old.detach(), fresh]), requires_grad=old.requires_grad)
+            setattr(module, own, grown)
+            if isinstance(module, nn.Linear):
+                module.out_features = len(grown)
 
     def check_features(self, features: Tensor) -> None:
         """Raises `ShapeError` unless features are as wide as the head was made for, and floating point."""

@@ -26,6 +26,7 @@ class ScaledCosine(Head):
     """
 
     log_scale: Tensor
+    per_class = ("weight",)
 
     def __init__(self, in_features: int, num_classes: int, scale: float, learn_scale: bool) -> None:
         super().__init__(in_features, num_classes)

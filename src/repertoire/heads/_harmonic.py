@@ -55,6 +55,8 @@ class Harmonic(Head):
         tensor([1])
     """
 
+    per_class = ("weight",)
+
     def __init__(
         self,
         in_features: int,

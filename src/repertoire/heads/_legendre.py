@@ -130,6 +130,8 @@ class Legendre(Head):
         torch.Size([2, 3])
     """
 
+    cannot_grow = "its link maps all classes together, so old logits would change"
+
     def __init__(
         self,
         in_features: int,

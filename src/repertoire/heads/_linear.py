@@ -30,6 +30,7 @@ class Linear(Head):
     def __init__(self, in_features: int, num_classes: int, bias: bool = True, zero: bool = False) -> None:
         super().__init__(in_features, num_classes)
         self.linear = nn.Linear(in_features, num_classes, bias=bias)
+        self.per_class = ("linear.weight", "linear.bias") if bias else ("linear.weight",)
         if zero:
             for parameter in self.linear.parameters():
                 nn.init.zeros_(parameter)

@@ -25,6 +25,7 @@ class MarginHead(Head):
     """
 
     scale: Tensor
+    per_class = ("weight",)
 
     def __init__(self, in_features: int, num_classes: int, scale: Annotated[float, Positive]) -> None:
         super().__init__(in_features, num_classes)

@@ -102,6 +102,9 @@ class Matryoshka(Head):
             # A module's name may hold no dot, but a number it may be: state dictionaries say `classifiers.16.weight`.
             self.classifiers = nn.ModuleDict({str(m): nn.Linear(m, num_classes, bias=bias) for m in self.sizes})
 
+        linears = ["classifier"] if tied else [f"classifiers.{m}" for m in self.sizes]
+        self.per_class = [f"{name}.{own}" for name in linears for own in (("weight", "bias") if bias else ("weight",))]
+
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of the largest size; targets are not looked at."""
         return self.logits_at(features, self.sizes[-1])

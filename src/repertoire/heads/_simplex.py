@@ -107,6 +107,16 @@ class Simplex(Head):
         self.scale = scale
         self.register_buffer("weight", simplex_vectors(slots, in_features)[:num_classes].clone())
 
+    def _add(self, added: int) -> None:
+        """Takes the next corners."""
+        wanted = self.num_classes + added
+        if wanted > self.slots:
+            raise ConfigError(
+                f"head Simplex cannot grow to {wanted} classes: it has {self.slots} slots. Give more from the start "
+                f"(slots, at most {self.in_features + 1} for these features)"
+            )
+        self.weight = simplex_vectors(self.slots, self.in_features)[:wanted].to(self.weight)
+
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits `[N, C]` of features `[N, d]`; targets are not looked at."""
         self.check_features(features)

@@ -86,6 +86,7 @@ class SupportTrivial(Head):
     """
 
     takes_maps = True
+    cannot_grow = "each of its prototypes is connected with every class, so old logits would change"
 
     def __init__(
         self,

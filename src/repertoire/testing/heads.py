@@ -76,6 +76,25 @@ class _Heads:
             assert logits.shape == (_ROWS, _CLASSES)
         agree(outputs[0][1], head(z, targets))
 
+    def check_it_grows_or_says_why_not(self) -> None:
+        head = self.build().eval()
+        z, _ = self.features()
+        before, grown = head(z), copy.deepcopy(head)
+        try:
+            grown.grow(_CLASSES + 2)
+        except ConfigError:
+            refused(ConfigError, "cannot grow", grown.grow, _CLASSES + 2)
+            agree(grown(z), before, rtol=0, atol=0)
+            return
+        assert grown.num_classes == _CLASSES + 2
+        for name in grown.per_class:
+            agree(grown.get_parameter(name)[:_CLASSES], head.get_parameter(name), rtol=0, atol=0)
+        agree(grown(z)[:, :_CLASSES], before, rtol=1e-5, atol=1e-6)
+        twin = self.factory(in_features=_WIDTH, num_classes=_CLASSES + 2, **self.options).eval()
+        twin.load_state_dict(grown.state_dict())
+        agree(twin(z), grown(z), rtol=0, atol=0)
+        refused(ConfigError, "or more", grown.grow, _CLASSES)
+
     def check_gradients_reach_everything(self) -> None:
         head = self.build().train()
         z, targets = self.features()
