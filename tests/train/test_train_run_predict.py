@@ -373,12 +373,14 @@ class TestOtherTargets:
     """Runs that predict several labels, or numbers, from the same doors."""
 
     @pytest.fixture(scope="class")
-    def labels(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return self.make(tmp_path_factory.mktemp("labels"), lambda red, blue: (int(red > 100), int(blue > 100)))
+    @classmethod
+    def labels(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return cls.make(tmp_path_factory.mktemp("labels"), lambda red, blue: (int(red > 100), int(blue > 100)))
 
     @pytest.fixture(scope="class")
-    def numbers(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return self.make(tmp_path_factory.mktemp("numbers"), lambda red, blue: (red / 10.0, 3.0 - blue / 100.0))
+    @classmethod
+    def numbers(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return cls.make(tmp_path_factory.mktemp("numbers"), lambda red, blue: (red / 10.0, 3.0 - blue / 100.0))
 
     @staticmethod
     def make(root: Path, targets) -> Path:
