@@ -24,6 +24,9 @@ from repertoire.weights import Soup, refresh_batchnorm
 
 __all__ = ["merge"]
 
+_STARTS = ("zero", "pretrained")
+"""Options of components that decide about their first weights and about nothing else."""
+
 _STATISTICS = 2048
 """Training samples that batch statistics are measured on."""
 
@@ -172,11 +175,18 @@ def _described(run: Run) -> dict[str, Any]:
     return {
         "predicts": _task(run),
         "takes inputs of shape": run.facts.shape,
-        "has the backbone": run.config.backbone,
-        "has the head": run.config.head,
+        "has the backbone": _network(run.config.backbone),
+        "has the head": _network(run.config.head),
         "subtracts the mean": [round(float(value), 4) for value in run.facts.mean],
         "divides by": [round(float(value), 4) for value in run.facts.std],
     }
+
+
+def _network(spec: str) -> str:
+    """A spec without what only says where the weights start."""
+    parsed = registry.parse(spec)
+    kept = [*map(str, parsed.args), *(f"{k}={v}" for k, v in parsed.kwargs.items() if k not in _STARTS)]
+    return parsed.name + (":" if kept else "") + ",".join(kept)
 
 
 def _task(run: Run) -> str:
