@@ -196,7 +196,7 @@ def smallest_effect(values: Sequence[float], count: int, *, level: float = NOMIN
 
     Example:
         >>> round(smallest_effect([0.01, -0.01, 0.02, 0.0, 0.01], 20), 4)
-        0.0084
+        0.0085
     """
     from scipy.special import stdtrit
 
