@@ -9,7 +9,7 @@ import typer
 
 from repertoire import papers, registry
 from repertoire.cli import build_app
-from repertoire.train import TrainConfig
+from repertoire.recipe import TrainConfig
 
 ITEMS = papers.components()
 

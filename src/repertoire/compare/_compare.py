@@ -20,9 +20,7 @@ from repertoire.compare._rows import Measurement, make_rows, measure
 from repertoire.compare._search import SEARCH_SEED, Range, Study, Trial, parse_space, require_optuna
 from repertoire.errors import ConfigError
 from repertoire.files import lock_directory, write_text
-from repertoire.recipe import TrainConfig
-from repertoire.recipe import find_device
-from repertoire.recipe import digest, pinned, stem
+from repertoire.recipe import TrainConfig, digest, find_device, pinned, stem
 
 __all__ = ["compare"]
 
