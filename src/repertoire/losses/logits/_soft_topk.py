@@ -71,23 +71,24 @@ def _log_soft_topk(scores: Tensor, k: Tensor, known: Tensor) -> Tensor:
         order = scores.detach().masked_fill(~known, -torch.inf).argsort(dim=1, descending=True, stable=True)
         top = known & (order.argsort(dim=1) < k)
         rest = known & ~top
-        # With the largest score in the place of all others the sum would be at most k, with the smallest at least.
-        share = torch.where(inside, k / known.sum(1, keepdim=True).clamp_min(1), 0.5).to(scores.dtype)
-        most = scores.masked_fill(~known, -torch.inf).amax(1, keepdim=True)
-        least = scores.masked_fill(~known, torch.inf).amin(1, keepdim=True)
-        low, high = torch.logit(share) - most, torch.logit(share) - least
-        for _ in range(24 if scores.dtype == torch.float32 else 48):
-            middle = (low + high) / 2
-            above = _excess(scores + middle, top, rest)[0] > 0
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        start = torch.where(inside, (low + high) / 2, 0.0)
-    # Two steps of Newton's method: as many derivatives of the threshold are exact, because each doubles their number.
-    threshold = start
-    for _ in range(2):
-        excess, slope = _excess(scores + threshold, top, rest)
-        threshold = threshold - torch.where(inside, excess / torch.where(inside, slope, 1.0), 0.0)
+        # Half-way between the last of the k highest and the next; from there on Newton's method, whose steps are safe
+        # because the slope is never far from one: the excess is a difference of logarithms.
+        last = scores.masked_fill(~top, torch.inf).amin(1, keepdim=True)
+        following = scores.masked_fill(~rest, -torch.inf).amax(1, keepdim=True)
+        start = torch.where(inside, -(last + following) / 2, 0.0)
+        # An infinite score has a place for sure, which would hide it.
+        start = start + 0.0 * scores.abs().amax(1, keepdim=True)
+        for _ in range(6):
+            start = _newton(scores, start, top, rest, inside)
+    # Two more steps that autograd follows: as many derivatives of the threshold are exact.
+    threshold = _newton(scores, _newton(scores, start, top, rest, inside), top, rest, inside)
     nothing = torch.zeros_like(start).masked_fill(k <= 0, torch.finfo(scores.dtype).min)
     return torch.where(inside, F.logsigmoid(scores + threshold), nothing)
+
+
+def _newton(scores: Tensor, threshold: Tensor, top: Tensor, rest: Tensor, inside: Tensor) -> Tensor:
+    excess, slope = _excess(scores + threshold, top, rest)
+    return threshold - torch.where(inside, excess / torch.where(inside, slope, 1.0), 0.0)
 
 
 def _excess(shifted: Tensor, top: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
