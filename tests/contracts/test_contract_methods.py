@@ -76,8 +76,9 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_pieces_where_that_is_declared(me
     if not method.needs.per_sample:
         return
     method.double().eval()
-    batch = batch_for(method).map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    batch = batch_for(method, 11).map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
     pieces = list(batch.split(3))
+    assert len({len(piece) for piece in pieces}) == 2
     assert len(pieces) == 3
     whole = sum(loss_of(method, piece) * len(piece) / len(batch) for piece in pieces)
     torch.testing.assert_close(loss_of(method, batch), whole, rtol=1e-6, atol=1e-8)

@@ -440,12 +440,16 @@ class Batch:
         )
 
     def split(self, parts: int) -> Iterator[Batch]:
-        """`parts` consecutive pieces of nearly equal size, streams included; fewer where a piece would be a single
-        sample, which batch normalisation cannot use."""
+        """`parts` consecutive pieces of nearly equal size; fewer where a piece would be a single sample, which batch
+        normalisation cannot use. Streams are cut at the same shares, so that a stream of twice as many samples has
+        twice as many of them in every piece."""
         smallest = min([len(self), *(len(stream) for stream in self.streams.values())])
         parts = max(1, min(parts, smallest // 2))
-        streams = {name: list(stream.split(parts)) for name, stream in self.streams.items()}
         bounds = [len(self) * i // parts for i in range(parts + 1)]
-        for number, (start, stop) in enumerate(pairwise(bounds)):
-            piece = self.rows(slice(start, stop))
-            yield replace(piece, streams={name: pieces[number] for name, pieces in streams.items()})
+        for start, stop in pairwise(bounds):
+            yield self._cut(start / len(self), stop / len(self)) if len(self) else self
+
+    def _cut(self, start: float, stop: float) -> Batch:
+        """The samples between two shares of the batch, and of its streams."""
+        piece = self.rows(slice(round(start * len(self)), round(stop * len(self))))
+        return replace(piece, streams={name: stream._cut(start, stop) for name, stream in self.streams.items()})
