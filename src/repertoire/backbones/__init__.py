@@ -4,7 +4,7 @@ from repertoire.backbones._base import Backbone
 from repertoire.backbones._convnet import ConvNet
 from repertoire.backbones._cut import Uncuttable, cut, module_names
 from repertoire.backbones._efficientnet_lite import EfficientNetLite, imagenet_classes, lite0, lite1, lite2
-from repertoire.backbones._frozen import fast_bfloat16, frozen
+from repertoire.backbones._frozen import Precision, fast_bfloat16, frozen
 from repertoire.backbones._identity import Identity
 from repertoire.backbones._mlp import MLP
 from repertoire.backbones._preset import Preset
@@ -19,6 +19,7 @@ __all__ = [
     "ConvNet",
     "EfficientNetLite",
     "Identity",
+    "Precision",
     "Preset",
     "ResNet",
     "Timm",

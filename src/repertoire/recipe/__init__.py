@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repertoire.recipe._build import Built as Built
+    from repertoire.recipe._build import StageStart as StageStart
     from repertoire.recipe._build import build as build
     from repertoire.recipe._bytes import format_bytes as format_bytes
     from repertoire.recipe._bytes import parse_bytes as parse_bytes
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._resolve import stem as stem
 
 _HOME = {
-    "_build": ("Built", "build"),
+    "_build": ("Built", "StageStart", "build"),
     "_bytes": ("format_bytes", "parse_bytes"),
     "_config": ("TrainConfig", "make_config", "read_config", "write_config"),
     "_environment": ("describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"),

@@ -12,8 +12,18 @@ import torch
 from torch import Tensor
 
 from repertoire import registry
+from repertoire.adapters import attach
 from repertoire.backbones import load_weights
-from repertoire.data import ImageSet, Loader, Samples, Splits, StreamSource, build_augmentation, load_unlabelled
+from repertoire.data import (
+    ImageSet,
+    Loader,
+    Samples,
+    Splits,
+    StreamSource,
+    build_augmentation,
+    load_unlabelled,
+    step_seed,
+)
 from repertoire.errors import ConfigError, DataError
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Stage
@@ -33,10 +43,25 @@ from repertoire.recipe._resolve import resolve
 from repertoire.rules import Rule
 from repertoire.tasks import Task
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "StageStart", "build"]
 
 SMALL_BATCH = 64
 """Images at a time below which batch normalisation of a pretrained network keeps its statistics."""
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """Where a stage of training takes up.
+
+    Attributes:
+        stage: which one it is.
+        state: of the method at the end of the stage before it; None for the first.
+        classes: how many classes were known then.
+    """
+
+    stage: Stage
+    state: Mapping[str, Tensor] | None = None
+    classes: int = 0
 
 
 @dataclass
@@ -51,6 +76,7 @@ class Built:
         loss: what it minimises, where the loss is the user's choice.
         notes: what a person should know, a sentence each.
         record: what run.json keeps of the start: where weights came from, and what matched.
+        start: where it takes up, of a run that is one stage of several.
     """
 
     config: TrainConfig
@@ -60,6 +86,7 @@ class Built:
     loss: Loss | None = None
     notes: list[str] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
+    start: StageStart | None = None
 
     @property
     def task(self) -> Task:
@@ -73,7 +100,9 @@ class Built:
 
     @property
     def stage(self) -> Stage:
-        """The one stage of an ordinary run."""
+        """Which stage this is: the only one, of an ordinary run."""
+        if self.start is not None:
+            return self.start.stage
         names = self.splits.classes
         return Stage(
             classes=names, new=tuple(range(len(names))), samples=len(self.splits.train), epochs=self.config.epochs
@@ -136,6 +165,7 @@ def build(
     device: torch.device | str = "cpu",
     weights: bool = True,
     report: Callable[[str], None] | None = None,
+    start: StageStart | None = None,
 ) -> Built:
     """Builds all parts of a run: the one way from a configuration to them.
 
@@ -148,6 +178,8 @@ def build(
         device: where what frozen layers give is computed.
         weights: False where a checkpoint will bring all weights: nothing is fetched then.
         report: gets lines about what takes time.
+        start: where a stage of several takes up. The method is built for the samples of this stage, around the network
+            of the stage before, whose head grows; what else that method had learned, it takes over.
 
     Raises:
         ConfigError, UnknownName: components that do not exist, or do not fit together or the data.
@@ -169,8 +201,15 @@ def build(
         torch.manual_seed(config.seed)
         loss = build_loss(config, facts, splits.train) if takes_loss(config) else None
         _check_targets(config, facts, loss)
+        weights = weights and (start is None or start.state is None)
         model = build_classifier(config, facts, loss=loss, pretrained=weights)
         record = _start(config, model, facts) if weights else {}
+        if config.adapter is not None:
+            adapted = attach(model.backbone, config.adapter)
+            record["adapter"] = {"layers": len(adapted.layers), "parameters": adapted.count}
+            notes.append(f"{config.adapter} on {len(adapted.layers)} layers: {adapted.count:,} numbers learn in them.")
+        if start is not None and start.state is not None:
+            _take_up(config, model, start)
         context: dict[str, Any] = {} if config.teacher is None else {"teacher": _teacher(config)}
         if "unlabelled" in splits.extra:
             context["unlabelled"] = len(splits.extra["unlabelled"])
@@ -179,14 +218,60 @@ def build(
         method = build_method(config, model, loss, len(splits.train), **context)
         if needs_of(config).reference == "teacher" and config.teacher is None:
             raise ConfigError(f"method {registry.parse(config.method).name!r} learns from another run: give --teacher")
+        if start is not None and start.state is not None:
+            _take_over(method, start)
     _check_streams(config, method, splits)
     if is_pretrained(config):
-        model.keeps_statistics = config.batch_size // config.accumulate < SMALL_BATCH
+        # What an adapter changes is the frozen network, its statistics included.
+        model.keeps_statistics = config.adapter is not None or config.batch_size // config.accumulate < SMALL_BATCH
         block = entrance(model, config.tune)
-        model.enter_at(block)
+        if config.adapter is None:
+            model.enter_at(block)
         if block is not None:
             splits = frozen_splits(model.to(device), splits, block, device=torch.device(device), report=report)
-    return Built(config, facts, splits, method, loss, notes, record)
+    return Built(config, facts, splits, method, loss, notes, record, start)
+
+
+def _take_up(config: TrainConfig, model: Classifier, start: StageStart) -> None:
+    """Gives a network the weights of the stage before, and its head a row for each new class.
+
+    Raises:
+        ConfigError: the head cannot grow, or its outputs are no classes.
+    """
+    assert start.state is not None
+    width, wanted = model.head.num_classes, len(start.stage.classes)
+    if width != wanted:
+        name = registry.parse(config.loss).name
+        raise ConfigError(f"loss {name!r} has {width} outputs for {wanted} classes, which cannot grow with them")
+    model.head = registry.build(
+        "heads", config.head, in_features=model.backbone.out_features, num_classes=start.classes
+    )
+    model.load_state_dict({n.removeprefix("model."): v for n, v in start.state.items() if n.startswith("model.")})
+    torch.manual_seed(step_seed(config.seed, start.stage.index, 2**64 - 3))
+    model.head.grow(width)
+
+
+@torch.no_grad()
+def _take_over(method: Method, start: StageStart) -> None:
+    """Gives a method what that of the stage before had learned beside the network.
+
+    Tensors of the same name and shape are taken over, and the rows of those that have one more for each new class. What
+    a loss keeps in buffers (counts of classes, memories of samples) begins anew, as does what only the one before had:
+    a method makes that in `begin`.
+    """
+    assert start.state is not None
+    parameters = {name for name, _ in method.named_parameters()}
+    for name, own in method.state_dict().items():
+        before = start.state.get(name)
+        if before is None or name.startswith("model.") or (name.startswith("loss.") and name not in parameters):
+            continue
+        if before.shape == own.shape:
+            own.copy_(before)
+        elif before.shape[1:] == own.shape[1:] and (len(before), len(own)) == (
+            start.classes,
+            len(start.stage.classes),
+        ):
+            own[: len(before)] = before
 
 
 def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None:

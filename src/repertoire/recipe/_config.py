@@ -60,6 +60,9 @@ class TrainConfig(pydantic.BaseModel):
         description="What learns where weights are pretrained: head, last:K (the last K stages and the head), all, or "
         "auto (the head first, then all; what is better on the validation images stays).",
     )
+    adapter: str | None = Field(
+        None, description="What learns beside a frozen pretrained network, with the head: lora:rank=4, say."
+    )
     layer_decay: float = Field(
         0.75, gt=0, le=1, description="Learning rate of a stage relative to the next one, where weights are pretrained."
     )

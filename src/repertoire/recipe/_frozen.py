@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from repertoire.backbones import Precision, fast_bfloat16, frozen
 from repertoire.data import FeatureSet, Loader, Samples, Splits, cache_directory
 from repertoire.errors import ConfigError, DataError
 from repertoire.files import atomic_path
@@ -70,13 +71,14 @@ def activations_of(
     Raises:
         DataError: the network gives values that are not finite.
     """
-    name = _fingerprint(model, samples, block)
+    precision = _precision(samples, torch.device(device))
+    name = _fingerprint(model, samples, block, precision)
     path = cache_directory() / "activations" / f"{name}.npy"
     found = _kept(path, len(samples))
     if found is None:
         if report is not None:
             report(f"computing what {len(samples):,} {samples.noun}s look like to the frozen layers, once")
-        found = _computed(model, samples, block, path, torch.device(device))
+        found = _computed(model, samples, block, path, torch.device(device), precision)
     return FeatureSet(found, samples.labels, samples.names, samples.classes, samples.keys, samples.factors)
 
 
@@ -89,38 +91,44 @@ def _kept(path: Path, count: int) -> np.ndarray | None:
 
 
 @torch.inference_mode()
-def _computed(model: Classifier, samples: Samples, block: int, path: Path, device: torch.device) -> np.ndarray:
+def _computed(
+    model: Classifier, samples: Samples, block: int, path: Path, device: torch.device, precision: Precision
+) -> np.ndarray:
     dtype = np.float32 if block == len(model.backbone.blocks) else np.float16
-    entered, model.enters = model.enters, None
-    try:
-        with evaluating(model):
-            first = model.activations(next(Loader(samples, 2, shuffle=False, device=device).epoch(0)).images, block)
-            shape = (len(samples), *first.shape[1:])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                made = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-                start = 0
-                for batch in Loader(samples, 32, shuffle=False, device=device).epoch(0):
-                    found = model.activations(batch.images, block).float()
-                    if not bool(found.isfinite().all()):
-                        raise DataError("the network gives values that are not finite; its weights are not usable")
-                    made[start : start + len(found)] = found.cpu().numpy().astype(dtype)
-                    start += len(found)
-                made.flush()
-                del made
-    finally:
-        model.enters = entered
+    # Only looked at: normalisation is folded away, which is several times faster.
+    looking = Classifier(model.normalize, frozen(model.backbone, samples.shape[-1], precision=precision), model.head)
+    with evaluating(looking):
+        first = looking.activations(next(Loader(samples, 2, shuffle=False, device=device).epoch(0)).images, block)
+        shape = (len(samples), *first.shape[1:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            made = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            start = 0
+            for batch in Loader(samples, 32, shuffle=False, device=device).epoch(0):
+                found = looking.activations(batch.images, block).float()
+                if not bool(found.isfinite().all()):
+                    raise DataError("the network gives values that are not finite; its weights are not usable")
+                made[start : start + len(found)] = found.cpu().numpy().astype(dtype)
+                start += len(found)
+            made.flush()
+            del made
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _fingerprint(model: Classifier, samples: Samples, block: int) -> str:
+def _precision(samples: Samples, device: torch.device) -> Precision:
+    """The precision of frozen layers: bfloat16 where it is faster and there are photographs to look at, whose features
+    differ in the third digit then."""
+    return "bfloat16" if fast_bfloat16(device) and samples.shape[-1] > 64 else "float32"
+
+
+def _fingerprint(model: Classifier, samples: Samples, block: int, precision: Precision) -> str:
     """Of the images (their content, order and size) and the layers that they pass."""
     found = hashlib.blake2b(digest_size=16)
     found.update(np.ascontiguousarray(samples.keys).tobytes())
     # Equal files may have been made square, or resized, in different ways: a few pixels tell.
     some = np.unique(np.linspace(0, len(samples) - 1, min(16, len(samples))).astype(int))
     found.update(samples.inputs(some).tobytes())
-    found.update(repr((block, samples.shape, type(model.backbone).__name__, len(samples))).encode())
+    found.update(repr((block, samples.shape, type(model.backbone).__name__, len(samples), precision)).encode())
     state = model.state_dict()
     for name in sorted(state):
         if name.startswith("head.") or (name.startswith("backbone.blocks.") and _later(name, block)):

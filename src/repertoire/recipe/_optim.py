@@ -20,7 +20,8 @@ def learning_rate(config: TrainConfig) -> float:
     """The peak learning rate: the one given, or a default that knows the optimiser, the batch, and what learns.
 
     In proportion to the batch (SGD), or to its root (AdamW): 0.1 and 0.001 for 128 images from random weights; a tenth
-    of that where all of a pretrained network learns, and more where only a head does.
+    of that (half, AdamW) where all of a pretrained network learns, and more where only a head does. What an adapter
+    adds begins at nothing, and learns at the full rate.
     """
     if config.lr is not None:
         return config.lr
@@ -30,7 +31,7 @@ def learning_rate(config: TrainConfig) -> float:
         share = 3.0
     elif config.tune.startswith("last:"):
         share = 0.5
-    elif is_pretrained(config):
+    elif is_pretrained(config) and config.adapter is None:
         share = 0.1 if config.optimizer == "sgd" else 0.5
     return share * (0.1 * ratio if config.optimizer == "sgd" else 0.001 * math.sqrt(ratio))
 
@@ -71,7 +72,12 @@ def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimi
 
 def _rates(config: TrainConfig, module: nn.Module) -> dict[int, float]:
     """The share of the learning rate that each parameter of a pretrained backbone gets, by its identity."""
-    if config.layer_decay == 1 or config.tune not in ("all", "auto") or not is_pretrained(config):
+    if (
+        config.layer_decay == 1
+        or config.adapter is not None
+        or config.tune not in ("all", "auto")
+        or not is_pretrained(config)
+    ):
         return {}
     rates: dict[int, float] = {}
     for backbone in (found for found in module.modules() if isinstance(found, Backbone)):

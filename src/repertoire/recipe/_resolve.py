@@ -54,9 +54,10 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
             changes[name] = value
     if config.loss == "auto":
         changes["loss"] = (needs.loss or task.loss) if takes_loss(now()) else DEFAULT_LOSSES[1]
-    if config.head == "auto":
-        changes["head"] = needs.head or "linear"
     changes["tune"] = _tune(now())
+    if config.head == "auto":
+        given = only_head(now()) or is_pretrained(now())
+        changes["head"] = needs.head or ("linear:zero=true" if given else "linear")
     if config.augment == "auto":
         if not images or changes["tune"] not in ("all", "auto"):
             changes["augment"] = "none"
@@ -101,6 +102,9 @@ def _tune(config: TrainConfig) -> str:
     """What learns."""
     needs = needs_of(config)
     frozen = config.tune == "head" or config.tune.startswith("last:")
+    if config.adapter is not None:
+        _check_adapter(config, frozen)
+        return "all"
     if config.tune == "all" or (not is_pretrained(config) and not frozen):
         return "all"
     if frozen and not is_pretrained(config):
@@ -112,6 +116,21 @@ def _tune(config: TrainConfig) -> str:
     if frozen and whole:
         raise ConfigError(f"tune {config.tune} computes what frozen layers give once, and {whole}: use --tune all")
     return "all" if whole or needs.labels != "required" else config.tune
+
+
+def _check_adapter(config: TrainConfig, frozen: bool) -> None:
+    if frozen:
+        raise ConfigError(
+            f"adapter {config.adapter} changes all layers of the network, and tune {config.tune} computes what they "
+            "give once: leave --tune out"
+        )
+    if not is_pretrained(config):
+        raise ConfigError(
+            f"adapter {config.adapter} changes a network that has learned something, and backbone {config.backbone!r} "
+            "has random weights: name one with weights, such as lite0, or give --weights or --start"
+        )
+    if registry.parse(config.rule).name in ("local", "tpsgd"):
+        raise ConfigError(f"rule {config.rule!r} trains the layers themselves, which adapter {config.adapter} freezes")
 
 
 def _why_whole(config: TrainConfig) -> str:
@@ -138,9 +157,10 @@ def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: 
         # A batch is at most a sixteenth of the data: an epoch has that many steps.
         changes["batch_size"] = max(8, min(largest, 2 ** int(math.log2(max(8, count / 16)))))
     batch = changes.get("batch_size", config.batch_size)
+    floor = 300 if head else STEPS
     if not given.given("epochs") and "epochs" not in needs_of(config).defaults:
         usual = 60 if head else {"all": 10 if tuned else 20, "auto": 10}.get(config.tune, 20)
-        changes["epochs"] = max(usual, min(200, math.ceil(STEPS * batch / max(1, count))))
+        changes["epochs"] = max(usual, min(200, math.ceil(floor * batch / max(1, count))))
     if not given.given("optimizer") and "optimizer" not in needs_of(config).defaults and tuned:
         changes["optimizer"] = "adamw"
         if given.momentum == TrainConfig.model_fields["momentum"].default:
