@@ -26,6 +26,7 @@ __all__ = ["Entry", "Spec", "build", "entries", "get", "names", "options", "pars
 
 T = TypeVar("T", bound=Callable[..., Any])
 
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of component: all that is known of it, in one place.
@@ -73,6 +74,14 @@ KINDS: dict[str, Kind] = {
             ("in_channels", "image_size"),
             "repertoire train {data} --backbone {spec}",
             "an ordered list of `blocks`, one tensor from each to the next, pooled to features `[N, d]`",
+        ),
+        Kind(
+            "adapters",
+            "adapter",
+            ("repertoire.adapters",),
+            (),
+            "repertoire train {data} --backbone lite0 --adapter {spec}",
+            "`adapter.change(layer) -> change`: what learns beside the weight of a frozen layer, at first no change",
         ),
         Kind(
             "losses",
@@ -387,10 +396,12 @@ def build(kind: str, spec: str | Spec, **context: Any) -> Any:
         watcher(entry)
     try:
         return entry.factory(**supplied, **converted)
-    except ConfigError:
+    except UnknownName:
         raise
     except ValueError as error:
-        raise ConfigError(f"{called}: {error}") from error
+        # Also what a component inside this one has said: from outside to inside, as the spec is written.
+        text = str(error)
+        raise ConfigError(text if text.startswith(called) else f"{called}: {text}") from error
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def build(
     device: torch.device | str = "cpu",
     weights: bool = True,
     report: Callable[[str], None] | None = None,
-    start: StageStart | None = None,
+    stage_start: StageStart | None = None,
 ) -> Built:
     """Builds all parts of a run: the one way from a configuration to them.
 
@@ -178,7 +178,7 @@ def build(
         device: where what frozen layers give is computed.
         weights: False where a checkpoint will bring all weights: nothing is fetched then.
         report: gets lines about what takes time.
-        start: where a stage of several takes up. The method is built for the samples of this stage, around the network
+        stage_start: where a stage of several takes up. The method is built for the samples of this stage, around the network
             of the stage before, whose head grows; what else that method had learned, it takes over.
 
     Raises:
@@ -201,15 +201,15 @@ def build(
         torch.manual_seed(config.seed)
         loss = build_loss(config, facts, splits.train) if takes_loss(config) else None
         _check_targets(config, facts, loss)
-        weights = weights and (start is None or start.state is None)
+        weights = weights and (stage_start is None or stage_start.state is None)
         model = build_classifier(config, facts, loss=loss, pretrained=weights)
         record = _start(config, model, facts) if weights else {}
         if config.adapter is not None:
             adapted = attach(model.backbone, config.adapter)
             record["adapter"] = {"layers": len(adapted.layers), "parameters": adapted.count}
             notes.append(f"{config.adapter} on {len(adapted.layers)} layers: {adapted.count:,} numbers learn in them.")
-        if start is not None and start.state is not None:
-            _take_up(config, model, start)
+        if stage_start is not None and stage_start.state is not None:
+            _take_up(config, model, stage_start)
         context: dict[str, Any] = {} if config.teacher is None else {"teacher": _teacher(config)}
         if "unlabelled" in splits.extra:
             context["unlabelled"] = len(splits.extra["unlabelled"])
@@ -218,9 +218,11 @@ def build(
         method = build_method(config, model, loss, len(splits.train), **context)
         if needs_of(config).reference == "teacher" and config.teacher is None:
             raise ConfigError(f"method {registry.parse(config.method).name!r} learns from another run: give --teacher")
-        if start is not None and start.state is not None:
-            _take_over(method, start)
+        if stage_start is not None and stage_start.state is not None:
+            _take_over(method, stage_start)
     _check_streams(config, method, splits)
+    # Before anything is computed for a rule that could not train it.
+    registry.build("rules", config.rule).check(method, accumulate=config.accumulate)
     if is_pretrained(config):
         # What an adapter changes is the frozen network, its statistics included.
         model.keeps_statistics = config.adapter is not None or config.batch_size // config.accumulate < SMALL_BATCH
@@ -229,7 +231,7 @@ def build(
             model.enter_at(block)
         if block is not None:
             splits = frozen_splits(model.to(device), splits, block, device=torch.device(device), report=report)
-    return Built(config, facts, splits, method, loss, notes, record, start)
+    return Built(config, facts, splits, method, loss, notes, record, stage_start)
 
 
 def _take_up(config: TrainConfig, model: Classifier, start: StageStart) -> None:

@@ -21,6 +21,7 @@ from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Needs, Normalize
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._facts import Facts
+from repertoire.tasks import Number
 
 __all__ = [
     "DEFAULT_LOSSES",
@@ -224,11 +225,10 @@ def build_loss(config: TrainConfig, facts: Facts, samples: Samples | None = None
     counts = np.ones(facts.task.outputs, dtype=np.int64) if samples is None else samples.counts()
     context["counts"] = torch.tensor(np.maximum(counts, 1))
     context["samples"] = int(counts.sum()) if samples is None else len(samples)
-    if facts.task.kind == "number" and samples is not None:
+    if isinstance(facts.task, Number):
         # The loss sees standardised numbers; what the user says about their range goes first.
-        numbers = facts.task.encode(samples.labels)
-        known = numbers[np.isfinite(numbers)]
-        context |= {"low": float(known.min()), "high": float(known.max()) or 1.0}
+        low, high = facts.task.range
+        context |= {"low": low, "high": high}
         context = {name: value for name, value in context.items() if name not in spec.kwargs}
     if config.class_weights:
         if "weight" not in options:

@@ -23,6 +23,8 @@ class Number(Task):
     Args:
         names: of the numbers.
         mean, std: of each number over the training set; a standard deviation of zero counts as one.
+        range: the smallest and the largest number of the training set, as the loss sees them; for losses that divide
+            the range into bins or digits.
 
     Example:
         >>> import numpy as np
@@ -39,10 +41,18 @@ class Number(Task):
     best = Best("error", False, "", "mean absolute error")
     headline = MappingProxyType({"mae": "mean absolute error {:.4g}", "r2": "R2 {:.3f}"})
 
-    def __init__(self, names: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        range: tuple[float, float] = (-3.0, 3.0),
+    ) -> None:
         super().__init__(names)
         if not len(names) == len(mean) == len(std):
             raise DataError(f"{len(names)} numbers need a mean and a std each, found {len(mean)} and {len(std)}")
+        low, high = range
+        self.range = (float(low), float(high) if high > low else float(low) + 1)
         self.mean = np.asarray(mean, dtype=np.float64)
         self.std = np.asarray([value if value > 0 else 1.0 for value in std], dtype=np.float64)
 
@@ -57,7 +67,10 @@ class Number(Task):
             raise DataError("one of the numbers is missing in every training sample")
         mean = np.nanmean(samples.labels, axis=0, dtype=np.float64)
         std = np.nanstd(samples.labels, axis=0, dtype=np.float64)
-        return cls(samples.classes, tuple(map(float, mean)), tuple(map(float, std)))
+        task = cls(samples.classes, tuple(map(float, mean)), tuple(map(float, std)))
+        encoded = task.encode(samples.labels)
+        span = float(np.nanmin(encoded)), float(np.nanmax(encoded))
+        return cls(task.names, tuple(task.mean), tuple(task.std), span)
 
     def encode(self, labels: np.ndarray) -> np.ndarray:
         return ((labels - self.mean) / self.std).astype(np.float32)
@@ -114,4 +127,4 @@ class Number(Task):
         }
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "mean": self.mean.tolist(), "std": self.std.tolist()}
+        return {**super().info(), "mean": self.mean.tolist(), "std": self.std.tolist(), "range": list(self.range)}
