@@ -105,5 +105,5 @@ def test_user_options_show_defaults():
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="already"):
         registry.register("heads", "thing")(type("Other", (), {}))
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(ValueError, match="no kind of component"):
         registry.register("nowhere", "thing")(_Thing)
