@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from repertoire.recipe._environment import peak_memory as peak_memory
     from repertoire.recipe._facts import Facts as Facts
     from repertoire.recipe._facts import channel_statistics as channel_statistics
-    from repertoire.recipe._facts import digest as digest
     from repertoire.recipe._frozen import activations_of as activations_of
     from repertoire.recipe._optim import WeightAverage as WeightAverage
     from repertoire.recipe._optim import learning_rate as learning_rate
@@ -56,7 +55,7 @@ _HOME = {
     "_bytes": ("format_bytes", "parse_bytes"),
     "_config": ("TrainConfig", "make_config", "read_config", "write_config"),
     "_environment": ("describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"),
-    "_facts": ("Facts", "channel_statistics", "digest"),
+    "_facts": ("Facts", "channel_statistics"),
     "_frozen": ("activations_of",),
     "_optim": ("WeightAverage", "learning_rate", "make_optimizer", "schedule", "weight_decay"),
     "_parts": (

@@ -178,8 +178,8 @@ def build(
         device: where what frozen layers give is computed.
         weights: False where a checkpoint will bring all weights: nothing is fetched then.
         report: gets lines about what takes time.
-        stage_start: where a stage of several takes up. The method is built for the samples of this stage, around the network
-            of the stage before, whose head grows; what else that method had learned, it takes over.
+        stage_start: where a stage of several takes up. The method is built for the samples of this stage, around the
+            network of the stage before, whose head grows; what else that method had learned, it takes over.
 
     Raises:
         ConfigError, UnknownName: components that do not exist, or do not fit together or the data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,10 +123,23 @@ class TrainConfig(pydantic.BaseModel):
         ge=2,
         description="Newest checkpoints that stay on the disk; diagnose shows what changed over them.",
     )
-    track: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
+    track: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         (), description="Where metrics go besides metrics.jsonl."
     )
     plugins: tuple[str, ...] = Field((), description="Modules to import first, which register components of your own.")
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_answers(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        # YAML reads yes, no, on and off as truth values, which would pass as the numbers 1 and 0.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("a truth value (yes, no, on, off) is no value of it; put text into quotes")
+        return value
+
+    @pydantic.field_validator("track", "plugins", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @pydantic.field_validator("data", mode="before")
     @classmethod
@@ -195,11 +209,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields that a YAML file sets. Fields are validated by `make_config`, after the command line has its say.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or is not a mapping.
+        ConfigError: the file is missing, is not YAML, is not a mapping, or sets an option twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        fields = yaml.safe_load(text)
+        fields = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, which also refuses keys that are given twice
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -208,7 +222,22 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise ConfigError(f"{path} must be a mapping of options to values, such as 'epochs: 30'")
+    names = Counter(key.replace("-", "_") for key in fields)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ConfigError(f"{path} sets {', '.join(twice)} twice, spelt with - and with _; leave one of them")
     return {key.replace("-", "_"): value for key, value in fields.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no key twice: the last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+        twice = [name for name, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(twice)} is set twice (line {node.start_mark.line + 1} and on)")
+        return super().construct_mapping(node, deep)
 
 
 def write_config(config: TrainConfig, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from repertoire.data import ImageSet, Samples, Splits
 from repertoire.tasks import Task, task_from, task_of
 
-__all__ = ["Facts", "channel_statistics", "digest"]
+__all__ = ["Facts", "channel_statistics"]
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,3 @@ def channel_statistics(splits: Splits, most: int = 10_000) -> tuple[list[float],
     mean = share @ values
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     return mean.tolist(), std.tolist()
-
-
-def digest(splits: Splits) -> str:
-    """What makes data the same: the samples and targets of the three parts, and of further sets, in their order."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in (splits.train, splits.val, splits.test, *(splits.extra[name] for name in sorted(splits.extra))):
-        found.update(np.ascontiguousarray(part.keys).tobytes())
-        found.update(np.ascontiguousarray(part.labels).tobytes())
-    return found.hexdigest()

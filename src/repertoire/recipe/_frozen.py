@@ -53,11 +53,11 @@ def frozen_splits(
         device: where to compute.
         report: gets a line for each part that is computed, and none for what was kept.
     """
-    parts = {
-        name: activations_of(model, getattr(splits, name), block, device=device, report=report)
-        for name in ("train", "val", "test")
-    }
-    return replace(splits, **parts)
+    train, val, test = (
+        activations_of(model, part, block, device=device, report=report)
+        for part in (splits.train, splits.val, splits.test)
+    )
+    return replace(splits, train=train, val=val, test=test)
 
 
 def activations_of(

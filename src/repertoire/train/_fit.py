@@ -15,7 +15,8 @@ import torch
 from lightning_fabric import Fabric
 
 from repertoire import registry
-from repertoire.data import Splits
+from repertoire.adapters import merge
+from repertoire.data import Splits, digest
 from repertoire.errors import (
     CheckpointError,
     ConfigError,
@@ -30,10 +31,10 @@ from repertoire.plan import settle
 from repertoire.recipe import (
     Built,
     Facts,
+    StageStart,
     TrainConfig,
     build,
     describe,
-    digest,
     forget_peak_memory,
     import_plugins,
     layout,
@@ -63,6 +64,7 @@ def fit(
     quiet: bool = True,
     config: TrainConfig | None = None,
     splits: Splits | None = None,
+    stage_start: StageStart | None = None,
     **fields: Any,
 ) -> Run:
     """Trains a classifier and gives the run.
@@ -74,6 +76,7 @@ def fit(
         quiet: show nothing while training.
         config: a whole configuration, instead of `data` and fields.
         splits: the images, where they have been loaded already with the configuration's options.
+        stage_start: of a stage of several, where it takes up.
         fields: fields of `TrainConfig`, such as `backbone="resnet32"` or `epochs=30`.
 
     Raises:
@@ -97,7 +100,7 @@ def fit(
         raise ConfigError("give either config, or data and fields")
     directory = RunDirectory(out if out is not None else next_free(stem(config.data)))
     directory.check_free(overwrite=overwrite)
-    return _session(directory, pinned(config), splits, quiet=quiet, fresh=True)
+    return _session(directory, pinned(config), splits, quiet=quiet, fresh=True, stage_start=stage_start)
 
 
 def in_memory(
@@ -151,7 +154,9 @@ def _train_in_memory(built: Built, fabric: Fabric, *, validate: bool, quiet: boo
     return loop
 
 
-def resume(path: str | Path, *, quiet: bool = True, splits: Splits | None = None) -> Run:
+def resume(
+    path: str | Path, *, quiet: bool = True, splits: Splits | None = None, stage_start: StageStart | None = None
+) -> Run:
     """Goes on with a run that was interrupted, killed or crashed; the result is the one it would have had.
 
     A finished run is given back as it is, once its weights have been found whole.
@@ -160,6 +165,7 @@ def resume(path: str | Path, *, quiet: bool = True, splits: Splits | None = None
         path: the run's directory.
         quiet: show nothing while training.
         splits: the images, where they have been loaded already with the run's options.
+        stage_start: of a stage of several, where it took up.
 
     Raises:
         RunError: the directory is not a run, or its data changed. CheckpointError: no checkpoint is whole.
@@ -176,7 +182,7 @@ def resume(path: str | Path, *, quiet: bool = True, splits: Splits | None = None
     if "task" not in info:
         # Version 0.1.0 trained all layers at one rate, whatever they started from.
         config = config.model_copy(update={"tune": "all", "layer_decay": 1.0})
-    return _session(directory, config, splits, quiet=quiet, fresh=False)
+    return _session(directory, config, splits, quiet=quiet, fresh=False, stage_start=stage_start)
 
 
 def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:
@@ -216,15 +222,23 @@ def _own_randomness(fabric: Fabric) -> Iterator[None]:
         yield
 
 
-def _session(directory: RunDirectory, config: TrainConfig, splits: Splits | None, *, quiet: bool, fresh: bool) -> Run:
+def _session(
+    directory: RunDirectory,
+    config: TrainConfig,
+    splits: Splits | None,
+    *,
+    quiet: bool,
+    fresh: bool,
+    stage_start: StageStart | None,
+) -> Run:
     fabric = _set_up(config, fresh=fresh)
     forget_peak_memory(fabric.device)
     with _own_randomness(fabric):
         if fabric.is_global_zero:
             with directory.hold():
-                _train(directory, config, splits, fabric, quiet=quiet, fresh=fresh)
+                _train(directory, config, splits, fabric, quiet=quiet, fresh=fresh, stage_start=stage_start)
         else:
-            _train(directory, config, splits, fabric, quiet=True, fresh=fresh)
+            _train(directory, config, splits, fabric, quiet=True, fresh=fresh, stage_start=stage_start)
     return Run(directory.path, plugins=config.plugins)
 
 
@@ -251,7 +265,14 @@ def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
 
 
 def _train(
-    directory: RunDirectory, config: TrainConfig, splits: Splits | None, fabric: Fabric, *, quiet: bool, fresh: bool
+    directory: RunDirectory,
+    config: TrainConfig,
+    splits: Splits | None,
+    fabric: Fabric,
+    *,
+    quiet: bool,
+    fresh: bool,
+    stage_start: StageStart | None,
 ) -> None:
     splits = load_splits(config) if splits is None else splits
     main = fabric.is_global_zero
@@ -276,7 +297,9 @@ def _train(
     saved = bool(steps)
     # While the first steps may still begin anew, the first weights are needed; frozen layers always are.
     early = not saved or _checkpoint.step_of(steps[0]) <= PATIENT_STEPS or config.tune not in ("all", "auto")
-    built = build(config, splits, facts=facts, device=fabric.device, weights=early, report=display.note)
+    built = build(
+        config, splits, facts=facts, device=fabric.device, weights=early, report=display.note, stage_start=stage_start
+    )
     if fresh:
         info = _new_info(built, splits, fabric, notes)
     parts = " / ".join(f"{len(part):,}" for part in (built.splits.train, built.splits.val, built.splits.test))
@@ -403,7 +426,7 @@ def _new_info(built: Built, splits: Splits, fabric: Fabric, notes: list[str]) ->
 
 def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str, Any]) -> None:
     """Evaluates the best weights on the test samples, and closes the books."""
-    model = loop.evaluated.model
+    model = merge(loop.evaluated.model)
     values: dict[str, Any] = {}
     try:
         best = _checkpoint.load(directory.best_file)

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NoReturn
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from repertoire.adapters import merged_state
 from repertoire.data import Batch, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost
 from repertoire.methods import Method
@@ -65,11 +66,20 @@ class Progress:
 
     @classmethod
     def stored(cls, values: dict[str, Any]) -> Progress:
-        """From a checkpoint, of version 0.1.0 as well."""
+        """From a checkpoint, of version 0.1.0 as well.
+
+        Raises:
+            CheckpointError: it says something that this version does not know.
+        """
         values = dict(values)
         accuracy, nll = values.pop("best_accuracy", -1.0), values.pop("best_nll", math.inf)
         if "best" not in values and accuracy >= 0:
             values["best"] = {"accuracy": accuracy, "nll": nll}
+        unknown = sorted(values.keys() - {f.name for f in fields(cls)})
+        if unknown:
+            raise CheckpointError(
+                f"the progress holds {', '.join(unknown)}, which a newer version of Repertoire wrote; upgrade to go on"
+            )
         return cls(**values)
 
 
@@ -205,6 +215,8 @@ class Loop:
             measured = self.validate()
             row.update({f"val_{name}": value for name, value in measured.items()})
             better = not progress.best or self.task.best.rank(measured) > self.task.best.rank(progress.best)
+            # Of a stage the last weights count: those that are best on its own samples may have forgotten the most.
+            better = better or self.built.start is not None
         # Every rank must stop at the same epoch, so all learn what the first one measured.
         row, better = self.fabric.broadcast((row, better))
         progress.epoch, progress.step, progress.sums, self.sums = progress.epoch + 1, 0, {}, {}
@@ -444,7 +456,7 @@ class Loop:
 
     def _save_best(self) -> None:
         assert self.directory is not None
-        state = {f"model.{name}": value for name, value in self.evaluated.model.state_dict().items()}
+        state = {f"model.{name}": value for name, value in merged_state(self.evaluated.model).items()}
         # What a rule adds beside the model: the auxiliary networks of local learning are its early exits.
         local = dict(self.evaluated.named_children()).get("local")
         if local is not None:
@@ -466,14 +478,15 @@ class Loop:
         try:
             # First, because it knows best what does not fit: networks that were cut differently, say.
             self.rule.load_state_dict(_checkpoint.unflatten(checkpoint.values["rule"], checkpoint.tensors))
+            progress = Progress.stored(checkpoint.values["progress"])
             frozen = {name: value for name, value in self.method.state_dict().items() if name in self._frozen()}
             self.method.load_state_dict(frozen | checkpoint.part("method"))
             if self.average is not None:
                 self.average.method.load_state_dict(checkpoint.part("average"))
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {path} does not fit this model: {reason}") from None
-        self.progress = Progress.stored(checkpoint.values["progress"])
+        self.progress = progress
         if self.main:
             self.directory.truncate_history(self.progress.epoch)
         self.fabric.barrier()
