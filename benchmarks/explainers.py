@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from repertoire.backbones._timm import import_timm
+from repertoire.backbones import import_timm
 from repertoire.errors import MissingExtra
 from repertoire.explain import (
     AblationCAM,

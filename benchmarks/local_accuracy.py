@@ -23,10 +23,9 @@ from pathlib import Path
 
 import torch
 
-from repertoire import registry
-from repertoire.claims._training import accuracy, new_method, resolved, train
+from repertoire import registry, train
 from repertoire.data import Batch, Splits, load
-from repertoire.train._optim import make_optimizer
+from repertoire.recipe import TrainConfig, build, make_config, make_optimizer, resolve
 
 RULES = (
     "backprop",
@@ -48,15 +47,18 @@ def subset(folder: Path, images: int, root: Path) -> None:
     (root / "test").symlink_to((folder / "test").resolve())
 
 
-def options(rule: str, epochs: int, seed: int) -> dict[str, object]:
-    return {"backbone": "resnet20", "rule": rule, "epochs": epochs, "seed": seed, "augment": "crop-flip"}
+def configuration(root: str, rule: str, epochs: int, seed: int) -> TrainConfig:
+    return make_config(
+        data=root, device="cpu", backbone="resnet20", rule=rule, epochs=epochs, seed=seed, augment="crop-flip"
+    )
 
 
 def run(job: tuple[str, str, int, int]) -> float:
     root, rule, epochs, seed = job
     torch.set_num_threads(1)
-    splits = load(root)
-    return accuracy(train(splits, **options(rule, epochs, seed)), splits.test)
+    loop = train.in_memory(configuration(root, rule, epochs, seed), validate=False)
+    result = loop.evaluate("test")
+    return float((result.logits.argmax(1) == result.labels).mean())
 
 
 def measured(root: str, rules: list[str], epochs: int, seeds: int, keep: Path | None) -> dict[tuple[str, int], float]:
@@ -86,8 +88,8 @@ def speeds(splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, float
     batch = Batch((images,), torch.arange(128) % 10, torch.arange(128))
     steps = {}
     for name in rules:
-        config = resolved(splits, **options(name, 1, 0))
-        method = new_method(splits, config).train()
+        config = resolve(configuration(splits.source, name, 1, 0), splits)
+        method = build(config, splits).method.to(memory_format=torch.channels_last).train()
         rule = registry.build("rules", name)
         rule.setup(method, lambda module, config=config: make_optimizer(config, module), example=images[:2])
         steps[name] = (rule, method)

@@ -45,7 +45,7 @@ def test_sizes(name: str) -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_it_is_timms_network(name: str) -> None:
     """The same names, order and shapes as timm's, and the same numbers, also where "same" padding is lopsided."""
-    from repertoire.backbones._timm import import_timm
+    from repertoire.backbones import import_timm
 
     try:
         timm = import_timm(name)

@@ -140,7 +140,7 @@ def test_causal_attention_and_grouped_keys():
      ("deit_tiny_distilled_patch16_224", {}), ("vit_small_patch16_dinov3", {})],
 )  # fmt: skip
 def test_networks_of_timm(name, options):
-    from repertoire.backbones._timm import import_timm
+    from repertoire.backbones import import_timm
 
     try:
         timm = import_timm(name)

@@ -193,7 +193,7 @@ def test_what_cannot_be_cut_says_why(network, message):
 def test_whole_networks_of_timm(name, size):
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
-    from repertoire.backbones._timm import import_timm
+    from repertoire.backbones import import_timm
 
     timm = import_timm(name)
     options = {"img_size": size} if name.startswith("vit") else {}

@@ -37,9 +37,14 @@ def test_each_submodule_gets_back_the_mode_it_had():
 def test_also_where_the_block_raises_or_changes_modes():
     net = Stubborn()
     before = modes(net)
-    with pytest.raises(RuntimeError, match="stopped"), evaluating(net):
-        net.train()
-        raise RuntimeError("stopped")
+
+    def trained_and_stopped() -> None:
+        with evaluating(net):
+            net.train()
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        trained_and_stopped()
     assert modes(net) == before
     net.norm.training = True  # which its own train() would not give back
     with evaluating(net):

@@ -8,10 +8,8 @@ import pytest
 
 from repertoire import train
 from repertoire.errors import ConfigError
-from repertoire.plan import Plan, PlanRow
+from repertoire.plan import Footprint, Plan, PlanRow, Work
 from repertoire.recipe import format_bytes, parse_bytes
-from repertoire.plan import Footprint
-from repertoire.plan import Work
 
 MIB = 2**20
 

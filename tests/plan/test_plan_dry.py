@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from repertoire import registry
-from repertoire.plan import Footprint, dry_step
-from repertoire.plan import Ledger
+from repertoire.plan import Footprint, Ledger, dry_step
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "planner.py"
 CPU = torch.device("cpu")

@@ -23,9 +23,8 @@ from repertoire.errors import (
     UnknownName,
 )
 from repertoire.losses import CrossEntropy
+from repertoire.recipe import forget_peak_memory, peak_memory, stem
 from repertoire.train import _checkpoint
-from repertoire.recipe import forget_peak_memory, peak_memory
-from repertoire.recipe import stem
 
 
 @pytest.fixture(scope="module")

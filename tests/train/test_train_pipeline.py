@@ -17,8 +17,8 @@ import torch
 from repertoire import train
 from repertoire.cli.train import complete
 from repertoire.errors import CheckpointError, ConfigError, RunError
-from repertoire.train import _checkpoint
 from repertoire.recipe import layout
+from repertoire.train import _checkpoint
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 

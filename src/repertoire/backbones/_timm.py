@@ -192,6 +192,14 @@ def _preset(model: nn.Module, name: str, in_channels: int) -> Preset | None:
 
 
 def import_timm(name: str) -> ModuleType:
+    """The package timm, also beside a torchvision whose compiled operators do not fit this torch.
+
+    Args:
+        name: the network it is wanted for, which the error names.
+
+    Raises:
+        MissingExtra: timm is not installed.
+    """
     what = f"backbone 'timm:{name}'"
     try:
         _import_torchvision()

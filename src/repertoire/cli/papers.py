@@ -46,7 +46,9 @@ def search(
 @app.command("list")
 def list_(
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
-    status: Annotated[str | None, typer.Option(help="open, built, holds, 'does not hold', undecided or 'no answer'.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="open, built, holds, 'does not hold', undecided or 'no answer'.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """List the papers, or those of a family or status."""

@@ -78,12 +78,12 @@ class Samples:
     def known(self) -> np.ndarray:
         """Which samples have a target, bool `[N]`."""
         if self.kind == "classes":
-            return self.labels >= 0
+            return np.asarray(self.labels >= 0)
         if self.kind == "labels":
-            return (self.labels != 255).any(1)
+            return np.asarray((self.labels != 255).any(1))
         if self.kind == "votes":
-            return (self.labels >= 0).any(1)
-        return np.isfinite(self.labels).all(1)
+            return np.asarray((self.labels >= 0).any(1))
+        return np.asarray(np.isfinite(self.labels).all(1))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -185,7 +185,7 @@ class ImageSet(Samples):
         labels, names, classes, keys, factors, rows: see `Samples`.
     """
 
-    images: np.ndarray
+    images: np.ndarray  # type: ignore[misc]  # an __init__ of its own has them in an order of its own
     labels: np.ndarray
     names: Sequence[str]
     classes: tuple[str, ...]
@@ -276,7 +276,7 @@ class FeatureSet(Samples):
         labels, names, classes, keys, factors, rows: see `Samples`.
     """
 
-    features: np.ndarray
+    features: np.ndarray  # type: ignore[misc]  # as in `ImageSet`
     labels: np.ndarray
     names: Sequence[str]
     classes: tuple[str, ...]

@@ -275,7 +275,12 @@ _EXACT = 2**24
 def _ranks(groups: Tensor, y_groups: Tensor | None, dtype: torch.dtype, few: bool) -> tuple[Tensor, Tensor]:
     """Groups as 0, 1, 2, ... in the order of their names; of a few rows, names that are small numbers do as they are,
     because to sort them takes a tenth of the time of a tile."""
-    if few and groups.device.type == "cpu" and not torch.compiler.is_compiling() and all(_small(names) for names in (groups, y_groups)):
+    if (
+        few
+        and groups.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and all(_small(names) for names in (groups, y_groups))
+    ):
         ranks = groups.to(dtype)
         return ranks, ranks if y_groups is None else y_groups.to(dtype)
     ordered, order = (groups if y_groups is None else torch.cat([groups, y_groups])).sort(stable=True)

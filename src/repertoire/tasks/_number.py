@@ -65,8 +65,8 @@ class Number(Task):
         """
         if not np.isfinite(samples.labels).any(0).all():
             raise DataError("one of the numbers is missing in every training sample")
-        mean = np.nanmean(samples.labels, axis=0, dtype=np.float64)
-        std = np.nanstd(samples.labels, axis=0, dtype=np.float64)
+        mean = np.atleast_1d(np.nanmean(samples.labels, axis=0, dtype=np.float64))
+        std = np.atleast_1d(np.nanstd(samples.labels, axis=0, dtype=np.float64))
         task = cls(samples.classes, tuple(map(float, mean)), tuple(map(float, std)))
         encoded = task.encode(samples.labels)
         span = float(np.nanmin(encoded)), float(np.nanmax(encoded))
@@ -116,7 +116,7 @@ class Number(Task):
             return {"samples": 0}
 
         def mean(key: str) -> float | None:
-            values = [row[key] for row in rows if isinstance(row[key], float)]
+            values = [value for row in rows if isinstance(value := row[key], float)]
             return float(np.mean(values)) if values else None
 
         keys = ("mae", "rmse", "error", "r2", "spearman")

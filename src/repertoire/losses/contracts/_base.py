@@ -137,9 +137,17 @@ class LogitsLoss(Loss):
     bounded: ClassVar[bool] = False
     example = "(torch.zeros(2, 4), torch.tensor([0, 2]))"
 
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        super().__init__()
-        self.reduction: Reduction = reduction
+    reduction: Reduction
+
+    if TYPE_CHECKING:
+        # The options of a class that is made from a function are those of the function.
+        def __init__(self, *args: Any, **options: Any) -> None: ...
+
+    else:
+
+        def __init__(self, reduction: Reduction = "mean") -> None:
+            super().__init__()
+            self.reduction = reduction
 
     def width(self, outputs: int) -> int:
         """How wide a head must be for a task with so many outputs: classes, labels, or numbers a sample.
