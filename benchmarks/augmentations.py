@@ -25,7 +25,9 @@ def kornia_peers(size: int) -> dict[str, Callable[[Tensor], Tensor]]:
         K.RandomCrop((size, size), padding=size // 8, padding_mode="reflect"), K.RandomHorizontalFlip()
     )
     resized = torch.nn.Sequential(K.RandomResizedCrop((size, size), scale=(0.08, 1.0)), K.RandomHorizontalFlip())
+    views = torch.nn.Sequential(K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8), K.RandomGrayscale(p=0.2))
     return {
+        "simclr:blur=0": lambda images: views(resized(plain(images))).clamp_(0, 1),
         "crop-flip": lambda images: crop(plain(images)),
         "resized-crop": lambda images: resized(plain(images)),
     }
@@ -40,8 +42,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pixels = torch.randint(0, 256, (options.batch_size, options.size, options.size, 3), dtype=torch.uint8)
+    specs = sorted([*registry.names("augmentations"), "simclr:blur=0"])
     ways: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
-        (name, "ours"): registry.build("augmentations", name) for name in registry.names("augmentations")
+        (name, "ours"): registry.build("augmentations", name) for name in specs
     }
     ways |= {(name, "kornia"): peer for name, peer in kornia_peers(options.size).items()}
     times: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
@@ -56,7 +59,7 @@ def main() -> None:
     print()
     print("| augmentation | Repertoire | the same through kornia | ratio |")
     print("|---|--:|--:|--:|")
-    for name in registry.names("augmentations"):
+    for name in specs:
         rate = options.batch_size / statistics.median(times[name, "ours"])
         peer = times.get((name, "kornia"))
         if peer is None:

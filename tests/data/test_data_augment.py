@@ -26,6 +26,7 @@ from repertoire.data._augment import (
     plain,
 )
 from repertoire.data._enhance import (
+    LUMA,
     WIDE,
     autocontrast,
     brightness,
@@ -37,6 +38,7 @@ from repertoire.data._enhance import (
     sharpness,
     solarise,
 )
+from repertoire.data._jitter import _turned, recoloured
 from repertoire.errors import ConfigError, ShapeError
 
 ALL = [
@@ -244,6 +246,50 @@ def test_simclr_changes_colour() -> None:
     images = torch.full((64, 16, 16, 3), 100, dtype=torch.uint8)
     out = SimCLRAugmentation(jitter=1.0, grey=0.0)(images)
     assert float(out.mean((1, 2, 3)).std()) > 0.05
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_jitter_is_its_steps_one_after_the_other(channels_last: bool) -> None:
+    """Every image by itself, every step over its pixels, from the same draws."""
+    x = plain(noise(40, 6, 5)).double()
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x.contiguous()
+    torch.manual_seed(0)
+    found = recoloured(x, 0.8, 0.2, jitter=0.7, grey=0.3)
+    torch.manual_seed(0)
+    chosen = x.new_empty(40, 1).uniform_() < 0.7
+    factors = x.new_empty(40, 3).uniform_(1 - 0.8, 1 + 0.8)
+    turns = x.new_empty(40, 1).uniform_(-0.2, 0.2)
+    order = x.new_empty(40, 4).uniform_().argsort(1)
+    lost = x.new_empty(40).uniform_() < 0.3
+    assert 0 < int(chosen.sum()) < 40
+    assert 0 < int(lost.sum()) < 40
+    for i, image in enumerate(x):
+        for step in order[i].tolist() if chosen[i] else []:
+            r, g, b = image
+            luma = 0.299 * r + 0.587 * g + 0.114 * b
+            if step == 0:
+                image = image * factors[i, 0]
+            elif step == 1:
+                image = luma.mean() + factors[i, 1] * (image - luma.mean())
+            elif step == 2:
+                image = luma + factors[i, 2] * (image - luma)
+            else:
+                to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263],
+                                       [0.211456, -0.522591, 0.311135]], dtype=torch.float64)  # fmt: skip
+                y, u, v = torch.einsum("ij,jhw->ihw", to_yiq, image)
+                angle = -2 * torch.pi * turns[i]
+                turned = torch.stack([y, angle.cos() * u - angle.sin() * v, angle.sin() * u + angle.cos() * v])
+                image = torch.einsum("ij,jhw->ihw", to_yiq.inverse(), turned)
+        if lost[i]:
+            image = (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]).expand(3, 6, 5)
+        torch.testing.assert_close(found[i], image)
+
+
+def test_hue_turns_the_way_of_the_colour_wheel() -> None:
+    red = torch.tensor([0.6, 0.3, 0.3]).view(1, 3, 1, 1)
+    green = (_turned(torch.tensor([2 * torch.pi / 3])) @ red.flatten(2)).flatten()
+    assert int(green.argmax()) == 1
+    torch.testing.assert_close(green @ torch.tensor(LUMA), red.flatten() @ torch.tensor(LUMA))
 
 
 def test_geometry_moves_as_it_says() -> None:
