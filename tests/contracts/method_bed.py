@@ -68,10 +68,11 @@ def batch_for(method: Method, count: int = 12, seed: int = 1, labelled: bool = T
     fields: dict[str, Any] = {}
     if "mask" in needs.fields:
         fields["mask"] = tuple((view > 0.5)[:, 0].float() for view in main.views)
-    streams = {
-        name: _samples(stream.views, round(stream.per_sample * count), generator)
-        for name, stream in needs.streams.items()
-    }
+    streams = {}
+    for name, stream in needs.streams.items():
+        streams[name] = _samples(stream.views, round(stream.per_sample * count), generator)
+        if stream.labels:
+            streams[name].targets = torch.arange(len(streams[name])) % CLASSES
     return Batch(main.views, targets, main.index, fields, streams, main.names)
 
 

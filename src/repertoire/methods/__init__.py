@@ -21,6 +21,7 @@ from repertoire.methods._pseudo import Alignment, ClassThresholds, PseudoLabels,
 from repertoire.methods._readout import read_scores
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
+from repertoire.methods._replay import Replay
 from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
@@ -52,6 +53,7 @@ __all__ = [
     "PseudoLabels",
     "ReLUEmbedding",
     "Relational",
+    "Replay",
     "SelfLabelBYOL",
     "SelfThresholds",
     "SimCLR",

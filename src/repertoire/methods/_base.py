@@ -26,11 +26,13 @@ class Stream:
         views: how many augmented views of each sample, or their names with the augmentation of each ("" for that of
             the run); named views are found with `batch.view(name)`.
         optional: whether the method also runs without it.
+        labels: whether the method learns from the targets of these samples.
     """
 
     per_sample: float = 1.0
     views: int | Mapping[str, str] = 1
     optional: bool = False
+    labels: bool = False
 
 
 @dataclass(frozen=True)
