@@ -64,3 +64,20 @@ def test_classes_of_others_are_answered_with_ours():
         from repertoire.losses import FocalLoss  # noqa: F401
     assert not hasattr(repertoire.losses, "Nonsense")
     assert str(missing_attribute("m", "nonsense", ["Focal"])) == "module 'm' has no attribute 'nonsense'"
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "tf_efficientnet_lite2", "tf_efficientnet_lite1.in1k"])
+def test_built_in_networks_are_not_sent_to_timm(name: str):
+    found = answer_for("backbone", name, ["lite0", "lite1", "lite2", "timm"])
+    assert found == f"here it is called 'lite{name[name.index('lite') + 4]}', with its weights"
+
+
+def test_every_room_answers_names_of_others():
+    import repertoire.data
+    import repertoire.explain
+
+    with pytest.raises(ImportError, match="GradCAM"):
+        _ = repertoire.explain.GradCam
+    with pytest.raises(ImportError, match="ImageSet"):
+        _ = repertoire.data.ImageFolder
+    assert not hasattr(repertoire.data, "nonsense")

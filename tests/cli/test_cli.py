@@ -314,3 +314,31 @@ def test_options_of_train_are_those_of_the_configuration(capsys):
     for name in train.TrainConfig.model_fields:
         if name != "data":
             assert f"--{name.replace('_', '-')}" in out, name
+
+
+def test_the_command_line_takes_back_what_a_file_says(tiny: Path, tmp_path: Path, capsys):
+    (tmp_path / "c.yaml").write_text(f"data: {tiny}\npatience: 1\nema: 0.9\ntrack: [tensorboard]\nepochs: 1\n")
+    status, _, err = run_cli(
+        capsys, "train", "-c", tmp_path / "c.yaml", "--backbone", "convnet:width=4,depth=2", "--patience", "none",
+        "--ema", "none", "--track", "none", "-o", tmp_path / "a", "--no-report", "-q",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    config = train.load(tmp_path / "a").config
+    assert (config.patience, config.ema, config.track) == (None, None, ())
+    status, _, err = run_cli(capsys, "train", "--resume", tmp_path / "a", "--patience", "none")
+    assert status == 2
+    assert "takes back nothing" in err
+
+
+def test_cells_of_tables_are_no_formulas_and_hold_no_control_characters(run: train.Run, tmp_path: Path, capsys):
+    name = tmp_path / "=cmd|x\x1b[2J.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(name)
+    monkey = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        status, out, _ = run_cli(capsys, "predict", run.path, name.name, "--format", "csv")
+    finally:
+        os.chdir(monkey)
+    assert status == 0
+    assert "\x1b" not in out
+    assert out.splitlines()[1].startswith("'=cmd|x\\x1b[2J.png,")

@@ -58,3 +58,37 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 def test_every_field_says_what_it_is():
     assert all(field.description for field in TrainConfig.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 1\nepochs: 2", "epochs is set twice"),
+        ("data: a\nbatch-size: 8\nbatch_size: 9", "sets batch_size twice"),
+        ("data: {a: 1, a: 2}", "a is set twice"),
+    ],
+)
+def test_an_option_is_not_set_twice(tmp_path: Path, text: str, message: str):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["epochs", "ema", "patience", "lr", "precision", "backbone", "track"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number_and_no_text(name: str, value: bool):
+    with pytest.raises(ConfigError, match=f"{name} is {value}: yes, no, on and off are true and false"):
+        make_config(data="digits", **{name: value})
+
+
+def test_one_of_several_needs_no_list():
+    assert make_config(data="digits", track="wandb").track == ("wandb",)
+    assert make_config(data="digits", track="tensorboard, mlflow", plugins="mine").track == ("tensorboard", "mlflow")
+    with pytest.raises(ConfigError, match=r"track\.0 is 'aim'"):
+        make_config(data="digits", track="aim")
+
+
+def test_every_tracker_can_be_named():
+    from repertoire.train._track import TRACKERS
+
+    assert make_config(data="digits", track=tuple(TRACKERS)).track == tuple(TRACKERS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from repertoire.errors import CheckpointError
 from repertoire.train import _checkpoint
+from repertoire.train._loop import Progress
 
 
 @pytest.fixture
@@ -135,3 +137,18 @@ def test_any_nested_state_comes_back(state: dict):
     tensors: dict[str, torch.Tensor] = {}
     flat = json.loads(json.dumps(_checkpoint.flatten(state, "s", tensors)))
     assert _same(_checkpoint.unflatten(flat, tensors), state)
+
+
+@pytest.mark.parametrize("format", ["abc", "", "-1", "1.0"])
+def test_a_format_that_is_no_number_is_damage(tmp_path: Path, format: str):
+    path = tmp_path / "odd.safetensors"
+    save_file({"w": torch.zeros(1)}, path, {"format": format, "values": "{}", "digest": "0"})
+    with pytest.raises(CheckpointError, match="damaged"):
+        _checkpoint.load(path)
+
+
+def test_progress_of_a_newer_version_is_named():
+    known = Progress(epoch=2, best={"accuracy": 0.5})
+    assert Progress.stored(asdict(known)) == known
+    with pytest.raises(CheckpointError, match="mood, which a newer version"):
+        Progress.stored({**asdict(known), "mood": 1})

@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from repertoire.cli._options import safe_cell
 from repertoire.files import atomic_path
 
 __all__ = ["Index", "MapArchive", "file_stem", "printable"]
@@ -62,7 +63,7 @@ class Index:
             self._writer = csv.writer(self._stack.enter_context(file))
             self._writer.writerow(self.COLUMNS)
         self._made.add(picture)
-        self._writer.writerow([picture, image, explainer, name, f"{probability:.6f}"])
+        self._writer.writerow([picture, safe_cell(image), explainer, safe_cell(name), f"{probability:.6f}"])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

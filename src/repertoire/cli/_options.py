@@ -25,6 +25,7 @@ __all__ = [
     "open_run",
     "open_runs",
     "report_failures",
+    "safe_cell",
     "skips",
 ]
 
@@ -89,6 +90,20 @@ def open_runs(
     if not others:
         return run, run
     return run, Ensemble([run, *(open_run(path, device, plugins) for path in others)])
+
+
+def safe_cell(text: str) -> str:
+    """Text as a cell of a CSV file: control characters are escaped, and no spreadsheet takes it for a formula.
+
+    A name of a file or a class may come from anyone. A quote in front makes text of what begins like a formula.
+
+    >>> safe_cell("=cmd|'/c calc'!A1"), safe_cell("a.png"), safe_cell("-dash.png")
+    ("'=cmd|'/c calc'!A1", 'a.png', "'-dash.png")
+    """
+    from repertoire.errors import ascii_path
+
+    shown = ascii_path(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) and shown != "-" else shown
 
 
 def skips(run: Run, given: bool | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repertoire.cli._options import PluginOption, RunArgument
+from repertoire.cli._options import DeviceOption, PluginOption, RunArgument
 
 __all__ = ["diagnose"]
 
@@ -27,6 +27,7 @@ def diagnose(
         bool, typer.Option("--landscape", help="Look at the loss about the weights too; takes a while.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything that was measured as JSON.")] = False,
+    device: DeviceOption = "auto",
     plugin: PluginOption = None,
 ) -> None:
     """Print what looks wrong with a run's features, network and data, and write a page that shows it."""
@@ -36,11 +37,11 @@ def diagnose(
     from repertoire.errors import RunError, ascii_path
     from repertoire.report import diagnose as measure
 
-    opened = open_run(run, plugins=plugin)
+    opened = open_run(run, device, plugin)
     target = opened.path / "diagnosis.html" if out is None else out
     if target.is_dir():  # said before minutes of work
         raise RunError(f"cannot write to {ascii_path(str(target))}: it is a directory; name a file in it")
-    found = measure(opened, None if against is None else open_run(against, plugins=plugin), landscape=landscape)
+    found = measure(opened, None if against is None else open_run(against, device, plugin), landscape=landscape)
     found.write(target)
     opened.directory.record(target)
     if json:

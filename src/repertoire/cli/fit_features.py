@@ -178,6 +178,7 @@ def _write_predictions(model: Any, path: Path, target: Path) -> None:
     import csv
     import io
 
+    from repertoire.cli._options import safe_cell
     from repertoire.files import write_text
 
     X, names = _rows(path, model.n_features_in_)
@@ -187,10 +188,12 @@ def _write_predictions(model: Any, path: Path, target: Path) -> None:
     if hasattr(model, "predict_proba"):
         sure = model.predict_proba(X).max(1)
         writer.writerow(["name", "class", "probability"])
-        writer.writerows((n, str(f), f"{p:.6f}") for n, f, p in zip(names, found, sure, strict=True))
+        writer.writerows(
+            (safe_cell(n), safe_cell(str(f)), f"{p:.6f}") for n, f, p in zip(names, found, sure, strict=True)
+        )
     else:
         writer.writerow(["name", "prediction"])
-        writer.writerows((n, f"{f:.8g}") for n, f in zip(names, found, strict=True))
+        writer.writerows((safe_cell(n), f"{f:.8g}") for n, f in zip(names, found, strict=True))
     write_text(target, text.getvalue())
     typer.echo(f"{len(X)} predictions: {target}")
 

@@ -260,18 +260,21 @@ def _print_table(rows: Iterator[Row], kind: str) -> None:
 
 
 def _print_csv(rows: Iterator[Row], kind: str) -> None:
+    from repertoire.cli._options import safe_cell
+
     writer = csv.writer(sys.stdout)
     names = ["image", "number", "value"] if kind == "number" else ["image", "rank", "class", "probability"]
     header = False
     for row in rows:
-        extra = ([] if row.exit is None else [row.exit]) + ([] if row.true is None else [row.true])
+        extra = ([] if row.exit is None else [row.exit]) + ([] if row.true is None else [safe_cell(row.true)])
         if not header:
             more = ([] if row.exit is None else ["exit"]) + ([] if row.true is None else ["true"])
             writer.writerow([*names, *more])
             header = True
         for rank, (label, value) in enumerate(row.answers, 1):
-            cells = [label, f"{value:.9g}"] if kind == "number" else [rank, label, f"{value:.6f}"]
-            writer.writerow([row.printable, *cells, *extra])
+            shown = safe_cell(label)
+            cells = [shown, f"{value:.9g}"] if kind == "number" else [rank, shown, f"{value:.6f}"]
+            writer.writerow([safe_cell(row.printable), *cells, *extra])
     if not header:
         writer.writerow(names)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repertoire.cli._options import PluginOption, RunArgument
+from repertoire.cli._options import DeviceOption, PluginOption, RunArgument
 
 __all__ = ["report"]
 
@@ -17,9 +17,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file; RUN/report.html by default.", show_default=False)
     ] = None,
+    device: DeviceOption = "auto",
     plugin: PluginOption = None,
 ) -> None:
     """Write the report of a run: one HTML file that opens offline."""
     from repertoire.cli._options import open_run
 
-    typer.echo(f"report: {open_run(run, plugins=plugin).report(out)}")
+    typer.echo(f"report: {open_run(run, device, plugin).report(out)}")

@@ -90,7 +90,7 @@ def config_parameters(aliases: Mapping[str, str] = MappingProxyType({})) -> list
             option = typer.Option(f"{flag}/--no-{flag[2:]}", help=help_text, show_default=False)
         else:
             flags = [flag, aliases[name]] if name in aliases else [flag]
-            option = typer.Option(*flags, help=help_text, show_default=False)
+            option = typer.Option(*flags, help=help_text, show_default=False, parser=_reader(name))
         parameters.append(_parameter(name, _option_type(field.annotation), option))
     return parameters
 
@@ -103,11 +103,42 @@ def fields_of(config: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     from repertoire.errors import ConfigError
 
-    chosen = {name: value for name, value in given.items() if value is not None and value != []}
-    fields = {**(_from_file(config) if config else {}), **chosen}
+    fields = {**(_from_file(config) if config else {}), **_chosen(given)}
+    # What is taken back is as if the file had not said it.
+    fields = {name: value for name, value in fields.items() if value is not UNSET}
     if "data" not in fields:
         raise ConfigError("say what to train on: repertoire train PHOTOS/, or digits to try it out")
     return fields
+
+
+UNSET = object()
+"""What the command line says with `none`: that an option is not to be what the file says."""
+
+
+def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line says."""
+    found = {name: value for name, value in given.items() if value is not None and value != []}
+    return {name: UNSET if isinstance(value, list) and UNSET in value else value for name, value in found.items()}
+
+
+def _reader(name: str) -> Callable[[str], Any] | None:
+    """What reads an option where nothing is a value too, which is written `none`; None for what its type reads."""
+    from repertoire.recipe import TrainConfig
+
+    field = TrainConfig.model_fields[name]
+    if field.get_default() not in (None, ()):
+        return None
+    number = {int | None: int, float | None: float}.get(_option_type(field.annotation))
+
+    def read(text: str) -> Any:
+        if str(text).lower() == "none":
+            return UNSET
+        try:
+            return text if number is None else number(text)
+        except ValueError:
+            return text  # the configuration says what is wrong with it
+
+    return read
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
@@ -166,7 +197,10 @@ def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     from repertoire.train import load, resume
 
     path, quiet = run_options["resume"], run_options["quiet"]
-    chosen = {name: value for name, value in given.items() if value is not None and value != []}
+    chosen = _chosen(given)
+    taken = [name for name, value in chosen.items() if value is UNSET]
+    if taken:
+        raise ConfigError(f"--resume takes back nothing that the run was configured with, found --{taken[0]} none")
     other = sorted(chosen.keys() - {"epochs", "patience", "plugins"})
     if other or run_options["config"] or run_options["out"]:
         named = ", ".join("--" + name.replace("_", "-") for name in other) or "--config or --out"

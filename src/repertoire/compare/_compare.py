@@ -18,9 +18,10 @@ from repertoire.compare._metric import Metric, find_metric
 from repertoire.compare._pool import Backend, Crew, dismiss, run_jobs, warm_up
 from repertoire.compare._rows import Measurement, make_rows, measure
 from repertoire.compare._search import SEARCH_SEED, Range, Study, Trial, parse_space, require_optuna
+from repertoire.data import digest
 from repertoire.errors import ConfigError
 from repertoire.files import lock_directory, write_text
-from repertoire.recipe import TrainConfig, digest, find_device, pinned, stem
+from repertoire.recipe import TrainConfig, find_device, pinned, stem
 
 __all__ = ["compare"]
 

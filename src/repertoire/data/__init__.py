@@ -1,5 +1,8 @@
 """Samples with targets: where they come from, how they are split, cached, augmented and batched."""
 
+from typing import Any
+
+from repertoire._aliases import missing_attribute
 from repertoire.data._augment import (
     CropFlip,
     NoAugmentation,
@@ -116,3 +119,7 @@ __all__ = [
     "vowel",
     "yeast",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)

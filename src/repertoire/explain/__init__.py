@@ -1,5 +1,8 @@
 """Explanations of a network's decisions: maps, examples and circuits, pictures of them, and tests of their worth."""
 
+from typing import Any
+
+from repertoire._aliases import missing_attribute
 from repertoire.explain._explainer import Explainer, to_unit_range
 from repertoire.explain._overlay import colour_map, overlay, save_overlay
 from repertoire.explain._place import photograph, place_on
@@ -145,3 +148,7 @@ __all__ = [
     "token_cut",
     "usual_explainers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_attribute(__name__, name, __all__)

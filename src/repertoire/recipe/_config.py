@@ -133,7 +133,7 @@ class TrainConfig(pydantic.BaseModel):
     def _no_answers(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
         # YAML reads yes, no, on and off as truth values, which would pass as the numbers 1 and 0.
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("a truth value (yes, no, on, off) is no value of it; put text into quotes")
+            raise ValueError("yes, no, on and off are true and false, which it does not take; text goes into quotes")
         return value
 
     @pydantic.field_validator("track", "plugins", mode="before")
@@ -213,7 +213,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        fields = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, which also refuses keys that are given twice
+        fields = yaml.load(text, _Loader)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -101,13 +101,21 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {shown} is damaged ({error})") from None
     if not {"format", "values", "digest"} <= metadata.keys():
         raise CheckpointError(f"{shown} is not a checkpoint of Repertoire")
+    if not metadata["format"].isdecimal():
+        raise CheckpointError(f"the checkpoint {shown} is damaged (its format is {metadata['format'][:20]!r})")
     if int(metadata["format"]) > FORMAT:
         raise CheckpointError(
             f"the checkpoint {shown} was written by a newer version of Repertoire; upgrade to read it"
         )
     if metadata["digest"] != _digest(tensors, metadata["values"]):
         raise CheckpointError(f"the checkpoint {shown} is damaged (its contents do not match their digest)")
-    return Checkpoint(tensors, json.loads(metadata["values"]))
+    try:
+        values = json.loads(metadata["values"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the checkpoint {shown} is damaged ({error})") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"the checkpoint {shown} is damaged (its values have no names)")
+    return Checkpoint(tensors, values)
 
 
 def step_path(directory: Path, step: int) -> Path:

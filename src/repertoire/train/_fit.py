@@ -443,7 +443,7 @@ def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str,
     if loop.config.tune in ("all", "auto") and loop.rule.exits(model, example) is not None:
         metrics.update(Run(directory.path).exit_curve(splits.test))
     with atomic_path(directory.predictions_file) as temporary, open(temporary, "wb") as file:
-        more = {} if result.answers is None else {"answers": loop.task.decode(result.answers)}
+        more: dict[str, Any] = {} if result.answers is None else {"answers": loop.task.decode(result.answers)}
         np.savez(
             file, logits=result.logits, embeddings=result.embeddings.astype(np.float16), labels=result.labels, **more
         )

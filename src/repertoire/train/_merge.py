@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from repertoire import registry
-from repertoire.data import Loader, Samples
+from repertoire.data import Loader, Samples, digest
 from repertoire.errors import CheckpointError, ConfigError, RunError
 from repertoire.files import atomic_path, write_json
-from repertoire.recipe import digest
 from repertoire.tasks import Best
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory

@@ -22,7 +22,7 @@ def outputs(
     samples: Samples,
     *,
     batch_size: int = 256,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     answer: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
     """Runs a classifier over a set in evaluation mode, and leaves its mode as it was.
@@ -31,9 +31,11 @@ def outputs(
         model: the classifier, on its device.
         samples: images or features.
         batch_size: samples that go through the network at a time.
-        device: where the classifier is.
+        device: where the classifier is; found out if None.
         answer: what the loss reads out of the logits (`Loss.predict`), where logits are no scores of classes or labels.
     """
+    if device is None:
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
     logits, embeddings, answers = [], [], []
     with evaluating(model):
         for batch in Loader(samples, batch_size, shuffle=False, device=device).epoch(0):

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from repertoire import registry
-from repertoire.data import Samples, Splits, load_folder_set
+from repertoire.data import Samples, Splits, digest, load_folder_set
 from repertoire.errors import (
     CheckpointError,
     ConfigError,
@@ -40,7 +40,6 @@ from repertoire.recipe import (
     TrainConfig,
     build_classifier,
     build_loss,
-    digest,
     find_device,
     import_plugins,
     load_splits,
