@@ -17,6 +17,7 @@ from repertoire.losses.contracts._base import (
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses.contracts._nonfinite import explain_nonfinite
 from repertoire.losses.contracts._numbers import RegressionLoss, check_numbers
+from repertoire.losses.contracts._ranks import compare_across_ranks, compared_losses
 from repertoire.losses.contracts._views import check_views
 from repertoire.losses.embeddings._circle import Circle, circle_loss
 from repertoire.losses.embeddings._contextual import Contextual, contextual_loss
@@ -171,6 +172,8 @@ __all__ = [
     "circle_loss",
     "clip_loss",
     "closeness_loss",
+    "compare_across_ranks",
+    "compared_losses",
     "contextual_loss",
     "covariance_penalty",
     "cpc_loss",

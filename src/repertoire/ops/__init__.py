@@ -7,11 +7,11 @@ from repertoire.ops._hardest import Hardest, pair_hardest
 from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._maps import as_maps, fits_image
-from repertoire.ops._memory import Memory, commit_memories, discard_memories, frozen_memories
+from repertoire.ops._memory import Memory, commit_memories, discard_memories, frozen_memories, sees_all_ranks
 from repertoire.ops._modes import evaluating, handing_copies, keeping_modes
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
-from repertoire.ops._ranks import of_all_ranks
+from repertoire.ops._ranks import gather_rows, of_all_ranks, ranks_of
 from repertoire.ops._ring import ring_logsumexp, ring_max, ring_min, ring_sum
 from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._sorting import soft_last, soft_sort
@@ -41,6 +41,7 @@ __all__ = [
     "evaluating",
     "fits_image",
     "frozen_memories",
+    "gather_rows",
     "handing_copies",
     "keeping_modes",
     "kmeans",
@@ -56,10 +57,12 @@ __all__ = [
     "pair_sum",
     "pair_topk",
     "pair_values",
+    "ranks_of",
     "ring_logsumexp",
     "ring_max",
     "ring_min",
     "ring_sum",
+    "sees_all_ranks",
     "soft_last",
     "soft_sort",
     "transformed",

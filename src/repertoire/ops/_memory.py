@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from repertoire.ops._ranks import of_all_ranks
+from repertoire.ops._ranks import of_all_ranks, ranks_of
 
-__all__ = ["Memory", "commit_memories", "discard_memories", "frozen_memories"]
+__all__ = ["Memory", "commit_memories", "discard_memories", "frozen_memories", "sees_all_ranks"]
 
 
 class Memory(nn.Module):
@@ -55,6 +55,8 @@ class Memory(nn.Module):
 
     remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {}
     _frozen: bool = False
+    #: Whether what is seen just now is of all ranks already (`sees_all_ranks`).
+    _whole: bool = False
 
     def remember(self, count: int, **values: Tensor) -> None:
         """Keeps what was seen, detached, until the weights have changed. To be called in `forward`.
@@ -68,7 +70,7 @@ class Memory(nn.Module):
         if values.keys() != self.remembers.keys():
             raise TypeError(f"{type(self).__name__} remembers {sorted(self.remembers)}, found {sorted(values)}")
         pending = self.__dict__.setdefault("_pending", [])
-        pending.append((count, {name: value.detach() for name, value in values.items()}))
+        pending.append((count, {name: value.detach() for name, value in values.items()}, self._whole))
 
     def commit(self, *args: Any, **values: Any) -> None:
         """Writes what was seen in one step, by all pieces and ranks, into the buffers. A subclass takes the tensors
@@ -82,17 +84,20 @@ class Memory(nn.Module):
 
     def _take(self) -> dict[str, Tensor] | None:
         """Takes what was remembered out, put together over pieces and ranks; None where there is nothing."""
-        pending: list[tuple[int, dict[str, Tensor]]] = self.__dict__.pop("_pending", [])
+        pending: list[tuple[int, dict[str, Tensor], bool]] = self.__dict__.pop("_pending", [])
         if not pending:
             return None
-        counts = [count for count, _ in pending]
+        counts = [count for count, _, _ in pending]
+        # The same on every rank, so that all of them ask the others, or none.
+        parallel = ranks_of() > 1 and not all(whole for _, _, whole in pending)
         together: dict[str, Tensor] = {}
         for name, how in self.remembers.items():
-            pieces = [values[name] for _, values in pending]
+            pieces = [values[name] for _, values, _ in pending]
             if how == "rows":
-                together[name] = of_all_ranks(torch.cat(pieces) if len(pieces) > 1 else pieces[0])
+                rows = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+                together[name] = of_all_ranks(rows) if parallel else rows
             else:
-                together[name] = _mean(pieces, counts)
+                together[name] = _mean(pieces, counts, parallel)
         return together
 
     def __getstate__(self) -> dict[str, object]:
@@ -100,8 +105,7 @@ class Memory(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_pending"}
 
 
-def _mean(pieces: list[Tensor], counts: list[int]) -> Tensor:
-    parallel = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def _mean(pieces: list[Tensor], counts: list[int], parallel: bool) -> Tensor:
     if len(pieces) == 1 and not parallel:
         return pieces[0]
     total = torch.stack([piece * count for piece, count in zip(pieces, counts, strict=True)]).sum(0)
@@ -149,3 +153,17 @@ def frozen_memories(module: nn.Module) -> Iterator[None]:
     finally:
         for memory in held:
             memory._frozen = False
+
+
+@contextmanager
+def sees_all_ranks(module: nn.Module) -> Iterator[None]:
+    """The memories inside a module are shown the samples of all ranks for a while, the same ones on every rank, so that
+    they need not ask the others for theirs."""
+    held = [memory for memory in _memories(module) if not memory._whole]
+    for memory in held:
+        memory._whole = True
+    try:
+        yield
+    finally:
+        for memory in held:
+            memory._whole = False

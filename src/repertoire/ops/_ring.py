@@ -15,6 +15,7 @@ from repertoire.ops._chosen import Chosen
 from repertoire.ops._exponentials import logsumexp, logsumexp_gradients
 from repertoire.ops._extremes import Extreme, pair_max, pair_min, search
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum, prepare
+from repertoire.ops._ranks import ranks_of
 from repertoire.ops._sums import FUNCTIONS, Function, sum_gradients, sum_over
 from repertoire.ops._tiles import Inputs, Pairs, Plan, Similarity, Which, make_plan
 
@@ -76,7 +77,7 @@ def ring_logsumexp(
         tensor([0.6931, 0.6931, 0.6931])
     """
     which = _which(exclude_self, pairs, groups, y_groups, tile)
-    if _size(group) == 1:
+    if ranks_of(group) == 1:
         return pair_logsumexp(x, y, similarity=similarity, scale=scale, bias=bias, y_bias=y_bias, bound=bound, **which)
     bounded = bound is not None and bound <= LARGEST_BOUND
     return _run(_Task("logsumexp", bounded=bounded), x, y, group, similarity, scale, bias, y_bias, which)
@@ -105,7 +106,7 @@ def ring_sum(
     if function not in FUNCTIONS:
         raise ShapeError(f"function must be one of {', '.join(FUNCTIONS)}, found {function!r}")
     which = _which(exclude_self, pairs, groups, y_groups, tile)
-    if _size(group) == 1:
+    if ranks_of(group) == 1:
         return pair_sum(x, y, function, similarity=similarity, scale=scale, bias=bias, y_bias=y_bias, **which)
     return _run(_Task("sum", function=function), x, y, group, similarity, scale, bias, y_bias, which)
 
@@ -128,7 +129,7 @@ def ring_max(
     one rank after the other.
     """
     which = _which(exclude_self, pairs, groups, y_groups, tile)
-    if _size(group) == 1:
+    if ranks_of(group) == 1:
         return pair_max(x, y, similarity=similarity, **which)
     return Extreme(*_run(_Task("max"), x, y, group, similarity, 1.0, None, None, which))
 
@@ -150,7 +151,7 @@ def ring_min(
     See :func:`repertoire.ops.ring_max`.
     """
     which = _which(exclude_self, pairs, groups, y_groups, tile)
-    if _size(group) == 1:
+    if ranks_of(group) == 1:
         return pair_min(x, y, similarity=similarity, **which)
     return Extreme(*_run(_Task("min"), x, y, group, similarity, 1.0, None, None, which))
 
@@ -166,12 +167,6 @@ class _Task:
 
 def _which(exclude_self: bool, pairs: Pairs, groups: Tensor | None, y_groups: Tensor | None, tile: int | None) -> Which:
     return Which(exclude_self=exclude_self, pairs=pairs, groups=groups, y_groups=y_groups, tile=tile)
-
-
-def _size(group: Group) -> int:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 1
-    return distributed.get_world_size(group)
 
 
 def _run(

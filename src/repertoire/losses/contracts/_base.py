@@ -48,6 +48,8 @@ class Loss(nn.Module):
             `[N]`, the number of each sample in the data set; "transformation", float `[N, p]`, how the last view was
             made from the first.
         random: whether it draws from torch's random state while training.
+        gathers: whether, in several processes, it can be given the samples of all of them (`compare_across_ranks`). Of
+            no meaning for a loss on logits, which looks at each sample by itself.
         function: the function that it is the module form of, if any.
         options: the options that are passed on to the function.
     """
@@ -57,6 +59,7 @@ class Loss(nn.Module):
     views: int = 1
     wants: tuple[str, ...] = ()
     random: ClassVar[bool] = False
+    gathers: ClassVar[bool] = True
     function: ClassVar[Callable[..., Tensor] | None] = None
     options: ClassVar[tuple[str, ...]] = ()
     kept: ClassVar[Mapping[str, Callable[[Any], Tensor | None]]] = {}
