@@ -1,0 +1,133 @@
+"""What each way of learning without labels reaches on a few thousand photographs, with equal budgets and equal trials.
+
+    python benchmarks/self_supervised.py --out runs.jsonl [--methods simclr byol] [--trials 2] [--epochs 20] [--seed 1000]
+    python benchmarks/self_supervised.py --out runs.jsonl --table
+
+4,500 images of CIFAR-10 at 32 pixels (the data source `cifar10`), a plain convolutional network of 98,000 weights,
+AdamW, batches of 128, two views of each image. Every method has the same number of trials: two learning rates, and the
+better known value beside the default of what its paper tunes. Each line of the output is one run; a run that is there
+already is not repeated. `--table` prints Markdown: for each method the trial that is best by nearest neighbours on the
+validation images, and what that trial reaches on the test images. Raw pixels and random weights stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from repertoire.data import Samples, Splits, load
+from repertoire.recipe import build, make_config, resolve
+from repertoire.tasks import Outputs, rank_me
+from repertoire.train import in_memory, outputs
+from repertoire.train._probe import PROBES, probe_outputs
+
+AUGMENT = "simclr:scale=(0.2,1),strength=0.5,blur=0"
+FAST, SLOW = 5e-3, 2e-3
+
+
+def trials(method: str, other: str, loss: str = "", other_loss: str = "") -> list[dict[str, Any]]:
+    """Three trials: two learning rates, and another value of what the paper tunes."""
+    first = {"method": method} | ({"loss": loss} if loss else {})
+    third = {"method": other} | ({"loss": other_loss} if other_loss else {})
+    return [first | {"lr": FAST}, first | {"lr": SLOW}, third | {"lr": FAST}]
+
+
+NORMED = "embedding:batch_norm=true,dimensions=256"
+WHITENED = "embedding:batch_norm=true,dimensions=64"
+TRIALS = {
+    "simclr": trials("simclr:temperature=0.2,batch_norm=true", "simclr:temperature=0.5,batch_norm=true"),
+    "byol": trials("byol:momentum=0.99", "byol:momentum=0.97"),
+    "simsiam": trials("simsiam:dimensions=256", "simsiam:dimensions=256,bottleneck=128"),
+    "moco": trials("moco:momentum=0.99,queue=1024", "moco:momentum=0.99,queue=1024,temperature=0.1"),
+    "dino": trials("dino:momentum=0.99,prototypes=256", "dino:momentum=0.99,prototypes=256,teacher_temperature=0.07"),
+    "vicreg": trials(NORMED, NORMED, "vicreg", "vicreg:covariance_weight=4"),
+    "barlow-twins": trials(NORMED, NORMED, "barlow-twins", "barlow-twins:off_diagonal_weight=0.02"),
+    "w-mse": trials(WHITENED, WHITENED, "w-mse:size=128", "w-mse:size=128,iterations=4"),
+}
+
+
+def judged(train: Outputs, test: Outputs, kinds: tuple[str, ...] = PROBES) -> dict[str, float]:
+    """Accuracy of probes on the second set, and the effective rank of its features."""
+    found = {"rank": rank_me(test.embeddings)}
+    for kind in kinds:
+        answers, _ = probe_outputs(kind, train, test, 10)  # type: ignore[arg-type]
+        found[kind] = float((answers.logits.argmax(1) == answers.labels).mean())
+    return found
+
+
+def pixels(samples: Samples) -> Outputs:
+    """Raw pixels in the place of features, centred, so that cosines tell them apart."""
+    rows = samples.inputs(np.arange(len(samples))).reshape(len(samples), -1).astype(np.float32) / 255 - 0.5
+    return Outputs(rows, rows, np.asarray(samples.labels))
+
+
+def measured(splits: Splits, fields: dict[str, Any], epochs: int, seed: int) -> dict[str, float]:
+    """A run: its probes on validation and test images, and its CPU seconds. Without epochs, random weights."""
+    if fields.get("pixels"):
+        parts = [pixels(part) for part in (splits.train, splits.val, splits.test)]
+        cost = 0.0
+    else:
+        options = {"backbone": "convnet:width=16", "augment": AUGMENT, "epochs": max(1, epochs), "batch_size": 128}
+        options |= {"optimizer": "adamw", "weight_decay": 1e-4, "precision": "bf16", "seed": seed, "device": "cpu"}
+        config = resolve(make_config(data=splits.source, **options | fields), splits)
+        built = build(config, splits, device="cpu")
+        start = time.process_time()
+        method = in_memory(built, validate=False).method if epochs else built.method
+        cost = time.process_time() - start
+        parts = [outputs(method.model, part) for part in (splits.train, splits.val, splits.test)]
+    val = {f"val_{name}": value for name, value in judged(parts[0], parts[1], ("knn",)).items()}
+    return val | judged(parts[0], parts[2]) | {"cpu_seconds": cost}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The best trial of each method, as Markdown."""
+    lines = ["| | nearest neighbours | linear | effective rank | trials | CPU seconds | best of them |"]
+    lines.append("| --- | --: | --: | --: | --: | --: | --- |")
+    for name in dict.fromkeys(row["name"] for row in rows):
+        own = [row for row in rows if row["name"] == name]
+        best = max(own, key=lambda row: row["val_knn"])
+        said = " ".join(f"`{value}`" for key, value in best["fields"].items() if key in ("method", "loss"))
+        said += f", lr {best['fields']['lr']:g}" if "lr" in best["fields"] else ""
+        lines.append(
+            f"| {name} | {best['knn']:.3f} | {best['linear']:.3f} | {best['rank']:.0f} | {len(own)} | "
+            f"{best['cpu_seconds']:.0f} | {said} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--methods", nargs="*", default=list(TRIALS), choices=list(TRIALS))
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    if options.table:
+        print(table(rows))
+        return
+    splits = load("cifar10:count=5000,tested=2000", size=32, seed=options.seed)
+    # The first trial of every method before the second of any: what is stopped half-way is still a comparison.
+    plan: list[tuple[str, dict[str, Any], int]] = [("raw pixels", {"pixels": True}, 0), ("random weights", {}, 0)]
+    plan += [(name, TRIALS[name][k], options.epochs) for k in range(options.trials) for name in options.methods]
+    for name, fields, epochs in plan:
+        key = {"name": name, "fields": fields, "epochs": epochs, "seed": options.seed}
+        if any(all(row[k] == v for k, v in key.items()) for row in rows):
+            continue
+        rows.append(key | measured(splits, fields, epochs, options.seed))
+        with options.out.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        print(rows[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
