@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
@@ -13,6 +13,7 @@ from repertoire.losses import Loss
 from repertoire.methods._apply import apply_loss, check_wants, on_features
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
+from repertoire.methods._mlp import mlp
 from repertoire.methods._readout import read_out
 from repertoire.ranges import AtLeast
 
@@ -30,6 +31,7 @@ class Projected(Method):
         loss: a loss on embeddings (it gets the labels) or on views (it does not).
         dimensions: width of the projector's output.
         hidden: width of the projector's hidden layer; the backbone's own width if None.
+        batch_norm: batch normalisation before the projector's ReLU.
 
     Raises:
         ConfigError: a width that is not positive, a loss on logits, or one that needs to know more of a sample than its
@@ -44,6 +46,7 @@ class Projected(Method):
         loss: Loss,
         dimensions: Annotated[int, AtLeast(1)] = 128,
         hidden: Annotated[int, AtLeast(1)] | None = None,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if not on_features(loss):
@@ -57,8 +60,7 @@ class Projected(Method):
         self.needs = replace(type(self).needs, views=self._views(loss))
         loss.prepare(dimensions)
         width = model.backbone.out_features
-        hidden = hidden or width
-        self.projector = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dimensions))
+        self.projector = mlp(width, hidden or width, dimensions, batch_norm=batch_norm)
 
     def _views(self, loss: Loss) -> int:
         """Number of views of each sample that a batch must have for this loss."""
