@@ -57,7 +57,8 @@ class Projected(Method):
         check_wants(loss)
         self.model = model
         self.loss = loss
-        self.needs = replace(type(self).needs, views=self._views(loss))
+        labels = "unused" if loss.contract == "views" else "used"
+        self.needs = replace(type(self).needs, views=self._views(loss), labels=labels)
         loss.prepare(dimensions)
         width = model.backbone.out_features
         self.projector = mlp(width, hidden or width, dimensions, batch_norm=batch_norm)

@@ -11,6 +11,7 @@ from repertoire.tasks._classes import wilson as wilson
 from repertoire.tasks._labels import Labels as Labels
 from repertoire.tasks._none import NoTargets as NoTargets
 from repertoire.tasks._none import rank_me as rank_me
+from repertoire.tasks._none import spread_out as spread_out
 from repertoire.tasks._number import Number as Number
 from repertoire.tasks._of import task_from as task_from
 from repertoire.tasks._of import task_of as task_of

@@ -9,7 +9,7 @@ import numpy as np
 
 from repertoire.tasks._base import Best, Outputs, Task
 
-__all__ = ["NoTargets", "rank_me"]
+__all__ = ["NoTargets", "rank_me", "spread_out"]
 
 
 def rank_me(embeddings: np.ndarray, epsilon: float = 1e-7) -> float:
@@ -37,6 +37,31 @@ def rank_me(embeddings: np.ndarray, epsilon: float = 1e-7) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
+MOST = 5_000
+"""Embeddings that are looked at, evenly spaced, where there are more."""
+
+
+def spread_out(embeddings: np.ndarray) -> dict[str, float]:
+    """How far embeddings are from all being the same, without looking at any target.
+
+    Args:
+        embeddings: float `[N, d]`, N at least 1; of more than 5,000, so many evenly spaced ones are looked at.
+
+    Returns:
+        `rank`, the effective rank (see `rank_me`), and `spread`, the mean standard deviation of a coordinate of the
+        embeddings of unit length times the root of their width: 0 where all samples are mapped to one point, 1 at most.
+
+    Example:
+        >>> import numpy as np
+        >>> spread_out(np.ones((8, 4)))["spread"]
+        0.0
+    """
+    some = embeddings[np.unique(np.linspace(0, len(embeddings) - 1, min(MOST, len(embeddings))).astype(int))]
+    length = np.linalg.norm(some, axis=1, keepdims=True)
+    unit = some / np.maximum(length, np.finfo(np.float32).tiny)
+    return {"rank": rank_me(some), "spread": float(unit.std(0).mean() * np.sqrt(some.shape[1]))}
+
+
 class NoTargets(Task):
     """Samples without any target: only the embedding can be judged, by the directions that it uses.
 
@@ -47,7 +72,6 @@ class NoTargets(Task):
     loss = "cross-entropy"
     best = Best("rank", True, "", "effective rank of the embedding (RankMe)")
     headline = MappingProxyType({"rank": "rank {:.1f}"})
-    MOST = 5_000
 
     @property
     def outputs(self) -> int:
@@ -58,18 +82,9 @@ class NoTargets(Task):
         """Whatever targets there are, none is looked at."""
 
     def score(self, outputs: Outputs) -> dict[str, Any]:
-        """Keys: `samples`; `rank`, the effective rank of the embeddings (see `rank_me`; of 5,000 evenly spaced ones, if
-        there are more); `dimensions`, their width; `spread`, the mean standard deviation of a coordinate of the
-        embeddings of unit length times the root of their width: near 0 where all samples are mapped to one point."""
+        """Keys: `samples`; `rank` and `spread` of the embeddings (see `spread_out`); `dimensions`, their width."""
         embeddings = outputs.embeddings
         if not len(embeddings):
             return {"samples": 0}
-        some = embeddings[np.unique(np.linspace(0, len(embeddings) - 1, min(self.MOST, len(embeddings))).astype(int))]
-        length = np.linalg.norm(some, axis=1, keepdims=True)
-        unit = some / np.maximum(length, np.finfo(np.float32).tiny)
-        return {
-            "samples": len(embeddings),
-            "rank": rank_me(some),
-            "dimensions": int(embeddings.shape[1]),
-            "spread": float(unit.std(0).mean() * np.sqrt(embeddings.shape[1])),
-        }
+        found = spread_out(embeddings)
+        return {"samples": len(embeddings), "dimensions": int(embeddings.shape[1]), **found}

@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from repertoire.adapters import merged_state
-from repertoire.data import Batch, step_seed
+from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost
 from repertoire.methods import Method
 from repertoire.recipe import Built, WeightAverage, schedule
@@ -31,6 +31,7 @@ from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory
 from repertoire.train._display import Display
+from repertoire.train._monitor import collapsed, monitor
 from repertoire.train._outputs import outputs
 from repertoire.train._track import make_trackers
 
@@ -107,6 +108,9 @@ class Loop:
         self.directory = directory
         self.splits = built.splits
         self.task = built.task
+        self.monitor = monitor(built.task, built.method, built.splits.train)
+        self.best = self.monitor.best if self.monitor else built.task.best
+        self.headline = self.monitor.headline if self.monitor else built.task.headline
         self.fabric = fabric
         self.pipeline = pipeline
         self.main = fabric.is_global_zero
@@ -135,6 +139,7 @@ class Loop:
         self.display = display or Display(config.epochs, self.loader.steps_per_epoch, quiet=True)
         self.method.begin(built.stage)
         self._stop = False
+        self._alarmed = False
         self._clock = 0.0
         self.keep_best = False
         self.validates = True
@@ -214,7 +219,7 @@ class Loop:
         if self.main and self.validates:
             measured = self.validate()
             row.update({f"val_{name}": value for name, value in measured.items()})
-            better = not progress.best or self.task.best.rank(measured) > self.task.best.rank(progress.best)
+            better = not progress.best or self.best.rank(measured) > self.best.rank(progress.best)
             # Of a stage the last weights count: those that are best on its own samples may have forgotten the most.
             better = better or self.built.start is not None
         # Every rank must stop at the same epoch, so all learn what the first one measured.
@@ -235,12 +240,19 @@ class Loop:
         for tracker in trackers:
             tracker.log(row)
         if self.main:
-            self.display.epoch_ends(row, self.task.headline)
+            self.display.epoch_ends(row, self.headline)
+            alarm = "" if self._alarmed else collapsed({k[4:]: v for k, v in row.items() if k.startswith("val_")})
+            if alarm:
+                self._alarmed = True
+                self.display.note(alarm)
         self.fabric.barrier()
 
     def validate(self) -> dict[str, float]:
         """The metrics of the validation set that are numbers."""
-        result = self.task.score(self.evaluate("val"))
+        found = self.evaluate("val")
+        result = self.task.score(found)
+        if self.monitor is not None:
+            result |= self.monitor.score(self._outputs(self.monitor.bank), found)
         return {
             name: float(value)
             for name, value in result.items()
@@ -339,7 +351,9 @@ class Loop:
 
     def evaluate(self, part: Literal["val", "test"]) -> Outputs:
         """What the evaluated weights say about the validation or test images, no more at a time than in training."""
-        samples = getattr(self.splits, part)
+        return self._outputs(getattr(self.splits, part))
+
+    def _outputs(self, samples: Samples) -> Outputs:
         frozen = self.built.config.tune not in ("all", "auto")
         batch_size = 256 if frozen else min(256, self._piece)
         return outputs(
