@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from torch import Tensor
 
@@ -57,7 +57,7 @@ class Projected(Method):
         check_wants(loss)
         self.model = model
         self.loss = loss
-        labels = "unused" if loss.contract == "views" else "used"
+        labels: Literal["used", "unused"] = "unused" if loss.contract == "views" else "used"
         self.needs = replace(type(self).needs, views=self._views(loss), labels=labels)
         loss.prepare(dimensions)
         width = model.backbone.out_features
