@@ -49,8 +49,8 @@ def option(name: str, value: object = None) -> str:
     ('skip_unreadable=True', 'out')
     """
     if _command_line:
-        flag = "--" + name.replace("_", "-")
-        return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"
+        flag = ("--no-" if value is False else "--") + name.replace("_", "-")
+        return flag if value is None or isinstance(value, bool) else f"{flag} {shlex.quote(str(value))}"
     return name if value is None else f"{name}={value!r}"
 
 

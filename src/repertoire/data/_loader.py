@@ -282,6 +282,8 @@ class Loader:
                 torch.manual_seed(step_seed(self.seed, number, step, self.rank))
             batch = self._main.batch(read, self.device)
             batch.streams = streams
+            if self.world_size > 1:
+                batch.together = min(self.batch_size, self._length - step * self.batch_size)
             yield batch
 
     def _order(self, number: int) -> np.ndarray:

@@ -380,6 +380,7 @@ class Batch:
             a tuple with one of them a view.
         streams: batches of further streams of samples by name.
         names: the names of the views, where they have names.
+        together: how many samples all processes have in this step; 0 where nobody else has any.
     """
 
     views: tuple[Tensor, ...]
@@ -388,6 +389,7 @@ class Batch:
     fields: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     streams: Mapping[str, Batch] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    together: int = 0
 
     @property
     def images(self) -> Tensor:
@@ -415,7 +417,13 @@ class Batch:
             {name: apply(value) for name, value in self.fields.items()},
             {name: stream.map(function) for name, stream in self.streams.items()},
             self.names,
+            self.together,
         )
+
+    def weight(self, ranks: int) -> float:
+        """What the mean over this batch must be multiplied by, so that the mean over so many ranks is that over the
+        samples of all: 1 where their shares are equal."""
+        return len(self) * ranks / self.together if self.together else 1.0
 
     def rows(self, part: slice | Tensor) -> Batch:
         """The samples of the main stream at these positions; the streams, whose rows are others, stay whole."""

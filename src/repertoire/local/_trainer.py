@@ -179,13 +179,14 @@ class Trainer:
         place = index - self.held.start
         block, module, optimizer = self.blocks[index], self.modules[place], self.optimizers[place]
         logs: dict[str, Tensor] = {}
+        weight = batch.weight(self.fabric.world_size if self.pipeline is None else self.pipeline.replicas)
         for number, piece in enumerate(pieces):
             share = len(piece) / len(batch)
             with self.fabric.no_backward_sync(module, enabled=number < len(pieces) - 1):
                 loss, found = module(flows[number], piece)
                 if loss.device.type == "cpu":
                     self._refuse_nonfinite(index, float(loss.detach()))
-                self.fabric.backward(loss * share if share != 1 else loss)
+                self.fabric.backward(loss * (share * weight) if share * weight != 1 else loss)
             flows[number] = dense(block.take())
             for name, value in found.items():
                 logs[name] = logs.get(name, 0) + value * share

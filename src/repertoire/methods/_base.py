@@ -52,6 +52,9 @@ class Needs:
             may run the network in pieces of its own. "whole": only the whole step is defined.
         per_sample: whether the loss of a batch is the mean of the losses of its samples, so that a batch may be
             processed in parts. Not so where samples are compared with each other.
+        within_rank: whether it compares the samples of a batch with each other beside its loss, which in several
+            processes are those of each: its step makes pairs of them, say. A loss of its own that compares is a module
+            inside it, and is given those of all.
         head: spec of the head that it brings where the user names none; empty for any.
         takes_maps: whether it can train a head that looks at maps.
         augmentation: the augmentation it was designed for; None for what suits the data.
@@ -68,6 +71,7 @@ class Needs:
     streams: Mapping[str, Stream] = field(default_factory=dict)
     step: Literal["objective", "whole"] = "objective"
     per_sample: bool = True
+    within_rank: bool = False
     head: str = ""
     takes_maps: bool = False
     augmentation: str | None = None

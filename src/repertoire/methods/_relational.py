@@ -24,7 +24,7 @@ __all__ = ["Relational"]
 
 @register("methods", "relational", paper="relational-reasoning")
 class Relational(Method):
-    r"""Pretraining without labels by one question: are these two views of the same image?
+    r"""Pretraining without labels that learns to tell whether two views are of the same image.
 
     Patacchiola and Storkey, *Self-Supervised Relational Reasoning for Representation Learning* (2020). Every two of the
     K views of a batch give N pairs of views of the same image, and N of different ones by shifting one view along the
@@ -57,7 +57,7 @@ class Relational(Method):
         ['accuracy', 'loss', 'readout_loss', 'relation_accuracy']
     """
 
-    needs = Needs(views=4, per_sample=False, augmentation="simclr")
+    needs = Needs(views=4, per_sample=False, within_rank=True, augmentation="simclr")
 
     def __init__(
         self,

@@ -189,6 +189,7 @@ class _Step:
             clip=self.config.clip,
             accumulate=2 if alike else pieces,
             example=torch.zeros(2, *self.image),
+            gather=False,
         )
         for optimizer in rule.optimizers:
             for group in optimizer.param_groups:

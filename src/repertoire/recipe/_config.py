@@ -98,6 +98,10 @@ class TrainConfig(pydantic.BaseModel):
         description="Under torchrun, with rule local: how many processes share one network, block by block; all of "
         "them if no number is given.",
     )
+    gather: bool = Field(
+        True,
+        description="Under several processes, losses that compare images compare those of all; --no-gather: of each.",
+    )
     accumulate: int = Field(1, ge=1, description="Pieces a batch is processed in, to save memory.")
     memory: str | None = Field(
         None,

@@ -103,7 +103,7 @@ class Alternating(Rule):
                     f"method {type(method).__name__} gives no loss for its part {name!r}: Step.losses has "
                     f"{', '.join(losses)}"
                 )
-            self.fabric.backward(losses[name] * share if share != 1 else losses[name])
+            self.fabric.backward(self._scaled(losses[name], share, batch))
             add_logs(logs, {"loss": step.loss.detach(), **step.logs}, share)
         return logs
 

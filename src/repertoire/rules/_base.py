@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from repertoire import registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
+from repertoire.losses import compare_across_ranks
 from repertoire.methods import Method
 from repertoire.ops import discard_memories
 from repertoire.ranges import checked
@@ -115,6 +116,7 @@ class Rule:
         accumulate: int = 1,
         example: Tensor | None = None,
         pipeline: Any = None,
+        gather: bool = True,
     ) -> None:
         """Binds the rule to a method.
 
@@ -127,6 +129,8 @@ class Rule:
                 normalisation sees one piece at a time.
             example: images of the shape that training will see, on the method's device, for rules that must know it.
             pipeline: the processes that share the network (`repertoire.local.Pipeline`); None for this one alone.
+            gather: under several ranks, losses that compare samples compare those of all
+                (:func:`repertoire.losses.compare_across_ranks`); else those of each rank.
 
         Raises:
             ConfigError: the rule cannot train this method (`check`), or knows no pipeline.
@@ -141,6 +145,9 @@ class Rule:
         self.clip = clip
         self.accumulate = accumulate
         self._build(method, make_optimizer)
+        # After what a rule tries out in one process alone.
+        if gather and (self.fabric.world_size if pipeline is None else pipeline.replicas) > 1:
+            compare_across_ranks(method, None if pipeline is None else pipeline.peers)
 
     def _build(self, method: Method, make_optimizer: MakeOptimizer) -> None:
         """Makes optimisers, and wraps the method for the devices."""
@@ -205,7 +212,7 @@ class Rule:
         for piece, share, last in self._pieces(batch):
             with self.fabric.no_backward_sync(self.module, enabled=not last):
                 step = self.module(piece)
-                self.fabric.backward(step.loss * share if share != 1 else step.loss)
+                self.fabric.backward(self._scaled(step.loss, share, batch))
             add_logs(logs, {"loss": step.loss.detach(), **step.logs}, share)
         return logs
 
@@ -218,6 +225,12 @@ class Rule:
         for piece in batch.split(self.accumulate):
             done += len(piece)
             yield piece, len(piece) / len(batch), done == len(batch)
+
+    def _scaled(self, loss: Tensor, share: float, batch: Batch) -> Tensor:
+        """The loss of a piece as a part of that of the batch, and the batch as a part of what all ranks have: gradients
+        are averaged over ranks, which may have unequally many samples."""
+        factor = share * batch.weight(self.fabric.world_size)
+        return loss * factor if factor != 1 else loss
 
     def _update(self, method: Method) -> None:
         """Clips, steps, clears the gradients, and lets the method follow."""

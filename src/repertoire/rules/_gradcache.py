@@ -136,7 +136,7 @@ class GradCache(Rule):
     for the loss. Unlike `accumulate`, every sample is compared with all others of the batch. Under batch normalisation
     each chunk is normalised by its own statistics; elsewhere the step is that of `backprop`.
 
-    Under several ranks each compares its own share of the batch, as with `backprop`, and gradients are averaged once.
+    Under several ranks the loss compares the samples of all, as with `backprop`, and gradients are averaged once.
 
     Args:
         chunk: images that go through the network at a time, over all views; 1 or more.
@@ -153,24 +153,29 @@ class GradCache(Rule):
 
     requires = "objective"
 
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example of a small network and batch, where the defaults do not do."""
+        return {"chunk": 7}
+
     def __init__(self, chunk: Annotated[int, AtLeast(1)] = 64) -> None:
         self.chunk = chunk
 
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         logs: dict[str, Tensor] = {}
         for piece, share, _ in self._pieces(batch):
-            add_logs(logs, self._piece(method, method.transform(piece), share), share)
+            add_logs(logs, self._piece(method, method.transform(piece), share, batch), share)
         self._average(method.parameters())
         self._update(method)
         return logs
 
-    def _piece(self, method: Method, batch: Batch, share: float) -> dict[str, Tensor]:
+    def _piece(self, method: Method, batch: Batch, share: float, whole: Batch) -> dict[str, Tensor]:
         found: list[Step] = []
 
         def loss(features: Tensor) -> Tensor:
             with self.fabric.autocast():
                 found.append(method.objective(features, batch))
-            return found[0].loss * share if share != 1 else found[0].loss
+            return self._scaled(found[0].loss, share, whole)
 
         encoder = _Encoder(method, self.fabric.autocast)
         cached_backward(encoder, [torch.cat(batch.views)], loss, chunk=self.chunk, backward=self.fabric.backward)

@@ -12,14 +12,14 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NoReturn
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, distributed
 
 from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
@@ -33,7 +33,7 @@ from repertoire.train._directory import RunDirectory
 from repertoire.train._display import Display
 from repertoire.train._monitor import collapsed, monitor
 from repertoire.train._outputs import outputs
-from repertoire.train._track import make_trackers
+from repertoire.train._track import Callback, make_trackers, watching
 
 __all__ = ["Loop", "Progress"]
 
@@ -54,7 +54,7 @@ class Progress:
     """Steps done of the epoch in progress."""
     total_steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the logs over the images of the epoch in progress, and their number under "images"."""
+    """Sums of the logs over the images of the epoch in progress, of all processes, and their number as "images"."""
     best: dict[str, float] = field(default_factory=dict)
     """The validation metrics of the best epoch so far; empty before the first one."""
     best_epoch: int = 0
@@ -127,6 +127,7 @@ class Loop:
                 accumulate=config.accumulate,
                 example=torch.zeros(2, *self.splits.train.shape, device=fabric.device),
                 pipeline=pipeline,
+                gather=config.gather,
             )
         self.average = WeightAverage(self.method, config.ema) if config.ema else None
         self.loader = built.loader(
@@ -141,6 +142,7 @@ class Loop:
         self._stop = False
         self._alarmed = False
         self._clock = 0.0
+        self.callbacks: Sequence[Callback] = ()
         self.keep_best = False
         self.validates = True
         self._best: dict[str, Tensor] = {}
@@ -150,6 +152,11 @@ class Loop:
     def replicas(self) -> int:
         """How many processes share each batch."""
         return self.fabric.world_size if self.pipeline is None else self.pipeline.replicas
+
+    @property
+    def _counts(self) -> bool:
+        """Whether this is the process, of those that share each batch, which keeps the sums of all of them."""
+        return (self.fabric.global_rank if self.pipeline is None else self.pipeline.replica) == 0
 
     @property
     def evaluated(self) -> Method:
@@ -166,6 +173,7 @@ class Loop:
         """
         step = self.progress.total_steps
         trackers = make_trackers(self.config, self.directory.path, step) if self.main and self.directory else []
+        trackers += watching(self.callbacks)
         try:
             with self._together(), self._interruptible(), self.display:
                 while self.progress.epoch < self.config.epochs and not self._out_of_patience():
@@ -214,7 +222,7 @@ class Loop:
         row: dict[str, Any] = {"epoch": progress.epoch + 1, "step": progress.total_steps, "lr": rate}
         row.update({f"train_{name}": value / sums["images"] for name, value in sums.items() if name != "images"})
         row["seconds"] = seconds
-        row["images_per_second"] = images * self.replicas / seconds
+        row["images_per_second"] = images / seconds
         better = False
         if self.main and self.validates:
             measured = self.validate()
@@ -380,9 +388,10 @@ class Loop:
 
     def _accumulate(self, logs: dict[str, Tensor], count: int) -> None:
         if not self.sums:
-            device = self.fabric.device
+            # What all processes have seen before this session is counted by the first.
+            before = self.progress.sums if self._counts else {}
             self.sums = {
-                name: torch.tensor(self.progress.sums.get(name, 0.0), dtype=torch.float64, device=device)
+                name: torch.tensor(before.get(name, 0.0), dtype=torch.float64, device=self.fabric.device)
                 for name in (*logs, "images")
             }
         for name, value in logs.items():
@@ -392,7 +401,12 @@ class Loop:
     def _account(self) -> None:
         """Brings the progress up to date: the sums off the device, the time since the last look at the clock."""
         if self.sums:
-            self.progress.sums = {name: value.item() for name, value in self.sums.items()}
+            values = torch.stack(list(self.sums.values()))
+            if self.replicas > 1:
+                distributed.all_reduce(values, group=None if self.pipeline is None else self.pipeline.peers)
+                # As after a resume, so that both go on with the same numbers.
+                self.sums = dict(zip(self.sums, values if self._counts else torch.zeros_like(values), strict=True))
+            self.progress.sums = dict(zip(self.sums, values.tolist(), strict=True))
             self._check_finite({name: torch.tensor(value) for name, value in self.progress.sums.items()})
         now = time.perf_counter()
         self.progress.seconds += now - self._clock

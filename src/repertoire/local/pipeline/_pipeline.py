@@ -195,7 +195,7 @@ class Pipeline:
         if self._receiver is None:
             raise ConfigError("the first process of a pipeline receives nothing: give it images")
         with self.guarded():
-            (seed, views, present, forwarded, *_), tensors = self._receiver.receive()
+            (seed, views, present, forwarded, together, *_), tensors = self._receiver.receive()
         names = [name for bit, name in enumerate(_FIELDS) if present >> bit & 1]
         found: dict[str, Any] = {**dict.fromkeys(_FIELDS), **dict(zip(names, tensors, strict=False))}
         rest = tensors[len(names) :]
@@ -205,7 +205,7 @@ class Pipeline:
         else:
             # Of the right shape, so that a batch can be counted and split, and of no use for anything else.
             images = (torch.empty(size, *self._image, device="meta"),) * views
-        return Arrival(images, **found, flows=rest, seed=seed)
+        return Arrival(images, **found, flows=rest, seed=seed, together=together)
 
     def send(self, batch: Batch, seed: int, flows: Sequence[Tensor]) -> None:
         """Hands a batch on to the next process, if there is one."""
@@ -216,7 +216,12 @@ class Pipeline:
         tensors = [value for value in values if value is not None]
         if self._forwards:
             tensors.append(torch.cat(batch.views) if len(batch.views) > 1 else batch.images)
-        self._sender.send((seed, len(batch.views), present, int(self._forwards)), [*tensors, *flows])
+        self._sender.send((seed, len(batch.views), present, int(self._forwards), batch.together), [*tensors, *flows])
+
+    @property
+    def peers(self) -> Any:
+        """The group of the processes that hold the same blocks, one a replica; None where there is one replica."""
+        return self._peers
 
     def average(self, block: LocalBlock) -> None:
         """Averages the gradients of a block over the replicas."""
