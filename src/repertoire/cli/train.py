@@ -42,7 +42,13 @@ def make_command() -> Callable[..., None]:
         _parameter("resume", Path | None, typer.Option("--resume", help="Go on with the run in this directory.")),
         _parameter("overwrite", bool, typer.Option("--overwrite", help="Replace a run that lies in --out."), False),
         _parameter(
-            "report", bool, typer.Option("--report/--no-report", help="Write report.html when training is over."), True
+            "report",
+            bool | None,
+            typer.Option(
+                "--report/--no-report",
+                help="Write report.html when training is over; by default, unless the run was begun without.",
+                show_default=False,
+            ),
         ),
         _parameter("quiet", bool, typer.Option("-q", "--quiet", help="Show nothing but the result."), False),
         *config_parameters(),
@@ -187,8 +193,10 @@ def _train(given: dict[str, Any]) -> None:
         run = _resume(run_options, given)
     else:
         config = make_config(**fields_of(run_options["config"], given))
-        run = fit(config=config, out=run_options["out"], overwrite=run_options["overwrite"], quiet=run_options["quiet"])
-    _close(run, run_options["report"])
+        options = {name: run_options[name] for name in ("out", "overwrite", "quiet")}
+        run = fit(config=config, record={"report": run_options["report"] is not False}, **options)
+    wanted = run_options["report"]
+    _close(run, run.info.get("report", True) if wanted is None else wanted)
 
 
 def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -208,15 +216,10 @@ def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
             f"--resume goes on with a run as it was configured and takes no other options, found {named}; a finished "
             "run can be extended with --epochs"
         )
-    run = load(path)
-    untrusted = [name for name in run.config.plugins if name not in chosen.get("plugins", ())]
-    if untrusted:
-        words = " ".join(f"--plugins {name}" for name in run.config.plugins)
-        raise ConfigError(f"{path} names plugins, which are code that would run; if you trust them, say so: {words}")
     if "epochs" not in chosen and "patience" not in chosen:
-        return resume(path, quiet=quiet)
-    done = int(run.info.get("epochs", run.config.epochs))
+        return resume(path, quiet=quiet, plugins=chosen.get("plugins", ()))
     run = load(path, plugins=chosen.get("plugins", ()))
+    done = int(run.info.get("epochs", run.config.epochs))
     return run.extend(
         int(chosen.get("epochs", max(done, run.config.epochs))), patience=chosen.get("patience"), quiet=quiet
     )

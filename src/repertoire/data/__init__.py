@@ -24,6 +24,7 @@ from repertoire.data._features import features
 from repertoire.data._files import decode_files, grey, read_images
 from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._hf import hf
+from repertoire.data._in_memory import from_memory
 from repertoire.data._load import load, pinned
 from repertoire.data._loader import Loader, StreamSource, step_seed
 from repertoire.data._npz import npz
@@ -90,6 +91,7 @@ __all__ = [
     "features",
     "find_images",
     "folder",
+    "from_memory",
     "glyphs",
     "grey",
     "hf",

@@ -10,10 +10,10 @@ from repertoire.data._archive import open_archive
 from repertoire.data._arrays import Arrays, pixel_keys, splits_of_arrays
 from repertoire.data._source import SourceRequest
 from repertoire.data._types import FeatureSet, Splits
-from repertoire.errors import ConfigError, DataError, ascii_path
+from repertoire.errors import ConfigError, DataError
 from repertoire.registry import register
 
-__all__ = ["features", "holds_features"]
+__all__ = ["features", "features_of", "holds_features"]
 
 _CHUNK = 4096
 
@@ -45,9 +45,13 @@ def features(request: SourceRequest, path: Path) -> Splits:
         >>> features(SourceRequest(), path).train.shape
         (5,)
     """
+    return features_of(Arrays(open_archive(Path(path))), request)
+
+
+def features_of(arrays: Arrays, request: SourceRequest) -> Splits:
+    """Splits of the vectors that arrays hold. See `features`."""
     if request.size is not None:
-        raise ConfigError(f"size is for images, and {ascii_path(str(path))} holds features; leave it out")
-    arrays = Arrays(open_archive(Path(path)))
+        raise ConfigError(f"size is for images, and {arrays.where} holds features; leave it out")
     vectors = {}
     for part in arrays.parts("features"):
         vectors[part] = _vectors(f"{arrays.where}: {arrays.called('features' + part)}", arrays.get(f"features{part}"))

@@ -13,7 +13,7 @@ from repertoire.data._types import ImageSet, Splits
 from repertoire.errors import DataError
 from repertoire.registry import register
 
-__all__ = ["npz"]
+__all__ = ["images_of", "npz"]
 
 
 @register("data", "npz")
@@ -50,7 +50,12 @@ def npz(request: SourceRequest, path: Path) -> Splits:
         >>> npz(SourceRequest(), path).classes
         ('even', 'odd')
     """
-    arrays = Arrays(open_archive(Path(path)))
+    return images_of(Arrays(open_archive(Path(path))), request)
+
+
+def images_of(arrays: Arrays, request: SourceRequest) -> Splits:
+    """Splits of the images that arrays hold. See `npz`."""
+    path = arrays.where
     parts = arrays.parts("images")
     stored = {part: arrays.get(f"images{part}") for part in parts}
     images = {
@@ -103,7 +108,7 @@ def _images(what: str, images: np.ndarray, request: SourceRequest) -> np.ndarray
     return resized(images, size, request.fit)
 
 
-def _masks(path: Path, part: str, masks: np.ndarray, images: np.ndarray, request: SourceRequest) -> np.ndarray:
+def _masks(path: str, part: str, masks: np.ndarray, images: np.ndarray, request: SourceRequest) -> np.ndarray:
     """bool `[N, S, S]`: the masks of a part, brought to the size of its images in the same way."""
     if masks.shape != images.shape[:3] or masks.dtype.kind not in "biuf":
         raise DataError(

@@ -32,11 +32,15 @@ if TYPE_CHECKING:
     from repertoire.recipe._facts import Facts as Facts
     from repertoire.recipe._facts import channel_statistics as channel_statistics
     from repertoire.recipe._frozen import activations_of as activations_of
+    from repertoire.recipe._given import give as give
+    from repertoire.recipe._given import given_names as given_names
+    from repertoire.recipe._given import is_given as is_given
     from repertoire.recipe._optim import WeightAverage as WeightAverage
     from repertoire.recipe._optim import learning_rate as learning_rate
     from repertoire.recipe._optim import make_optimizer as make_optimizer
     from repertoire.recipe._optim import schedule as schedule
     from repertoire.recipe._optim import weight_decay as weight_decay
+    from repertoire.recipe._parts import IN_MEMORY as IN_MEMORY
     from repertoire.recipe._parts import build_backbone as build_backbone
     from repertoire.recipe._parts import build_classifier as build_classifier
     from repertoire.recipe._parts import build_loss as build_loss
@@ -57,8 +61,10 @@ _HOME = {
     "_environment": ("describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"),
     "_facts": ("Facts", "channel_statistics"),
     "_frozen": ("activations_of",),
+    "_given": ("give", "given_names", "is_given"),
     "_optim": ("WeightAverage", "learning_rate", "make_optimizer", "schedule", "weight_decay"),
     "_parts": (
+        "IN_MEMORY",
         "build_backbone",
         "build_classifier",
         "build_loss",

@@ -30,6 +30,7 @@ from repertoire.methods import Classifier, Method, Stage
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._facts import Facts
 from repertoire.recipe._frozen import entrance, frozen_splits
+from repertoire.recipe._given import given_names
 from repertoire.recipe._optim import make_optimizer
 from repertoire.recipe._parts import (
     build_classifier,
@@ -195,6 +196,11 @@ def build(
     config = resolve(config, splits)
     facts = Facts.of(splits) if facts is None else facts
     notes: list[str] = []
+    if named := given_names(config.backbone, config.loss):
+        notes.append(
+            f"The {' and the '.join(named)} were given as modules, which are needed again to open this run elsewhere: "
+            f"load(path, {', '.join(f'{name}=module' for name in named)})."
+        )
     splits, more = _prepared(config, splits)
     notes += more
     with torch.random.fork_rng(devices=[]):
@@ -248,7 +254,8 @@ def _take_up(config: TrainConfig, model: Classifier, start: StageStart) -> None:
     model.head = registry.build(
         "heads", config.head, in_features=model.backbone.out_features, num_classes=start.classes
     )
-    model.load_state_dict({n.removeprefix("model."): v for n, v in start.state.items() if n.startswith("model.")})
+    before = {n.removeprefix("model."): value for n, value in start.state.items() if n.startswith("model.")}
+    model.load_state_dict({name: before[name] for name in model.state_dict() if name in before})
     torch.manual_seed(step_seed(config.seed, start.stage.index, 2**64 - 3))
     model.head.grow(width)
 

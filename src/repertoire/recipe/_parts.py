@@ -15,7 +15,7 @@ import torch
 from repertoire import registry
 from repertoire.backbones import Backbone
 from repertoire.data import ImageSet, Samples, Splits, load
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, DataError
 from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Needs, Normalize
@@ -25,6 +25,7 @@ from repertoire.tasks import Number
 
 __all__ = [
     "DEFAULT_LOSSES",
+    "IN_MEMORY",
     "build_backbone",
     "build_classifier",
     "build_loss",
@@ -39,6 +40,9 @@ __all__ = [
 
 DEFAULT_LOSSES = ("auto", "cross-entropy")
 """What `loss` is where the user named none; version 0.1.0 wrote the second."""
+
+IN_MEMORY = "<memory>"
+"""What `data` is where it was given as arrays, and cannot be read again."""
 
 PHOTOGRAPHS = 128
 """The side of photographs in pixels where a network learns from scratch."""
@@ -76,6 +80,8 @@ def load_splits(config: TrainConfig) -> Splits:
     there are few.
     """
 
+    if config.data == IN_MEMORY:
+        raise DataError("the data was given in memory, and cannot be read again: give it once more")
     asked = config.method != "auto" and needs_of(config).labels != "required"
 
     def read(size: int | None, photographs: int = PHOTOGRAPHS) -> Splits:
@@ -126,7 +132,10 @@ def wants_pretrained(config: TrainConfig, splits: Splits) -> bool:
     """Whether images of this kind start from the built-in network: RGB photographs that come from files, if they are
     large, or few."""
     train = splits.train
-    files = Path(config.data).exists() or config.data.startswith("hf:")
+    files = Path(config.data).exists() or config.data.startswith(("hf:", "table:"))
+    if config.data == IN_MEMORY and isinstance(train, ImageSet):
+        # What is small cannot be read again at a larger size.
+        files = max(train.size) > 64
     if config.from_scratch or not files or not isinstance(train, ImageSet) or train.channels != 3:
         return False
     side = max(train.size)

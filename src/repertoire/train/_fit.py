@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from repertoire.errors import (
     RepertoireError,
     RepertoireWarning,
     RunError,
+    option,
 )
 from repertoire.files import atomic_path, write_json
 from repertoire.local import Pipeline
 from repertoire.plan import settle
 from repertoire.recipe import (
+    IN_MEMORY,
     Built,
     Facts,
     StageStart,
@@ -36,6 +39,7 @@ from repertoire.recipe import (
     build,
     describe,
     forget_peak_memory,
+    give,
     import_plugins,
     layout,
     load_splits,
@@ -49,15 +53,17 @@ from repertoire.recipe import (
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._display import Display
+from repertoire.train._given import data_name, give_again, splits_in_memory
 from repertoire.train._loop import PATIENT_STEPS, Loop
+from repertoire.train._ranks import compared_apart
 from repertoire.train._run import Run
-from repertoire.train._track import check_trackers
+from repertoire.train._track import Callback, check_trackers
 
 __all__ = ["fit", "in_memory", "rehearse", "resume"]
 
 
 def fit(
-    data: str | Path | None = None,
+    data: Any = None,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -65,19 +71,28 @@ def fit(
     config: TrainConfig | None = None,
     splits: Splits | None = None,
     stage_start: StageStart | None = None,
+    callbacks: Sequence[Callback] = (),
+    record: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Run:
     """Trains a classifier and gives the run.
 
     Args:
-        data: a folder with a directory per class, an .npz file, or a source such as "digits".
+        data: a folder with a directory per class, an .npz file, or a source such as "digits". Or what is in memory:
+            `(X, y)` as `repertoire.data.from_memory` takes them, an `ImageSet` or a `FeatureSet`, `Splits`, or a pandas
+            `DataFrame` with a column of paths and one of labels.
         out: the run's directory; `runs/NAME-1`, or the first number that is free, if None.
         overwrite: replace a run that lies there.
         quiet: show nothing while training.
         config: a whole configuration, instead of `data` and fields.
         splits: the images, where they have been loaded already with the configuration's options.
         stage_start: of a stage of several, where it takes up.
-        fields: fields of `TrainConfig`, such as `backbone="resnet32"` or `epochs=30`.
+        callbacks: each is called with the row of every epoch, once that is saved: a dictionary of plain numbers such as
+            `epoch` and `val_accuracy`. One that raises is named in a warning and not called again; the run goes on.
+        record: what `run.json` is to hold besides, such as `{"project": "moths"}`; plain values by name.
+        fields: fields of `TrainConfig`, such as `backbone="resnet32"` or `epochs=30`. `backbone` may be a
+            `torch.nn.Module` too, and `loss` a module or function of logits and targets; a run that was trained so
+            needs the module again to be opened in another process: `repertoire.load(path, backbone=module)`.
 
     Raises:
         ConfigError, UnknownName: an option cannot be used.
@@ -95,12 +110,58 @@ def fit(
     if config is None:
         if data is None:
             raise ConfigError("say what to train on: a folder with a directory per class, or a source such as 'digits'")
-        config = make_config(data=str(data), **fields)
+        for name, kind in (("backbone", "backbones"), ("loss", "losses")):
+            if name in fields and not isinstance(fields[name], str):
+                fields[name] = give(kind, fields[name])
+        config = make_config(data=data_name(data), **fields)
+        splits = splits_in_memory(data, config) if splits is None else splits
     elif data is not None or fields:
         raise ConfigError("give either config, or data and fields")
-    directory = RunDirectory(out if out is not None else next_free(stem(config.data)))
-    directory.check_free(overwrite=overwrite)
-    return _session(directory, pinned(config), splits, quiet=quiet, fresh=True, stage_start=stage_start)
+    fabric = _set_up(config, fresh=True)
+    directory = _directory(fabric, config, out, overwrite)
+    return _session(
+        fabric,
+        directory,
+        pinned(config),
+        splits,
+        quiet=quiet,
+        fresh=True,
+        stage_start=stage_start,
+        callbacks=callbacks,
+        record=record,
+    )
+
+
+fit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        *(p for p in inspect.signature(fit).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD),
+        *(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+            for name, field in TrainConfig.model_fields.items()
+            if name != "data"
+        ),
+    ]
+)
+
+
+def _directory(fabric: Fabric, config: TrainConfig, out: str | Path | None, overwrite: bool) -> RunDirectory:
+    """Where the run is to be; the first process decides for all.
+
+    Raises:
+        RunError: something lies there.
+    """
+    found: tuple[str, str | None] = ("", None)
+    if fabric.is_global_zero:
+        chosen = RunDirectory(out if out is not None else next_free(stem(config.data)))
+        try:
+            chosen.check_free(overwrite=overwrite)
+            found = (str(chosen.path), None)
+        except RunError as error:
+            found = ("", str(error))
+    path, refused = fabric.broadcast(found)
+    if refused is not None:
+        raise RunError(refused)
+    return RunDirectory(path)
 
 
 def in_memory(
@@ -155,7 +216,15 @@ def _train_in_memory(built: Built, fabric: Fabric, *, validate: bool, quiet: boo
 
 
 def resume(
-    path: str | Path, *, quiet: bool = True, splits: Splits | None = None, stage_start: StageStart | None = None
+    path: str | Path,
+    *,
+    quiet: bool = True,
+    splits: Splits | None = None,
+    stage_start: StageStart | None = None,
+    plugins: Sequence[str] = (),
+    backbone: Any = None,
+    loss: Any = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Goes on with a run that was interrupted, killed or crashed; the result is the one it would have had.
 
@@ -167,22 +236,39 @@ def resume(
         splits: the images, where they have been loaded already with the run's options.
         stage_start: of a stage of several, where it took up.
 
+        plugins: modules to import first, which register components that the run is trained with. A run's own are code,
+            and are never imported unless they are named again.
+        backbone, loss: the modules that the run was begun with, where they were given as modules.
+        callbacks: as in `fit`.
+
     Raises:
-        RunError: the directory is not a run, or its data changed. CheckpointError: no checkpoint is whole.
+        RunError: the directory is not a run, its data changed, or it names plugins that are not named here.
+        CheckpointError: no checkpoint is whole.
     """
     directory = RunDirectory(path)
     info = directory.read_info()
     if info["status"] == "finished":
-        run = Run(directory.path)
+        run = Run(directory.path, plugins=plugins, backbone=backbone, loss=loss)
         _checkpoint.load(directory.best_file)
         if not quiet:
             print(f"{directory} is already finished; to train for longer, start a new run", file=sys.stderr)
         return run
     config = directory.read_config()
+    plugins = (plugins,) if isinstance(plugins, str) else tuple(plugins)
+    untrusted = [name for name in config.plugins if name not in plugins]
+    if untrusted:
+        words = " ".join(option("plugins", name) for name in untrusted)
+        raise RunError(f"{directory} names plugins, which are code that would run; if you trust them, say so: {words}")
+    give_again(directory, config, backbone, loss)
+    if config.data == IN_MEMORY and splits is None:
+        raise RunError(f"{directory} is trained on data that was in memory; give it again: splits=...")
     if "task" not in info:
-        # Version 0.1.0 trained all layers at one rate, whatever they started from.
-        config = config.model_copy(update={"tune": "all", "layer_decay": 1.0})
-    return _session(directory, config, splits, quiet=quiet, fresh=False, stage_start=stage_start)
+        # Version 0.1.0 trained all layers at one rate, whatever they started from, and compared within a process.
+        config = config.model_copy(update={"tune": "all", "layer_decay": 1.0, "gather": False})
+    fabric = _set_up(config, fresh=False)
+    return _session(
+        fabric, directory, config, splits, quiet=quiet, fresh=False, stage_start=stage_start, callbacks=callbacks
+    )
 
 
 def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:
@@ -223,6 +309,7 @@ def _own_randomness(fabric: Fabric) -> Iterator[None]:
 
 
 def _session(
+    fabric: Fabric,
     directory: RunDirectory,
     config: TrainConfig,
     splits: Splits | None,
@@ -230,16 +317,21 @@ def _session(
     quiet: bool,
     fresh: bool,
     stage_start: StageStart | None,
+    callbacks: Sequence[Callback] = (),
+    record: Mapping[str, Any] | None = None,
 ) -> Run:
-    fabric = _set_up(config, fresh=fresh)
     forget_peak_memory(fabric.device)
+    options: dict[str, Any] = {"fresh": fresh, "stage_start": stage_start, "record": record}
     with _own_randomness(fabric):
         if fabric.is_global_zero:
             with directory.hold():
-                _train(directory, config, splits, fabric, quiet=quiet, fresh=fresh, stage_start=stage_start)
+                _train(directory, config, splits, fabric, quiet=quiet, callbacks=callbacks, **options)
         else:
-            _train(directory, config, splits, fabric, quiet=True, fresh=fresh, stage_start=stage_start)
-    return Run(directory.path, plugins=config.plugins)
+            _train(directory, config, splits, fabric, quiet=True, callbacks=(), **options)
+    run = Run(directory.path, plugins=config.plugins)
+    if config.data == IN_MEMORY:
+        run.splits = splits
+    return run
 
 
 def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
@@ -273,6 +365,8 @@ def _train(
     quiet: bool,
     fresh: bool,
     stage_start: StageStart | None,
+    callbacks: Sequence[Callback],
+    record: Mapping[str, Any] | None,
 ) -> None:
     splits = load_splits(config) if splits is None else splits
     main = fabric.is_global_zero
@@ -301,7 +395,7 @@ def _train(
         config, splits, facts=facts, device=fabric.device, weights=early, report=display.note, stage_start=stage_start
     )
     if fresh:
-        info = _new_info(built, splits, fabric, notes)
+        info = {**(record or {}), **_new_info(built, splits, fabric, notes)}
     parts = " / ".join(f"{len(part):,}" for part in (built.splits.train, built.splits.val, built.splits.test))
     noun = splits.train.noun
     what = f"{info['size']} pixels; " if facts.modality == "images" else ""
@@ -317,6 +411,9 @@ def _train(
     if config.tune == "auto" and not saved:
         head_only = _fit_head(built, splits, fabric, display)
     loop = _loop(built, directory, fabric, quiet=quiet, display=display)
+    loop.callbacks = callbacks
+    for note in compared_apart(loop.method, loop.replicas, gather=config.gather):
+        display.note(f"note: {note}")
     if fresh:
         loop.rehearse()
     fabric.barrier()

@@ -36,11 +36,13 @@ from repertoire.local import Exits
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier
 from repertoire.recipe import (
+    IN_MEMORY,
     Facts,
     TrainConfig,
     build_classifier,
     build_loss,
     find_device,
+    given_names,
     import_plugins,
     load_splits,
     takes_loss,
@@ -50,6 +52,7 @@ from repertoire.tasks import Number, Outputs, exit_table
 from repertoire.train import _checkpoint
 from repertoire.train._answers import Answers, Predictor
 from repertoire.train._directory import RunDirectory
+from repertoire.train._given import give_again, lacking
 from repertoire.train._images import Images, Reading, stream
 from repertoire.train._labelled import Labelled, labelled_list, vectors
 from repertoire.train._outputs import outputs
@@ -74,6 +77,7 @@ class Run(Predictor):
         path: the run's directory.
         device: where its model computes, "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
         plugins: modules to import first, which register components that the run was trained with.
+        backbone, loss: the modules that the run was trained with, where it was given modules and no names.
 
     Raises:
         RunError: the directory is not a run, incomplete, damaged, or from a newer version.
@@ -85,13 +89,21 @@ class Run(Predictor):
         >>> run.predict("photo.jpg").argmax(1)  # doctest: +SKIP
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        plugins: Sequence[str] = (),
+        backbone: Any = None,
+        loss: Any = None,
+    ) -> None:
         self.directory = RunDirectory(Path(path))
         self.info: dict[str, Any] = self.directory.read_info()
         self.config: TrainConfig = self.directory.read_config()
-        if isinstance(plugins, str):
-            plugins = (plugins,)
-        import_plugins(self.config.model_copy(update={"plugins": tuple(plugins)}))
+        self._plugins = (plugins,) if isinstance(plugins, str) else tuple(plugins)
+        import_plugins(self.config.model_copy(update={"plugins": self._plugins}))
+        give_again(self.directory, self.config, backbone, loss)
         self.facts = self._facts()
         self.task = self.facts.task
         self._lock = threading.RLock()
@@ -198,6 +210,8 @@ class Run(Predictor):
             with torch.random.fork_rng(devices=[]):
                 model = build_classifier(self.config, self.facts, loss=loss, pretrained=False)
         except UnknownName as error:
+            if given_names(self.config.backbone, self.config.loss):
+                raise lacking(self.directory, self.config) from None
             if not self.config.plugins:
                 raise
             named = " ".join(self.config.plugins)
@@ -390,9 +404,10 @@ class Run(Predictor):
     @functools.cached_property
     def splits(self) -> Splits:
         """The data the run was trained on, split as it was then. A warning says if it is no longer what it was."""
+        if self.config.data == IN_MEMORY:
+            raise DataError(f"{self.directory} was trained on data in memory; say what to look at, or set run.splits")
         splits = load_splits(self.config)
-        before = self.info.get("data_digest")
-        if before is not None and before != digest(splits):
+        if self._other(splits):
             warnings.warn(
                 f"the data of {self.directory} ({ascii_path(self.config.data)}) changed since it was trained: its test "
                 "images may be others now, and some may have been trained on",
@@ -400,6 +415,15 @@ class Run(Predictor):
                 stacklevel=3,
             )
         return splits
+
+    def _other(self, splits: Splits) -> bool:
+        before = self.info.get("data_digest")
+        return before is not None and before != digest(splits)
+
+    @property
+    def data_changed(self) -> bool:
+        """Whether the data is no longer what the run was trained on: other samples, targets, or another order."""
+        return self._other(self.splits)
 
     def evaluate(
         self,
@@ -702,7 +726,7 @@ class Run(Predictor):
         changes: dict[str, Any] = {"epochs": epochs} | ({} if patience is None else {"patience": patience})
         if int(os.environ.get("RANK", "0")) and "LOCAL_RANK" in os.environ:
             self._wait_for(changes)
-            return resume(self.path, quiet=quiet)
+            return resume(self.path, quiet=quiet, plugins=self._plugins)
         done = int(self.info.get("epochs", self.config.epochs))
         if self.info["status"] != "finished":
             raise RunError(
@@ -723,7 +747,7 @@ class Run(Predictor):
         # In this order: whatever ends the process in between, the run is either as it was, or can be resumed.
         self.directory.write_info({**self.info, "status": "interrupted", "extended": extended, "reason": "extended"})
         self.directory.write_config(self.config.model_copy(update=changes))
-        return resume(self.path, quiet=quiet)
+        return resume(self.path, quiet=quiet, plugins=self._plugins)
 
     def _wait_for(self, changes: dict[str, Any], seconds: float = 60.0) -> None:
         """Under a launcher, waits until the first process has changed the configuration."""
@@ -734,9 +758,16 @@ class Run(Predictor):
             time.sleep(0.1)
 
 
-def load(path: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    plugins: Sequence[str] = (),
+    backbone: Any = None,
+    loss: Any = None,
+) -> Run:
     """Opens the run in a directory. See `Run`."""
-    return Run(path, device=device, plugins=plugins)
+    return Run(path, device=device, plugins=plugins, backbone=backbone, loss=loss)
 
 
 def top(probabilities: np.ndarray, classes: Sequence[str], k: int) -> list[list[tuple[str, float]]]:

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,10 @@ from repertoire.files import write_text
 from repertoire.recipe import TrainConfig
 from repertoire.train._directory import RunDirectory
 
-__all__ = ["TRACKERS", "Tracker", "check_trackers", "make_trackers"]
+__all__ = ["TRACKERS", "Callback", "Tracker", "check_trackers", "make_trackers", "watching"]
+
+Callback = Callable[[dict[str, Any]], object]
+"""What is called with the row of every epoch."""
 
 TRACKERS = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 """Trackers by name, and the module that each needs."""
@@ -127,7 +130,7 @@ class _Watched:
             self.tracker = None
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             warnings.warn(
-                f"{self.name} failed ({reason}) and gets no more metrics; the run goes on, and metrics.jsonl has all",
+                f"{self.name} failed ({reason}) and gets no more rows; the run goes on, and metrics.jsonl has all",
                 RepertoireWarning,
                 stacklevel=3,
             )
@@ -154,3 +157,22 @@ def make_trackers(config: TrainConfig, directory: Path, step: int) -> list[Track
         "wandb": lambda: _WandB(directory, config),
     }
     return [_Watched(name, makers[name]) for name in config.track]
+
+
+class _Calling:
+    """A function of the user's own as a tracker."""
+
+    def __init__(self, call: Callback) -> None:
+        self.log = lambda row: call(dict(row))
+
+    def close(self) -> None:
+        pass
+
+
+def watching(callbacks: Sequence[Callback]) -> list[Tracker]:
+    """Functions of the user's own, each dropped when it fails."""
+
+    def named(call: Callback) -> str:
+        return f"the callback {getattr(call, '__name__', None) or type(call).__name__}"
+
+    return [_Watched(named(call), lambda call=call: _Calling(call)) for call in callbacks]  # type: ignore[misc]
