@@ -140,6 +140,14 @@ KINDS: dict[str, Kind] = {
             "`diagnostic(features, labels) -> numbers`",
         ),
         Kind(
+            "protocols",
+            "protocol",
+            ("repertoire.protocols",),
+            (),
+            "repertoire train {data} --protocol {spec} --method replay",
+            "`protocol.stages(splits, seed) -> stages`: what is learned one after another, and what is measured",
+        ),
+        Kind(
             "selectors",
             "selector",
             ("repertoire.select",),

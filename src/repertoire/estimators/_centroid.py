@@ -35,6 +35,7 @@ class NearestCentroid(ClassifierMixin, FeatureEstimator):
     Attributes:
         classes_: the labels, sorted, `[K]`.
         centroids_: the class means, `[K, d]`.
+        counts_: how many samples each is the mean of, `[K]`.
         n_features_in_: d.
 
     Raises:
@@ -52,11 +53,39 @@ class NearestCentroid(ClassifierMixin, FeatureEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fits to features float `[N, d]` with labels `[N]` of any kind."""
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        return self._add(X, y, afresh=True)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """Fits to more features float `[N, d]` with labels `[N]`, of known classes or of new ones.
+
+        The means are those of all samples there have been, so nothing is forgotten, whatever the order: with frozen
+        features it is the bound that continual learning is measured against.
+
+        Args:
+            X: features `[N, d]`.
+            y: labels `[N]`.
+            classes: all labels there will ever be, which scikit-learn's estimators ask for in the first call; no other
+                label may come. Classes without a sample are not predicted.
+        """
+        return self._add(X, y, afresh=not hasattr(self, "counts_"), classes=classes)
+
+    def _add(self, X: Any, y: Any, *, afresh: bool, classes: Any = None) -> Self:
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=afresh)
         check_classification_targets(y)
-        self.classes_, index, counts = np.unique(y, return_inverse=True, return_counts=True)
-        sums = np.zeros((len(self.classes_), X.shape[1]))
+        if classes is not None and len(unknown := np.setdiff1d(y, classes)):
+            raise ValueError(f"label {unknown.tolist()[0]!r} is not among the classes that were announced")
+        found, index, counts = np.unique(y, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(found), X.shape[1]))
         np.add.at(sums, index, self._scaled(X))
+        if not afresh:
+            every = np.union1d(self.classes_, found)
+            old, new = np.searchsorted(every, self.classes_), np.searchsorted(every, found)
+            whole, number = np.zeros((len(every), X.shape[1])), np.zeros(len(every), dtype=counts.dtype)
+            whole[old], number[old] = self.centroids_ * self.counts_[:, None], self.counts_
+            whole[new] += sums
+            number[new] += counts
+            found, sums, counts = every, whole, number
+        self.classes_, self.counts_ = found, counts
         self.centroids_ = sums / counts[:, None]
         return self
 

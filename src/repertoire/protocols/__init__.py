@@ -1,0 +1,32 @@
+"""Protocols: training in stages, one after another, and what is left of each at the end.
+
+    outcome = protocols.follow("classes:step=2", config)
+    outcome.matrix          # accuracy after stage t on the test samples of stage i
+    outcome.metrics         # average accuracy, forgetting, backward transfer, bounds
+
+A protocol says what each stage brings; `follow` trains a method through them, a run a stage, with a memory of samples
+where the method asks for one, and goes on from wherever it was interrupted. `observe` does the same with an estimator
+on features.
+"""
+
+from repertoire.protocols._base import Protocol, StageData, joined
+from repertoire.protocols._classes import ClassIncremental
+from repertoire.protocols._domains import DomainIncremental
+from repertoire.protocols._follow import follow
+from repertoire.protocols._measure import measure
+from repertoire.protocols._memory import Memory
+from repertoire.protocols._observe import observe
+from repertoire.protocols._outcome import Outcome
+
+__all__ = [
+    "ClassIncremental",
+    "DomainIncremental",
+    "Memory",
+    "Outcome",
+    "Protocol",
+    "StageData",
+    "follow",
+    "joined",
+    "measure",
+    "observe",
+]

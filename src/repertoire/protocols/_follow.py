@@ -1,0 +1,271 @@
+"""Training through the stages of a protocol: a run a stage, in a directory that it goes on from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repertoire import registry
+from repertoire.data import Samples, Splits, digest
+from repertoire.errors import ConfigError, RunError, ascii_path
+from repertoire.files import lock_directory, write_json
+from repertoire.methods import Stage
+from repertoire.protocols._base import Protocol, StageData, joined
+from repertoire.protocols._memory import Memory
+from repertoire.protocols._outcome import Outcome, as_matrix
+from repertoire.recipe import (
+    StageStart,
+    TrainConfig,
+    build,
+    import_plugins,
+    layout,
+    load_splits,
+    needs_of,
+    pinned,
+    resolve,
+    stem,
+)
+from repertoire.train import Run, RunDirectory, fit, last_state, outputs, resume
+
+__all__ = ["follow"]
+
+STREAM = "replay"
+PLAIN = "supervised"
+"""The method of both bounds."""
+
+
+def follow(
+    protocol: str | Protocol,
+    config: TrainConfig,
+    splits: Splits | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    bounds: bool = True,
+    quiet: bool = True,
+) -> Outcome:
+    """Trains a method through the stages of a protocol, and measures what is left of each stage after each.
+
+    Each stage is a run in a directory of its own, of a method that takes over the network of the stage before, whose
+    head grows with the classes, and what else it had learned. The last weights of a stage count. A method with a stream
+    "replay" gets what the protocol's memory kept of earlier stages; nothing else of them is read again.
+
+    The stages lie in a folder of `out` that is named by a hash of protocol, configuration and data: called again, it
+    goes on where it stopped, whatever moment that was, and ends in the same weights; another configuration lies beside
+    it. What is left open in the configuration is decided by the first stage.
+
+    Args:
+        protocol: a protocol or its spec, such as "classes:step=2".
+        config: of the method and of each stage's training.
+        splits: the data, where it has been loaded already with the configuration's options.
+        out: directory; `runs/NAME-stages` if None.
+        bounds: also train without anything against forgetting, and on everything at once.
+        quiet: show nothing while training.
+
+    Raises:
+        ConfigError: the method, head or loss cannot go through the stages. DataError: the data cannot be divided so.
+        RunError: another process is writing there.
+        Interrupted: the user pressed Ctrl-C; called again, it goes on.
+
+    Example:
+        >>> from repertoire import protocols, recipe
+        >>> config = recipe.make_config(data="digits", method="replay", epochs=2)
+        >>> outcome = protocols.follow("classes:step=5", config)  # doctest: +SKIP
+        >>> outcome.metrics["forgetting"]  # doctest: +SKIP
+        0.05
+    """
+    import_plugins(config)
+    config = pinned(config)
+    if layout(config) != (1, 1):
+        raise ConfigError("stages are trained by one process: start without torchrun, and leave --pipeline out")
+    protocol = registry.build("protocols", protocol) if isinstance(protocol, str) else protocol
+    splits = load_splits(config) if splits is None else splits
+    root = Path("runs") / f"{stem(config.data)}-stages" if out is None else Path(out)
+    if root.exists() and (not root.is_dir() or RunDirectory(root).occupied):
+        raise RunError(f"{ascii_path(str(root))} holds something else than stages; choose another --out")
+    outcome = _Course(protocol, config, splits, root, quiet).run()
+    if bounds:
+        plain = config.model_copy(update={"method": PLAIN})
+        below = _Course(protocol, plain, splits, root, quiet).run()
+        above = _Course(_Joint(protocol), plain, splits, root, quiet).run()
+        both = {"finetune": below.metrics["accuracy"], "joint": float(np.mean(above.matrix[0]))}
+        outcome = replace(outcome, metrics={**outcome.metrics, **both})
+    assert outcome.path is not None
+    write_json(outcome.path / "outcome.json", outcome.record())
+    return outcome
+
+
+class _Joint(Protocol):
+    """Everything at once: one stage with all that the stages of a protocol bring."""
+
+    def __init__(self, inner: Protocol) -> None:
+        super().__init__(0)
+        self.inner = inner
+
+    def stages(self, splits: Splits, seed: int) -> Iterator[StageData]:
+        stages = list(self.inner.stages(splits, seed))
+        last = stages[-1]
+        train, val = (
+            joined([replace(getattr(stage, part), classes=last.classes) for stage in stages])
+            for part in ("train", "val")
+        )
+        yield replace(last, name="everything", train=train, val=val, new=tuple(range(len(last.classes))))
+
+
+@dataclass
+class _Course:
+    """One method on its way through the stages."""
+
+    protocol: Protocol
+    config: TrainConfig
+    splits: Splits
+    root: Path
+    quiet: bool
+
+    def run(self) -> Outcome:
+        stages = list(self.protocol.stages(self.splits, self.config.seed))
+        config = resolve(self.config, stages[0].splits(self.splits))
+        if config.tune == "auto":
+            # The head alone first would be another training in the stages after the first.
+            config = config.model_copy(update={"tune": "all"})
+        if needs_of(config).labels != "required":
+            raise ConfigError(
+                f"stages are told apart by labels, which method {registry.parse(config.method).name!r} does not learn "
+                "from: use replay or supervised"
+            )
+        place = self.root / self._name(config)
+        with lock_directory(place):
+            return self._run(place, config, stages)
+
+    def _run(self, place: Path, config: TrainConfig, stages: Sequence[StageData]) -> Outcome:
+        remembers = STREAM in needs_of(config).streams
+        memory = Memory(self.protocol.memory, self.protocol.keep, config.seed) if remembers else None
+        if not (place / "stages.json").exists():
+            _rehearse(config, stages, self.splits)
+            content = {
+                "protocol": repr(_options(self.protocol)),
+                "stages": [stage.name for stage in stages],
+                "config": config.model_dump(mode="json"),
+            }
+            write_json(place / "stages.json", content)
+        rows: list[dict[str, Any]] = []
+        for t, stage in enumerate(stages):
+            if not self.quiet:
+                print(f"stage {t + 1} of {len(stages)}: {stage.name}", file=sys.stderr)
+            rows.append(self._stage(place, config, t, stages, memory))
+        # Where every stage has classes of its own.
+        within = len(stages) > 1 and all(stage.new for stage in stages)
+        matrix = as_matrix([row["accuracy"] for row in rows]) if len(rows) > 1 else np.array([rows[0]["accuracy"]])
+        metrics = self.protocol.measure(matrix) if len(rows) > 1 else {"accuracy": float(matrix.mean())}
+        metrics["memory_bytes"] = 0.0 if memory is None else float(memory.nbytes)
+        return Outcome(
+            tuple(stage.name for stage in stages),
+            matrix,
+            as_matrix([row["within"] for row in rows]) if within else None,
+            metrics,
+            place,
+        )
+
+    def _stage(
+        self, place: Path, config: TrainConfig, t: int, stages: Sequence[StageData], memory: Memory | None
+    ) -> dict[str, Any]:
+        """Trains a stage where it is not done yet, lets the memory look at it, and gives what was measured."""
+        stage, record, kept = stages[t], place / f"{t:02d}.json", place / f"{t:02d}-memory.npz"
+        if record.exists():
+            row: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+            if memory is not None and kept.exists():
+                memory.load(kept)
+        else:
+            if memory is not None and t > 0 and not memory.seen:
+                raise RunError(
+                    f"the memory of stage {t} is gone from {ascii_path(str(place))}; remove the folder to begin again"
+                )
+            run = self._train(place / f"{t:02d}", config, t, stages, memory)
+            row = _measured(run, stage, config)
+            if memory is not None:
+                memory.update(stage.train, lambda samples: _features(run, samples, config))
+                memory.save(kept)
+            # After the memory: what was measured says that the stage is over.
+            write_json(record, row)
+        if t > 0:
+            # The next stage reads the newest memory only; of the old one nothing may be left.
+            (place / f"{t - 1:02d}-memory.npz").unlink(missing_ok=True)
+        return row
+
+    def _train(
+        self, path: Path, config: TrainConfig, t: int, stages: Sequence[StageData], memory: Memory | None
+    ) -> Run:
+        stage = stages[t]
+        start = StageStart(_stage(stages, t, config.epochs))
+        directory = RunDirectory(path)
+        if directory.info_file.exists() and directory.read_info()["status"] == "finished":
+            return Run(path, plugins=config.plugins)
+        if t > 0:
+            start = replace(start, state=last_state(path.with_name(f"{t - 1:02d}")), classes=len(stages[t - 1].classes))
+        splits = stage.splits(self.splits, None if memory is None else memory.samples)
+        if directory.info_file.exists():
+            return resume(path, quiet=self.quiet, splits=splits, stage_start=start)
+        return fit(config=config, splits=splits, out=path, overwrite=True, quiet=self.quiet, stage_start=start)
+
+    def _name(self, config: TrainConfig) -> str:
+        """Of the folder: the method, and a hash of all that decides what comes out."""
+        content = [config.model_dump(mode="json"), _options(self.protocol), digest(self.splits)]
+        found = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+        method = "joint" if isinstance(self.protocol, _Joint) else registry.parse(config.method).name
+        return f"{method}-{found}"
+
+
+def _options(protocol: Protocol) -> list[Any]:
+    """What a protocol is, for a hash."""
+    options = {k: _options(v) if isinstance(v, Protocol) else v for k, v in sorted(vars(protocol).items())}
+    return [type(protocol).__name__, options]
+
+
+def _stage(stages: Sequence[StageData], t: int, epochs: int) -> Stage:
+    stage = stages[t]
+    return Stage(t, len(stages), stage.classes, stage.new, len(stage.train), epochs)
+
+
+def _rehearse(config: TrainConfig, stages: Sequence[StageData], splits: Splits) -> None:
+    """Refuses what a later stage would be refused for, before the first one is trained.
+
+    Raises:
+        ConfigError: the head or the loss cannot grow to the classes of the last stage.
+    """
+    first, last = stages[0], stages[-1]
+    if len(last.classes) == len(first.classes):
+        return
+    whole = config.model_copy(update={"tune": "all"})
+    state = build(whole, first.splits(splits), weights=False).method.state_dict()
+    start = StageStart(_stage(stages, len(stages) - 1, config.epochs), copy.copy(state), len(first.classes))
+    build(whole, last.splits(splits), stage_start=start)
+
+
+def _features(run: Run, samples: Samples, config: TrainConfig) -> np.ndarray:
+    return outputs(run.to(config.device).model, samples, device=run.device).embeddings
+
+
+def _measured(run: Run, stage: StageData, config: TrainConfig) -> dict[str, Any]:
+    """Accuracy on the test samples of every stage that can be evaluated, among all classes and among their own."""
+    accuracy, within = [], []
+    model = run.to(config.device).model
+    for samples in stage.evaluate.values():
+        known = samples.known
+        found = outputs(model, samples, device=run.device).logits[known]
+        labels = samples.labels[known]
+        own = np.unique(labels)
+        accuracy.append(float((found.argmax(1) == labels).mean()))
+        within.append(float((own[found[:, own].argmax(1)] == labels).mean()))
+    return {
+        "accuracy": accuracy,
+        "within": within,
+        "seconds": run.info.get("seconds"),
+    }

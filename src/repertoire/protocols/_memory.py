@@ -1,0 +1,232 @@
+"""A memory of samples of earlier stages, within a budget."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from repertoire.data import FeatureSet, ImageSet, Samples, step_seed
+from repertoire.errors import CheckpointError, ConfigError, DataError, ascii_path
+from repertoire.files import atomic_path
+from repertoire.recipe import parse_bytes
+
+__all__ = ["Keep", "Memory"]
+
+Keep = Literal["reservoir", "herding"]
+FeaturesOf = Callable[[Samples], np.ndarray]
+_OF_A_LABEL = 8
+"""Bytes of a label."""
+
+
+class Memory:
+    """Samples of earlier stages, copied, and never more than a budget allows.
+
+    - "reservoir" keeps a uniform sample of everything seen, whatever its class: Vitter, *Random Sampling with a
+      Reservoir* (1985), as in Chaudhry et al., *On Tiny Episodic Memories in Continual Learning* (2019).
+    - "herding" keeps equally many of every class, those whose mean feature is nearest to that of the class: Rebuffi et
+      al., *iCaRL: Incremental Classifier and Representation Learning* (2017). When classes are added, the first ones of
+      each class stay, which were chosen first.
+
+    Args:
+        budget: a number of samples, or an amount such as "20MB" of inputs and labels; 0 for nothing.
+        keep: "reservoir" (default) or "herding".
+        seed: of the reservoir.
+
+    Attributes:
+        samples: what is kept, None before anything was seen; labels are positions in the classes of the last stage.
+        seen: how many samples there have been.
+
+    Raises:
+        ConfigError: a budget that is no amount, or another way to choose.
+
+    Example:
+        >>> import numpy as np
+        >>> from repertoire.data import FeatureSet
+        >>> from repertoire.protocols import Memory
+        >>> memory = Memory(4)
+        >>> for stage in range(3):
+        ...     x = np.full((10, 2), stage, dtype=np.float32)
+        ...     keys = np.arange(10, dtype=np.uint64)
+        ...     memory.update(FeatureSet(x, np.full(10, stage), [str(i) for i in range(10)], ("a", "b", "c"), keys))
+        >>> len(memory.samples), memory.seen, memory.nbytes
+        (4, 30, 64)
+    """
+
+    def __init__(self, budget: int | str = 200, keep: Keep = "reservoir", seed: int = 0) -> None:
+        if keep not in ("reservoir", "herding"):
+            raise ConfigError(f"keep must be 'reservoir' or 'herding', found {keep!r}")
+        self.most, self.most_bytes = _budget(budget)
+        self.keep: Keep = keep
+        self.seed = seed
+        self.samples: Any = None
+        self.seen = 0
+        self._rank = np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return 0 if self.samples is None else len(self.samples)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the inputs and labels that are kept."""
+        return len(self) * _size(self.samples) if len(self) else 0
+
+    def update(self, samples: Samples, features_of: FeaturesOf | None = None) -> None:
+        """Looks at the samples of a stage once, keeps some of them, and lets others go.
+
+        Args:
+            samples: of the stage; their classes begin with those of the stages before.
+            features_of: samples to features float `[N, d]`; herding needs it.
+
+        Raises:
+            ConfigError: herding without features. DataError: samples of another kind or shape, or without classes.
+        """
+        if samples.kind != "classes" or not samples.known.all():
+            raise DataError("a memory keeps samples with one class each; some of these have none")
+        if len(self) and (type(samples) is not type(self.samples) or samples.shape != self.samples.shape):
+            raise DataError(f"the memory holds {self.samples!r}, and these are {samples!r}")
+        capacity = self.most if self.most_bytes is None else self.most_bytes // _size(samples)
+        if self.keep == "herding":
+            kept, chosen, rank = self._herd(samples, capacity, features_of)
+            self._rank = rank
+        else:
+            kept, chosen = self._draw(len(samples), capacity)
+        self.seen += len(samples)
+        parts = [_copied(self.samples, kept)] if len(kept) else []
+        parts += [_copied(samples, chosen)] if len(chosen) else []
+        self.samples = _stacked(parts, samples.classes) if parts else None
+
+    def _draw(self, count: int, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the memory that stay, and those of new samples that come in: Vitter's algorithm R, at once."""
+        place = self.seen + np.arange(count)
+        generator = np.random.Generator(np.random.Philox(step_seed(self.seed, self.seen, 2**64 - 4)))
+        slot = np.where(place < capacity, place, generator.integers(0, place + 1))
+        held = np.full(capacity, -1)
+        inside = slot < capacity
+        # Of several that take one slot, the last one stays.
+        held[slot[inside]] = np.flatnonzero(inside)
+        kept = np.flatnonzero(held[: len(self)] < 0)
+        return kept, held[held >= 0]
+
+    def _herd(
+        self, samples: Samples, capacity: int, features_of: FeaturesOf | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if features_of is None:
+            raise ConfigError("herding chooses by features: give features_of, or keep=reservoir")
+        old = np.zeros(0, dtype=np.int64) if self.samples is None else self.samples.labels
+        fresh = np.unique(samples.labels)
+        quota = capacity // len(np.union1d(old, fresh))
+        # Classes with nothing new keep those that were chosen first.
+        again = np.isin(old, fresh)
+        stays = np.flatnonzero(~again & (self._rank < quota))
+        features = features_of(samples)
+        before = np.flatnonzero(again)
+        remembered = features_of(self.samples.subset(before)) if len(before) else features[:0]
+        kept, chosen = [stays], []
+        ranks_kept, ranks_chosen = [self._rank[stays]], []
+        for label in fresh:
+            here, there = before[old[before] == label], np.flatnonzero(samples.labels == label)
+            order = _herding(np.concatenate([remembered[old[before] == label], features[there]]), quota)
+            rank = np.arange(len(order))
+            mine = order < len(here)
+            kept.append(here[order[mine]])
+            ranks_kept.append(rank[mine])
+            chosen.append(there[order[~mine] - len(here)])
+            ranks_chosen.append(rank[~mine])
+        return np.concatenate(kept), np.concatenate(chosen), np.concatenate([*ranks_kept, *ranks_chosen])
+
+    def save(self, path: Path) -> None:
+        """Writes the memory into an .npz file, at once or not at all."""
+        content: dict[str, np.ndarray] = {"seen": np.int64(self.seen), "rank": self._rank}
+        if len(self):
+            kept = self.samples
+            content |= {
+                _stored(kept): kept.inputs(slice(None)),
+                "labels": kept.labels,
+                "keys": kept.keys,
+                "names": np.array([str(name) for name in kept.names], dtype=np.str_),
+                "classes": np.array(kept.classes, dtype=np.str_),
+            }
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = dict(file)
+            self.seen, self._rank, self.samples = int(found["seen"]), found["rank"], None
+            if "labels" in found:
+                rest = (found["labels"], found["names"].tolist(), tuple(found["classes"].tolist()), found["keys"])
+                images = found.get("images")
+                self.samples = FeatureSet(found["features"], *rest) if images is None else ImageSet(images, *rest)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, DataError) as error:
+            raise CheckpointError(f"the memory {ascii_path(str(path))} is damaged ({error})") from None
+
+
+def _budget(budget: int | str) -> tuple[int, int | None]:
+    """Samples, or bytes."""
+    text = str(budget).strip()
+    if re.fullmatch(r"\d+", text):
+        return int(text), None
+    try:
+        return 0, parse_bytes(text)
+    except ValueError:
+        raise ConfigError(
+            f"memory is {budget!r}; expected a number of samples, 0 or more, or an amount such as 20MB"
+        ) from None
+
+
+def _stored(samples: Samples) -> str:
+    return "images" if isinstance(samples, ImageSet) else "features"
+
+
+def _size(samples: Samples) -> int:
+    """Bytes of a sample."""
+    return int(samples.inputs([0]).nbytes) + _OF_A_LABEL
+
+
+def _copied(samples: Samples, index: np.ndarray) -> Samples:
+    """Some samples with inputs of their own, without masks and further variables."""
+    part = samples.subset(index)
+    more: dict[str, Any] = {"masks": None} if isinstance(samples, ImageSet) else {}
+    return replace(part, **{_stored(samples): part.inputs(slice(None))}, rows=None, factors={}, **more)
+
+
+def _stacked(parts: list[Samples], classes: tuple[str, ...]) -> Samples:
+    if len(parts) == 1:
+        return replace(parts[0], classes=classes)
+    name = _stored(parts[0])
+    return replace(
+        parts[0],
+        **{name: np.concatenate([getattr(part, name) for part in parts])},
+        labels=np.concatenate([part.labels for part in parts]),
+        names=[each for part in parts for each in part.names],
+        keys=np.concatenate([part.keys for part in parts]),
+        classes=classes,
+    )
+
+
+def _herding(features: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the rows whose running mean stays nearest to the mean of all, the first chosen first."""
+    z = features.astype(np.float64)
+    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    mean = z.mean(0)
+    free = np.ones(len(z), dtype=bool)
+    total = np.zeros(z.shape[1])
+    order = np.zeros(min(count, len(z)), dtype=np.int64)
+    for number in range(len(order)):
+        distance = ((mean - (total + z) / (number + 1)) ** 2).sum(1)
+        order[number] = np.where(free, distance, np.inf).argmin()
+        free[order[number]] = False
+        total += z[order[number]]
+    return order
