@@ -66,6 +66,11 @@ class Timm(Backbone):
 
     cut_short = False
 
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example, where the defaults do not do."""
+        return {"name": "resnet18"}
+
     def __init__(
         self,
         name: str,

@@ -47,7 +47,7 @@ def recoloured(x: Tensor, amount: float, hue: float, *, jitter: float, grey: flo
         ],
         dim=1,
     )
-    pixels = x.permute(0, 2, 3, 1).reshape(count, -1, 3)
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
     mean = pixels.mean(1)
     matrix, offset = eye.expand(count, 3, 3), torch.zeros_like(mean)
     rows = torch.arange(count, device=x.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -17,20 +17,23 @@ from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site
 from repertoire.methods import Method
 from repertoire.ops import evaluating
 
-__all__ = ["Blocks", "build_blocks", "chain_outputs", "check_covered", "method_blocks"]
+__all__ = ["AuxiliarySpec", "Blocks", "build_blocks", "chain_outputs", "check_covered", "method_blocks"]
 
 Blocks = int | Literal["all"]
 
+AuxiliarySpec = str | registry.Spec | Callable[[Site], Auxiliary]
+"""Names the auxiliary networks, or makes one for a site."""
+
 
 def build_blocks(
-    chain: Chain, ends: Sequence[int], auxiliary: str | registry.Spec, classes: int, loss: LocalLoss, last: nn.Module
+    chain: Chain, ends: Sequence[int], auxiliary: AuxiliarySpec, classes: int, loss: LocalLoss, last: nn.Module
 ) -> list[LocalBlock]:
     """The blocks of a chain, each but the last with a fresh auxiliary network on the device of its units.
 
     Args:
         chain: the network.
         ends: the last unit of each block; see `head_apart` for a last block without units.
-        auxiliary: spec of the auxiliary networks.
+        auxiliary: spec of the auxiliary networks, or what makes one for its site.
         classes: number of classes.
         loss: what every block minimises.
         last: objective of the last block.
@@ -52,7 +55,9 @@ def build_blocks(
                 classes=classes,
                 own=units,
             )
-            network: Auxiliary = registry.build("auxiliaries", auxiliary, site=site)
+            network: Auxiliary = (
+                auxiliary(site) if callable(auxiliary) else registry.build("auxiliaries", auxiliary, site=site)
+            )
             objective = LocalObjective(_placed(network, units[-1].module), loss)
         names = [unit.name for unit in units] or ["head"]
         blocks.append(LocalBlock([unit.module for unit in units], names, objective))

@@ -13,7 +13,7 @@ from repertoire import registry
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.local._block import LocalObjective, TailObjective
-from repertoire.local._build import Blocks, build_blocks, chain_outputs, check_covered
+from repertoire.local._build import AuxiliarySpec, Blocks, build_blocks, chain_outputs, check_covered
 from repertoire.local._checks import check_labels, check_partition, check_shapes
 from repertoire.local._partition import Balance, check_unshared, head_apart, partition
 from repertoire.local._trainer import Trainer, single_process
@@ -45,7 +45,8 @@ class LocalLearning:
         model: any network that gives logits `[N, K]` and can be cut: one of Repertoire's, an `nn.Sequential`, or any
             module that can be traced. It is trained in place, and stays what it is: nothing is added to it.
         blocks: how many blocks, 4 by default; "all" for as many as the network can be cut into.
-        auxiliary: spec of the auxiliary networks: "auglocal:depth=2", "linear", ...
+        auxiliary: spec of the auxiliary networks ("auglocal:depth=2", "linear"), or a function that makes one for its
+            `repertoire.local.Site`.
         optimizer: builds the optimiser of a block, `lambda block: torch.optim.SGD(block.parameters(), lr=0.1)`.
         loss: a loss on logits or on embeddings, or anything called with logits and labels; cross-entropy if None.
         example: an input, of any batch size, on the model's device; the shapes are taken from it. If None, blocks are
@@ -85,7 +86,7 @@ class LocalLearning:
         self,
         model: nn.Module,
         blocks: Blocks = 4,
-        auxiliary: str = "auglocal",
+        auxiliary: AuxiliarySpec = "auglocal",
         optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
         *,
         loss: LocalLoss | None = None,
@@ -123,7 +124,8 @@ class LocalLearning:
             raise ConfigError("a pipeline must know the shape of its input beforehand: give an example")
         self._fabric = fabric
         self._trainer: Trainer | None = None
-        registry.get("auxiliaries", registry.parse(auxiliary).name)
+        if not callable(auxiliary):
+            registry.get("auxiliaries", (registry.parse(auxiliary) if isinstance(auxiliary, str) else auxiliary).name)
         if example is not None:
             self.build(example)
 

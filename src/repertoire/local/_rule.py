@@ -181,3 +181,8 @@ class Local(BlockRule):
         >>> Local(blocks=8, auxiliary="auglocal:depth=2").blocks
         8
     """
+
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example of a small network and batch, where the defaults do not do."""
+        return {"blocks": 2, "auxiliary": "linear"}

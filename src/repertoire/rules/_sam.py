@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.methods import Method
 from repertoire.ranges import Positive
 from repertoire.registry import register
@@ -51,6 +51,11 @@ class SAM(Rule):
 
     pieces_alike = True
 
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example of a small network and batch, where the defaults do not do."""
+        return {"rho": 1e-7}
+
     def __init__(self, rho: Annotated[float, Positive] = 0.05, adaptive: bool = False) -> None:
         self.rho = rho
         self.adaptive = adaptive
@@ -59,7 +64,7 @@ class SAM(Rule):
         """See `Rule.setup`."""
         super().setup(method, make_optimizer, **options)
         if self.fabric.strategy.precision.precision == "16-mixed":
-            raise ConfigError("rule 'sam' does not work in float16: use --precision bf16")
+            raise ConfigError(f"rule 'sam' does not work in float16: use {option('precision', 'bf16')}")
 
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         device = batch.targets.device

@@ -11,7 +11,27 @@ A check is driven by what the component declares about itself, and needs no test
 """
 
 from repertoire.testing._check import Check
+from repertoire.testing.augmentations import check_augmentation
+from repertoire.testing.auxiliaries import check_auxiliary
+from repertoire.testing.backbones import check_backbone
+from repertoire.testing.estimators import check_estimator
+from repertoire.testing.explainers import check_explainer
 from repertoire.testing.heads import check_head
 from repertoire.testing.losses import check_loss
+from repertoire.testing.methods import check_method
+from repertoire.testing.rules import check_rule
+from repertoire.testing.sources import check_source
 
-__all__ = ["Check", "check_head", "check_loss"]
+__all__ = [
+    "Check",
+    "check_augmentation",
+    "check_auxiliary",
+    "check_backbone",
+    "check_estimator",
+    "check_explainer",
+    "check_head",
+    "check_loss",
+    "check_method",
+    "check_rule",
+    "check_source",
+]

@@ -12,9 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repertoire.errors import RepertoireWarning
+from repertoire.errors import ConfigError, RepertoireWarning
 
-__all__ = ["Check", "agree", "buffers_of", "checks", "described", "options_of", "refused", "same_under_torch"]
+__all__ = [
+    "Check",
+    "agree",
+    "buffers_of",
+    "checks",
+    "described",
+    "example_options",
+    "options_of",
+    "refusal_of",
+    "refused",
+    "same_under_torch",
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,15 @@ def refused(kind: type[Exception], words: str, call: Callable[..., object], /, *
     assert re.search(words, said), f"the message should say {words!r}, found {said!r}"
 
 
+def refusal_of(call: Callable[..., object], /, *args: Any, **kwargs: Any) -> str | None:
+    """The message of a `ConfigError` that a call raises, or None where it does what it is asked to."""
+    try:
+        call(*args, **kwargs)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def agree(found: Any, expected: Any, **tolerance: Any) -> None:
     """Raises `AssertionError` unless two tensors, or two lists of them, are close."""
     torch.testing.assert_close(found, expected, **tolerance)
@@ -67,7 +87,19 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor]:
 
 def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """What a factory may be given, by name."""
-    return {n: p for n, p in inspect.signature(factory).parameters.items() if n != "self"}
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {n: p for n, p in inspect.signature(factory).parameters.items() if n != "self" and p.kind not in several}
+
+
+def supplied(factory: Callable[..., Any], **context: Any) -> dict[str, Any]:
+    """What of the context a component takes: what its signature names."""
+    known = options_of(factory)
+    return {name: value for name, value in context.items() if name in known}
+
+
+def example_options(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The options that a component declares for a small example, where the defaults do not do."""
+    return dict(factory.example_options()) if hasattr(factory, "example_options") else {}
 
 
 def described(factory: Callable[..., Any]) -> None:

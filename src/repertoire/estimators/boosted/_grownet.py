@@ -76,6 +76,11 @@ class _GrowNetModule(nn.Module):
 
 
 class _GrowNet(Boosted):
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example of little data, where the defaults do not do."""
+        return {"n_stages": 2, "epochs": 10, "corrective_epochs": 2, "learning_rate": 0.03, "random_state": 0}
+
     def __init__(
         self,
         n_stages: int = 20,

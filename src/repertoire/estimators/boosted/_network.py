@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,11 @@ NOTHING = 1e-12
 
 
 class _BoostedNetwork(Boosted):
+    @classmethod
+    def example_options(cls) -> dict[str, Any]:
+        """Options for an example of little data, where the defaults do not do."""
+        return {"n_stages": 4, "max_iter": 20}
+
     def __init__(
         self,
         n_stages: int = 50,

@@ -1,8 +1,8 @@
-"""Small methods and batches for the contract tests, made from what methods and losses declare."""
+"""Small methods and batches, made from what methods and losses declare."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from repertoire import registry
 from repertoire.data import Batch
-from repertoire.losses import Loss
+from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Needs, Normalize, Teacher
+from repertoire.testing._check import example_options, options_of, supplied
+
+__all__ = ["CLASSES", "batch_for", "build_loss", "build_method", "followers", "memory_of", "same", "takes_loss"]
 
 CLASSES = 4
 SAMPLES = 24
@@ -24,34 +27,52 @@ def build_loss(name: str) -> Loss:
     spec = registry.parse(name)
     known = {"counts": torch.arange(9, 9 + CLASSES), "num_classes": CLASSES, "samples": SAMPLES}
     if not spec.kwargs:
-        options = registry.get("losses", name).factory.example_options()
+        options = example_options(registry.get("losses", name).factory)
         spec = registry.Spec(name, (), {key: value for key, value in options.items() if key not in known})
     return registry.build("losses", spec, **known)
 
 
-def takes_loss(name: str) -> bool:
-    return "loss" in registry.options(registry.get("methods", name).factory)
+def takes_loss(method: str | Callable[..., Method]) -> bool:
+    """Whether a method, by name or class, is given a loss."""
+    return "loss" in options_of(_factory(method))
 
 
-def build_method(name: str, loss: str | Loss | None = None, backbone: str = "convnet:width=4,depth=2") -> Method:
-    """A method on images of 8 x 8 pixels, with the loss and the head that it declares unless another loss is named."""
+def _factory(method: str | Callable[..., Method]) -> Callable[..., Method]:
+    return registry.get("methods", method).factory if isinstance(method, str) else method
+
+
+def build_method(
+    method: str | Callable[..., Method],
+    loss: str | Loss | None = None,
+    backbone: str = "convnet:width=4,depth=2",
+    **options: Any,
+) -> Method:
+    """A method on images of 8 x 8 pixels, with the loss and the head that it declares unless another loss is named.
+
+    Args:
+        method: its name, or its class.
+        loss: spec of a loss, or a loss; what the method declares if None.
+        backbone: spec of the network.
+        options: further options of the method.
+    """
     torch.manual_seed(0)
-    needs: Needs = registry.get("methods", name).factory.needs
+    factory = _factory(method)
+    needs: Needs = getattr(factory, "needs", Needs())
     net = registry.build("backbones", backbone, in_channels=1, image_size=8)
     made = build_loss(loss or needs.loss or "cross-entropy") if isinstance(loss, str | None) else loss
-    width = made.width(1 if made.targets == ("number",) else CLASSES) if made.contract == "logits" else CLASSES
+    width = made.width(1 if made.targets == ("number",) else CLASSES) if isinstance(made, LogitsLoss) else CLASSES
     head = registry.build("heads", needs.head or "linear", in_features=net.out_features, num_classes=width)
-    given: dict[str, Any] = {
-        "model": Classifier(Normalize([0.5], [0.25]), net, head),
-        "image_size": 8,
-        "samples": SAMPLES,
-        "unlabelled": SAMPLES,
-    }
-    if takes_loss(name):
-        given["loss"] = made
-    # A multiple of many numbers: losses divide the dimensions among their parts.
-    narrow = takes_loss(name) and "dimensions" in registry.options(registry.get("methods", name).factory)
-    return registry.build("methods", registry.Spec(name, (), {"dimensions": 12} if narrow else {}), **given)
+    given = supplied(
+        factory,
+        model=Classifier(Normalize([0.5], [0.25]), net, head),
+        loss=made,
+        image_size=8,
+        samples=SAMPLES,
+        unlabelled=SAMPLES,
+        # A multiple of many numbers: losses divide the dimensions among their parts.
+        **({"dimensions": 12} if takes_loss(factory) else {}),
+    )
+    return factory(**{**given, **example_options(factory), **options})
 
 
 def batch_for(method: Method, count: int = 12, seed: int = 1, labelled: bool = True) -> Batch:
