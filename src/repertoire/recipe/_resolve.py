@@ -9,8 +9,9 @@ from typing import Any
 from repertoire import registry
 from repertoire.data import ImageSet, Splits
 from repertoire.data import pinned as data_pinned
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.losses import LogitsLoss
+from repertoire.methods import Needs
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._optim import learning_rate, weight_decay
 from repertoire.recipe._parts import DEFAULT_LOSSES, is_pretrained, needs_of, only_head, takes_loss, wants_pretrained
@@ -49,9 +50,7 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
         if task.kind == "none":
             changes["method"] = "simclr" if config.loss == "auto" else "embedding"
     needs = needs_of(now())
-    for name, value in needs.defaults.items():
-        if not config.given(name):
-            changes[name] = value
+    changes |= _designed_for(config, now(), needs)
     if config.loss == "auto":
         changes["loss"] = (needs.loss or task.loss) if takes_loss(now()) else DEFAULT_LOSSES[1]
     changes["tune"] = _tune(now())
@@ -70,6 +69,18 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
     _settle_steps(config, now(), len(train), changes)
     changes |= {"lr": learning_rate(now()), "weight_decay": weight_decay(now())}
     return now()
+
+
+def _designed_for(given: TrainConfig, config: TrainConfig, needs: Needs) -> dict[str, Any]:
+    """The options that a method was designed for, of those that the user left open.
+
+    A learning rate and what goes with it belong to an optimiser and to random weights: for others they are chosen anew.
+    """
+    values = {name: value for name, value in needs.defaults.items() if not given.given(name)}
+    optimizer = needs.defaults.get("optimizer", given.optimizer)
+    if is_pretrained(config) or (given.given("optimizer") and given.optimizer != optimizer):
+        values = {name: value for name, value in values.items() if name not in ("lr", "weight_decay", "momentum")}
+    return values
 
 
 def _backbone(config: TrainConfig, splits: Splits) -> str:
@@ -110,11 +121,13 @@ def _tune(config: TrainConfig) -> str:
     if frozen and not is_pretrained(config):
         raise ConfigError(
             f"tune {config.tune} trains on what pretrained layers see, and backbone {config.backbone!r} has random "
-            "weights: name one with weights, such as lite0, or give --weights or --start"
+            f"weights: name one with weights, such as lite0, or give {option('weights')} or {option('start')}"
         )
     whole = _why_whole(config)
     if frozen and whole:
-        raise ConfigError(f"tune {config.tune} computes what frozen layers give once, and {whole}: use --tune all")
+        raise ConfigError(
+            f"tune {config.tune} computes what frozen layers give once, and {whole}: use {option('tune', 'all')}"
+        )
     return "all" if whole or needs.labels != "required" else config.tune
 
 
@@ -122,12 +135,13 @@ def _check_adapter(config: TrainConfig, frozen: bool) -> None:
     if frozen:
         raise ConfigError(
             f"adapter {config.adapter} changes all layers of the network, and tune {config.tune} computes what they "
-            "give once: leave --tune out"
+            f"give once: leave {option('tune')} out"
         )
     if not is_pretrained(config):
         raise ConfigError(
             f"adapter {config.adapter} changes a network that has learned something, and backbone {config.backbone!r} "
-            "has random weights: name one with weights, such as lite0, or give --weights or --start"
+            f"has random weights: name one with weights, such as lite0, or give {option('weights')} or "
+            f"{option('start')}"
         )
     if registry.parse(config.rule).name in ("local", "tpsgd"):
         raise ConfigError(f"rule {config.rule!r} trains the layers themselves, which adapter {config.adapter} freezes")

@@ -1,0 +1,42 @@
+"""What a method was designed for, and when it counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from repertoire.data import load
+from repertoire.methods import FixMatch
+from repertoire.recipe import make_config, resolve
+
+DESIGNED = FixMatch.needs.defaults
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load("digits")
+
+
+def resolved(splits, **fields):
+    return resolve(make_config(data="digits", labels=4, method="fixmatch", **fields), splits)
+
+
+def test_a_method_brings_what_it_was_designed_for(splits):
+    config = resolved(splits)
+    assert {name: getattr(config, name) for name in DESIGNED} == dict(DESIGNED)
+    assert resolve(config, splits) == config
+
+
+def test_what_the_user_gives_goes_first(splits):
+    assert resolved(splits, lr=0.5).lr == 0.5
+
+
+def test_a_learning_rate_is_one_of_its_optimiser(splits):
+    config = resolved(splits, optimizer="adamw")
+    assert config.lr == resolve(make_config(data="digits", optimizer="adamw", batch_size=64), splits).lr
+    assert config.batch_size == DESIGNED["batch_size"]
+
+
+def test_a_learning_rate_is_one_for_random_weights(splits):
+    config = resolved(splits, backbone="resnet20:pretrained=true")
+    assert config.lr < DESIGNED["lr"]
+    assert config.ema == DESIGNED["ema"]
