@@ -70,13 +70,16 @@ def test_what_is_written_is_what_is_given(whole: Outcome):
     assert record["metrics"] == whole.metrics
 
 
-def test_a_stage_is_a_run_whose_head_has_grown(whole: Outcome):
+def test_a_stage_is_a_run_whose_head_has_grown(config: recipe.TrainConfig, whole: Outcome):
     heads = [last_state(whole.path / f"{t:02d}")["model.head.linear.weight"] for t in range(3)]
     assert [len(head) for head in heads] == [1, 2, 3]
     run = load(whole.path / "02")
     assert len(run.classes) == 3
     assert "+".join(run.classes) == "+".join(whole.names)
-    test = recipe.load_splits(run.config).test
+    with pytest.raises(DataError, match="in memory"):
+        _ = run.splits
+    assert run.info["stage"]["of"] == 3
+    test = recipe.load_splits(config).test
     order = [run.classes.index(name) for name in test.classes]
     found = run.predict(test.pixels(slice(None))).argmax(1)
     right = (found == np.array(order)[test.labels]).mean()

@@ -23,6 +23,7 @@ from repertoire.protocols._base import Protocol, StageData, joined
 from repertoire.protocols._memory import Memory
 from repertoire.protocols._outcome import Outcome, as_matrix
 from repertoire.recipe import (
+    IN_MEMORY,
     StageStart,
     TrainConfig,
     build,
@@ -213,7 +214,12 @@ class _Course:
         splits = stage.splits(self.splits, None if memory is None else memory.samples)
         if directory.info_file.exists():
             return resume(path, quiet=self.quiet, splits=splits, stage_start=start)
-        return fit(config=config, splits=splits, out=path, overwrite=True, quiet=self.quiet, stage_start=start)
+        # Whoever opens the run must not take the whole data, with its own order of classes, for that of the stage.
+        alone = config.model_copy(update={"data": IN_MEMORY})
+        record = {"stage": {"name": stage.name, "number": t + 1, "of": len(stages), "data": config.data}}
+        return fit(
+            config=alone, splits=splits, out=path, overwrite=True, quiet=self.quiet, stage_start=start, record=record
+        )
 
     def _name(self, config: TrainConfig) -> str:
         """Of the folder: the method, and a hash of all that decides what comes out."""
