@@ -23,7 +23,7 @@ from torch import Tensor, distributed
 
 from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
-from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost
+from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option
 from repertoire.methods import Method
 from repertoire.recipe import Built, WeightAverage, schedule
 from repertoire.rules import Rule
@@ -109,7 +109,6 @@ class Loop:
         self.splits = built.splits
         self.task = built.task
         self.monitor = monitor(built.task, built.method, built.splits.train)
-        self.best = self.monitor.best if self.monitor else built.task.best
         self.headline = self.monitor.headline if self.monitor else built.task.headline
         self.fabric = fabric
         self.pipeline = pipeline
@@ -227,7 +226,7 @@ class Loop:
         if self.main and self.validates:
             measured = self.validate()
             row.update({f"val_{name}": value for name, value in measured.items()})
-            better = not progress.best or self.best.rank(measured) > self.best.rank(progress.best)
+            better = not progress.best or self.task.best.rank(measured) > self.task.best.rank(progress.best)
             # Of a stage the last weights count: those that are best on its own samples may have forgotten the most.
             better = better or self.built.start is not None
         # Every rank must stop at the same epoch, so all learn what the first one measured.
@@ -429,7 +428,8 @@ class Loop:
         where = f"the last good checkpoint is {saved[0].name} in {self.directory}" if saved else "none was saved yet"
         raise NonFiniteLoss(
             f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step} "
-            f"(step {self.progress.total_steps} of the run); {where}. Try a lower --lr, or --clip 1."
+            f"(step {self.progress.total_steps} of the run); {where}. Try a lower {option('lr')}, or "
+            f"{option('clip', 1)}."
         )
 
     def _set_learning_rate(self, share: float) -> None:

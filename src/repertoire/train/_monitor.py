@@ -9,28 +9,31 @@ from typing import ClassVar
 import numpy as np
 
 from repertoire.data import Samples
+from repertoire.errors import option
 from repertoire.methods import Method
-from repertoire.tasks import Best, Outputs, Task, spread_out
+from repertoire.tasks import Outputs, Task, spread_out
 from repertoire.train._probe import probe_outputs
 
 __all__ = ["Features", "collapsed", "monitor"]
 
 
 class Features:
-    """What is said after each epoch of a method that learns without the labels that there are, and which epoch is best.
+    """Watches features while a method learns without the labels that there are.
 
-    That is the accuracy of nearest neighbours: each validation image is named by the 20 training images whose features
-    are nearest. The read-out that learns beside the encoder follows features that move, on augmented views, with the
-    learning rate of the encoder, and is best when the features stand still; neighbours have nothing to learn, so they
-    say of every epoch what its features are worth. Neighbours are searched among at most 5,000 training images, evenly
-    spaced, which pass through the network once, without augmentation: a tenth of the time of an epoch of two views.
+    Each validation image is named by the 20 training images whose features are nearest. Neighbours have nothing to
+    learn, so they say of every epoch what its features are worth, while the read-out follows features that move. Yet it
+    is the read-out that decides which epoch is kept: what is kept is a whole classifier, and `predict`, `evaluate` and
+    the report answer with it. On digits the neighbours were best after the first epoch, when the read-out had learned
+    nothing.
+
+    Neighbours are searched among at most 5,000 training images, evenly spaced, which pass through the network once,
+    without augmentation: a tenth of the time of an epoch of two views.
 
     Args:
         train: the training images.
         classes: how many classes there are.
     """
 
-    best: ClassVar[Best] = Best("knn_accuracy", True, "", "accuracy of nearest neighbours")
     headline: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"knn_accuracy": "neighbours {:.1%}", "accuracy": "read-out {:.1%}", "rank": "rank {:.1f}"}
     )
@@ -72,6 +75,6 @@ def collapsed(measured: Mapping[str, float]) -> str:
         return ""
     return (
         f"warning: the features have collapsed to {rank:.1f} directions, with a spread of {spread:.3f} of 1, and are "
-        "worth nothing; try a lower --lr, another augmentation, or a loss that punishes it: --method embedding --loss "
-        "vicreg"
+        f"worth nothing; try a lower {option('lr')}, another augmentation, or a loss that punishes it: "
+        f"{option('method', 'embedding')} with {option('loss', 'vicreg')}"
     )
