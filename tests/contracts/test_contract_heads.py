@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
+from registered import each_check
 
-from repertoire import registry
 from repertoire.testing import check_head
 
-CHECKS = [
-    pytest.param(check, id=f"{entry.name}-{check}")
-    for entry in registry.entries("heads")
-    for check in check_head(entry.factory)
-]
 
-
-@pytest.mark.parametrize("check", CHECKS)
+@each_check("heads", check_head)
 def test_keeps_its_contract(check):
     check()

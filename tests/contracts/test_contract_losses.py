@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import typing
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from registered import each_check
 
 from repertoire import losses, ranges, registry
 from repertoire.errors import RepertoireWarning
@@ -23,16 +23,11 @@ EMBEDDINGS = [entry for entry in ENTRIES if entry.factory.contract == "embedding
 PAGES = Path(__file__).parents[2] / "docs"
 
 
-#: Autograd follows their functions of pairs tile by tile, which torch.compile cannot.
-SEVERAL_GRAPHS = {"circle"}
-CHECKS = [
-    pytest.param(check, id=f"{entry.name}-{check}")
-    for entry in ENTRIES
-    for check in check_loss(entry.factory, fullgraph=entry.name not in SEVERAL_GRAPHS)
-]
+#: Autograd follows their functions of pairs tile by tile, which torch.compile cannot make one graph of.
+SEVERAL_GRAPHS = (losses.Circle,)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@each_check("losses", lambda factory: check_loss(factory, fullgraph=factory not in SEVERAL_GRAPHS))
 def test_keeps_its_contract(check):
     check()
 
@@ -72,15 +67,3 @@ def test_each_loss_on_logits_has_a_row_that_says_when_to_choose_it():
     cells = re.findall(r"^\| ([^|]*) \|", section, re.MULTILINE)
     named = sorted(name for cell in cells for name in re.findall(r"`([^`]+)`", cell))
     assert named == [entry.name for entry in ENTRIES if issubclass(entry.factory, LogitsLoss)]
-
-
-def test_the_loss_of_the_guide_passes_all_checks(tmp_path, monkeypatch):
-    text = (PAGES / "guide" / "extend.md").read_text(encoding="utf-8")
-    code = re.search(r"<!-- file: my_losses.py -->\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1]
-    (tmp_path / "loss_of_the_guide.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry._REGISTRY, "losses", dict(registry._REGISTRY["losses"]))
-    registry._REGISTRY["losses"].pop("modest", None)
-    module = importlib.import_module("loss_of_the_guide")
-    for check in check_loss(module.Modest):
-        check()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from registered import each_check
 
-from repertoire import registry
 from repertoire.methods import Method
 from repertoire.testing import check_method
 
@@ -13,14 +12,6 @@ from repertoire.testing import check_method
 @each_check("methods", check_method)
 def test_keeps_its_contract(check):
     check()
-
-
-@pytest.mark.parametrize("kind", ["methods", "rules", "heads"])
-def test_nothing_registered_is_derived_from_what_is_registered(kind: str):
-    factories = {entry.factory: entry.name for entry in registry.entries(kind)}
-    for factory, name in factories.items():
-        above = [factories[base] for base in factory.__mro__[1:] if base in factories]
-        assert not above, f"{name} is derived from {above}: give both an abstract base"
 
 
 def test_a_class_that_makes_a_step_of_its_own_has_to_declare_so():

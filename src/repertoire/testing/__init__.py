@@ -14,6 +14,7 @@ from repertoire.testing._check import Check
 from repertoire.testing.augmentations import check_augmentation
 from repertoire.testing.auxiliaries import check_auxiliary
 from repertoire.testing.backbones import check_backbone
+from repertoire.testing.diagnostics import check_diagnostic
 from repertoire.testing.estimators import check_estimator
 from repertoire.testing.explainers import check_explainer
 from repertoire.testing.heads import check_head
@@ -27,6 +28,7 @@ __all__ = [
     "check_augmentation",
     "check_auxiliary",
     "check_backbone",
+    "check_diagnostic",
     "check_estimator",
     "check_explainer",
     "check_head",
