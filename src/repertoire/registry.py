@@ -151,9 +151,9 @@ KINDS: dict[str, Kind] = {
             "selectors",
             "selector",
             ("repertoire.select",),
-            (),
-            "",
-            "`selector(scores, budget) -> indices`: which samples to label, keep or drop",
+            ("probabilities", "features", "labelled", "count", "budget", "generator"),
+            "repertoire select runs/a unlabelled/ --budget 20 --selector {spec}",
+            "`selector(probabilities, features, budget) -> indices`: which samples to label next",
         ),
         Kind(
             "weight-operators",

@@ -48,6 +48,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         plan,
         predict,
         report,
+        select,
         train,
     )
 
@@ -66,6 +67,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("explain")(explain.explain)
     app.command("report")(report.report)
     app.command("export")(export.export)
+    app.command("select")(select.select)
     app.command("merge")(merge.merge)
     app.command("fit-features")(fit_features.fit_features)
     app.command("list")(catalogue.list_components)

@@ -3,16 +3,30 @@
 A selector is a function. It takes what is known of N samples (features `[N, d]`, probabilities `[N, C]`, losses) and
 gives int64 positions into them, or a record that holds positions as `index` and, where the selection is to be unbiased,
 float64 `weight` of the same length. A selector trains nothing, changes nothing, and draws from the `generator` it is
-given.
+given. Those that choose samples to be labelled are registered, and `select` calls one by its name.
 """
 
+from repertoire.select._at_random import at_random
+from repertoire.select._badge import badge
+from repertoire.select._contract import select
+from repertoire.select._coreset import coreset
 from repertoire.select._sensitivity import WeightedSample, sensitivity_sample
 from repertoire.select._source_pruning import SourceRanking, feature_mapping, label_mapping
+from repertoire.select._typical import typical
+from repertoire.select._uncertainty import entropy, least_confidence, margin
 
 __all__ = [
     "SourceRanking",
     "WeightedSample",
+    "at_random",
+    "badge",
+    "coreset",
+    "entropy",
     "feature_mapping",
     "label_mapping",
+    "least_confidence",
+    "margin",
+    "select",
     "sensitivity_sample",
+    "typical",
 ]
