@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -196,6 +197,28 @@ def test_dino_is_its_formula_and_its_centre_follows():
     torch.testing.assert_close(method.centre, 0.75 * old + 0.25 * torch.cat(teacher).mean(0), rtol=1e-4, atol=1e-6)
 
 
+def test_crops_learn_from_both_whole_views_of_the_teacher():
+    method = DINO(classifier(), prototypes=7, bottleneck=4, crops=3).train()
+    assert method.needs.view_count == 5
+    assert list(method.needs.views.values())[:2] == ["", ""]
+    assert DINO.needs.view_count == DINO(classifier()).needs.view_count == 2
+    batch = batch_of()
+    crops = tuple(torch.rand_like(batch.images) for _ in range(3))
+    step = method.step(replace(batch, views=(*batch.views, *crops), names=()))
+    with torch.no_grad():
+        whole, parts = method.student(torch.cat(batch.views)).chunk(2), method.student(torch.cat(crops)).chunk(3)
+        teacher = method.teacher(torch.cat(batch.views)).chunk(2)
+    losses = [
+        -(F.softmax(teacher[u] / 0.04, 1) * F.log_softmax(seen / 0.1, 1)).sum(1).mean()
+        for u in range(2)
+        for v, seen in enumerate((*whole, *parts))
+        if u != v
+    ]
+    assert len(losses) == 8
+    torch.testing.assert_close(step.logs["loss"], sum(losses) / 8, rtol=1e-4, atol=1e-5)
+    assert step.logs["readout_loss"] > 0
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -204,6 +227,7 @@ def test_dino_is_its_formula_and_its_centre_follows():
         lambda: MoCo(classifier(), queue=0),
         lambda: DINO(classifier(), teacher_temperature=0.0),
         lambda: DINO(classifier(), centre_momentum=2.0),
+        lambda: DINO(classifier(), crops=-1),
         lambda: HardMoCo(classifier(), hard=0.0),
     ],
 )

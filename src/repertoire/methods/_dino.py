@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -17,6 +18,9 @@ from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["DINO"]
+
+CROP = "simclr:scale=(0.05,0.4)"
+"""Augmentation of the further views."""
 
 
 class _Prototypes(nn.Module):
@@ -45,8 +49,11 @@ class DINO(TwoNetworks, Memory):
         c \leftarrow m_c\,c + (1 - m_c)\,\overline{g_t}
 
     over the pairs of the two views; the loss is the mean over the batch. Centring keeps one prototype from winning,
-    sharpening (a smaller temperature of the teacher) keeps all from being equal. The paper's further, smaller crops are
-    left out, and so are the warm-up of the teacher's temperature and the first epoch in which prototypes stand still.
+    sharpening (a smaller temperature of the teacher) keeps all from being equal. With `crops`, the student sees so many
+    further views that are small parts of the image and learns from each what the teacher says of both whole views; the
+    loss is then the mean over all 2 (1 + crops) pairs. The paper's small crops have fewer pixels too; here they have as
+    many, which every network takes, and cost accordingly. The warm-up of the teacher's temperature and the first epoch,
+    in which prototypes stand still, are left out.
 
     Args:
         model: normalisation, backbone and head; the head is the read-out.
@@ -59,6 +66,7 @@ class DINO(TwoNetworks, Memory):
         centre_momentum: m_c, in [0, 1].
         hidden: width of the projector's two hidden layers; the backbone's own width if None.
         bottleneck: width of the space in which the prototypes lie.
+        crops: further views with 5 to 40 % of the image each; 8 or 10 in the paper.
 
     Attributes:
         centre: float `[K]`.
@@ -92,6 +100,7 @@ class DINO(TwoNetworks, Memory):
         centre_momentum: Annotated[float, Share] = 0.9,
         hidden: Annotated[int, AtLeast(1)] | None = None,
         bottleneck: Annotated[int, AtLeast(1)] = 256,
+        crops: Annotated[int, AtLeast(0)] = 0,
     ) -> None:
         width = model.backbone.out_features
         super().__init__(model, _Prototypes(width, hidden or width, bottleneck, prototypes), momentum, steps)
@@ -99,15 +108,26 @@ class DINO(TwoNetworks, Memory):
         self.teacher_temperature = teacher_temperature
         self.centre_momentum = centre_momentum
         self.register_buffer("centre", torch.zeros(prototypes))
+        if crops:
+            small = {f"crop {number + 1}": CROP for number in range(crops)}
+            self.needs = replace(type(self).needs, views={"first": "", "second": "", **small})
 
     def compare(self, views: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        first, second = views
+        (first, second), crops = views[:2], views[2:]
         features = self.model.embed(torch.cat([first, second]))
-        student = at_least_float32(self.projector(features)) / self.student_temperature
+        student = self._log_assignments(features)
         teacher = at_least_float32(self.teacher(torch.cat([second, first])))
         self.remember(len(first), mean=teacher.mean(0))
         targets = ((teacher - self.centre) / self.teacher_temperature).softmax(1)
-        return -reduce((targets * student.log_softmax(1)).sum(1), "mean"), features
+        loss = -reduce((targets * student).sum(1), "mean")
+        if crops:
+            both = torch.stack(targets.chunk(2)).mean(0).repeat(len(crops), 1)
+            parts = -reduce((both * self._log_assignments(self.model.embed(torch.cat(crops)))).sum(1), "mean")
+            loss = (loss + len(crops) * parts) / (1 + len(crops))
+        return loss, features
+
+    def _log_assignments(self, features: Tensor) -> Tensor:
+        return (at_least_float32(self.projector(features)) / self.student_temperature).log_softmax(1)
 
     def commit(self, mean: Tensor) -> None:
         self.centre.lerp_(mean.to(self.centre), 1 - self.centre_momentum)
