@@ -24,7 +24,7 @@ def compared_apart(method: Method, ranks: int, *, gather: bool) -> list[str]:
     found = []
     for loss in compared_losses(method):
         if not (gather and loss.gathers):
-            way = "" if gather else f", as {option('gather', False)} says"
+            way = "" if gather else f", as {option('gather', False)} says,"
             found.append(f"loss {called('losses', loss)}{way}")
     if method.needs.within_rank:
         found.append(f"method {called('methods', method)}")
