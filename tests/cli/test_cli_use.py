@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
-from repertoire import cli, train
+from repertoire import backbones, cli, data, train
 
 
 def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -339,3 +340,43 @@ def test_what_a_command_wrote_into_a_run_goes_with_the_run(tiny: Path, tmp_path:
     assert "it stays: mine.txt" in err
     ours = {"config.yaml", "run.json", "metrics.jsonl", "metrics.json", "predictions.npz", "checkpoints", ".written"}
     assert {path.name for path in out.iterdir()} - ours == {"mine.txt"}
+
+
+def test_features_of_a_network_without_a_run_can_be_trained_on(photos: Path, tmp_path: Path, capsys):
+    weights = tmp_path / "w.safetensors"
+    save_file(backbones.ConvNet(width=4, depth=2).state_dict(), weights)
+    shutil.copytree(photos, tmp_path / "photos")
+    unlabelled = tmp_path / "photos" / "unlabelled"
+    unlabelled.mkdir()
+    for i in range(3):
+        Image.new("RGB", (20, 20), (i, 9, 9)).save(unlabelled / f"{i}.png")
+    network = ["--backbone", "convnet:width=4,depth=2", "--weights", weights, "--size", 16, "--seed", 5]
+    status, out, _ = run_cli(
+        capsys, "embed", tmp_path / "photos", *network, "--out", tmp_path / "f.npz", "--device", "cpu"
+    )
+    assert (status, "try next: repertoire train" in out) == (0, True)
+    images = data.load(tmp_path / "photos", size=16, seed=5)
+    features = data.load(tmp_path / "f.npz")
+    for part in ("train", "val", "test"):
+        known = getattr(features, part).known
+        assert [n for n, k in zip(getattr(features, part).names, known, strict=True) if k] == [
+            name.encode("utf-8", "backslashreplace").decode() for name in getattr(images, part).names
+        ]
+    assert (features.classes, len(features.extra["unlabelled"])) == (images.classes, 3)
+    status, out, _ = run_cli(
+        capsys, "train", tmp_path / "f.npz", "-o", tmp_path / "run", "-q", "--no-report", "--epochs", 2
+    )
+    assert status == 0
+    status, _, err = run_cli(capsys, "train", tmp_path / "f.npz", "--backbone", "resnet20", "-o", tmp_path / "b")
+    assert (status, "looks at images, and the data holds vectors" in err) == (2, True)
+    status, _, err = run_cli(capsys, "embed", photos, "--backbone", "resnet20", "--out", tmp_path / "g.npz")
+    assert (status, "has random weights" in err, (tmp_path / "g.npz").exists()) == (2, True, False)
+
+
+def test_a_run_that_was_begun_without_a_report_is_resumed_without(tiny: Path, tmp_path: Path, capsys):
+    options = ["--backbone", "convnet:width=4,depth=2", "--epochs", 1, "-q"]
+    assert run_cli(capsys, "train", tiny, *options, "-o", tmp_path / "a", "--no-report")[0] == 0
+    assert run_cli(capsys, "train", "--resume", tmp_path / "a")[0] == 0
+    assert not (tmp_path / "a" / "report.html").exists()
+    assert run_cli(capsys, "train", "--resume", tmp_path / "a", "--report")[0] == 0
+    assert (tmp_path / "a" / "report.html").exists()

@@ -165,7 +165,7 @@ def test_a_member_on_other_test_images(tiny: Path, tmp_path: Path):
 
 
 def test_other_comparisons_and_other_files_are_left_alone(copy: Path, tiny: Path, tmp_path: Path):
-    with pytest.raises(RunError, match=r"holds another comparison: epochs was 1, is 2; choose another --out"):
+    with pytest.raises(RunError, match=r"holds another comparison: epochs was 1, is 2; choose another out"):
         small(tiny, copy, epochs=2)
     with pytest.raises(RunError, match="threads was 1, is 2"):
         small(tiny, copy, threads=2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -39,11 +41,11 @@ def make_command() -> Callable[..., None]:
 def _plan(given: dict[str, Any]) -> None:
     from repertoire.errors import ascii_path
     from repertoire.plan import plan
-    from repertoire.recipe import make_config
-    from repertoire.recipe import format_bytes
+    from repertoire.recipe import format_bytes, make_config
 
     file = given.pop("config")
-    found = plan(config=make_config(**fields_of(file, given)))
+    with _looking() as report:
+        found = plan(config=make_config(**fields_of(file, given)), report=report)
     typer.echo(
         f"{ascii_path(found.backbone)}, {found.batch} images of {found.size} pixels a step on {found.device}: "
         "predicted peak memory and its parts, and time relative to the first row"
@@ -64,6 +66,18 @@ def _plan(given: dict[str, Any]) -> None:
         typer.echo(found.reason())
     else:
         _card(found.device)
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[Callable[[str], None] | None]:
+    """Says on a terminal what is being looked at, in a line that does not stay."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield lambda text: typer.echo(f"\r\x1b[Klooking at {text}", err=True, nl=False)
+    finally:
+        typer.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _print(table: Sequence[Sequence[str]]) -> None:

@@ -148,15 +148,36 @@ def predict(
 
 
 def embed(
-    run: RunArgument,
+    run: Annotated[
+        Path, typer.Argument(help="Directory of a run; with --backbone, the data itself.", show_default=False)
+    ],
     images: ImagesArgument = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")] = Path("features.npz"),
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Without a run: the pretrained network whose features are wanted, such as lite0, of the data that "
+            "`train` takes. The file keeps labels and parts, and can be trained on.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --backbone: its weights, as in `train`.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(help="With --backbone: side of the images in pixels; its natural one.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="With --backbone: seed of the parts.", show_default=False)] = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     null: NullOption = False,
     skip_unreadable: SkipOption = None,
 ) -> None:
-    """Write the features of images to an .npz file: `features` [N, d] and `names` [N]."""
+    """Write the features of images to an .npz file: `features` [N, d] and `names` [N].
+
+    Without a run: embed PHOTOS/ --backbone lite0.
+    """
     import numpy as np
 
     from repertoire.cli._inputs import image_paths, shown
@@ -166,6 +187,14 @@ def embed(
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}; features are written as .npz")
+    alone = {"weights": weights, "size": size, "seed": seed}
+    if backbone is not None:
+        if images or null or plugin:
+            raise ConfigError("with --backbone there is no run: give the data alone, as to train")
+        _embed_alone(str(run), out, {"backbone": backbone, "device": device, **alone}, skip_unreadable)
+        return
+    if given := [name for name, value in alone.items() if value is not None]:
+        raise ConfigError(f"--{given[0]} goes with --backbone; a run has its own")
     opened = open_run(run, device, plugin)
     listed = _listed(opened, images or [])
     paths = image_paths(images or [], null=null) if listed is None else listed.paths
@@ -189,6 +218,16 @@ def embed(
         np.savez(file, features=np.concatenate(features), names=np.array(names), **known)
     typer.echo(f"{len(names)} x {features[0].shape[1]} features in {out}")
     report_failures(failures, len(paths), skip)
+
+
+def _embed_alone(data: str, out: Path, fields: dict[str, Any], skip_unreadable: bool | None) -> None:
+    from repertoire.recipe import embed_data, make_config
+
+    chosen = {name: value for name, value in fields.items() if value is not None}
+    config = make_config(data=data, skip_unreadable=bool(skip_unreadable), **chosen)
+    count, width = embed_data(config, out, report=lambda line: typer.echo(line, err=True))
+    typer.echo(f"{count} x {width} features in {out}")
+    typer.echo(f"try next: repertoire train {out}")
 
 
 def read_batches(

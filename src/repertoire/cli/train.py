@@ -51,6 +51,23 @@ def make_command() -> Callable[..., None]:
             ),
         ),
         _parameter("quiet", bool, typer.Option("-q", "--quiet", help="Show nothing but the result."), False),
+        _parameter(
+            "protocol",
+            str | None,
+            typer.Option(
+                "--protocol",
+                help="Train in stages: classes:step=2 (new classes in each), domains; the same command goes on.",
+            ),
+        ),
+        _parameter(
+            "bounds",
+            bool,
+            typer.Option(
+                "--bounds/--no-bounds",
+                help="With --protocol: also train without anything against forgetting, and on everything at once.",
+            ),
+            True,
+        ),
         *config_parameters(),
     ]
 
@@ -188,7 +205,13 @@ def _train(given: dict[str, Any]) -> None:
     from repertoire.recipe import make_config
     from repertoire.train import fit
 
-    run_options = {name: given.pop(name) for name in ("config", "out", "resume", "overwrite", "report", "quiet")}
+    named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "bounds")
+    run_options = {name: given.pop(name) for name in named}
+    if run_options["protocol"] is not None and run_options["resume"] is None:
+        from repertoire.cli._stages import train_in_stages
+
+        train_in_stages(run_options, fields_of(run_options["config"], given))
+        return
     if run_options["resume"] is not None:
         run = _resume(run_options, given)
     else:
@@ -210,8 +233,9 @@ def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     if taken:
         raise ConfigError(f"--resume takes back nothing that the run was configured with, found --{taken[0]} none")
     other = sorted(chosen.keys() - {"epochs", "patience", "plugins"})
-    if other or run_options["config"] or run_options["out"]:
-        named = ", ".join("--" + name.replace("_", "-") for name in other) or "--config or --out"
+    own = [name for name in ("config", "out", "protocol") if run_options[name]]
+    if other or own:
+        named = ", ".join("--" + name.replace("_", "-") for name in [*other, *own])
         raise ConfigError(
             f"--resume goes on with a run as it was configured and takes no other options, found {named}; a finished "
             "run can be extended with --epochs"
@@ -230,7 +254,8 @@ def _from_file(path: Path) -> dict[str, Any]:
     from repertoire.recipe import read_config
 
     fields = read_config(path)
-    misplaced = [name for name in ("out", "report", "quiet", "resume", "overwrite", "config") if name in fields]
+    own = ("out", "report", "quiet", "resume", "overwrite", "config", "protocol", "bounds")
+    misplaced = [name for name in own if name in fields]
     if misplaced:
         raise ConfigError(f"{path}: {', '.join(misplaced)} can be given on the command line only")
     return fields

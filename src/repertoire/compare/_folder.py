@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import repertoire
-from repertoire.errors import RunError, ascii_path
+from repertoire.errors import RunError, ascii_path, option
 from repertoire.files import write_json
 from repertoire.recipe import TrainConfig
 
@@ -61,13 +61,15 @@ class Folder:
         before = self._manifest()
         if before is None:
             if self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
-                raise RunError(f"{self} is not empty and holds no comparison; choose another --out")
+                raise RunError(f"{self} is not empty and holds no comparison; choose another {option('out')}")
         else:
             difference = self.differs(before, shared, varied, threads)
             if difference:
-                raise RunError(f"{self} holds another comparison: {difference}; choose another --out")
+                raise RunError(f"{self} holds another comparison: {difference}; choose another {option('out')}")
             if before["data_digest"] not in (None, data_digest) and before["shared"]["seed"] == shared.seed:
-                raise RunError(f"the images of {shared.data} changed since {self} was begun; choose another --out")
+                raise RunError(
+                    f"the images of {shared.data} changed since {self} was begun; choose another {option('out')}"
+                )
             varied = (*before["varied"], *(field for field in varied if field not in before["varied"]))
         content = {
             "format": FORMAT,
@@ -107,11 +109,13 @@ class Folder:
             found = json.loads(self.manifest_file.read_text(encoding="utf-8"))
             newer, incomplete = found["format"] > FORMAT, not {"threads", "varied", "shared", "data_digest"} <= {*found}
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{self}/comparison.json is damaged ({error}); choose another --out") from None
+            raise RunError(f"{self}/comparison.json is damaged ({error}); choose another {option('out')}") from None
         if newer:
             raise RunError(f"{self} was written by a newer version of Repertoire ({found.get('repertoire')}); upgrade")
         if incomplete:
-            raise RunError(f"{self}/comparison.json is damaged: it is not about a comparison; choose another --out")
+            raise RunError(
+                f"{self}/comparison.json is damaged: it is not about a comparison; choose another {option('out')}"
+            )
         return found
 
     @contextlib.contextmanager

@@ -92,6 +92,8 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
             except OSError:
                 continue  # found out, and reported with its reason, when it is read
     size = request.size or natural_size(root, names, request.photographs)
+    if request.shapes:
+        return _black(listed, size), np.array(listed.parts), listed.failures, {}
     options = {"size": size, "fit": request.fit, "cache_dir": request.cache_dir, "workers": request.workers}
     decoded = decode_once(root, names, signatures, levels=request.levels, **options)  # type: ignore[arg-type]
     reasons, masks = dict(decoded.failures), None
@@ -119,6 +121,20 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
     )
     failures = [Unreadable(os.path.join(root, names[number]), why) for number, why in sorted(reasons.items())]
     return images, np.array(listed.parts)[good], listed.failures + failures, decoded.levels
+
+
+def _black(listed: Listed, size: int) -> ImageSet:
+    """Black images in the place of files that nobody opens."""
+    count = len(listed.names)
+    return ImageSet(
+        np.broadcast_to(np.zeros((), np.uint8), (count, size, size, 3)),
+        listed.labels,
+        listed.names,
+        listed.classes,
+        np.arange(count, dtype=np.uint64),
+        masks=np.broadcast_to(np.zeros((), bool), (count, size, size)) if listed.masks else None,
+        factors={} if listed.groups is None else {"group": listed.groups},
+    )
 
 
 def with_white(request: SourceRequest, white: float | None) -> SourceRequest:

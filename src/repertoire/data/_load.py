@@ -28,6 +28,7 @@ def load(
     download: bool = False,
     unlabelled: bool = False,
     photographs: int = 128,
+    shapes: bool = False,
 ) -> Splits:
     """Training, validation and test samples.
 
@@ -46,6 +47,8 @@ def load(
         unlabelled: whether data without any label will do: a folder of images however they lie in it, an .npz without
             labels. What lies in `unlabelled/` beside classes is then trained on.
         photographs: side in pixels of images that are larger than 64 pixels, or of several sizes, where `size` is None.
+        shapes: whether shapes and targets are all that is wanted, as for a plan: images of files are black then, and
+            none is decoded.
 
     Raises:
         DataError: the data cannot be used, or does not exist.
@@ -68,6 +71,7 @@ def load(
         download,
         unlabelled=unlabelled,
         photographs=photographs,
+        shapes=shapes,
     )
     path = Path(data)
     text = os.fspath(data)

@@ -29,6 +29,7 @@ class SourceRequest:
         photographs: side in pixels of images that are larger than 64 pixels, or of several sizes, where none is asked
             for.
         levels: black and white of images of more than 8 bits, by kind, where they are given from outside.
+        shapes: whether shapes and targets are all that is wanted: images of files are black then, and none is decoded.
     """
 
     size: int | None = None
@@ -44,3 +45,4 @@ class SourceRequest:
     unlabelled: bool = False
     photographs: int = 128
     levels: Mapping[str, Sequence[float]] | None = None
+    shapes: bool = False

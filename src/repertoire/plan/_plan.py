@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from repertoire.methods import Method
 from repertoire.plan._dry import Footprint, augmentation_bytes, dry_evaluation, dry_step
 from repertoire.plan._ledger import Work
 from repertoire.recipe import (
+    Facts,
     TrainConfig,
     build,
     find_device,
@@ -146,7 +147,13 @@ class Plan:
         )
 
 
-def plan(data: str | Path | None = None, *, config: TrainConfig | None = None, **fields: object) -> Plan:
+def plan(
+    data: str | Path | None = None,
+    *,
+    config: TrainConfig | None = None,
+    report: Callable[[str], None] | None = None,
+    **fields: object,
+) -> Plan:
     """Predicts peak memory and relative time of a training step with each way to train.
 
     The network is built, but nothing is computed, and none of its activations, gradients or optimiser states takes any
@@ -157,6 +164,7 @@ def plan(data: str | Path | None = None, *, config: TrainConfig | None = None, *
     Args:
         data: what `fit` takes: only the number of classes, the size and the channels of the images matter.
         config: a whole configuration, instead of `data` and fields.
+        report: is told each way before it is looked at.
         fields: fields of `TrainConfig`; `memory="4GiB"` is the budget.
 
     Raises:
@@ -176,8 +184,8 @@ def plan(data: str | Path | None = None, *, config: TrainConfig | None = None, *
     elif data is not None or fields:
         raise ConfigError("give either config, or data and fields")
     import_plugins(config)
-    splits = load_splits(config)
-    return make_plan(resolve(config, splits), splits, find_device(config))
+    splits = load_splits(config, shapes=True)
+    return make_plan(resolve(config, splits), splits, find_device(config), report=report)
 
 
 def settle(config: TrainConfig, splits: Splits, device: torch.device, ranks: int) -> tuple[TrainConfig, str | None]:
@@ -193,7 +201,15 @@ def settle(config: TrainConfig, splits: Splits, device: torch.device, ranks: int
     return config.model_copy(update={"rule": row.rule, "accumulate": row.accumulate}), found.reason()
 
 
-def make_plan(config: TrainConfig, splits: Splits, device: torch.device, ranks: int = 1, *, whole: bool = True) -> Plan:
+def make_plan(
+    config: TrainConfig,
+    splits: Splits,
+    device: torch.device,
+    ranks: int = 1,
+    *,
+    whole: bool = True,
+    report: Callable[[str], None] | None = None,
+) -> Plan:
     """The plan of a resolved configuration; if it need not be whole, without what could not be chosen any more."""
     if config.pipeline is not None:
         raise ConfigError("a plan is for one process, or several with a whole network each: leave out --pipeline")
@@ -217,6 +233,8 @@ def make_plan(config: TrainConfig, splits: Splits, device: torch.device, ranks: 
         if not whole and budget is not None and rows and _settled(rows, budget, kind):
             break
         candidate = config.model_copy(update={"rule": rule, "accumulate": accumulate})
+        if report is not None:
+            report(f"rule {rule}" + (f", {accumulate} pieces" if accumulate > 1 else ""))
         try:
             found = dry_step(candidate, method, image, device=device, ranks=ranks, numbers=numbers)
         except RepertoireError as error:
@@ -240,7 +258,7 @@ def _settled(rows: Sequence[PlanRow], budget: int, following: str) -> bool:
 
 def _method(config: TrainConfig, splits: Splits) -> Method:
     # Weights and extra streams take the room that they take, whatever is in them.
-    method = build(config, splits, weights=False).method
+    method = build(config, splits, facts=Facts.of(splits, statistics=False), weights=False).method
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._config import make_config as make_config
     from repertoire.recipe._config import read_config as read_config
     from repertoire.recipe._config import write_config as write_config
+    from repertoire.recipe._embed import embed_data as embed_data
     from repertoire.recipe._environment import describe as describe
     from repertoire.recipe._environment import find_device as find_device
     from repertoire.recipe._environment import forget_peak_memory as forget_peak_memory
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._parts import is_pretrained as is_pretrained
     from repertoire.recipe._parts import load_splits as load_splits
     from repertoire.recipe._parts import needs_of as needs_of
+    from repertoire.recipe._parts import only_head as only_head
     from repertoire.recipe._parts import takes_loss as takes_loss
     from repertoire.recipe._resolve import pinned as pinned
     from repertoire.recipe._resolve import resolve as resolve
@@ -58,6 +60,7 @@ _HOME = {
     "_build": ("Built", "StageStart", "build"),
     "_bytes": ("format_bytes", "parse_bytes"),
     "_config": ("TrainConfig", "make_config", "read_config", "write_config"),
+    "_embed": ("embed_data",),
     "_environment": ("describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"),
     "_facts": ("Facts", "channel_statistics"),
     "_frozen": ("activations_of",),
@@ -73,6 +76,7 @@ _HOME = {
         "is_pretrained",
         "load_splits",
         "needs_of",
+        "only_head",
         "takes_loss",
     ),
     "_resolve": ("pinned", "resolve", "stem"),

@@ -24,7 +24,7 @@ from repertoire.data import (
     load_unlabelled,
     step_seed,
 )
-from repertoire.errors import ConfigError, DataError
+from repertoire.errors import ConfigError, DataError, option
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Stage
 from repertoire.recipe._config import TrainConfig
@@ -223,7 +223,9 @@ def build(
             context["counts"] = torch.from_numpy(splits.train.counts())
         method = build_method(config, model, loss, len(splits.train), **context)
         if needs_of(config).reference == "teacher" and config.teacher is None:
-            raise ConfigError(f"method {registry.parse(config.method).name!r} learns from another run: give --teacher")
+            raise ConfigError(
+                f"method {registry.parse(config.method).name!r} learns from another run: give {option('teacher')}"
+            )
         if stage_start is not None and stage_start.state is not None:
             _take_over(method, stage_start)
     _check_streams(config, method, splits)
@@ -290,7 +292,7 @@ def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None
     if needs.labels == "required" and kind == "none":
         raise DataError(
             f"method {method!r} needs labels, and this data has none: put the images into a directory for each class, "
-            "or learn without labels, with --method simclr"
+            f"or learn without labels, with {option('method', 'simclr')}"
         )
     if loss is not None and kind != "none":
         # A loss on views looks at no target; what is read out of the features then are classes.
@@ -313,7 +315,8 @@ def _check_streams(config: TrainConfig, method: Method, splits: Splits) -> None:
         if not stream.optional and not len(splits.extra.get(name, ())):
             raise DataError(
                 f"method {registry.parse(config.method).name!r} learns from {name} samples too, and there are none: "
-                f"give a folder with --{name}, put one beside the classes, or keep only some labels with --labels 4"
+                f"give a folder with --{name}, put one beside the classes, or keep only some labels with "
+                f"{option('labels', 4)}"
             )
 
 

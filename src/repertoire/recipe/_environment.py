@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 
 import repertoire
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.recipe._config import TrainConfig
 
 __all__ = ["describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"]
@@ -81,7 +81,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     ranks = stages * replicas
     if config.pipeline is not None and config.precision == "16":
         raise ConfigError(
-            "a pipeline does not work in float16, whose loss scale all blocks share: use --precision bf16"
+            f"a pipeline does not work in float16, whose loss scale all blocks share: use {option('precision', 'bf16')}"
         )
     if config.batch_size < 2 * replicas * config.accumulate:
         raise ConfigError(

@@ -12,7 +12,7 @@ import torch
 
 from repertoire.backbones import Precision, fast_bfloat16, frozen
 from repertoire.data import FeatureSet, Loader, Samples, Splits, cache_directory
-from repertoire.errors import ConfigError, DataError
+from repertoire.errors import ConfigError, DataError, option
 from repertoire.files import atomic_path
 from repertoire.methods import Classifier
 from repertoire.ops import evaluating
@@ -36,7 +36,8 @@ def entrance(model: Classifier, tune: str) -> int | None:
     stages = int(tune.removeprefix("last:"))
     if stages > len(backbone.stage_ends):
         raise ConfigError(
-            f"tune {tune} asks for more stages than the network has: {len(backbone.stage_ends)}; use --tune all"
+            f"tune {tune} asks for more stages than the network has: {len(backbone.stage_ends)}; use "
+            f"{option('tune', 'all')}"
         )
     return 0 if stages == len(backbone.stage_ends) else backbone.stage_ends[-stages - 1] + 1
 

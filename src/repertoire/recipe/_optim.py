@@ -28,7 +28,7 @@ def learning_rate(config: TrainConfig) -> float:
     ratio = config.batch_size / 128
     share = 1.0
     if only_head(config):
-        share = 3.0
+        share = 10.0
     elif config.tune.startswith("last:"):
         share = 0.5
     elif is_pretrained(config) and config.adapter is None:

@@ -15,7 +15,7 @@ import torch
 from repertoire import registry
 from repertoire.backbones import Backbone
 from repertoire.data import ImageSet, Samples, Splits, load
-from repertoire.errors import ConfigError, DataError
+from repertoire.errors import ConfigError, DataError, option
 from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier, Method, Needs, Normalize
@@ -72,17 +72,25 @@ def import_plugins(config: TrainConfig) -> None:
         sys.path.remove(here)
 
 
-def load_splits(config: TrainConfig) -> Splits:
+def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: bool = False) -> Splits:
     """The data of a configuration, photographs at the size that its network was trained on.
 
     Images are brought to `size` where it is given. Otherwise photographs (RGB files of more than 64 pixels) come at the
     natural size of a pretrained network; smaller RGB images too, if a pretrained network is chosen for them because
     there are few.
+
+    Args:
+        config: resolved or not.
+        unlabelled: whether data without any label will do; as its method says if None.
+        shapes: whether shapes and targets are all that is wanted: images of files are black then, and none is decoded.
+
+    Raises:
+        DataError, UnreadableImages: the data cannot be used, or was given in memory.
     """
 
     if config.data == IN_MEMORY:
         raise DataError("the data was given in memory, and cannot be read again: give it once more")
-    asked = config.method != "auto" and needs_of(config).labels != "required"
+    asked = config.method != "auto" and needs_of(config).labels != "required" if unlabelled is None else unlabelled
 
     def read(size: int | None, photographs: int = PHOTOGRAPHS) -> Splits:
         return load(
@@ -96,6 +104,7 @@ def load_splits(config: TrainConfig) -> Splits:
             download=config.download,
             unlabelled=asked,
             photographs=photographs,
+            shapes=shapes,
         )
 
     meant = config.size is None and not config.from_scratch and (config.backbone == "auto" or is_pretrained(config))
@@ -202,6 +211,8 @@ def build_classifier(
     backbone = build_backbone(
         config.backbone, facts.channels, facts.size, pretrained=pretrained and not config.from_scratch
     )
+    if facts.modality == "features":
+        _check_takes_vectors(config, backbone, facts.channels)
     width = facts.task.outputs
     if isinstance(loss, LogitsLoss):
         width = loss.width(width)
@@ -212,6 +223,22 @@ def build_classifier(
         preset = preset.for_channels(facts.channels)
         return Classifier(Normalize(preset.mean, preset.std), backbone, head)
     return Classifier(Normalize(facts.mean, facts.std), backbone, head)
+
+
+def _check_takes_vectors(config: TrainConfig, backbone: Backbone, width: int) -> None:
+    """Refuses a network of images for vectors of features, which it would stumble over in its first step."""
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(2, width, device=device))
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        raise ConfigError(
+            f"backbone {config.backbone!r} looks at images, and the data holds vectors of {width} features: leave "
+            f"{option('backbone')} out, or use {option('backbone', 'mlp')}"
+        ) from None
+    finally:
+        backbone.train(training)
 
 
 def build_loss(config: TrainConfig, facts: Facts, samples: Samples | None = None) -> Loss:
@@ -242,7 +269,8 @@ def build_loss(config: TrainConfig, facts: Facts, samples: Samples | None = None
     if config.class_weights:
         if "weight" not in options:
             raise ConfigError(
-                f"loss {spec.name!r} takes no class weights; use --balanced, which draws classes equally often"
+                f"loss {spec.name!r} takes no class weights; use {option('balanced', True)}, which draws "
+                f"classes equally often"
             )
         weight = counts.sum() / (len(counts) * np.maximum(counts, 1))
         context["weight"] = torch.tensor(weight, dtype=torch.float32)

@@ -167,9 +167,10 @@ def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: 
     head = only_head(config)
     tuned = head or config.tune != "all" or is_pretrained(config)
     if not given.given("batch_size") and "batch_size" not in needs_of(config).defaults:
-        largest = 32 if tuned and not head and config.tune in ("all", "auto") else 128
-        # A batch is at most a sixteenth of the data: an epoch has that many steps.
-        changes["batch_size"] = max(8, min(largest, 2 ** int(math.log2(max(8, count / 16)))))
+        largest = 512 if head else 32 if tuned and config.tune in ("all", "auto") else 128
+        # An epoch has sixteen steps at least; of a head, where each costs more than its samples do, four.
+        share = count / (4 if head else 16)
+        changes["batch_size"] = max(8, min(largest, 2 ** int(math.log2(max(8, share)))))
     batch = changes.get("batch_size", config.batch_size)
     floor = 300 if head else STEPS
     if not given.given("epochs") and "epochs" not in needs_of(config).defaults:

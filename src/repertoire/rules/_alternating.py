@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.methods import Method
 from repertoire.registry import register
 from repertoire.rules._base import MakeOptimizer, Rule, add_logs
@@ -48,7 +48,7 @@ class Alternating(Rule):
 
     def _build(self, method: Method, make_optimizer: MakeOptimizer) -> None:
         if self.fabric.strategy.precision.precision == "16-mixed":
-            raise ConfigError("rule 'alternating' does not work in float16: use --precision bf16")
+            raise ConfigError(f"rule 'alternating' does not work in float16: use {option('precision', 'bf16')}")
         parts = dict(method.parts())
         _check_parts(method, parts)
         self.trained = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}

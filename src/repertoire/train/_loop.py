@@ -25,7 +25,7 @@ from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option
 from repertoire.methods import Method
-from repertoire.recipe import Built, WeightAverage, schedule
+from repertoire.recipe import Built, WeightAverage, only_head, schedule
 from repertoire.rules import Rule
 from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
@@ -58,6 +58,8 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     """The validation metrics of the best epoch so far; empty before the first one."""
     best_epoch: int = 0
+    highest: float = 0.0
+    """The highest validation accuracy so far, of a head on frozen features."""
     rate: float = 1.0
     """What the learning rate is multiplied by; less than one once the first steps have diverged."""
     first_loss: float | None = None
@@ -226,7 +228,7 @@ class Loop:
         if self.main and self.validates:
             measured = self.validate()
             row.update({f"val_{name}": value for name, value in measured.items()})
-            better = not progress.best or self.task.best.rank(measured) > self.task.best.rank(progress.best)
+            better = self._better(measured)
             # Of a stage the last weights count: those that are best on its own samples may have forgotten the most.
             better = better or self.built.start is not None
         # Every rank must stop at the same epoch, so all learn what the first one measured.
@@ -265,6 +267,22 @@ class Loop:
             for name, value in result.items()
             if isinstance(value, int | float) and name not in ("images", "samples")
         }
+
+    def _better(self, measured: dict[str, float]) -> bool:
+        """Whether an epoch takes the place of the best one so far.
+
+        A head on frozen features converges: its later weights are the better ones, and which epoch happens to be right
+        about one more of twenty validation images says nothing. An accuracy that lies within a standard error of the
+        highest so far is therefore no worse, unless patience was asked for.
+        """
+        progress, best = self.progress, self.task.best
+        value = measured.get(best.key)
+        if not only_head(self.config) or self.config.patience is not None or best.key != "accuracy" or value is None:
+            return not progress.best or best.rank(measured) > best.rank(progress.best)
+        progress.highest = max(value, progress.highest)
+        count = int(self.splits.val.known.sum())
+        error = math.sqrt(progress.highest * (1 - progress.highest) / max(1, count))
+        return value >= progress.highest - error
 
     def _start(self) -> dict[str, Any] | None:
         """The first weights, kept for the first steps, in case that these diverge."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repertoire import registry
 from repertoire.data import Loader, Samples, digest
-from repertoire.errors import CheckpointError, ConfigError, RunError
+from repertoire.errors import CheckpointError, ConfigError, RunError, option
 from repertoire.files import atomic_path, write_json
 from repertoire.tasks import Best
 from repertoire.train import _checkpoint
@@ -93,7 +93,7 @@ def merge(
         raise ConfigError(
             f"the weights of {' and '.join(str(run.directory) for run in opened)} cannot be merged by {operator}: the "
             f"{best.says} of the result is {after:.3g}, and that of the worst of them {worst:.3g}. Merge runs that "
-            "started from the same weights (--start, --weights, or one pretrained network)"
+            f"started from the same weights ({option('start')}, {option('weights')}, or one pretrained network)"
         )
     made = {
         "operator": operator,
@@ -155,8 +155,9 @@ def _check(runs: Sequence[Run]) -> None:
             if seen:
                 raise RunError(
                     f"{run.directory} was trained on {seen} of the samples that {first.directory} holds out, so "
-                    "nothing could say how good the result is; train them on the same parts (the same --seed, "
-                    "--val and --test, or folders train/, val/ and test/)"
+                    f"nothing could say how good the result is; train them on the same parts (the same "
+                    f"{option('seed')}, "
+                    f"{option('val')} and {option('test')}, or folders train/, val/ and test/)"
                 )
         _compare(first, run, ("subtracts the mean", "divides by"))
 
