@@ -16,7 +16,7 @@ import numpy as np
 
 from repertoire import registry
 from repertoire.data import Samples, Splits, digest
-from repertoire.errors import ConfigError, RunError, ascii_path
+from repertoire.errors import ConfigError, Interrupted, RunError, ascii_path
 from repertoire.files import lock_directory, write_json
 from repertoire.methods import Stage
 from repertoire.protocols._base import Protocol, StageData, joined
@@ -92,11 +92,17 @@ def follow(
     root = Path("runs") / f"{stem(config.data)}-stages" if out is None else Path(out)
     if root.exists() and (not root.is_dir() or RunDirectory(root).occupied):
         raise RunError(f"{ascii_path(str(root))} holds something else than stages; choose another --out")
-    outcome = _Course(protocol, config, splits, root, quiet).run()
+    courses = [_Course(protocol, config, splits, root, quiet)]
     if bounds:
         plain = config.model_copy(update={"method": PLAIN})
-        below = _Course(protocol, plain, splits, root, quiet).run()
-        above = _Course(_Joint(protocol), plain, splits, root, quiet).run()
+        courses += [_Course(each, plain, splits, root, quiet) for each in (protocol, _Joint(protocol))]
+    try:
+        outcome, *others = [course.run() for course in courses]
+    except Interrupted:
+        # What the loop says of resuming is for a run alone.
+        raise Interrupted("stopped and saved; the same command goes on") from None
+    if bounds:
+        below, above = others
         both = {"finetune": below.metrics["accuracy"], "joint": float(np.mean(above.matrix[0]))}
         outcome = replace(outcome, metrics={**outcome.metrics, **both})
     assert outcome.path is not None
@@ -143,6 +149,8 @@ class _Course:
                 "from: use replay or supervised"
             )
         place = self.root / self._name(config)
+        if not (place / "stages.json").exists():
+            _rehearse(config, stages, self.splits)
         with lock_directory(place):
             return self._run(place, config, stages)
 
@@ -150,7 +158,6 @@ class _Course:
         remembers = STREAM in needs_of(config).streams
         memory = Memory(self.protocol.memory, self.protocol.keep, config.seed) if remembers else None
         if not (place / "stages.json").exists():
-            _rehearse(config, stages, self.splits)
             content = {
                 "protocol": repr(_options(self.protocol)),
                 "stages": [stage.name for stage in stages],
