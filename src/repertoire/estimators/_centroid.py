@@ -48,6 +48,10 @@ class NearestCentroid(ClassifierMixin, FeatureEstimator):
         array([0, 1])
     """
 
+    classes_: np.ndarray
+    centroids_: np.ndarray
+    counts_: np.ndarray
+
     def __init__(self, normalize: bool = True) -> None:
         self.normalize = normalize
 

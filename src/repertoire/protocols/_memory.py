@@ -142,7 +142,7 @@ class Memory:
 
     def save(self, path: Path) -> None:
         """Writes the memory into an .npz file, at once or not at all."""
-        content: dict[str, np.ndarray] = {"seen": np.int64(self.seen), "rank": self._rank}
+        content: dict[str, np.ndarray] = {"seen": np.array(self.seen), "rank": self._rank}
         if len(self):
             kept = self.samples
             content |= {
@@ -198,17 +198,20 @@ def _size(samples: Samples) -> int:
 def _copied(samples: Samples, index: np.ndarray) -> Samples:
     """Some samples with inputs of their own, without masks and further variables."""
     part = samples.subset(index)
-    more: dict[str, Any] = {"masks": None} if isinstance(samples, ImageSet) else {}
-    return replace(part, **{_stored(samples): part.inputs(slice(None))}, rows=None, factors={}, **more)
+    own: dict[str, Any] = {_stored(samples): part.inputs(slice(None)), "rows": None, "factors": {}}
+    if isinstance(samples, ImageSet):
+        own["masks"] = None
+    return replace(part, **own)
 
 
 def _stacked(parts: list[Samples], classes: tuple[str, ...]) -> Samples:
     if len(parts) == 1:
         return replace(parts[0], classes=classes)
     name = _stored(parts[0])
+    inputs: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts])}
     return replace(
         parts[0],
-        **{name: np.concatenate([getattr(part, name) for part in parts])},
+        **inputs,
         labels=np.concatenate([part.labels for part in parts]),
         names=[each for part in parts for each in part.names],
         keys=np.concatenate([part.keys for part in parts]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from repertoire.train._directory import RunDirectory
 __all__ = ["last_state"]
 
 
-def last_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def last_state(path: str | Path) -> dict[str, Tensor]:
     """All state of a finished run's method after its last step: network, memories, teachers.
 
     Raises:
