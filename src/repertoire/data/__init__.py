@@ -28,6 +28,7 @@ from repertoire.data._in_memory import from_memory
 from repertoire.data._load import load, pinned
 from repertoire.data._loader import Loader, StreamSource, step_seed
 from repertoire.data._npz import npz
+from repertoire.data._rotate import KnownTransformation, Rotate
 from repertoire.data._shapes import shapes
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import digest, make_splits
@@ -62,12 +63,14 @@ __all__ = [
     "FeatureSet",
     "ImageSet",
     "Kind",
+    "KnownTransformation",
     "Loader",
     "NoAugmentation",
     "PhotoAugmentation",
     "RandAugment",
     "RandomErasing",
     "ResizedCrop",
+    "Rotate",
     "Samples",
     "Shift",
     "SimCLRAugmentation",

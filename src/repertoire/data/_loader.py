@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.data._augment import move_masks, plain
+from repertoire.data._rotate import KnownTransformation
 from repertoire.data._types import Batch, Samples
 from repertoire.errors import ConfigError, DataError
+from repertoire.ops import seed_torch
 
 __all__ = ["Loader", "StreamSource", "step_seed"]
 
@@ -84,7 +86,13 @@ class _Reader:
             self.transforms = tuple(main if each is None else each for each in self.views.values())
             self.names = tuple(self.views)
         for name in self.fields:
-            if name == "mask":
+            if name == "transformation":
+                if not all(isinstance(transform, KnownTransformation) for transform in self.transforms):
+                    raise ConfigError(
+                        "the transformation from one view to the other is wanted, and this augmentation does not say "
+                        "what it does: use rotate"
+                    )
+            elif name == "mask":
                 masks = getattr(self.samples, "object_masks", None)
                 if masks is None:
                     raise DataError(f"{self.samples.noun}s have no object masks")
@@ -94,10 +102,15 @@ class _Reader:
                 known = ", ".join(sorted(self.samples.factors)) or "none"
                 raise DataError(f"the data has no field {name!r}; its fields are: {known}")
 
+    @property
+    def _stored_fields(self) -> list[str]:
+        """The fields that are read; the others come about when views are made."""
+        return [name for name in self.fields if name != "transformation"]
+
     def read(self, index: np.ndarray, pin: bool) -> list[Tensor]:
         """Inputs, targets, positions and fields of some samples, in the memory of the host."""
         arrays = [self.samples.inputs(index), self._targets(index), np.ascontiguousarray(index)]
-        for name in self.fields:
+        for name in self._stored_fields:
             masks = self.samples.object_masks(index) if name == "mask" else None  # type: ignore[attr-defined]
             arrays.append(np.ascontiguousarray(self.samples.factors[name][index]) if masks is None else masks)
         tensors = [torch.from_numpy(array) for array in arrays]
@@ -111,13 +124,20 @@ class _Reader:
     def batch(self, read: list[Tensor], device: torch.device) -> Batch:
         """The batch, augmented from torch's random state."""
         inputs, targets, index, *values = (tensor.to(device, non_blocking=True) for tensor in read)
-        fields: dict[str, Tensor | tuple[Tensor, ...]] = dict(zip(self.fields, values, strict=True))
+        fields: dict[str, Tensor | tuple[Tensor, ...]] = dict(zip(self._stored_fields, values, strict=True))
         mask = fields.get("mask")
-        moved, views = [], []
+        moved, views, done = [], [], []
         for transform in self.transforms:
             if isinstance(mask, Tensor):
                 moved.append(move_masks(transform, mask))
-            views.append(transform(inputs))
+            if "transformation" in self.fields:
+                view, parameters = transform.draw(inputs)  # type: ignore[attr-defined]
+                views.append(view)
+                done.append(parameters)
+            else:
+                views.append(transform(inputs))
+        if done:
+            fields["transformation"] = self.transforms[-1].between(done[0], done[-1])  # type: ignore[attr-defined]
         if moved:
             fields["mask"] = tuple(moved)
         return Batch(tuple(views), targets, index, fields, names=self.names)
@@ -152,8 +172,9 @@ class Loader:
         augmentation: maps uint8 `[N, H, W, C]` to float `[N, C, H, W]`, or float `[N, d]` to the same; None for the
             samples as they are.
         views: how many augmentations of each sample a batch holds, or their names with the augmentation of each.
-        fields: further values that a batch holds: "mask" for the masks of objects, moved as the images are, or the name
-            of a factor. Asking for them changes neither images nor order.
+        fields: further values that a batch holds: "mask" for the masks of objects, moved as the images are,
+            "transformation" for what leads from the first view to the last, or the name of a factor. Asking for them
+            changes neither images nor order.
         streams: further streams by name.
         seed: decides order and augmentation, in [0, 2**64).
         device: where batches are made.
@@ -275,11 +296,11 @@ class Loader:
                 continue
             streams = {}
             for name, tensors in others.items():
-                torch.manual_seed(_stream_seed(step_seed(self.seed, number, step, self.rank), name))
+                seed_torch(_stream_seed(step_seed(self.seed, number, step, self.rank), name), self.device)
                 streams[name] = self._others[name].batch(tensors, self.device)
             # The main stream last: what the step draws goes on from its random state, whatever streams there are.
             if self._seeds:
-                torch.manual_seed(step_seed(self.seed, number, step, self.rank))
+                seed_torch(step_seed(self.seed, number, step, self.rank), self.device)
             batch = self._main.batch(read, self.device)
             batch.streams = streams
             if self.world_size > 1:

@@ -15,8 +15,9 @@ from repertoire.ops import Memory
 
 __all__ = ["apply_loss", "check_wants", "on_features", "own_state", "right_answers"]
 
-KNOWN = ("index",)
-"""What a batch of images knows of its samples, of all that a loss may want."""
+KNOWN = ("index", "transformation")
+"""What a batch of images can know of its samples, of all that a loss may want: the first is there always, the others
+where a method asks for the field of that name."""
 
 
 def on_features(loss: Loss | Callable[..., Tensor]) -> bool:
@@ -51,7 +52,7 @@ def apply_loss(loss: Loss | Callable[..., Tensor], outputs: Tensor, batch: Batch
         return loss(outputs, batch.targets.repeat(count, *[1] * (batch.targets.dim() - 1)))
     assert isinstance(loss, Loss)
     if loss.contract == "views":
-        return loss(*outputs.chunk(count), **{name: getattr(batch, name) for name in loss.wants})
+        return loss(*outputs.chunk(count), **{name: _wanted(batch, name) for name in loss.wants})
     if batch.targets.dim() != 1 or batch.targets.is_floating_point():
         raise ShapeError(
             f"loss {type(loss).__name__} needs the class of each sample, integers [{len(batch)}], found "
@@ -59,8 +60,19 @@ def apply_loss(loss: Loss | Callable[..., Tensor], outputs: Tensor, batch: Batch
         )
     labels = batch.targets.repeat(count)
     own = -1 - batch.index.to(labels).repeat(count)
-    wanted = {name: getattr(batch, name).repeat(count) for name in loss.wants}
+    wanted = {name: _of_views(_wanted(batch, name), count) for name in loss.wants}
     return loss(outputs, torch.where(labels < 0, own, labels), **wanted)
+
+
+def _wanted(batch: Batch, name: str) -> Tensor:
+    found = batch.index if name == "index" else batch.fields.get(name)
+    if not isinstance(found, Tensor):
+        raise ConfigError(f"the loss needs the {name} of every sample, and the batch has no field of that name")
+    return found
+
+
+def _of_views(values: Tensor, count: int) -> Tensor:
+    return values.repeat(count, *[1] * (values.dim() - 1))
 
 
 def right_answers(loss: Loss | Callable[..., Tensor], scores: Tensor, targets: Tensor) -> dict[str, Tensor]:

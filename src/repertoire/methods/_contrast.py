@@ -58,7 +58,8 @@ class Projected(Method):
         self.model = model
         self.loss = loss
         labels: Literal["used", "unused"] = "unused" if loss.contract == "views" else "used"
-        self.needs = replace(type(self).needs, views=self._views(loss), labels=labels)
+        fields = frozenset(name for name in loss.wants if name != "index")
+        self.needs = replace(type(self).needs, views=self._views(loss), labels=labels, fields=fields)
         loss.prepare(dimensions)
         width = model.backbone.out_features
         self.projector = mlp(width, hidden or width, dimensions, batch_norm=batch_norm)

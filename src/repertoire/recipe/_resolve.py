@@ -62,7 +62,7 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
             changes["augment"] = "none"
         else:
             # What moves digits about is all that digits can bear: a view of a flipped or cropped 6 is no longer a 6.
-            wanted = needs.augmentation
+            wanted = _augmentation_of_loss(now()) or needs.augmentation
             photographs = splits.augmentation == "crop-flip" and max(train.size) > 64
             natural = "photo" if photographs and "photo" in registry.names("augmentations") else splits.augmentation
             changes["augment"] = wanted if wanted and splits.augmentation != "shift" else natural
@@ -107,6 +107,13 @@ def _check_start(config: TrainConfig) -> None:
         raise ConfigError(
             f"{' and '.join(given)} exclude each other: weights of a file, of a run, or none to start from"
         )
+
+
+def _augmentation_of_loss(config: TrainConfig) -> str:
+    """The augmentation that a loss was designed for; empty for that of the method."""
+    if not takes_loss(config):
+        return ""
+    return str(getattr(registry.get("losses", registry.parse(config.loss).name).factory, "augmentation", ""))
 
 
 def _tune(config: TrainConfig) -> str:

@@ -47,6 +47,7 @@ class Loss(nn.Module):
         wants: what it needs to know of the samples beside what its contract says, and takes by keyword: "index", int64
             `[N]`, the number of each sample in the data set; "transformation", float `[N, p]`, how the last view was
             made from the first.
+        augmentation: spec of the augmentation that makes the views it was designed for; empty for that of the method.
         random: whether it draws from torch's random state while training.
         gathers: whether, in several processes, it can be given the samples of all of them (`compare_across_ranks`). Of
             no meaning for a loss on logits, which looks at each sample by itself.
@@ -58,6 +59,7 @@ class Loss(nn.Module):
     targets: ClassVar[tuple[Kind, ...]] = ()
     views: int = 1
     wants: tuple[str, ...] = ()
+    augmentation: ClassVar[str] = ""
     random: ClassVar[bool] = False
     gathers: ClassVar[bool] = True
     function: ClassVar[Callable[..., Tensor] | None] = None

@@ -148,6 +148,7 @@ class SIE(ViewsLoss):
     """
 
     wants = ("transformation",)
+    augmentation = "rotate"
     hypernetwork: nn.Parameter | None
 
     def __init__(
