@@ -122,3 +122,15 @@ def test_ranks_have_a_share_by_how_many_samples_they_saw(tmp_path):
     command = [sys.executable, str(script)]
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "store"), here]) for rank in range(2)]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+
+
+def test_a_memory_waits_for_the_update_of_its_own_module():
+    ours, theirs = Running(), Running()
+    ours(torch.ones(2, 2))
+    theirs(torch.full((2, 2), 2.0))
+    commit_memories(nn.ModuleList([ours]))
+    commit_memories(nn.Linear(1, 1))
+    assert (ours.commits, theirs.commits) == (1, 0)
+    theirs.after_update()
+    assert theirs.commits == 1
+    torch.testing.assert_close(theirs.mean, torch.full((2,), 2.0))

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from repertoire.data._enhance import OPERATIONS, WIDE
 from repertoire.data._jitter import recoloured
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.ops import seed_torch
 from repertoire.registry import build, register
 
 __all__ = [
@@ -581,7 +582,7 @@ class _Chain(nn.Module):
         for number, (stage, seed) in enumerate(
             zip(self.stages, torch.randint(2**62, (len(self.stages),)).tolist(), strict=True)
         ):
-            torch.manual_seed(seed)
+            seed_torch(seed, images.device)
             # What follows and moves nothing has nothing to do to a mask.
             x = stage(x) if number == 0 else getattr(stage, "change", nn.Identity())(x)
         return x

@@ -17,6 +17,7 @@ from repertoire.local._block import LocalBlock, LocalObjective
 from repertoire.local.pipeline._channel import dense
 from repertoire.local.pipeline._pipeline import Arrival, Pipeline
 from repertoire.local.pipeline._stages import tensors_of
+from repertoire.ops import seed_torch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -164,10 +165,7 @@ class Trainer:
         logs: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=devices):
             for index in self.held:
-                # Not torch.manual_seed: where there is no GPU, it formats a stack trace for one that might come.
-                torch.default_generator.manual_seed(seed + index)
-                for device in devices:
-                    torch.cuda.default_generators[device.index or 0].manual_seed(seed + index)
+                seed_torch(seed + index, self.fabric.device)
                 found = self._block(index, flows, pieces, batch)
                 prefix = "" if index == len(self.blocks) - 1 else f"block{index + 1}_"
                 logs.update({f"{prefix}{name}": value for name, value in found.items()})

@@ -14,6 +14,7 @@ from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import gather_rows, of_all_ranks, ranks_of
 from repertoire.ops._ring import ring_logsumexp, ring_max, ring_min, ring_sum
 from repertoire.ops._rows import class_index, class_sums, unit_rows
+from repertoire.ops._seeding import seed_torch
 from repertoire.ops._sorting import soft_last, soft_sort
 from repertoire.ops._strips import pair_rows
 from repertoire.ops._tiles import Pairs, Similarity, Which
@@ -62,6 +63,7 @@ __all__ = [
     "ring_max",
     "ring_min",
     "ring_sum",
+    "seed_torch",
     "sees_all_ranks",
     "soft_last",
     "soft_sort",

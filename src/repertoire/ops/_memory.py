@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, distributed, nn
@@ -12,6 +13,11 @@ from torch import Tensor, distributed, nn
 from repertoire.ops._ranks import of_all_ranks, ranks_of
 
 __all__ = ["Memory", "commit_memories", "discard_memories", "frozen_memories", "sees_all_ranks"]
+
+
+_ALIVE: WeakSet[Memory] = WeakSet()
+"""The memories that there are: where there are none, no network need be searched for them in each step. Kept when one is
+made and not when it sees something, which compiled code would not do here."""
 
 
 class Memory(nn.Module):
@@ -58,6 +64,11 @@ class Memory(nn.Module):
     #: Whether what is seen just now is of all ranks already (`sees_all_ranks`).
     _whole: bool = False
 
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        _ALIVE.add(made)
+        return made
+
     def remember(self, count: int, **values: Tensor) -> None:
         """Keeps what was seen, detached, until the weights have changed. To be called in `forward`.
 
@@ -84,7 +95,7 @@ class Memory(nn.Module):
 
     def _take(self) -> dict[str, Tensor] | None:
         """Takes what was remembered out, put together over pieces and ranks; None where there is nothing."""
-        pending: list[tuple[int, dict[str, Tensor], bool]] = self.__dict__.pop("_pending", [])
+        pending = self._drop()
         if not pending:
             return None
         counts = [count for count, _, _ in pending]
@@ -99,6 +110,11 @@ class Memory(nn.Module):
             else:
                 together[name] = _mean(pieces, counts, parallel)
         return together
+
+    def _drop(self) -> list[tuple[int, dict[str, Tensor], bool]]:
+        """Forgets what was remembered, and gives it."""
+        found: list[tuple[int, dict[str, Tensor], bool]] = self.__dict__.pop("_pending", [])
+        return found
 
     def __getstate__(self) -> dict[str, object]:
         # A copy has seen nothing yet.
@@ -126,6 +142,8 @@ def commit_memories(module: nn.Module) -> None:
 
     Where any value is not finite, nothing is committed: the step that it comes from was spoilt.
     """
+    if not _ALIVE:
+        return
     taken = [(memory, memory._take()) for memory in _memories(module)]
     seen = [(memory, values) for memory, values in taken if values is not None]
     finite = [v.isfinite().all() for _, values in seen for v in values.values() if v.is_floating_point()]
@@ -138,8 +156,8 @@ def commit_memories(module: nn.Module) -> None:
 
 def discard_memories(module: nn.Module) -> None:
     """Drops what the memories inside a module have remembered: the update of the weights did not happen."""
-    for memory in _memories(module):
-        memory.__dict__.pop("_pending", None)
+    for memory in _memories(module) if _ALIVE else ():
+        memory._drop()
 
 
 @contextmanager
