@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BASE ?= HEAD
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs smoke evidence bench ci clean
+.PHONY: help demo test test-changed doctest lint types docs smoke evidence bench ci clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; say which: make PYTHON=python3.11 ...")'
@@ -30,6 +31,13 @@ demo: $(VENV)/.base ## train on handwritten digits and write runs/demo/report.ht
 
 test: $(VENV)/.dev ## run all tests
 	$(BIN)/python -m pytest -n auto
+
+test-changed: $(VENV)/.dev ## run the tests that changes since BASE reach (make test-changed BASE=main)
+	@found="$$($(BIN)/python tools/closure.py --base $(BASE))" || exit 1; \
+	if [ -z "$$found" ]; then echo 'no test is reached'; else $(BIN)/python -m pytest -n auto $$found; fi
+
+doctest: $(VENV)/.dev ## run the examples of all docstrings
+	$(BIN)/python -m pytest -n auto --doctest-modules src/repertoire --ignore=src/repertoire/ops/_triton_pairs.py
 
 lint: $(VENV)/.dev ## check style
 	$(BIN)/ruff check .
