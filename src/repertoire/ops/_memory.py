@@ -16,8 +16,8 @@ __all__ = ["Memory", "commit_memories", "discard_memories", "frozen_memories", "
 
 
 _ALIVE: WeakSet[Memory] = WeakSet()
-"""The memories that there are: where there are none, no network need be searched for them in each step. Kept when one is
-made and not when it sees something, which compiled code would not do here."""
+"""All memories: where there are none, no network need be searched for them in each step. One is noted when it is
+made, not when it sees something, which compiled code would not note."""
 
 
 class Memory(nn.Module):
