@@ -96,33 +96,73 @@ def test_a_teacher_out_of_range_is_refused(momentum, steps):
         Teacher(nn.Linear(1, 1), momentum, steps)
 
 
-def test_byol_is_its_formula():
-    method = BYOL(classifier(), dimensions=5).eval()
+def scattered(method: Method) -> Method:
+    """With weights, gains and running statistics that are none of the first ones."""
+    generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        for parameter in method.teacher.parameters():
-            parameter.mul_(1.3)
-    first, second = batch_of().views
-    logged = method.step(batch_of()).logs["loss"]
+        for name, tensor in method.state_dict().items():
+            if tensor.is_floating_point() and "running_var" not in name and "normalize" not in name:
+                tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
+            elif "running_var" in name:
+                tensor.mul_(1.3)
+    return method.eval()
+
+
+def perceptron(module: nn.Module, x: torch.Tensor, *layers: str) -> torch.Tensor:
+    """A perceptron as a paper draws it, in float64, from its weights alone: it must have these layers and no others."""
+    state = {name: value.double() for name, value in module.state_dict().items() if "num_batches" not in name}
+    x, place = x.double(), 0
+    for layer in layers:
+        x = x @ state.pop(f"{place}.weight").T
+        if "norm" not in layer:
+            x = x + state.pop(f"{place}.bias")
+            place += 1
+            continue
+        x = (x - state.pop(f"{place + 1}.running_mean")) / (state.pop(f"{place + 1}.running_var") + 1e-5).sqrt()
+        if "plain" not in layer:
+            x = x * state.pop(f"{place + 1}.weight") + state.pop(f"{place + 1}.bias")
+        if "relu" in layer:
+            x = x.clamp(min=0)
+        place += 3
+    assert not state, f"more than the paper has: {list(state)}"
+    return x
+
+
+def test_byol_is_its_formula():
+    """Both networks end in a perceptron with one hidden layer; the student has one more (Grill et al., 2020)."""
+    method = scattered(BYOL(classifier(), dimensions=5))
+    seen = method.teacher.network[:-1]
     total = 0.0
-    for one, other in ((first, second), (second, first)):
-        q = method.predictor(method.projector(method.model.embed(one))).double()
-        z = method.teacher(other).double()
-        total += (q / q.norm(dim=1, keepdim=True) - z / z.norm(dim=1, keepdim=True)).square().sum(1).mean()
-    torch.testing.assert_close(logged.double(), total, rtol=1e-5, atol=1e-6)
+    for one, other in (batch_of().views, batch_of().views[::-1]):
+        z = perceptron(method.projector, method.model.embed(one), "norm relu", "linear")
+        q = perceptron(method.predictor, z, "norm relu", "linear")
+        t = perceptron(method.teacher.network[-1], seen(other), "norm relu", "linear")
+        cosine = (q * t).sum(1) / (q.square().sum(1) * t.square().sum(1)).sqrt()
+        total += (2 - 2 * cosine).mean()
+    torch.testing.assert_close(method.step(batch_of()).logs["loss"].double(), total, rtol=1e-5, atol=1e-6)
 
 
 def test_simsiam_is_its_formula_and_its_targets_take_no_gradient():
-    method = SimSiam(classifier(), dimensions=8).eval()
+    """Three normalised layers, the last without gain, and a predictor with a bottleneck (Chen and He, 2021)."""
+    method = scattered(SimSiam(classifier(), dimensions=8))
     batch = batch_of()
     features = torch.cat([method.model.embed(view) for view in batch.views]).detach().requires_grad_()
+
+    def expected(targets: torch.Tensor) -> torch.Tensor:
+        z = perceptron(method.projector, features, "norm relu", "norm relu", "norm plain")
+        p = perceptron(method.predictor, z, "norm relu", "linear")
+        count, total = len(features) // 2, 0.0
+        for mine, other in ((p[:count], targets[count:]), (p[count:], targets[:count])):
+            total -= ((mine * other).sum(1) / (mine.square().sum(1) * other.square().sum(1)).sqrt()).mean() / 2
+        return total
+
+    with torch.no_grad():
+        targets = perceptron(method.projector, features, "norm relu", "norm relu", "norm plain")
     step = method.objective(features, batch)
-    z1, z2 = method.projector(features).chunk(2)
-    p1, p2 = method.predictor(z1), method.predictor(z2)
-    expected = -(F.cosine_similarity(p1, z2.detach()).mean() + F.cosine_similarity(p2, z1.detach()).mean()) / 2
-    torch.testing.assert_close(step.logs["loss"], expected.detach())
+    torch.testing.assert_close(step.logs["loss"].double(), expected(targets).detach(), rtol=1e-5, atol=1e-6)
     (found,) = torch.autograd.grad(step.loss, features, retain_graph=True)
-    (wanted,) = torch.autograd.grad(expected, features)
-    torch.testing.assert_close(found, wanted)
+    (wanted,) = torch.autograd.grad(expected(targets), features)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_moco_is_its_formula_and_its_queue_holds_the_last_keys():
