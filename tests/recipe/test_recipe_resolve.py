@@ -40,3 +40,11 @@ def test_a_learning_rate_is_one_for_random_weights(splits):
     config = resolved(splits, backbone="resnet20:pretrained=true")
     assert config.lr < DESIGNED["lr"]
     assert config.ema == DESIGNED["ema"]
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol", "simsiam", "moco"])
+def test_methods_without_labels_bring_what_they_were_found_to_learn_with(splits, method):
+    config = resolve(make_config(data="digits", method=method), splits)
+    assert (config.optimizer, config.lr, config.weight_decay) == ("adamw", 5e-3, 1e-4)
+    config = resolve(make_config(data="digits", method=method, optimizer="sgd"), splits)
+    assert config.lr >= 0.05

@@ -86,6 +86,8 @@ class DINO(TwoNetworks, Memory):
         >>> method.after_update()  # after the step of the optimiser: teacher and centre follow
     """
 
+    # The learning rate of a small convolutional network is not one for transformers.
+    needs = replace(TwoNetworks.needs, defaults={"optimizer": "adamw"})
     centre: Tensor
     remembers: ClassVar = {"mean": "mean"}
 

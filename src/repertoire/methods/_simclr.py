@@ -9,6 +9,7 @@ from repertoire.losses import NTXent
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._contrast import Projected
 from repertoire.methods._mlp import mlp
+from repertoire.methods._recipe import UNLABELLED
 from repertoire.ranges import AtLeast, Positive
 from repertoire.registry import register
 
@@ -49,7 +50,7 @@ class SimCLR(Projected):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    needs = replace(Projected.needs, loss="")
+    needs = replace(Projected.needs, labels="unused", loss="", defaults=UNLABELLED)
 
     def __init__(
         self,

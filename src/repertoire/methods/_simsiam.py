@@ -15,6 +15,7 @@ from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import mlp
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
+from repertoire.methods._recipe import UNLABELLED
 from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
@@ -55,7 +56,7 @@ class SimSiam(Method):
         tensor(True)
     """
 
-    needs = Needs(views=2, per_sample=False, augmentation="simclr")
+    needs = Needs(views=2, per_sample=False, augmentation="simclr", defaults=UNLABELLED)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._readout import read_out
+from repertoire.methods._recipe import UNLABELLED
 from repertoire.methods._teacher import Teacher
 
 __all__ = ["TwoNetworks", "squared_distance"]
@@ -33,7 +34,7 @@ class TwoNetworks(Method):
         momentum, steps: of the :class:`repertoire.methods.Teacher`.
     """
 
-    needs = Needs(views=2, step="whole", per_sample=False, augmentation="simclr")
+    needs = Needs(views=2, step="whole", per_sample=False, augmentation="simclr", defaults=UNLABELLED)
 
     def __init__(self, model: Classifier, projector: nn.Module, momentum: float, steps: int | None = None) -> None:
         super().__init__()
