@@ -1,18 +1,25 @@
-"""What frozen features of pretrained networks are worth on few photographs, and how fast they are had.
+"""What a pretrained network is worth on few photographs: its frozen features, and `repertoire train` with its defaults.
 
     python benchmarks/pretrained.py photographs/ [--per-class 5,20,100] [--sizes 160,224] [--seeds 3] [--threads 2]
+    python benchmarks/pretrained.py five/ twenty/ hundred/ --only train [--ways scratch,head,auto,timm]
 
-The folder holds `train/CLASS/*.jpg` and `test/CLASS/*.jpg`. Features are computed once for each size and precision. On
-them, a head trained by gradient descent is set beside scikit-learn's logistic regression, k nearest neighbours and
-nearest class means, with the same images for all, drawn anew for each seed. Throughput is that of the forward pass
-alone, the best of rounds in which all variants take turns, in images for a second of processor time: other programs
-would disturb a clock. Prints Markdown.
+A folder holds `train/CLASS/*` and `test/CLASS/*`. Features are computed once for each size and precision. On them, a
+head trained by gradient descent is set beside scikit-learn's logistic regression, k nearest neighbours and nearest
+class means, with the same images for all, drawn anew for each seed. Throughput is that of the forward pass alone, the
+best of rounds in which all variants take turns, in images for a second of processor time: other programs would disturb
+a clock.
+
+`--only train` trains on each folder as `repertoire train` does: from random weights, the head alone, and with nothing
+chosen (`auto`), beside scikit-learn's logistic regression on what the frozen network sees of the same training images,
+and beside a bare loop around timm's network of the same weights, with batch, number of steps, learning rate and layers
+as in `auto`, flips for an augmentation, and its last weights. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +33,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor, nn
 
-from repertoire import registry
-from repertoire.backbones import Backbone, Preset, frozen
+from repertoire import recipe, registry
+from repertoire import train as training
+from repertoire.backbones import Backbone, Preset, frozen, import_timm
+from repertoire.data import Samples
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -110,8 +119,8 @@ def accuracy(arguments: argparse.Namespace, spec: str) -> None:
     preset = net.preset
     assert preset is not None, f"{spec} has no weights"
     counts = [int(value) for value in arguments.per_class.split(",")]
-    train_files, train_labels = list_images(arguments.folder / "train", arguments.pool)
-    test_files, test_labels = list_images(arguments.folder / "test", arguments.test)
+    train_files, train_labels = list_images(arguments.folders[0] / "train", arguments.pool)
+    test_files, test_labels = list_images(arguments.folders[0] / "test", arguments.test)
     classes = int(train_labels.max()) + 1
     print(f"\n### Accuracy of {spec} on {len(test_files)} test images, mean of {arguments.seeds} draws\n")
     print(
@@ -181,9 +190,104 @@ def throughput(arguments: argparse.Namespace, spec: str, batch: int = 32) -> Non
         print(f"| {name} | {' | '.join(cells)} | {first[name]:.1f} s |", flush=True)
 
 
+Result = tuple[float, float, str]
+"""Test accuracy, processor seconds, and what there is to remark."""
+
+
+def by_default(folder: Path, **options: object) -> Result:
+    """`repertoire train` on a folder, without its report."""
+    with tempfile.TemporaryDirectory() as place:
+        begun = time.process_time()
+        run = training.fit(folder, out=Path(place) / "run", **options)
+        seconds = time.process_time() - begun
+        config = run.config
+        said = f"{config.backbone}, {config.size} px, {config.epochs} x {run.info['steps'] // run.info['epochs']} steps"
+        alone = run.info.get("head_only", {}).get("accuracy")
+        if alone is not None:
+            best = f"validation: head {alone:.3f}, all {run.metrics['val_accuracy']:.3f}"
+            said += f"; {'the head stayed' if not run.metrics['best_epoch'] else 'all of it learned'} ({best})"
+        return run.metrics["accuracy"], seconds, said
+
+
+def logistic(folder: Path) -> Result:
+    """scikit-learn's logistic regression, as it comes, on the features that `--tune head` learns from."""
+    begun = time.process_time()
+    config = recipe.make_config(data=str(folder), backbone="lite0", tune="head")
+    splits = recipe.build(config, recipe.load_splits(config)).splits
+    model = LogisticRegression(max_iter=1000).fit(splits.train.inputs(slice(None)), splits.train.labels)
+    accuracy = model.score(splits.test.inputs(slice(None)), splits.test.labels)
+    return float(accuracy), time.process_time() - begun, f"{len(splits.train)} training images"
+
+
+def bare(folder: Path) -> Result:
+    """A loop of a dozen lines around timm's network."""
+    timm = import_timm("tf_efficientnet_lite0")
+    config = recipe.make_config(data=str(folder), backbone="lite0")
+    splits = recipe.load_splits(config)
+    config = recipe.resolve(config, splits)
+    begun = time.process_time()
+    torch.manual_seed(0)
+    net = timm.create_model("tf_efficientnet_lite0", num_classes=len(splits.classes))
+    own = registry.build("backbones", "lite0", in_channels=3)
+    # The same tensors in the same order; timm's have a classifier behind them.
+    pairs = zip(net.state_dict().items(), own.state_dict().values(), strict=False)
+    net.load_state_dict({name: value for (name, _), value in pairs}, strict=False)
+    net = net.to(memory_format=torch.channels_last)
+    preset = own.preset
+    assert preset is not None
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
+
+    def read(samples: Samples, rows: np.ndarray) -> Tensor:
+        images = torch.from_numpy(samples.inputs(rows)).permute(0, 3, 1, 2) / 255
+        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    lr, batch = recipe.learning_rate(config), config.batch_size
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
+    steps = config.epochs * (len(splits.train) // batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    labels = torch.from_numpy(np.ascontiguousarray(splits.train.labels))
+    for _ in range(config.epochs):
+        net.train()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        order = torch.randperm(len(splits.train))
+        for rows in order[: len(order) // batch * batch].split(batch):
+            images = read(splits.train, rows.numpy())
+            images = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, images.flip(3), images)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    seconds = time.process_time() - begun
+    net.eval()
+    with torch.inference_mode():
+        parts = [net(read(splits.test, rows)).argmax(1) for rows in np.array_split(np.arange(len(splits.test)), 16)]
+    return float((torch.cat(parts).numpy() == splits.test.labels).mean()), seconds, f"{steps} steps"
+
+
+WAYS: dict[str, Callable[[Path], Result]] = {
+    "logistic": logistic,
+    "scratch": lambda folder: by_default(folder, from_scratch=True),
+    "head": lambda folder: by_default(folder, backbone="lite0", tune="head"),
+    "auto": by_default,
+    "timm": bare,
+}
+
+
+def ways(arguments: argparse.Namespace) -> None:
+    print("| images | how | test accuracy | processor minutes | |")
+    print("| --- | --- | --: | --: | --- |")
+    for folder in arguments.folders:
+        for name in arguments.ways.split(","):
+            accuracy, seconds, said = WAYS[name](folder)
+            print(f"| {folder.name} | {name} | {accuracy:.3f} | {seconds / 60:.2f} | {said} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="holds train/CLASS/*.jpg and test/CLASS/*.jpg")
+    parser.add_argument("folders", type=Path, nargs="+", help="hold train/CLASS/* and test/CLASS/*")
+    parser.add_argument("--ways", default=",".join(WAYS), help="how --only train trains, of " + ", ".join(WAYS))
     parser.add_argument("--backbones", default="lite0", help="specs, separated by spaces")
     parser.add_argument("--per-class", default="5,20,100", help="training images of each class")
     parser.add_argument("--pool", type=int, default=200, help="images of each class that the draws are from")
@@ -192,10 +296,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["throughput", "accuracy"])
+    parser.add_argument("--only", choices=["throughput", "accuracy", "train"])
     parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes minutes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.only == "train":
+        ways(arguments)
+        return
     for spec in arguments.backbones.split():
         if arguments.only != "accuracy":
             throughput(arguments, spec)

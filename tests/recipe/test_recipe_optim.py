@@ -16,6 +16,14 @@ def test_learning_rates_follow_the_batch():
     assert learning_rate(make_config(data="d", lr=0.7, batch_size=512)) == 0.7
 
 
+def test_a_head_learns_faster_than_a_network_that_learns_further():
+    def rate(**fields: object) -> float:
+        return learning_rate(make_config(data="d", optimizer="adamw", batch_size=32, backbone="lite0", **fields))
+
+    assert rate(tune="head") == pytest.approx(0.005)
+    assert rate(tune="all") == rate(tune="auto") == rate(tune="last:2") == pytest.approx(0.00025)
+
+
 def test_biases_and_norms_are_not_decayed():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     optimizer = make_optimizer(make_config(data="d"), module)

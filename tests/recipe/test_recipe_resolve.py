@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from repertoire.data import load
+from repertoire.data import FeatureSet, Splits, load
 from repertoire.methods import FixMatch
 from repertoire.recipe import make_config, resolve
 
@@ -48,3 +49,14 @@ def test_methods_without_labels_bring_what_they_were_found_to_learn_with(splits,
     assert (config.optimizer, config.lr, config.weight_decay) == ("adamw", 5e-3, 1e-4)
     config = resolve(make_config(data="digits", method=method, optimizer="sgd"), splits)
     assert config.lr >= 0.05
+
+
+@pytest.mark.parametrize(("count", "batch"), [(20, 8), (40, 8), (200, 32), (1000, 128), (50_000, 512)])
+def test_a_head_takes_at_least_four_steps_an_epoch_and_three_hundred_in_all(count, batch):
+    y = np.arange(count) % 2
+    x = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+    rows = FeatureSet(x, y, [str(i) for i in range(count)], ("a", "b"), np.arange(count, dtype=np.uint64))
+    config = resolve(make_config(data="drawn"), Splits(rows, rows, rows, "drawn"))
+    assert config.batch_size == batch
+    assert config.epochs * count / batch >= 300
+    assert resolve(config, Splits(rows, rows, rows, "drawn")) == config

@@ -1,0 +1,54 @@
+"""Which epoch of a head on frozen features is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from repertoire import recipe, train
+from repertoire.data import FeatureSet, Splits
+from repertoire.train import Loop
+
+
+def splits(count: int = 60) -> Splits:
+    generator = np.random.default_rng(0)
+
+    def part(n: int) -> FeatureSet:
+        y = np.arange(n) % 2
+        x = (generator.normal(size=(n, 6)) + y[:, None]).astype(np.float32)
+        return FeatureSet(x, y, [str(i) for i in range(n)], ("a", "b"), generator.integers(0, 2**62, n, np.uint64))
+
+    return Splits(part(count), part(30), part(30), "drawn")
+
+
+def best_of(accuracies: list[float], monkeypatch: pytest.MonkeyPatch, **fields: object) -> int:
+    """The number of the epoch that is kept, where validation says these."""
+    said = iter(accuracies)
+    monkeypatch.setattr(Loop, "validate", lambda self: {"accuracy": next(said), "nll": 1.0})
+    config = recipe.make_config(data="drawn", epochs=len(accuracies), device="cpu", **fields)
+    return train.in_memory(config, splits()).progress.best_epoch
+
+
+# Of 30 validation samples, 0.9 is known to within 0.055.
+@pytest.mark.parametrize(
+    ("accuracies", "kept"),
+    [
+        ([0.8, 0.9, 0.9], 3),
+        ([0.8, 0.9, 0.85], 3),
+        ([0.8, 0.9, 0.84], 2),
+        ([0.9, 0.85, 0.8], 2),
+        # Within one step of the last, but not of the highest.
+        ([0.9, 0.86, 0.83, 0.85], 4),
+        ([1.0, 0.97], 1),
+    ],
+)
+def test_later_weights_of_a_head_count_unless_they_are_worse(accuracies, kept, monkeypatch):
+    assert best_of(accuracies, monkeypatch) == kept
+
+
+def test_with_patience_only_a_better_epoch_is_better(monkeypatch):
+    assert best_of([0.8, 0.9, 0.9, 0.89], monkeypatch, patience=9) == 2
+
+
+def test_of_a_network_the_best_epoch_counts(monkeypatch):
+    assert best_of([0.8, 0.9, 0.9, 0.89], monkeypatch, backbone="mlp") == 2
