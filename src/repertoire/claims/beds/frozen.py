@@ -11,18 +11,23 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from repertoire import heads, losses, registry
 from repertoire.claims import Budget, arm
 from repertoire.claims.beds import _named
 from repertoire.data import Samples, Splits
+from repertoire.estimators import evaluate_episodes
+from repertoire.metrics import retrieval
 from repertoire.tasks import calibration
+
+DRAWINGS = "Omniglot, frozen features of a pretrained network: characters of five alphabets, and of three unseen ones"
 
 COMPONENTS = 128
 """Principal components of the features that networks are given."""
@@ -211,41 +216,119 @@ def classified(
     return {**found, "validation accuracy": chosen, "majority": float(counts.max() / counts.sum())}
 
 
-class Drawings(NamedTuple):
-    """Drawings of characters to learn from, and of characters of alphabets that are never learned from."""
-
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-
-    def to(self, device: str) -> Drawings:
-        return Drawings(*(part.to(device) for part in self))
-
-
 @functools.lru_cache(maxsize=1)
-def _drawings(budget: Budget) -> Drawings:
+def _drawings(budget: Budget) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     splits = _named.features("omniglot-all", budget, 0)
     rows = table_rows(splits)
     x = torch.cat([rows.x, rows.val_x, rows.test_x])
     y = torch.cat([rows.y, rows.val_y, rows.test_y])
     alphabets = [name.split("/")[0] for name in splits.train.classes]
-    known = sorted(set(alphabets))
-    unseen = set(known[-3:])
+    unseen = set(sorted(set(alphabets))[-3:])
     unknown = torch.tensor([name in unseen for name in alphabets])[y]
     project = components_of(x[~unknown])
-    return Drawings(project(x[~unknown]), y[~unknown], project(x[unknown]), y[unknown])
+    return project(x[~unknown]), y[~unknown], project(x[unknown]), y[unknown]
 
 
-def drawings(budget: Budget, seed: int, share: float = 2 / 3) -> Drawings:
-    """Features of drawn characters: a share of those of five alphabets, drawn by the seed and numbered anew, to learn
-    from, and all of the other three alphabets."""
-    found = _drawings(budget)
-    present = found.y.unique()
+def drawings(budget: Budget, seed: int) -> Rows:
+    """Features of drawn characters: two thirds of those of five alphabets, drawn by the seed and numbered anew, to
+    learn from, the others to choose on, and all of three other alphabets for the test."""
+    x, y, test_x, test_y = _drawings(budget)
+    present = y.unique()
+    order = present[torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))].tolist()
+    cut = 2 * len(order) // 3
+    return Rows(*renumbered(x, y, order[:cut]), *renumbered(x, y, order[cut:]), test_x, test_y).to(budget.device)
+
+
+def groups(labels: Tensor, per_class: int = 4, classes: int = 32) -> Callable[[], Iterable[Tensor]]:
+    """Batches of so many rows each of so many classes; every row that fills a group is used once an epoch."""
+
+    def batches() -> Iterable[Tensor]:
+        order = torch.randperm(len(labels), device=labels.device)
+        order = order[labels[order].argsort(stable=True)]
+        ordered = labels[order]
+        rank = torch.arange(len(order), device=labels.device) - torch.searchsorted(ordered, ordered)
+        size = ordered.bincount()[ordered]
+        kept = order[rank < size - size % per_class].view(-1, per_class)
+        return [part.flatten() for part in kept[torch.randperm(len(kept))].split(classes) if len(part) > 1]
+
+    return batches
+
+
+def found_again(z: Tensor, labels: Tensor, nearness: Literal["cosine", "euclidean"]) -> dict[str, float]:
+    """How well the nearest others of each row are of its class, and rows by the nearest mean of five others."""
+    ranked = retrieval(z, labels, nearness=nearness)
+    z = F.normalize(z) if nearness == "cosine" else z
+    first = groups_of_five(labels)
+    means = torch.stack([z[index].mean(0) for index in first])
+    means = F.normalize(means) if nearness == "cosine" else means
+    rest = torch.ones(len(z), dtype=torch.bool, device=z.device)
+    rest[torch.cat(first)] = False
+    guess = torch.cdist(z[rest], means).argmin(1)
+    return {
+        "recall at 1": ranked.recall[1],
+        "MAP@R": ranked.map_at_r,
+        "nearest mean of five": float((labels.unique()[guess] == labels[rest]).float().mean()),
+    }
+
+
+def groups_of_five(labels: Tensor) -> list[Tensor]:
+    """The first five rows of each class."""
+    return [(labels == c).nonzero().flatten()[:5] for c in labels.unique()]
+
+
+@arm
+def retrieved(
+    budget: Budget,
+    seed: int,
+    *,
+    loss: str = "cross-entropy",
+    head: str = "",
+    rate: float = 1e-3,
+    noise: float = 0.0,
+    nearness: Literal["cosine", "euclidean"] = "cosine",
+) -> dict[str, float]:
+    """Retrieval among characters of unseen alphabets, by an embedding of 64 trained with a loss on embeddings, or with
+    a head and a loss on logits; and by the features as they are.
+
+    Args:
+        noise: share of the training labels that are drawn anew.
+        nearness: by which the embedding is meant to be compared.
+    """
+    rows = drawings(budget, seed)
     generator = torch.Generator().manual_seed(seed)
-    kept = present[torch.randperm(len(present), generator=generator)[: max(2, round(share * len(present)))]]
-    x, y = renumbered(found.x, found.y, kept.tolist())
-    return Drawings(x, y, found.test_x, found.test_y).to(budget.device)
+    known = int(rows.y.max()) + 1
+    wrong = (torch.rand(len(rows.y), generator=generator) < noise).to(rows.y.device)
+    drawn = torch.randint(known, (len(rows.y),), generator=generator).to(rows.y.device)
+    labels = torch.where(wrong, drawn, rows.y)
+    torch.manual_seed(seed)
+    network = embedder(rows.x.shape[1]).to(rows.x.device).train()
+    criterion: losses.Loss = registry.build("losses", loss)
+    parts: list[nn.Module] = [network, criterion]
+    if head:
+        classifier: heads.Head = registry.build("heads", head, in_features=64, num_classes=known).to(rows.x.device)
+        parts.append(classifier.train())
+    else:
+        criterion.prepare(64)
+
+    def objective(index: Tensor) -> Tensor:
+        z = network(rows.x[index])
+        if head:
+            return criterion(classifier(z, labels[index]), labels[index])
+        return criterion(z, labels[index])
+
+    descend(
+        [parameter for part in parts for parameter in part.parameters()],
+        objective,
+        groups(labels),
+        epochs=budget.pick(smoke=1, small=40, full=200),
+        rate=rate,
+        after=criterion.after_update,
+    )
+    with torch.no_grad():
+        found = found_again(network.eval()(rows.test_x), rows.test_y, nearness)
+        chosen = found_again(network(rows.val_x), rows.val_y, nearness)["MAP@R"]
+        plain = found_again(rows.test_x, rows.test_y, "cosine")
+    return {**found, "validation": chosen, **{f"untrained: {name}": value for name, value in plain.items()}}
 
 
 @functools.lru_cache(maxsize=1)
@@ -290,3 +373,78 @@ def ranked_labels(
     """A network trained to give the labels of each row high scores."""
     torch.manual_seed(seed)
     return fitted(rows, loss, ranker(rows), epochs=epochs, rate=rate)
+
+
+def patches(budget: Budget, seed: int) -> Rows:
+    """Patches of ground, divided by the seed: the near infrared of the middle pixel from all bands of the eight round
+    it; numbers have a mean of 0 and a deviation of 1."""
+    rows = table_rows(_named.get("landsat").splits(budget, seed))
+    middle = range(16, 20)
+    inputs = [column for column in range(rows.x.shape[1]) if column not in middle]
+
+    def number(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, inputs], x[:, 19]
+
+    return Rows(*number(rows.x), *number(rows.val_x), *number(rows.test_x)).to(budget.device)
+
+
+def predictor(
+    rows: Rows, loss: Callable[[Tensor, Tensor], Tensor], outputs: int, seed: int, epochs: int, rate: float
+) -> nn.Module:
+    """A network with so many outputs, trained on rows with a loss."""
+    torch.manual_seed(seed)
+    return fitted(rows, loss, nn.Sequential(body(rows.x.shape[1]), nn.Linear(128, outputs)), epochs=epochs, rate=rate)
+
+
+def embedder(inputs: int) -> nn.Sequential:
+    """A network with one hidden layer and an embedding of 64."""
+    return nn.Sequential(nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, 64))
+
+
+Episode = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Queries and their labels, support and its labels, to a loss."""
+
+
+def prototypical(x: Tensor, y: Tensor, support: Tensor, support_y: Tensor) -> Tensor:
+    """Snell, Swersky and Zemel, *Prototypical Networks for Few-shot Learning* (2017)."""
+    members = F.one_hot(support_y).to(support)
+    prototypes = members.T @ support / members.sum(0)[:, None]
+    return F.cross_entropy(-torch.cdist(x, prototypes).square(), y)
+
+
+def episodic(rows: Rows, objective: Episode, *, seed: int, steps: int, rate: float, ways: int = 20) -> nn.Sequential:
+    """An embedding trained episode by episode, of so many classes with five examples and five queries each."""
+    torch.manual_seed(seed)
+    network = embedder(rows.x.shape[1]).to(rows.x.device).train()
+    members = [(rows.y == c).nonzero().flatten() for c in rows.y.unique()]
+    ways = min(ways, len(members))
+    y = torch.arange(ways, device=rows.x.device).repeat_interleave(5)
+
+    def episodes() -> Iterable[Tensor]:
+        for _ in range(10):
+            chosen = torch.randperm(len(members))[:ways].tolist()
+            yield torch.stack([members[c][torch.randperm(len(members[c]))[:10]] for c in chosen]).flatten()
+
+    def loss(index: Tensor) -> Tensor:
+        z = network(rows.x[index]).view(ways, 10, -1)
+        return objective(z[:, 5:].flatten(0, 1), y, z[:, :5].flatten(0, 1), y)
+
+    descend(network.parameters(), loss, episodes, epochs=max(1, steps // 10), rate=rate)
+    return network.eval()
+
+
+def few_shot(
+    budget: Budget, z: Tensor, labels: Tensor, estimator: object, seed: int, *, ways: int = 20, shots: int = 1
+) -> float:
+    """Mean accuracy of an estimator over episodes of unseen classes."""
+    scores = evaluate_episodes(
+        z.cpu().numpy(),
+        labels.cpu().numpy(),
+        estimator,
+        ways=min(ways, len(labels.unique())),
+        shots=shots,
+        queries=10,
+        count=budget.pick(smoke=5, small=60, full=600),
+        seed=seed,
+    )
+    return scores.mean
