@@ -82,7 +82,7 @@ class CPC(Method):
         ['accuracy', 'loss', 'readout_loss']
     """
 
-    needs = Needs(step="whole", per_sample=False, augmentation="simclr")
+    needs = Needs(step="whole", per_sample=False, within_rank=True, augmentation="simclr")
 
     def __init__(
         self,

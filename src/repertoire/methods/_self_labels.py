@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -65,6 +66,8 @@ class SelfLabelBYOL(Predicting):
         >>> method.step(batch).loss.backward()
         >>> method.after_update()  # after the step of the optimiser: the teacher follows
     """
+
+    needs = replace(Predicting.needs, within_rank=True)
 
     def __init__(
         self,
