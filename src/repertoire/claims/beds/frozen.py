@@ -240,7 +240,8 @@ def drawings(budget: Budget, seed: int) -> Rows:
 
 
 def groups(labels: Tensor, per_class: int = 4, classes: int = 32) -> Callable[[], Iterable[Tensor]]:
-    """Batches of so many rows each of so many classes; every row that fills a group is used once an epoch."""
+    """Batches of so many rows each of so many classes; what fills no group, and a last group that
+    would be alone, waits for another epoch."""
 
     def batches() -> Iterable[Tensor]:
         order = torch.randperm(len(labels), device=labels.device)
