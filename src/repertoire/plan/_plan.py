@@ -173,8 +173,8 @@ def plan(
 
     Example:
         >>> import repertoire
-        >>> found = repertoire.train.plan("digits", backbone="resnet20", memory="64MiB")
-        >>> found.chosen.accumulate > 1
+        >>> found = repertoire.train.plan("digits", backbone="convnet:width=8", memory="1.5MiB")
+        >>> found.chosen.peak <= 1.5 * 2**20 < found.rows[0].peak
         True
     """
     if config is None:
