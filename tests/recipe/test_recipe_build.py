@@ -138,7 +138,7 @@ def test_batch_normalisation_keeps_pretrained_statistics_in_small_batches(splits
         ({"tune": "most"}, "expected auto, head, all, or last:K"),
         ({"loss": "mse"}, "is for numbers, and this data has one class each"),
         ({"loss": "bce"}, "is for several labels each, and this data has one class each"),
-        ({"method": "fixmatch"}, "--labels 4"),
+        ({"method": "fixmatch"}, "labels=4"),
         ({"head": "support-trivial", "method": "supervised"}, "looks at maps"),
     ],
 )
@@ -157,7 +157,7 @@ def test_some_labels_are_kept_and_the_rest_is_a_stream(splits: Splits):
     stream = batch.streams["unlabelled"]
     assert len(stream) == 28
     assert set(stream.names) == {"weak", "strong"}
-    with pytest.raises(DataError, match="fewer than --labels"):
+    with pytest.raises(DataError, match="fewer than labels"):
         recipe.build(config(labels=30), splits)
 
 

@@ -207,3 +207,13 @@ def test_a_run_is_resumed_with_the_plugins_that_are_named(
     assert "imported" not in capsys.readouterr().out
     assert repertoire.train.resume(run.path, plugins="noisy_plugin").info["status"] == "finished"
     assert "imported" in capsys.readouterr().out
+
+
+def test_it_is_said_beforehand_how_long_training_takes(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr("repertoire.train._loop.WORTH_SAYING", 0.0)
+    run = repertoire.fit(tiny, out=tmp_path / "a", **{**QUICK, "epochs": 2, "batch_size": 16}, quiet=False)
+    said = [line for line in capsys.readouterr().err.splitlines() if "will take about" in line]
+    # Four steps were looked at, of which the first is not counted.
+    assert [line.split(" will")[0] for line in said] == [f"{run.history[-1]['step'] - 4} steps"]
+    repertoire.fit(tiny, out=tmp_path / "b", **QUICK)
+    assert "will take" not in capsys.readouterr().err

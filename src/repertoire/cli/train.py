@@ -274,6 +274,9 @@ def _close(run: Any, with_report: bool) -> None:
         typer.echo(f"report: {written}")
     directory = run.directory
     after = "embed" if run.task.kind == "none" else "predict"
+    if run.facts.modality == "features":
+        typer.echo(f"try next: repertoire evaluate {directory}   |   repertoire diagnose {directory}")
+        return
     typer.echo(f"try next: repertoire {after} {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")
 
 
@@ -281,11 +284,12 @@ def _result(run: Any) -> str:
     """The result on the test images in a line."""
     metrics = run.metrics
     epoch = f"weights of epoch {metrics['best_epoch']}"
+    noun = "image" if run.facts.modality == "images" else "vector"
     if "accuracy_interval" in metrics:
         low, high = metrics["accuracy_interval"]
         return (
             f"test accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}, 95 % interval, {metrics['images']} "
-            f"images), {epoch}"
+            f"{noun}s), {epoch}"
         )
     shown = [text.format(metrics[key]) for key, text in run.task.headline.items() if metrics.get(key) is not None]
-    return f"test: {', '.join(shown)} ({metrics.get('samples', 0)} images), {epoch}"
+    return f"test: {', '.join(shown)} ({metrics.get('samples', 0)} {noun}s), {epoch}"

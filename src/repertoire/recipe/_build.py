@@ -289,6 +289,11 @@ def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None
     """Refuses a loss or a method that cannot learn from the targets there are."""
     kind, needs = facts.task.kind, needs_of(config)
     method = registry.parse(config.method).name
+    if kind == "maps" and not needs.dense:
+        raise ConfigError(
+            f"method {method!r} learns from, or is read out by, one answer for an image, and this data has a class for "
+            f"every pixel: use {option('method', 'supervised')}"
+        )
     if needs.labels == "required" and kind == "none":
         raise DataError(
             f"method {method!r} needs labels, and this data has none: put the images into a directory for each class, "
@@ -297,7 +302,7 @@ def _check_targets(config: TrainConfig, facts: Facts, loss: Loss | None) -> None
     if loss is not None and kind != "none":
         # A loss on views looks at no target; what is read out of the features then are classes.
         takes = loss.targets or ("classes",)
-        if kind not in takes and not (kind == "votes" and "classes" in takes):
+        if kind not in takes and not (kind in ("votes", "maps") and "classes" in takes):
             fits = sorted(e.name for e in registry.entries("losses") if kind in getattr(e.factory, "targets", ()))
             raise ConfigError(
                 f"loss {registry.parse(config.loss).name!r} is for {_called(takes)}, and this data has "
@@ -326,6 +331,7 @@ def _called(kinds: tuple[str, ...]) -> str:
         "labels": "several labels each",
         "number": "numbers",
         "votes": "classes from several annotators",
+        "maps": "a class for every pixel",
         "none": "no targets",
     }
     return " or ".join(words.get(kind, kind) for kind in kinds)
@@ -367,7 +373,9 @@ def _some_labels(samples: Samples, each: int, seed: int) -> tuple[np.ndarray, np
     keep: list[np.ndarray] = []
     for k, count in enumerate(samples.counts()):
         if count < each:
-            raise DataError(f"class {samples.classes[k]!r} has {count} training samples, fewer than --labels {each}")
+            raise DataError(
+                f"class {samples.classes[k]!r} has {count} training samples, fewer than {option('labels', each)}"
+            )
         keep.append(order[samples.labels[order] == k][:each])
     chosen = np.sort(np.concatenate(keep))
     return chosen, np.setdiff1d(np.arange(len(samples)), chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from repertoire.ops import evaluating
 __all__ = ["activations_of", "entrance", "frozen_splits"]
 
 Report = Callable[[str], None]
+
+_MEASURED = 64
+"""Samples that say how long all others will take."""
 
 
 def entrance(model: Classifier, tune: str) -> int | None:
@@ -79,7 +83,7 @@ def activations_of(
     if found is None:
         if report is not None:
             report(f"computing what {len(samples):,} {samples.noun}s look like to the frozen layers, once")
-        found = _computed(model, samples, block, path, torch.device(device), precision)
+        found = _computed(model, samples, block, path, torch.device(device), precision, report)
     return FeatureSet(found, samples.labels, samples.names, samples.classes, samples.keys, samples.factors)
 
 
@@ -93,7 +97,13 @@ def _kept(path: Path, count: int) -> np.ndarray | None:
 
 @torch.inference_mode()
 def _computed(
-    model: Classifier, samples: Samples, block: int, path: Path, device: torch.device, precision: Precision
+    model: Classifier,
+    samples: Samples,
+    block: int,
+    path: Path,
+    device: torch.device,
+    precision: Precision,
+    report: Report | None = None,
 ) -> np.ndarray:
     dtype = np.float32 if block == len(model.backbone.blocks) else np.float16
     # Only looked at: normalisation is folded away, which is several times faster.
@@ -104,13 +114,17 @@ def _computed(
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             made = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-            start = 0
+            start, began = 0, time.perf_counter()
             for batch in Loader(samples, 32, shuffle=False, device=device).epoch(0):
                 found = looking.activations(batch.images, block).float()
                 if not bool(found.isfinite().all()):
                     raise DataError("the network gives values that are not finite; its weights are not usable")
                 made[start : start + len(found)] = found.cpu().numpy().astype(dtype)
                 start += len(found)
+                if report is not None and start == _MEASURED and len(samples) > start:
+                    left = (time.perf_counter() - began) / start * (len(samples) - start)
+                    if left >= 10:
+                        report(f"that will take about {round(left)} s more here, as the first {start} say")
             made.flush()
             del made
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -216,13 +216,31 @@ def build_classifier(
     width = facts.task.outputs
     if isinstance(loss, LogitsLoss):
         width = loss.width(width)
-    head: Head = registry.build("heads", config.head, in_features=backbone.out_features, num_classes=width)
+    head: Head = registry.build(
+        "heads", config.head, in_features=backbone.out_features, num_classes=width, image_size=facts.size
+    )
+    _check_dense(config, facts, head)
     # The weights were learned with constants of their own; a network from scratch takes those of the data.
     preset = backbone.preset
     if preset is not None and facts.modality == "images":
         preset = preset.for_channels(facts.channels)
         return Classifier(Normalize(preset.mean, preset.std), backbone, head)
     return Classifier(Normalize(facts.mean, facts.std), backbone, head)
+
+
+def _check_dense(config: TrainConfig, facts: Facts, head: Head) -> None:
+    """Refuses a head that gives one answer for an image where targets are maps, and the other way round."""
+    maps = facts.task.kind == "maps"
+    if maps and not head.dense:
+        raise ConfigError(
+            f"head {config.head!r} gives one answer for an image, and this data has a class for every pixel: use "
+            f"{option('head', 'dense')}"
+        )
+    if head.dense and not maps:
+        raise ConfigError(
+            f"head {config.head!r} gives a class for every pixel, and this data has no maps of classes: use "
+            f"{option('head', 'linear')}, or put maps beside the images"
+        )
 
 
 def _check_takes_vectors(config: TrainConfig, backbone: Backbone, width: int) -> None:
@@ -291,7 +309,7 @@ def build_method(
     name = registry.parse(config.method).name
     if not takes_loss(config) and config.loss not in DEFAULT_LOSSES:
         raise ConfigError(f"method {name!r} has a loss of its own, found --loss {config.loss}; leave --loss out")
-    if model.head.takes_maps and not needs_of(config).takes_maps:
+    if model.head.takes_maps and not model.head.dense and not needs_of(config).takes_maps:
         raise ConfigError(
             f"head {config.head!r} looks at maps, and method {name!r} trains on pooled features: use --method "
             f"{_methods_for_maps()}, or another head"

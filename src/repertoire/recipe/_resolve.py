@@ -53,10 +53,11 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
     changes |= _designed_for(config, now(), needs)
     if config.loss == "auto":
         changes["loss"] = (needs.loss or task.loss) if takes_loss(now()) else DEFAULT_LOSSES[1]
-    changes["tune"] = _tune(now())
+    changes["tune"] = _tune(now(), task.kind)
     if config.head == "auto":
         given = only_head(now()) or is_pretrained(now())
-        changes["head"] = needs.head or ("linear:zero=true" if given else "linear")
+        plain = "dense" if task.kind == "maps" else "linear"
+        changes["head"] = needs.head or (f"{plain}:zero=true" if given else plain)
     if config.augment == "auto":
         if not images or changes["tune"] not in ("all", "auto"):
             changes["augment"] = "none"
@@ -98,7 +99,10 @@ def _started(path: str) -> str:
     """The backbone of a run to start from."""
     from repertoire.recipe._config import read_config
 
-    return str(read_config(Path(path) / "config.yaml").get("backbone", "auto"))
+    file = Path(path) / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"start is {path!r}, which is not the directory of a run: it has no config.yaml")
+    return str(read_config(file).get("backbone", "auto"))
 
 
 def _check_start(config: TrainConfig) -> None:
@@ -116,7 +120,7 @@ def _augmentation_of_loss(config: TrainConfig) -> str:
     return str(getattr(registry.get("losses", registry.parse(config.loss).name).factory, "augmentation", ""))
 
 
-def _tune(config: TrainConfig) -> str:
+def _tune(config: TrainConfig, kind: str) -> str:
     """What learns."""
     needs = needs_of(config)
     frozen = config.tune == "head" or config.tune.startswith("last:")
@@ -130,7 +134,7 @@ def _tune(config: TrainConfig) -> str:
             f"tune {config.tune} trains on what pretrained layers see, and backbone {config.backbone!r} has random "
             f"weights: name one with weights, such as lite0, or give {option('weights')} or {option('start')}"
         )
-    whole = _why_whole(config)
+    whole = "targets that are maps move with the images" if kind == "maps" else _why_whole(config)
     if frozen and whole:
         raise ConfigError(
             f"tune {config.tune} computes what frozen layers give once, and {whole}: use {option('tune', 'all')}"

@@ -83,7 +83,7 @@ def _test_images(run: Run, labels: np.ndarray) -> tuple[ImageSet | None, str | N
         images = run.splits.test
     except RepertoireError as error:
         return None, f"The data cannot be read any more: {error}"
-    if not np.array_equal(images.labels, labels):
+    if run.data_changed or not np.array_equal(images.labels, labels):
         return None, "The data is no longer what it was when the run was trained."
     return images, None
 

@@ -9,7 +9,19 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-__all__ = ["Display", "Forgiving"]
+__all__ = ["Display", "Forgiving", "duration"]
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as well as it can be known beforehand.
+
+    >>> duration(42.3), duration(200), duration(5000)
+    ('42 s', '3 min', '1 h 23 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Forgiving:
@@ -80,6 +92,8 @@ class Display:
         self.steps = steps
         self.quiet = quiet
         self.stream = Forgiving(sys.stderr if stream is None else stream)
+        self.noun = "image"
+        """What one sample is called."""
         self._progress: Any = None
         self._task: Any = None
 
@@ -136,7 +150,7 @@ class Display:
         found = ", ".join(text.format(row[f"val_{key}"]) for key, text in shown.items() if f"val_{key}" in row)
         self.note(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.4f}  {train}"
-            f"validation {found}  {row['images_per_second']:.0f} images/s{best}"
+            f"validation {found}  {row['images_per_second']:.0f} {self.noun}s/s{best}"
         )
 
     def note(self, text: str) -> None:

@@ -412,6 +412,7 @@ def _train(
         head_only = _fit_head(built, splits, fabric, display)
     loop = _loop(built, directory, fabric, quiet=quiet, display=display)
     loop.callbacks = callbacks
+    loop.forecast = None if display.quiet else display.note
     for note in compared_apart(loop.method, loop.replicas, gather=config.gather):
         display.note(f"note: {note}")
     if fresh:
@@ -465,6 +466,7 @@ def _fit_head(built: Built, splits: Splits, fabric: Fabric, display: Display) ->
     kept |= {"tune": "head", "ema": None, "epochs": HEAD_EPOCHS, "precision": "32", "pipeline": None, "memory": None}
     alone = build(TrainConfig(**kept), splits, facts=built.facts, device=fabric.device, report=display.note)
     loop = Loop(alone, None, make_fabric(alone.config))
+    loop.forecast = None if display.quiet else lambda line: display.note(f"the head alone: {line}")
     loop.keep_best = True
     loop.run()
     built.method.model.head.load_state_dict({k: v.detach().cpu() for k, v in loop.best_head().items()})
@@ -495,6 +497,7 @@ def _loop(
 ) -> Loop:
     display = display or Display(built.config.epochs, 0, quiet=quiet)
     display.epochs = built.config.epochs
+    display.noun = built.splits.train.noun if built.facts.modality == "features" else "image"
     stages = layout(built.config)[0]
     pipeline = Pipeline(stages, device=fabric.device) if stages > 1 else None
     loop = Loop(built, directory, fabric, display, pipeline)

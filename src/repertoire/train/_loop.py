@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NoReturn
@@ -30,7 +30,7 @@ from repertoire.rules import Rule
 from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory
-from repertoire.train._display import Display
+from repertoire.train._display import Display, duration
 from repertoire.train._monitor import collapsed, monitor
 from repertoire.train._outputs import outputs
 from repertoire.train._track import Callback, make_trackers, watching
@@ -39,6 +39,12 @@ __all__ = ["Loop", "Progress"]
 
 PATIENT_STEPS = 100
 """Steps in which a diverging loss makes training begin anew."""
+
+MEASURED_STEPS = 3
+"""Steps after the first one that say how long the others will take."""
+
+WORTH_SAYING = 10.0
+"""Seconds from which on it is said how long something will take."""
 
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device. On a CPU every step is looked at."""
@@ -66,6 +72,8 @@ class Progress:
     """Loss of the first step, by which the next ones are told to diverge."""
     seconds: float = 0.0
     """Training time, all sessions together."""
+    ended: bool = False
+    """Whether the method has ended its stage, of a run that is one of several."""
 
     @classmethod
     def stored(cls, values: dict[str, Any]) -> Progress:
@@ -144,6 +152,9 @@ class Loop:
         self._alarmed = False
         self._clock = 0.0
         self.callbacks: Sequence[Callback] = ()
+        self.forecast: Callable[[str], None] | None = None
+        """Is told once how long the rest will take, as the first steps say."""
+        self._ticks: list[float] = []
         self.keep_best = False
         self.validates = True
         self._best: dict[str, Tensor] = {}
@@ -179,10 +190,22 @@ class Loop:
             with self._together(), self._interruptible(), self.display:
                 while self.progress.epoch < self.config.epochs and not self._out_of_patience():
                     self._epoch(trackers)
-            self.method.end(self.built.stage)
+            self._end()
         finally:
             for tracker in trackers:
                 tracker.close()
+
+    def _end(self) -> None:
+        """Lets the method end its stage, once; what it makes there is in the last checkpoint, for the stage after."""
+        if self.progress.ended:
+            return
+        self.method.end(self.built.stage)
+        if self.built.start is not None:
+            self.progress.ended = True
+            if self.main and self.directory is not None:
+                self._save_best()
+                self._write_checkpoint()
+            self.fabric.barrier()
 
     def _epoch(self, trackers: list[Any]) -> None:
         progress = self.progress
@@ -199,6 +222,8 @@ class Loop:
                 self.average.update(self.method, progress.total_steps)
             progress.step += 1
             progress.total_steps += 1
+            if self.forecast is not None:
+                self._foresee(self.forecast)
             if self._first is not None and self._diverged(logs):
                 self._begin_anew()
                 return
@@ -215,6 +240,21 @@ class Loop:
         self._check_weights()
         self._collect()
         self._finish_epoch(time.perf_counter() - start, progress.sums["images"] - images_before, trackers)
+
+    def _foresee(self, tell: Callable[[str], None]) -> None:
+        """Says how long what is left will take, once the first steps have shown it."""
+        if self.fabric.device.type == "cuda":
+            torch.cuda.synchronize(self.fabric.device)
+        self._ticks.append(time.perf_counter())
+        if len(self._ticks) <= MEASURED_STEPS:
+            return
+        self.forecast = None
+        # The first step also makes what all others use.
+        each = (self._ticks[-1] - self._ticks[0]) / MEASURED_STEPS
+        per_epoch, progress = self.loader.steps_per_epoch, self.progress
+        left = (self.config.epochs - progress.epoch) * per_epoch - progress.step
+        if each * left >= WORTH_SAYING:
+            tell(f"{left:,} steps will take about {duration(each * left)} here, as the first ones say")
 
     def _finish_epoch(self, seconds: float, images: float, trackers: list[Any]) -> None:
         progress = self.progress
