@@ -124,6 +124,23 @@ def test_rotation_can_be_told_from_pixels_but_not_from_their_mean():
         rotation_probe(lambda x: x.flatten(1), images, held_out=1.0)
 
 
+class _Scaled(nn.Module):
+    """A parameter without dimensions, such as the scale of a cosine head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * x
+
+
+def test_lpntk_of_a_parameter_without_dimensions():
+    x, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    signed = x.sum(1) - 2 * x.gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(lpntk(_Scaled(), x, labels), signed[:, None] * signed)
+
+
 def test_lpntk_is_the_signed_sum_over_classes():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()

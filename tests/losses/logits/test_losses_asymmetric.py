@@ -66,6 +66,14 @@ def test_certain_labels_have_finite_gradients(gamma, margin):
     assert logits.grad.isfinite().all()
 
 
+def test_a_margin_below_rounding_keeps_the_loss_and_its_slope_finite():
+    logits = torch.tensor([[40.0]], requires_grad=True)
+    loss = asymmetric_loss(logits, torch.zeros(1, 1), margin=1e-9, gamma_negative=0)
+    loss.backward()
+    torch.testing.assert_close(loss, torch.tensor(-math.log(1e-9)), rtol=1e-5, atol=0.0)
+    assert 0 <= logits.grad < 1e-6
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 def test_gradcheck(margin):
     logits = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()

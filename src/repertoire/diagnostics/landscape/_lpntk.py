@@ -95,7 +95,7 @@ def _gradients(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int
                     classes = model(part[:1]).shape[1]
             signs = _signs(labels[start : start + batch_size], classes).to(part)
             found = each(weights, part, signs)
-            yield torch.cat([value.detach().flatten(1) for value in found.values()], 1)
+            yield torch.cat([value.detach().reshape(len(value), -1) for value in found.values()], 1)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import torch
@@ -65,7 +66,9 @@ def asymmetric_loss(
     p = torch.sigmoid(logits)
     if margin:
         p = F.relu(p - margin)
-        absent = _focused(torch.log1p(-p), p, gamma_negative)
+        # 1 - p is the probability of the other answer plus the margin, which no far logit rounds to nothing.
+        other = torch.logaddexp(F.logsigmoid(-logits), torch.full_like(logits, math.log(margin)))
+        absent = _focused(other.clamp_max(0.0), p, gamma_negative)
     else:
         absent = _focused(F.logsigmoid(-logits), p, gamma_negative)
     each = targets * present + (1 - targets) * absent
