@@ -81,7 +81,7 @@ KINDS: dict[str, Kind] = {
             ("repertoire.adapters",),
             (),
             "repertoire train {data} --backbone lite0 --adapter {spec}",
-            "`adapter.change(layer) -> change`: what learns beside the weight of a frozen layer, at first no change",
+            "`adapter.change(weight) -> change`: what learns beside the weight of a frozen layer, at first no change",
         ),
         Kind(
             "losses",

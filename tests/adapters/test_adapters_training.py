@@ -10,7 +10,8 @@ import torch
 
 from repertoire import recipe, train
 from repertoire.adapters import is_adapted
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, RepertoireWarning
+from repertoire.report._measure import _trend
 from repertoire.rules import Backprop
 
 BACKBONE = "convnet:width=16,depth=2"
@@ -105,7 +106,7 @@ def test_the_network_can_be_exported(options: dict, tmp_path: Path):
     ("changes", "words"),
     [
         ({"start": None, "backbone": BACKBONE}, "has random weights"),
-        ({"tune": "head"}, "leave --tune out"),
+        ({"tune": "head"}, "leave tune out"),
         ({"rule": "local:blocks=2"}, "trains the layers themselves"),
         ({"adapter": "lora:rank=500"}, "finds no layer to adapt"),
     ],
@@ -114,3 +115,22 @@ def test_what_does_not_go_together(options: dict, changes: dict, words: str):
     config = recipe.make_config(**{**options, **changes})
     with pytest.raises(ConfigError, match=words):
         recipe.build(config, recipe.load_splits(config))
+
+
+def test_the_last_weights_stand_in_for_a_damaged_best(options: dict, tmp_path: Path):
+    run = train.fit(out=tmp_path / "run", **{**options, "ema": None})
+    names = run.model.state_dict().keys()
+    run.directory.best_file.write_bytes(b"damaged")
+    with pytest.warns(RepertoireWarning, match="using the last weights"):
+        model = train.load(tmp_path / "run").model
+    assert not is_adapted(model)
+    assert model.state_dict().keys() == names
+
+
+@pytest.mark.parametrize("changes", [{}, {"adapter": None, "tune": "head"}])
+def test_a_diagnosis_looks_at_each_checkpoint_and_leaves_the_model_alone(options: dict, tmp_path: Path, changes: dict):
+    run = train.fit(out=tmp_path / "run", **{**options, "ema": None, **changes})
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    rows = _trend(run, recipe.load_splits(run.config).train)
+    assert len(rows) == 2
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())

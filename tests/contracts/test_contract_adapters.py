@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from repertoire import registry
-from repertoire.adapters import attach, is_adapted, merge, merged_state
+from repertoire.adapters import attach, is_adapted, merge, merged_state, plain_state
 from repertoire.errors import CheckpointError, ConfigError
 
 NAMES = registry.names("adapters")
@@ -94,6 +94,10 @@ def test_merged_it_is_a_plain_network_that_computes_the_same(name: str):
     twin = network()
     twin.load_state_dict(state)
     torch.testing.assert_close(twin(images()), plain(images()), rtol=0, atol=0)
+    stored = plain_state({name: value.clone() for name, value in net.state_dict().items()}, name)
+    assert stored.keys() == state.keys()
+    torch.testing.assert_close(stored, {key: state[key] for key in stored}, rtol=0, atol=0)
+    assert plain_state(stored, name) == stored
     assert merge(net) is net
     torch.testing.assert_close(net(images()), plain(images()), rtol=0, atol=0)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -7,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from repertoire import load, protocols, recipe
-from repertoire.data import Loader
+from repertoire import load, protocols, recipe, registry
+from repertoire.data import Batch, Loader
 from repertoire.errors import CheckpointError, ConfigError, DataError, RunError
-from repertoire.losses import CrossEntropy
+from repertoire.losses import CrossEntropy, Loss
+from repertoire.methods import Classifier, Needs, Stage, Step
+from repertoire.methods._classifying import Classifying
 from repertoire.protocols import Memory, Outcome, _follow
 from repertoire.rules import Backprop
-from repertoire.train import last_state
+from repertoire.train import Loop, _fit, last_state
 
 SPEC = "classes:step=1,memory=24"
 
@@ -276,3 +279,65 @@ def test_the_outcome_as_text(whole: Outcome):
     assert text.count("\n") > 10
     for words in ("stage 1: ", "forgetting: ", "everything at once: ", " - "):
         assert words in text
+
+
+class Counting(Classifying):
+    """Keeps the network of the stage before, and counts what it is told."""
+
+    needs = Needs(labels="required", targets=frozenset({"classes"}))
+
+    def __init__(self, model: Classifier, loss: Loss) -> None:
+        super().__init__(model, loss)
+        self.register_buffer("ends", torch.zeros(()))
+        self.register_buffer("per_class", torch.zeros(model.head.num_classes))
+        self.told: list[tuple] = []
+
+    def begin(self, stage: Stage) -> None:
+        self.told.append(("begin", stage))
+        if stage.index:
+            self.old = copy.deepcopy(self.model).requires_grad_(False)
+
+    def end(self, stage: Stage) -> None:
+        self.ends += 1
+        self.per_class[list(stage.new)] += 1 + stage.index
+
+    def objective(self, features: torch.Tensor, batch: Batch) -> Step:
+        return self.classify(features, batch.targets)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(
+        registry._REGISTRY["methods"], "counting", registry.Entry("methods", "counting", Counting, None)
+    )
+
+
+@pytest.mark.parametrize("crash", ["", "end", "finish"])
+def test_a_method_is_told_of_stages_and_what_it_keeps_goes_on(
+    counting: None, config: recipe.TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
+):
+    own = config.model_copy(update={"method": "counting"})
+    where = {"end": (Loop, "_save_best"), "finish": (_fit, "_finish")}.get(crash)
+    if where is not None:
+        original, calls = getattr(*where), []
+
+        def stop(*args, **kwargs):
+            ended = args[0].progress.ended if crash == "end" else True
+            calls.extend([1] if ended else [])
+            if len(calls) == 2:
+                raise Stop
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, stop)
+            with pytest.raises(Stop):
+                protocols.follow(SPEC, own, out=tmp_path / "stages", bounds=False)
+    outcome = protocols.follow(SPEC, own, out=tmp_path / "stages", bounds=False)
+    states = [last_state(outcome.path / f"{t:02d}") for t in range(3)]
+    assert [float(state["ends"]) for state in states] == [1, 2, 3]
+    assert [state["per_class"].tolist() for state in states] == [[1], [1, 2], [1, 2, 3]]
+    assert not any(name.startswith("old.") for name in states[0])
+    for t in (1, 2):
+        before = states[t - 1]["model.backbone.blocks.0.conv.weight"]
+        assert torch.equal(states[t]["old.backbone.blocks.0.conv.weight"], before)
+        assert not torch.equal(states[t]["model.backbone.blocks.0.conv.weight"], before)

@@ -14,9 +14,11 @@ from repertoire import registry
 from repertoire.adapters._base import Adapter, Change
 from repertoire.errors import CheckpointError, ConfigError
 
-__all__ = ["Adapted", "attach", "is_adapted", "merge", "merged_state"]
+__all__ = ["Adapted", "attach", "is_adapted", "merge", "merged_state", "plain_state"]
 
 M = TypeVar("M", bound=nn.Module)
+_MARK = "parametrizations.weight."
+"""What stands in the names of an adapted layer's tensors."""
 
 
 class Adapted:
@@ -120,7 +122,7 @@ def attach(model: nn.Module, spec: str | Adapter) -> Adapted:
         )
     model.requires_grad_(False)
     for layer in found.values():
-        parametrize.register_parametrization(layer, "weight", adapter.change(layer))
+        parametrize.register_parametrization(layer, "weight", adapter.change(layer.weight))
     return Adapted(model, tuple(found))
 
 
@@ -146,10 +148,37 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     for name, layer in _layers(model):
         prefix = f"{name}." if name else ""
-        for own in [key for key in state if key.startswith(f"{prefix}parametrizations.")]:
+        for own in [key for key in state if key.startswith(f"{prefix}{_MARK}")]:
             del state[own]
         state[f"{prefix}weight"] = layer.weight.detach()
     return state
+
+
+@torch.no_grad()
+def plain_state(state: Mapping[str, Tensor], spec: str | None) -> dict[str, Tensor]:
+    """The state of a plain network, of the state of one with an adapter; no network is needed, and none is built.
+
+    Args:
+        state: as `state_dict` of the adapted network gave it; a plain one stays what it is.
+        spec: of the adapter.
+
+    Raises:
+        CheckpointError: the state is of another adapter.
+    """
+    found = {name: value for name, value in state.items() if _MARK not in name}
+    if len(found) < len(state):
+        adapter: Adapter = registry.build("adapters", spec or "")
+        for name in (name for name in state if name.endswith(f"{_MARK}original")):
+            prefix = name.removesuffix(f"{_MARK}original")
+            own = f"{prefix}{_MARK}0."
+            change = adapter.change(state[name])
+            try:
+                change.load_state_dict({n.removeprefix(own): v for n, v in state.items() if n.startswith(own)})
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise CheckpointError(f"the weights are not of adapter {spec}: {reason}") from None
+            found[f"{prefix}weight"] = change(state[name])
+    return found
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -39,6 +39,6 @@ class Adapter:
         """Whether a layer is to be adapted; all of them by default."""
         return True
 
-    def change(self, layer: nn.Linear | nn.Conv2d) -> Change:
-        """The change of a layer's weight, with fresh parameters from torch's random state."""
+    def change(self, weight: Tensor) -> Change:
+        """The change of a weight, with fresh parameters from torch's random state, of its dtype and on its device."""
         raise NotImplementedError

@@ -62,8 +62,8 @@ class LoRA(Adapter):
         kind = "linear" if isinstance(layer, nn.Linear) else "conv"
         return self.layers in ("all", kind) and self.rank * (rows + width) < rows * width
 
-    def change(self, layer: nn.Linear | nn.Conv2d) -> Change:
-        return _LowRank(layer.weight, self.rank, self.alpha / self.rank)
+    def change(self, weight: Tensor) -> Change:
+        return _LowRank(weight, self.rank, self.alpha / self.rank)
 
 
 class _LowRank(Change):

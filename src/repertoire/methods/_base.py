@@ -182,10 +182,17 @@ class Method(nn.Module):
         return {"all": self}
 
     def begin(self, stage: Stage) -> None:
-        """Called before the first epoch of a stage, when the head has its new width. Does nothing by default."""
+        """Called before the first epoch of a stage, when the head has its new width. Does nothing by default.
+
+        The weights are those of the stage before, and so is what the method keeps in parameters and buffers, as far as
+        its shape is the same or has grown by a row a class. Here is where it keeps a copy of the network as it was, or
+        forgets what belonged to the samples of the stage before. A run that is resumed calls it again, and then loads
+        what it had: modules may be added, and must be the same ones.
+        """
 
     def end(self, stage: Stage) -> None:
-        """Called after the last epoch of a stage. Does nothing by default."""
+        """Called once, after the last epoch of a stage; what it leaves in parameters and buffers goes on to the next
+        one. Does nothing by default."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 0 within the stage; a resumed run calls it again for the epoch in

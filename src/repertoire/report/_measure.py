@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire import diagnostics
+from repertoire.adapters import plain_state
 from repertoire.data import ImageSet, plain
 from repertoire.errors import CheckpointError, DataError, RunError
 from repertoire.report._text import label
@@ -248,8 +249,8 @@ def _trend(run: Run, train: ImageSet) -> list[dict[str, Any]]:
     """Neural collapse at each checkpoint that was kept, by step."""
     images = _labelled(train, MOST_CHECKPOINT)
     rows = []
-    kept = dict(run.model.state_dict())
     model = run.model
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
     prefix = "average" if run.config.ema else "method"
     try:
         for path in reversed(checkpoint.checkpoints(run.directory.checkpoints)):
@@ -258,7 +259,8 @@ def _trend(run: Run, train: ImageSet) -> list[dict[str, Any]]:
             except CheckpointError:
                 continue  # a damaged one is missing from the trend; `train --resume` is who complains
             state = {n.removeprefix("model."): v for n, v in part.items() if n.startswith("model.")}
-            model.load_state_dict(state)
+            # What was frozen is in no checkpoint of steps.
+            model.load_state_dict(kept | plain_state(state, run.config.adapter))
             found = outputs(model, images)
             values = diagnostics.neural_collapse(torch.from_numpy(found.embeddings), torch.from_numpy(found.labels))
             step = int(path.stem.partition("-")[2])

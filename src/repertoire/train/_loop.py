@@ -124,6 +124,8 @@ class Loop:
         self.pipeline = pipeline
         self.main = fabric.is_global_zero
         self.method = built.method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Before anything learns its parameters: a method may add modules for a stage.
+        self.method.begin(built.stage)
         self.rule: Rule = built.rule()
         with torch.random.fork_rng(devices=[]):
             # What a rule adds (auxiliary networks) begins with weights of the seed as well, but not with the same ones.
@@ -147,7 +149,6 @@ class Loop:
         self.progress = Progress()
         self.sums: dict[str, Tensor] = {}
         self.display = display or Display(config.epochs, self.loader.steps_per_epoch, quiet=True)
-        self.method.begin(built.stage)
         self._stop = False
         self._alarmed = False
         self._clock = 0.0

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from repertoire import registry
+from repertoire.adapters import plain_state
 from repertoire.data import Samples, Splits, digest, load_folder_set
 from repertoire.errors import (
     CheckpointError,
@@ -242,7 +243,8 @@ class Run(Predictor):
                 raise error from None
             warnings.warn(f"{error}; using the last weights, {path.name}, instead", RepertoireWarning, stacklevel=3)
             prefix = "average" if self.config.ema else "method"
-            return {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
+            state = {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
+            return plain_state(state, self.config.adapter)
 
     def answers_of(self, logits: Tensor) -> Tensor:
         """What the logits `[N, K]` say in the units of a user: probabilities, or numbers `[N, k]`."""
