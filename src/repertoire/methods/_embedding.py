@@ -22,8 +22,8 @@ class Embedding(Projected):
         loss: a loss on embeddings (it gets the labels) or on views (it does not).
         dimensions: width of the projector's output.
         hidden: width of the projector's hidden layer; the backbone's own width if None.
-        batch_norm: batch normalisation before the projector's ReLU, as the papers of VICReg, Barlow Twins and W-MSE have
-            it; losses that compare features, not samples, hardly learn without.
+        batch_norm: batch normalisation before the projector's ReLU, as the papers of VICReg, Barlow Twins and W-MSE
+            have it.
 
     Raises:
         ConfigError: a width that is not positive, a loss on logits, or one that needs to know more of a sample than its
