@@ -346,7 +346,7 @@ def test_a_model_that_predicted_can_still_be_differentiated(run: train.Run):
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 5), (8,), (2, 2, 8, 8, 1), (2, 0, 8, 1)])
 def test_arrays_that_are_no_images_are_refused(run: train.Run, shape: tuple[int, ...]):
-    with pytest.raises(ShapeError, match="expected|images must|dimensions"):
+    with pytest.raises(ShapeError, match=r"expected|images must|dimensions"):
         run.predict(np.zeros(shape, np.uint8))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def from_memory(
     held: dict[str, np.ndarray] = {"features" if x.ndim == 2 else "images": x}
     if labels is not None:
         held["labels"] = _labels(labels)
-    arrays = Arrays(Archive(_WHERE, {name: (lambda value=value: value) for name, value in held.items()}))
+    arrays = Arrays(Archive(_WHERE, {name: partial(np.asarray, value) for name, value in held.items()}))
     request = SourceRequest(size=size, seed=seed, val=val, test=test, unlabelled=unlabelled)
     return features_of(arrays, request) if x.ndim == 2 else images_of(arrays, request)
 

@@ -93,7 +93,7 @@ class _Rows(torch.autograd.Function):
         return _together(rows, lengths, group)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
         return None, None, grad[ctx.own] * ctx.factor
 
 

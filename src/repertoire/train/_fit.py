@@ -329,7 +329,7 @@ def _session(
         else:
             _train(directory, config, splits, fabric, quiet=True, callbacks=(), **options)
     run = Run(directory.path, plugins=config.plugins)
-    if config.data == IN_MEMORY:
+    if config.data == IN_MEMORY and splits is not None:
         run.splits = splits
     return run
 

@@ -11,6 +11,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,7 +164,10 @@ class _Calling:
     """A function of the user's own as a tracker."""
 
     def __init__(self, call: Callback) -> None:
-        self.log = lambda row: call(dict(row))
+        self.call = call
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.call(dict(row))
 
     def close(self) -> None:
         pass
@@ -175,4 +179,4 @@ def watching(callbacks: Sequence[Callback]) -> list[Tracker]:
     def named(call: Callback) -> str:
         return f"the callback {getattr(call, '__name__', None) or type(call).__name__}"
 
-    return [_Watched(named(call), lambda call=call: _Calling(call)) for call in callbacks]  # type: ignore[misc]
+    return [_Watched(named(call), partial(_Calling, call)) for call in callbacks]
