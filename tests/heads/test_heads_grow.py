@@ -33,6 +33,12 @@ def test_a_frozen_head_stays_frozen_and_the_random_state_decides():
     assert torch.equal(*grown)
 
 
+def test_a_head_that_began_at_zero_grows_by_zeros():
+    head = Linear(4, 2, zero=True)
+    head.grow(5)
+    assert not any(p.any() for p in head.parameters())
+
+
 def test_every_nested_classifier_grows():
     head = Matryoshka(16, 3)
     head.grow(4)

@@ -38,11 +38,13 @@ class Head(nn.Module):
         per_class: names of the parameters that have a row for each class, as `get_parameter` takes them; empty where
             the head cannot `grow`.
         cannot_grow: why it cannot, for a message.
+        zero: whether rows of new classes begin at zero, as the first ones did.
     """
 
     takes_maps: bool = False
     per_class: Sequence[str] = ()
     cannot_grow: str = "its parameters have no row for each class"
+    zero: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -63,8 +65,8 @@ class Head(nn.Module):
     def grow(self, num_classes: Annotated[int, AtLeast(1)]) -> None:
         """Makes room for more classes: rows are added after those that are there, which stay bit for bit.
 
-        New rows are drawn from torch's random state, uniform as in `nn.Linear`. The parameters are new objects, so an
-        optimiser that knew the old ones has to be made anew.
+        New rows are drawn from torch's random state, uniform as in `nn.Linear`, or zero where all began at zero. The
+        parameters are new objects, so an optimiser that knew the old ones has to be made anew.
 
         Args:
             num_classes: C from now on, at least as many as there are.
@@ -102,7 +104,8 @@ class Head(nn.Module):
             prefix, _, own = path.rpartition(".")
             module, old = self.get_submodule(prefix), self.get_parameter(path)
             width = old.shape[1] if old.ndim > 1 else int(module.in_features)  # type: ignore[arg-type]
-            fresh = old.new_empty(added, *old.shape[1:]).uniform_(-(width**-0.5), width**-0.5)
+            bound = 0.0 if self.zero else width**-0.5
+            fresh = old.new_empty(added, *old.shape[1:]).uniform_(-bound, bound)
             grown = nn.Parameter(torch.cat([old.detach(), fresh]), requires_grad=old.requires_grad)
             setattr(module, own, grown)
             if isinstance(module, nn.Linear):

@@ -31,6 +31,7 @@ class Linear(Head):
         super().__init__(in_features, num_classes)
         self.linear = nn.Linear(in_features, num_classes, bias=bias)
         self.per_class = ("linear.weight", "linear.bias") if bias else ("linear.weight",)
+        self.zero = zero
         if zero:
             for parameter in self.linear.parameters():
                 nn.init.zeros_(parameter)
