@@ -27,7 +27,7 @@ def diagnose(
         bool, typer.Option("--landscape", help="Look at the loss about the weights too; takes a while.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything that was measured as JSON.")] = False,
-    device: DeviceOption = "auto",
+    device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
     """Print what looks wrong with a run's features, network and data, and write a page that shows it."""

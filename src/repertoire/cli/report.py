@@ -17,7 +17,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file; RUN/report.html by default.", show_default=False)
     ] = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
     """Write the report of a run: one HTML file that opens offline."""

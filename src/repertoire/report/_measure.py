@@ -15,6 +15,7 @@ from repertoire import diagnostics
 from repertoire.adapters import plain_state
 from repertoire.data import ImageSet, plain
 from repertoire.errors import CheckpointError, DataError, RunError
+from repertoire.report._device import device_of
 from repertoire.report._text import label
 from repertoire.tasks import Outputs
 from repertoire.train import Run, outputs, probe_outputs
@@ -239,8 +240,8 @@ def _collapse(model: Any, x: Tensor, own: Tensor, z: Tensor, truth: Tensor) -> d
     for name, features, labels in (("train", x, own), ("test", z, truth)):
         values = diagnostics.neural_collapse(features, labels)._asdict()
         if isinstance(linear, nn.Linear):
-            bias = None if linear.bias is None else linear.bias.detach()
-            values |= diagnostics.classifier_collapse(features, labels, linear.weight.detach(), bias)._asdict()
+            bias = None if linear.bias is None else linear.bias.detach().cpu()
+            values |= diagnostics.classifier_collapse(features, labels, linear.weight.detach().cpu(), bias)._asdict()
         found[f"neural_collapse_{name}"] = {key: _number(value) for key, value in values.items()}
     return found
 
@@ -279,6 +280,7 @@ def _probe(kind: Any, seen: Outputs, unseen: Outputs, classes: int) -> float | N
 
 def _rotation(model: Any, test: ImageSet) -> float | None:
     pixels = plain(torch.from_numpy(test.pixels(np.arange(len(test))[:: max(1, len(test) // 400)])))
+    pixels = pixels.to(device_of(model))
     if pixels.shape[2] != pixels.shape[3] or len(pixels) < 20:
         return None
     return diagnostics.rotation_probe(model.embed, pixels)
@@ -310,7 +312,7 @@ def _network(model: Any, test: ImageSet) -> tuple[np.ndarray, list[str], dict[st
     few = _labelled(test, MOST_LAYERS)
     names, inner = _inner(model, few)
     cka = diagnostics.cka_matrix(inner)
-    pixels = plain(torch.from_numpy(few.pixels(slice(None))))
+    pixels = plain(torch.from_numpy(few.pixels(slice(None)))).to(device_of(model))
     sparsity = diagnostics.activation_sparsity(model, pixels.split(128))
     return (
         cka.nan_to_num(0.0).numpy(),

@@ -30,8 +30,8 @@ BATCH = 16
 def optimisation(run: Run, images: ImageSet) -> tuple[dict[str, Any], diagnostics.Landscape]:
     """Numbers, ready for JSON, and the landscape of the cross-entropy of labelled images, without augmentation."""
     index = np.random.default_rng(0).permutation(len(images))[:IMAGES]
-    x = plain(torch.from_numpy(images.pixels(index)))
-    y = torch.from_numpy(np.asarray(images.labels)[index]).long()
+    x = plain(torch.from_numpy(images.pixels(index))).to(run.device)
+    y = torch.from_numpy(np.asarray(images.labels)[index]).long().to(run.device)
     model = run.model
     whole = [(x, y)]
     plane = diagnostics.loss_landscape(model, whole, x=GRID)

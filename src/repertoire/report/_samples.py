@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from repertoire.data import ImageSet
     from repertoire.explain import Explainer
     from repertoire.methods import Classifier
+from repertoire.report._device import device_of
 
 __all__ = ["Picture", "choose", "data_uri", "pictures"]
 
@@ -88,7 +89,7 @@ def _overlays(pixels: np.ndarray, model: Classifier, explainer: Explainer) -> li
     from repertoire.data import plain
     from repertoire.explain import overlay
 
-    heats = explainer(model, plain(torch.from_numpy(pixels)))
+    heats = explainer(model, plain(torch.from_numpy(pixels)).to(device_of(model))).cpu()
     return [data_uri(np.asarray(overlay(image, heat))) for image, heat in zip(pixels, heats, strict=True)]
 
 

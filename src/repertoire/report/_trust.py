@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repertoire.errors import RepertoireError
+from repertoire.report._device import device_of
 
 if TYPE_CHECKING:
     from repertoire.data import ImageSet
@@ -38,7 +39,7 @@ def explainers(model: Classifier, images: ImageSet) -> tuple[dict[str, Explainer
     from repertoire.explain import fitting, usual_explainers
 
     named = {name: registry.build("explainers", name) for name in usual_explainers(quick=True)}
-    return fitting(model, plain(torch.from_numpy(images.pixels([0]))), named)
+    return fitting(model, plain(torch.from_numpy(images.pixels([0]))).to(device_of(model)), named)
 
 
 def trust(model: Classifier, images: ImageSet, chosen: dict[str, Explainer]) -> dict[str, Any]:
@@ -84,9 +85,8 @@ def _judgement(model: Classifier, images: ImageSet, chosen: dict[str, Explainer]
     if masks is not None and not masks.any(2).any(1).all():
         masks = None
     try:
-        return judge(
-            model, plain(torch.from_numpy(images.pixels(rows))), chosen, masks=masks, steps=STEPS, batch_size=MOST
-        )
+        shown = plain(torch.from_numpy(images.pixels(rows))).to(device_of(model))
+        return judge(model, shown, chosen, masks=masks, steps=STEPS, batch_size=MOST)
     except RepertoireError as error:
         return str(error)
 
@@ -99,5 +99,5 @@ def _work(model: Classifier, images: ImageSet) -> int:
     from repertoire.data import plain
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(plain(torch.from_numpy(images.pixels([0]))))
+        model(plain(torch.from_numpy(images.pixels([0]))).to(device_of(model)))
     return int(counter.get_total_flops())
