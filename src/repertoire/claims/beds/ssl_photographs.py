@@ -18,7 +18,7 @@ from repertoire.claims.beds._named import get
 from repertoire.data import Splits
 from repertoire.methods import Method
 from repertoire.tasks import Outputs, rank_me
-from repertoire.train._probe import probe_outputs
+from repertoire.train import probe_outputs
 
 __all__ = ["BED", "LINEAR", "NEIGHBOURS", "SIMCLR", "VIEWS", "learned", "projected", "untrained"]
 
