@@ -62,6 +62,8 @@ class Rotate(nn.Module):
 
     def draw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = plain(images)
+        if not len(x):
+            return x, x.new_zeros(0, 4)
         angle = (2 * torch.rand(len(x), device=x.device) - 1) * math.radians(self.degrees)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         affine = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)

@@ -87,13 +87,13 @@ def right_answers(loss: Loss | Callable[..., Tensor], scores: Tensor, targets: T
     return {"accuracy": (scores.detach().argmax(1) == classes).sum() / max(1, len(classes))}
 
 
-def check_wants(loss: Loss) -> None:
-    """Raises `ConfigError` where a loss needs to know more of a sample than images come with."""
-    unknown = [name for name in loss.wants if name not in KNOWN]
+def check_wants(loss: Loss, known: tuple[str, ...] = KNOWN) -> None:
+    """Raises `ConfigError` where a loss needs to know more of a sample than a method can tell it."""
+    unknown = [name for name in loss.wants if name not in known]
     if unknown:
         raise ConfigError(
-            f"loss {type(loss).__name__} needs the {' and the '.join(unknown)} of every sample, which images do not "
-            "come with; use the loss in a loop of your own"
+            f"loss {type(loss).__name__} needs the {' and the '.join(unknown)} of every sample, which this method cannot "
+            f"tell: use {'method embedding, or ' if set(unknown) <= set(KNOWN) else ''}the loss in a loop of your own"
         )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import Loss
-from repertoire.methods._apply import apply_loss, check_wants, on_features
+from repertoire.methods._apply import KNOWN, apply_loss, check_wants, on_features
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mlp import mlp
@@ -39,6 +39,8 @@ class Projected(Method):
     """
 
     needs = Needs(views=2, labels="used", per_sample=False, augmentation="simclr", loss="supcon")
+    #: What the method can tell a loss of its samples.
+    known: ClassVar[tuple[str, ...]] = KNOWN
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Projected(Method):
                 f"loss {type(loss).__name__} is one on logits, and this method needs one on embeddings or on views: "
                 "use method 'supervised' for it, or another loss"
             )
-        check_wants(loss)
+        check_wants(loss, self.known)
         self.model = model
         self.loss = loss
         labels: Literal["used", "unused"] = "unused" if loss.contract == "views" else "used"

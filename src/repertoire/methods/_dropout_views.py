@@ -60,6 +60,7 @@ class DropoutViews(Projected):
     """
 
     needs = Needs(labels="used", step="whole", per_sample=False, loss="supcon:temperature=0.05")
+    known = ("index",)
 
     def __init__(
         self,

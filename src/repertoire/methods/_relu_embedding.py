@@ -69,6 +69,7 @@ class ReLUEmbedding(Projected, Memory):
     bound: Tensor
     bound_index: Tensor
     needs = Needs(views=2, labels="used", step="whole", per_sample=False, augmentation="simclr", loss="supcon")
+    known = ("index",)
     remembers: ClassVar = {"images": "rows", "index": "rows"}
 
     def __init__(

@@ -89,6 +89,8 @@ def batch_for(method: Method, count: int = 12, seed: int = 1, labelled: bool = T
     fields: dict[str, Any] = {}
     if "mask" in needs.fields:
         fields["mask"] = tuple((view > 0.5)[:, 0].float() for view in main.views)
+    if "transformation" in needs.fields:
+        fields["transformation"] = torch.rand(count, 4, generator=generator)
     streams = {}
     for name, stream in needs.streams.items():
         streams[name] = _samples(stream.views, round(stream.per_sample * count), generator)
