@@ -91,9 +91,10 @@ def check_wants(loss: Loss, known: tuple[str, ...] = KNOWN) -> None:
     """Raises `ConfigError` where a loss needs to know more of a sample than a method can tell it."""
     unknown = [name for name in loss.wants if name not in known]
     if unknown:
+        other = "method embedding, or " if set(unknown) <= set(KNOWN) else ""
         raise ConfigError(
-            f"loss {type(loss).__name__} needs the {' and the '.join(unknown)} of every sample, which this method cannot "
-            f"tell: use {'method embedding, or ' if set(unknown) <= set(KNOWN) else ''}the loss in a loop of your own"
+            f"loss {type(loss).__name__} needs the {' and the '.join(unknown)} of every sample, which this method "
+            f"cannot tell: use {other}the loss in a loop of your own"
         )
 
 

@@ -44,8 +44,8 @@ class Needs:
             that of the run).
         labels: whether samples must have targets ("required": those without are left out), may have them ("used"), or
             are trained on without ("unused": only a read-out looks at them).
-        targets: the kinds of targets it can learn from, a subset of "classes", "labels", "number", "votes"; empty for
-            what its loss can.
+        targets: the kinds of targets it can learn from, a subset of "classes", "labels", "number", "votes", "maps";
+            empty for what its loss can.
         fields: what `batch.fields` must hold, "mask" for instance.
         streams: further streams of samples by name.
         step: what a rule may do with it. "objective": the method is its objective of the network's features, so a rule
@@ -57,6 +57,7 @@ class Needs:
             inside it, and is given those of all.
         head: spec of the head that it brings where the user names none; empty for any.
         takes_maps: whether it can train a head that looks at maps.
+        dense: whether it can train a head that gives logits of every pixel, on targets that are maps.
         augmentation: the augmentation it was designed for; None for what suits the data.
         loss: spec of the loss that it brings where the user names none; empty for cross-entropy or none at all.
         defaults: options of the run that it was designed for, such as `{"optimizer": "adamw", "lr": 0.001}`; what the
@@ -74,10 +75,15 @@ class Needs:
     within_rank: bool = False
     head: str = ""
     takes_maps: bool = False
+    dense: bool = False
     augmentation: str | None = None
     loss: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reference: Literal["", "teacher"] = ""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Needs:
+        # A declaration never changes; what it holds may be of a kind that cannot be copied.
+        return self
 
     @property
     def view_count(self) -> int:
@@ -159,7 +165,7 @@ class Method(nn.Module):
         """The loss of one batch: that of the features of all its views."""
         batch = self.transform(batch)
         images = torch.cat(batch.views) if len(batch.views) > 1 else batch.images
-        return self.objective(self.model.embed(images), batch)
+        return self.objective(self.model.features(images), batch)
 
     def objective(self, features: Tensor, batch: Batch) -> Step:
         """The loss of a batch, given the features `[V * N, d]` of its V views, one after the other.
