@@ -88,7 +88,7 @@ def _told(method: Method, splits: Splits) -> dict[str, float]:
         for part in (splits.train, splits.test)
         for features in [embeddings(method, part)]
     ]
-    votes, _ = probe_outputs("knn", *parts, len(splits.classes))
+    votes, _ = probe_outputs("knn", parts[0], parts[1], len(splits.classes))
     return {
         "linear": probe(parts[0].embeddings, parts[0].labels, parts[1].embeddings, parts[1].labels),
         "neighbours": float((votes.logits.argmax(1) == votes.labels).mean()),
