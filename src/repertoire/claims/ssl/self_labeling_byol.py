@@ -23,9 +23,6 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, untrain
 def self_labeling_byol(budget: Budget, seed: int) -> Measured:
     """Garg and Jain, *Self-Labeling Refinement for Robust Representation Learning with Bootstrap Your Own Latent*
     (2022)."""
-    ours, by_sigmoid, theirs = (
-        learned(budget, seed, method=f"{name}momentum=0.99")
-        for name in ("byol-self-labels:", "byol-self-labels:by=sigmoid,", "byol:")
-    )
-    extra = {"BYOL and CSSL": by_sigmoid["linear"]}
+    ours, theirs = (learned(budget, seed, method=f"{name}:momentum=0.99") for name in ("byol-self-labels", "byol"))
+    extra = {"BYOL and CCSL: nearest neighbours": ours["neighbours"], "BYOL: nearest neighbours": theirs["neighbours"]}
     return Measured(ours["linear"], theirs["linear"], extra, trivial=untrained(budget, seed)["linear"])
