@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from repertoire import registry
+from repertoire.data import load
 from repertoire.data._loader import Loader
 from repertoire.data._types import Batch, ImageSet
 from repertoire.errors import ConfigError, DataError
@@ -71,3 +74,21 @@ def test_what_has_no_masks_or_cannot_move_them_is_refused():
         Loader(replace(image_set(), masks=None), 8, fields=("mask",))
     with pytest.raises(ConfigError, match="how it moves masks"):
         Loader(image_set(), 8, fields=("mask",), augmentation=Unknown())
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_masks_beside_classes_and_images_that_nobody_labelled(tmp_path: Path, unlabelled: bool):
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog", "unlabelled"):
+        for folder in (tmp_path / name, tmp_path / "masks" / name):
+            if folder.parts[-2:] != ("masks", "unlabelled"):
+                folder.mkdir(parents=True)
+                for i in range(10):
+                    Image.fromarray(generator.integers(1, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    splits = load(tmp_path, unlabelled=unlabelled)
+    assert splits.train.object_masks(np.flatnonzero(splits.train.known)).any((1, 2)).all()
+    assert not splits.extra["unlabelled"].object_masks(slice(None)).any()
+    assert (~splits.train.known).sum() == (10 if unlabelled else 0)
+    (tmp_path / "masks" / "cat" / "3.png").unlink()
+    with pytest.raises(DataError, match="without a mask: 1"):
+        load(tmp_path, unlabelled=unlabelled)
