@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,7 +131,8 @@ class Built:
         for name, stream in needs.streams.items():
             samples = self.splits.extra.get(name)
             if samples is not None and len(samples):
-                size = max(world_size, round(config.batch_size * stream.per_sample))
+                # The same for every process.
+                size = max(1, math.ceil(config.batch_size * stream.per_sample / world_size - 1e-9)) * world_size
                 sources[name] = StreamSource(samples, size, self._augmentation(), _views(stream.views))
         return Loader(
             train,
