@@ -1,4 +1,4 @@
-"""Which epoch of a head on frozen features is kept."""
+"""Which epoch is kept."""
 
 from __future__ import annotations
 
@@ -50,5 +50,22 @@ def test_with_patience_only_a_better_epoch_is_better(monkeypatch):
     assert best_of([0.8, 0.9, 0.9, 0.89], monkeypatch, patience=9) == 2
 
 
-def test_of_a_network_the_best_epoch_counts(monkeypatch):
+def test_while_the_learning_rate_stays_only_a_better_epoch_is_better(monkeypatch):
+    assert best_of([0.8, 0.9, 0.9, 0.89], monkeypatch, schedule="constant") == 2
+
+
+def test_of_a_network_from_random_weights_the_best_epoch_counts(monkeypatch):
     assert best_of([0.8, 0.9, 0.9, 0.89], monkeypatch, backbone="mlp") == 2
+
+
+def test_all_layers_must_be_as_good_as_the_head_alone_was(monkeypatch):
+    config = recipe.make_config(data="drawn", epochs=1, device="cpu")
+    loop = train.in_memory(config, splits())
+    loop.start_from({"accuracy": 0.9, "nll": 0.1})
+    said = iter([0.8, 0.9])
+    monkeypatch.setattr(loop, "validate", lambda: {"accuracy": next(said), "nll": 1.0})
+    loop.config = loop.config.model_copy(update={"epochs": 3})
+    loop.progress.best_epoch = 0
+    loop.run()
+    assert loop.progress.best_epoch == 3
+    assert loop.progress.best["accuracy"] == 0.9

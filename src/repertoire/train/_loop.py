@@ -25,7 +25,7 @@ from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option
 from repertoire.methods import Method
-from repertoire.recipe import Built, WeightAverage, only_head, schedule
+from repertoire.recipe import Built, WeightAverage, is_pretrained, only_head, schedule
 from repertoire.rules import Rule
 from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
@@ -65,7 +65,7 @@ class Progress:
     """The validation metrics of the best epoch so far; empty before the first one."""
     best_epoch: int = 0
     highest: float = 0.0
-    """The highest validation accuracy so far, of a head on frozen features."""
+    """The highest validation accuracy so far, where later epochs of nearly the same accuracy count."""
     rate: float = 1.0
     """What the learning rate is multiplied by; less than one once the first steps have diverged."""
     first_loss: float | None = None
@@ -312,13 +312,15 @@ class Loop:
     def _better(self, measured: dict[str, float]) -> bool:
         """Whether an epoch takes the place of the best one so far.
 
-        A head on frozen features converges: its later weights are the better ones, and which epoch happens to be right
-        about one more of twenty validation images says nothing. An accuracy that lies within a standard error of the
-        highest so far is therefore no worse, unless patience was asked for.
+        What begins with a pretrained network, or is a head on features, converges: its later weights are the better
+        ones, and which epoch happens to be right about one more of twenty validation images says nothing. An accuracy
+        that lies within a standard error of the highest so far is therefore no worse there, unless patience was asked
+        for or the learning rate stays.
         """
-        progress, best = self.progress, self.task.best
+        progress, best, config = self.progress, self.task.best, self.config
         value = measured.get(best.key)
-        if not only_head(self.config) or self.config.patience is not None or best.key != "accuracy" or value is None:
+        converges = config.schedule == "cosine" and (only_head(config) or is_pretrained(config))
+        if not converges or config.patience is not None or best.key != "accuracy" or value is None:
             return not progress.best or best.rank(measured) > best.rank(progress.best)
         progress.highest = max(value, progress.highest)
         count = int(self.splits.val.known.sum())
@@ -335,6 +337,7 @@ class Loop:
     def start_from(self, metrics: dict[str, float]) -> None:
         """Counts the weights that the method begins with as the best so far, with these validation metrics."""
         self.progress.best = dict(metrics)
+        self.progress.highest = metrics.get("accuracy", 0.0)
         if self.main and self.directory is not None:
             self._save_best()
 
