@@ -222,3 +222,9 @@ def test_a_record_nested_without_end_is_damaged(tmp_path: Path):
     directory.info_file.write_text("[" * 100_000)
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         directory.read_info()
+
+
+def test_half_a_journal_of_a_killed_process_is_nothing(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "..written.ab12.tmp").write_text("")
+    RunDirectory(tmp_path / "run").check_free()

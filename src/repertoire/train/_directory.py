@@ -173,8 +173,10 @@ class RunDirectory:
                 self.lock_file.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     self.path.rmdir()
+            else:
+                # Once only: what lies there after it was removed is the lock of another process.
+                self.lock_file.unlink(missing_ok=True)
             _MADE.discard(self._key)
-            self.lock_file.unlink(missing_ok=True)
             os.close(descriptor)
 
     def _lock(self) -> int:
@@ -223,7 +225,10 @@ class RunDirectory:
         """Names in the directory, but those that hold no work."""
         if not self.path.is_dir():
             return [self.path.name] if self.path.exists() else []
-        return sorted({p.name for p in self.path.iterdir()} - _NOTHING)
+        # A process that was killed while it began here left half a journal.
+        half = f".{self.journal_file.name}."
+        names = {p.name for p in self.path.iterdir() if not (p.name.startswith(half) and p.name.endswith(".tmp"))}
+        return sorted(names - _NOTHING)
 
     def _journal(self) -> dict[str, list[int] | None]:
         """Files that commands wrote, and their states when they had."""
