@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", choices=BUDGETS, default="small")
     parser.add_argument("--missing-or-stale", action="store_true", help="only those without up-to-date evidence")
     parser.add_argument("--refresh", action="store_true", help="measure the first seed of stale evidence again")
-    parser.add_argument("--smoke", action="store_true", help="run every claim's smoke budget in this process")
+    parser.add_argument("--smoke", action="store_true", help="run every claim's smoke budget")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--store", type=Path, help="folder of the evidence; by default your own")
     parser.add_argument("--minutes", type=float, help="begin no claim after so many minutes")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [same for _, same in outcomes]
         print(f"{sum(found)} of {len(found)} are fresh again, after {time.perf_counter() - started:.0f} s")
         return 0
-    workers = 1 if options.smoke or budget == "full" else options.workers
+    workers = 1 if budget == "full" else options.workers
     results = run_all(chosen, budget, workers=workers, progress=say, folder=options.store, minutes=options.minutes)
     measured = failures = 0
     for outcome in results:
