@@ -113,6 +113,7 @@ def test_counts():
         np.zeros(10, np.int32),
         np.zeros((10, 2)),
         np.zeros((10, 2), np.int32),
+        np.zeros((10, 2, 2, 2), np.uint8),
         np.zeros((10, 2, 2), np.int64),
         np.array(list("ababababab")),
     ],

@@ -95,6 +95,8 @@ WIDEST = 40
 def _print(metrics: dict[str, Any]) -> None:
     if "per_label" in metrics:
         _print_labels(metrics)
+    elif "per_region" in metrics:
+        _print_regions(metrics)
     elif "per_number" in metrics:
         _print_numbers(metrics)
     elif "per_class" in metrics:
@@ -163,6 +165,19 @@ def _print_numbers(metrics: dict[str, Any]) -> None:
     _table(rows)
     typer.echo(
         f"mean absolute error {_number(metrics['mae'])}, R2 {_number(metrics['r2'])} on {metrics['samples']} images"
+    )
+
+
+def _print_regions(metrics: dict[str, Any]) -> None:
+    rows = [("class", "pixels", "images", "IoU", "Dice", "precision", "recall")]
+    for row in metrics["per_region"]:
+        shares = (_share(row[key]) for key in ("iou", "dice", "precision", "recall"))
+        rows.append((row["class"], str(row["pixels"]), str(row["images"]), *shares))
+    _table(rows)
+    low, high = metrics["miou_interval"]
+    typer.echo(
+        f"mean IoU {metrics['miou']:.1%} ({low:.1%} to {high:.1%}) on {metrics['samples']} images, Dice "
+        f"{metrics['mean_dice']:.1%}, pixels {metrics['pixel_accuracy']:.1%}, NLL {metrics['nll']:.3f}"
     )
 
 

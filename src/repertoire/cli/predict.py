@@ -86,6 +86,12 @@ def predict(
     plugin: PluginOption = None,
     null: NullOption = False,
     skip_unreadable: SkipOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Where maps are written, of a run that gives every pixel a class.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Print the class of new images, with its probability.
 
@@ -103,6 +109,17 @@ def predict(
     if early_exit is not None and (tta or others):
         raise ConfigError("--early-exit asks one network once; leave out --tta, --ensemble and further runs")
     opened, answering = open_runs(run, others, device, plugin)
+    if (opened.task.kind == "maps") != (out is not None):
+        raise ConfigError(
+            f"{opened.directory} gives every pixel a class: name the folder for the maps with --out"
+            if out is None
+            else f"--out is for maps, and {opened.directory} has one answer for an image, which is printed"
+        )
+    if out is not None:
+        paths = image_paths(images, null=null)
+        unused = _write_maps(opened, paths, out, [shown(path) for path in paths], tta=tta, early_exit=early_exit)
+        report_failures(unused, len(paths), skips(opened, skip_unreadable))
+        return
     listed = _listed(opened, images)
     paths = image_paths(images, null=null) if listed is None else listed.paths
     options: dict[str, Any] = {"tta": tta}
@@ -145,6 +162,37 @@ def predict(
         share = sum(right) / len(right)
         typer.echo(f"accuracy {share:.1%} ({low:.1%} to {high:.1%}) on {len(right)} labelled images", err=True)
     report_failures(failures, len(paths), skips(opened, skip_unreadable))
+
+
+def _write_maps(run: Run, paths: Sequence[Any], out: Path, names: Sequence[str], **options: Any) -> list[Unreadable]:
+    """Writes a PNG of class indices for each image, as large as the network sees it, and gives what cannot be used.
+
+    Raises:
+        ConfigError: two images would have maps of the same name.
+    """
+    from PIL import Image
+
+    from repertoire.errors import ConfigError
+    from repertoire.files import atomic_path
+
+    targets = [out / f"{Path(name).stem}.png" for name in names]
+    if len(set(targets)) < len(targets):
+        twice = next(target for target in targets if targets.count(target) > 1)
+        raise ConfigError(f"two images would have the map {twice.name}: write their maps to folders of their own")
+    out.mkdir(parents=True, exist_ok=True)
+    failures: list[Unreadable] = []
+    written = 0
+    for found in run.stream(paths, **options):
+        failures.extend(found.failed)
+        for i, values in zip(found.index, found.values, strict=True):
+            with atomic_path(targets[i]) as temporary:
+                Image.fromarray(values.astype("uint8")).save(temporary, format="PNG")
+            written += 1
+    typer.echo(
+        f"{written} maps of {run.size} x {run.size} pixels in {out}; values: "
+        + ", ".join(f"{k} {name}" for k, name in enumerate(run.classes[:20]))
+    )
+    return failures
 
 
 def embed(

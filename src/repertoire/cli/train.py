@@ -277,6 +277,11 @@ def _close(run: Any, with_report: bool) -> None:
     if run.facts.modality == "features":
         typer.echo(f"try next: repertoire evaluate {directory}   |   repertoire diagnose {directory}")
         return
+    if run.task.kind == "maps":
+        typer.echo(
+            f"try next: repertoire predict {directory} --out MAPS/ IMAGE...   |   repertoire evaluate {directory}"
+        )
+        return
     typer.echo(f"try next: repertoire {after} {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")
 
 

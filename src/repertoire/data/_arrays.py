@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from repertoire.data._archive import Archive
 from repertoire.data._columns import class_numbers
+from repertoire.data._maps import IGNORE, class_names
 from repertoire.data._names import part_of
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
@@ -30,6 +31,7 @@ _KINDS = {
     "group": ("group", "groups"),
     "split": ("split",),
     "votes": ("votes",),
+    "maps": ("maps",),
     "classes": ("classes", "class_names"),
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
@@ -209,7 +211,9 @@ def _targets(
     if classes is not None and (classes.ndim != 1 or classes.dtype.kind != "U" or len(set(classes)) < len(classes)):
         raise DataError(f"{where}: classes must be different names, [C]; found {classes.dtype} {list(classes.shape)}")
     given = request.classes or (None if classes is None else tuple(classes.tolist()))
-    what = "votes" if any(f"votes{part}" in arrays for part in counts) else "labels"
+    what = next((w for w in ("votes", "maps") if any(f"{w}{part}" in arrays for part in counts)), "labels")
+    if what == "maps" and kind != "images":
+        raise DataError(f"{where}: maps give the pixels of images a class, and it holds {kind}")
     found = {part: arrays.get(f"{what}{part}") for part in counts}
     missing = [f"{what}{part}" for part, values in found.items() if values is None]
     if missing and not (request.unlabelled and len(missing) == len(found)):
@@ -221,7 +225,7 @@ def _targets(
     if missing:
         return {part: np.full(count, -1, dtype=np.int64) for part, count in counts.items()}, given or ()
     values = {part: _squeezed(array) for part, array in found.items() if array is not None}
-    kinds = {part: "votes" if what == "votes" else _kind(array) for part, array in values.items()}
+    kinds = {part: what if what != "labels" else _kind(array) for part, array in values.items()}
     for part, array in values.items():
         if kinds[part] is None:
             raise DataError(
@@ -318,6 +322,21 @@ def _from_votes(where: str, values: Mapping[Part, np.ndarray], given: tuple[str,
     return {part: flat[part].reshape(array.shape) for part, array in values.items()}, classes
 
 
+def _from_maps(where: str, values: Mapping[Part, np.ndarray], given: tuple[str, ...] | None) -> Converted:
+    out = {}
+    for part, array in values.items():
+        if array.ndim != 3 or array.dtype.kind not in "iu":
+            raise DataError(f"{where}: maps{part} must be integers [N, H, W]; found {array.dtype} {list(array.shape)}")
+        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        if low < -1 or high > IGNORE:
+            raise DataError(
+                f"{where}: maps{part} must hold classes from 0 to 254, and -1 or 255 where there is none; found "
+                f"{low if low < -1 else high}"
+            )
+        out[part] = array.astype(np.uint8)  # -1 becomes 255
+    return out, class_names(where, [maps for array in out.values() for maps in array], given)
+
+
 def _columns(
     where: str, values: Mapping[Part, np.ndarray], given: tuple[str, ...] | None, noun: str
 ) -> tuple[str, ...]:
@@ -337,6 +356,7 @@ _CONVERT = {
     "labels": _from_labels,
     "number": _from_numbers,
     "votes": _from_votes,
+    "maps": _from_maps,
 }
 
 

@@ -12,6 +12,7 @@ from repertoire.data._columns import Targets
 from repertoire.data._files import grey
 from repertoire.data._layout import Arrangement, Layout, Place, match_masks, place, some
 from repertoire.data._listed import Listed, read, splits_of, with_white
+from repertoire.data._maps import named_classes, placed_maps
 from repertoire.data._source import Fit, SourceRequest
 from repertoire.data._table import listed_in, table_of
 from repertoire.data._types import ImageSet, Splits
@@ -36,11 +37,13 @@ def folder(
 
     Everything below the directory of a class belongs to it. With a train/ directory that has directories, the folder is
     taken to be divided; other usual names of the parts are known too (Training, seg_train, valid, dev, Testing, ...),
-    and parts that do not exist are drawn from the training images. Three names are no class:
+    and parts that do not exist are drawn from the training images. Some names are no class:
 
     - `unlabelled/` holds images without a label, which become the extra set "unlabelled";
     - `masks/` says where the objects are: an image of the same relative name for each, of any format, black where
       there is none;
+    - `images/` and `maps/` give every pixel a class: an image of the same relative name for each, grey or with a
+      palette, whose values are the classes, 255 for none; `classes.txt` may name them, a line each, from 0;
     - a table `labels.csv` (or `.tsv`; or `metadata.csv`) that names the images gives the labels: see `table`.
 
     Hidden files, what operating systems leave, and files whose extension says that they are something else are ignored;
@@ -76,6 +79,9 @@ def folder(
     where = ascii_path(str(root))
     if not tree.files:
         raise DataError(f"{where} has no images; expected a directory for each class in it. {' '.join(notes)}".rstrip())
+    if layout == "auto" and (mapped := _mapped(root, tree, request.classes)) is not None:
+        mapped.notes = notes + mapped.notes
+        return splits_of(mapped, request, source)
     known, ignored = table_of(root, tree.files, targets, request.classes) if layout == "auto" else (None, None)
     if ignored:
         notes.append(ignored)
@@ -132,8 +138,11 @@ def load_folder_set(
     _check(size)
     root, known = Path(path), tuple(classes)
     tree = Tree() if root.is_file() else walk(root)
-    table, _ = table_of(root, tree.files, "auto", known)
-    if table is not None:
+    mapped = None if root.is_file() else _mapped(root, tree, known)
+    table, _ = (None, None) if mapped is not None else table_of(root, tree.files, "auto", known)
+    if mapped is not None:
+        listed = mapped
+    elif table is not None:
         listed = listed_in(root.parent if root.is_file() else root, table, tree.files, tree.signatures)
     else:
         layout = place(ascii_path(str(root)), tree.files, "auto")
@@ -161,6 +170,26 @@ def load_folder_set(
     if not len(images):
         raise DataError(f"{ascii_path(str(root))} has no image that can be used")
     return images if channels == 3 else grey_set(images)
+
+
+def _mapped(root: Path, tree: Tree, known: Sequence[str] | None) -> Listed | None:
+    """The images of a folder that has maps beside them; None of another."""
+    found = placed_maps(ascii_path(str(root)), tree.files)
+    if found is None:
+        return None
+    classes = tuple(known) if known is not None else named_classes(root)
+    names = list(found.maps)
+    return Listed(
+        root,
+        names,
+        np.full(len(names), -1, dtype=np.int64),
+        classes,
+        [found.parts[name] for name in names],
+        maps=found.maps,
+        signatures=tree.signatures,
+        failures=tree.failures,
+        notes=found.notes,
+    )
 
 
 def _check(size: int | None) -> None:

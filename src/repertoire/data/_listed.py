@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from repertoire.data._cache import Decoded, decode_once
+from repertoire.data._cache import Decoded, cache_directory, decode_once
 from repertoire.data._decode import Levels, dimensions, read_file, signature
 from repertoire.data._layout import some
 from repertoire.data._levels import KINDS, levels_note
+from repertoire.data._maps import class_names, read_maps
 from repertoire.data._seen import Signature
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
@@ -36,6 +37,7 @@ class Listed:
         parts: "train", "val", "test" or "unlabelled" of each file, or "" where it is to be drawn.
         groups: number of the group of each, int64 `[N]`, or None.
         masks: for each image that has one, the file of its mask.
+        maps: for each image the file of its map of classes, where targets are maps; `labels` are then not looked at.
         signatures: of the files, where they have been asked; see `_decode.signature`.
         failures: what cannot be used already.
         notes: for a person.
@@ -48,6 +50,7 @@ class Listed:
     parts: Sequence[str]
     groups: np.ndarray | None = None
     masks: Mapping[str, str] = field(default_factory=dict)
+    maps: Mapping[str, str] = field(default_factory=dict)
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     failures: list[Unreadable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -85,20 +88,21 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
     """The images that can be used, the part of each, what cannot be used, and the levels of black and white."""
     root, names = os.fspath(listed.root), listed.names
     signatures = dict(listed.signatures)
-    for name in (*names, *listed.masks.values()):
+    for name in (*names, *listed.masks.values(), *listed.maps.values()):
         if name not in signatures:
             try:
                 signatures[name] = signature(os.stat(os.path.join(root, name)))
             except OSError:
                 continue  # found out, and reported with its reason, when it is read
     size = request.size or natural_size(root, names, request.photographs)
+    unusable = _with_maps(listed, signatures, size, request) if listed.maps else {}
     if request.shapes:
         return _black(listed, size), np.array(listed.parts), listed.failures, {}
     options = {"size": size, "fit": request.fit, "cache_dir": request.cache_dir, "workers": request.workers}
     decoded = decode_once(root, names, signatures, levels=request.levels, **options)  # type: ignore[arg-type]
-    reasons, masks = dict(decoded.failures), None
+    reasons, masks = {**unusable, **decoded.failures}, None
     if listed.masks:
-        _check_masks(root, names, listed)
+        _check_beside(root, names, listed.masks, _looked_at(listed), "mask")
         files = sorted(set(listed.masks.values()))
         found = decode_once(root, files, signatures, what="mask", **options)  # type: ignore[arg-type]
         number = {name: position for position, name in enumerate(files)}
@@ -111,7 +115,7 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
     good = np.flatnonzero(usable)
     images = ImageSet(
         decoded.images,
-        listed.labels[good],
+        listed.labels[good] if len(good) < len(names) else listed.labels,
         [names[number] for number in good],
         listed.classes,
         decoded.keys[good],
@@ -171,24 +175,41 @@ def _dimensions(root: str, name: str) -> tuple[int, int] | None:
         return None  # reported when all are decoded
 
 
-def _check_masks(root: str, names: Sequence[str], listed: Listed) -> None:
-    lacking = [
-        name
-        for name, part in zip(names, listed.parts, strict=True)
-        if name not in listed.masks and part != "unlabelled"
-    ]
+def _with_maps(
+    listed: Listed, signatures: Mapping[str, Signature], size: int, request: SourceRequest
+) -> dict[int, str]:
+    """Gives a list its maps as labels, and says which images have one that cannot be used, and why."""
+    root, names = os.fspath(listed.root), listed.names
+    _check_beside(root, names, listed.maps, _looked_at(listed), "map")
+    files = [listed.maps[name] for name in names]
+    listed.labels, failures = read_maps(root, files, signatures, size, request.fit, cache_directory(request.cache_dir))
+    listed.classes = class_names(root, listed.labels, listed.classes or None)
+    return {number: f"has a map, {files[number]}, which {why}" for number, why in failures.items()}
+
+
+def _looked_at(listed: Listed) -> list[str]:
+    """The parts; images that nobody labelled, beside others that somebody did, count as unlabelled wherever they are
+    used."""
+    if listed.labels.ndim != 1 or listed.labels.dtype.kind != "i" or not (listed.labels >= 0).any():
+        return list(listed.parts)
+    return ["unlabelled" if label < 0 else part for label, part in zip(listed.labels, listed.parts, strict=True)]
+
+
+def _check_beside(root: str, names: Sequence[str], beside: Mapping[str, str], parts: Sequence[str], what: str) -> None:
+    """Refuses images without the mask or map that others have, and masks or maps of another shape than their image."""
+    lacking = [name for name, part in zip(names, parts, strict=True) if name not in beside and part != "unlabelled"]
     if lacking:
         raise DataError(
-            f"{ascii_path(root)} has images without a mask: {some(lacking)}; give every image its mask, or none"
+            f"{ascii_path(root)} has images without a {what}: {some(lacking)}; give every image its {what}, or none"
         )
-    for name in _some_of(sorted(listed.masks)):
-        sizes = [_dimensions(root, file) for file in (name, listed.masks[name])]
+    for name in _some_of(sorted(beside)):
+        sizes = [_dimensions(root, file) for file in (name, beside[name])]
         if None not in sizes and sizes[0] != sizes[1]:
             (width, height), (across, down) = sizes  # type: ignore[misc]
             if abs(width * down - height * across) > max(width, height):
                 raise DataError(
-                    f"{ascii_path(root)}: {ascii_path(name)} is {width} x {height} pixels, and its mask "
-                    f"{ascii_path(listed.masks[name])} {across} x {down}; a mask must have the shape of its image"
+                    f"{ascii_path(root)}: {ascii_path(name)} is {width} x {height} pixels, and its {what} "
+                    f"{ascii_path(beside[name])} {across} x {down}; a {what} must have the shape of its image"
                 )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.data._augment import move_masks, plain
+from repertoire.data._maps import check_moves_maps, move_maps
 from repertoire.data._rotate import KnownTransformation
 from repertoire.data._types import Batch, Samples
 from repertoire.errors import ConfigError, DataError
@@ -72,6 +73,7 @@ class _Reader:
     fields: Sequence[str] = ()
     transforms: tuple[Transform, ...] = field(init=False)
     names: tuple[str, ...] = field(init=False)
+    moves: bool = field(init=False)
 
     def __post_init__(self) -> None:
         natural: Transform = plain if self.samples.inputs([0]).dtype == np.uint8 else _as_float
@@ -85,6 +87,10 @@ class _Reader:
                 raise ConfigError("views names no view: give at least one")
             self.transforms = tuple(main if each is None else each for each in self.views.values())
             self.names = tuple(self.views)
+        # What enters a later block is not augmented, so that its maps stay where they are.
+        self.moves = self.samples.kind == "maps" and self.transforms[0] not in (plain, _as_float)
+        if self.moves:
+            check_moves_maps(self.transforms[0])
         for name in self.fields:
             if name == "transformation":
                 if not all(isinstance(transform, KnownTransformation) for transform in self.transforms):
@@ -118,6 +124,8 @@ class _Reader:
 
     def _targets(self, index: np.ndarray) -> np.ndarray:
         labels = self.samples.labels[index]
+        if self.samples.kind == "maps":
+            return np.ascontiguousarray(labels)
         # 255, which says that nobody knows, becomes -1.
         return labels.astype(np.int8).astype(np.float32) if labels.dtype == np.uint8 else np.ascontiguousarray(labels)
 
@@ -125,6 +133,8 @@ class _Reader:
         """The batch, augmented from torch's random state."""
         inputs, targets, index, *values = (tensor.to(device, non_blocking=True) for tensor in read)
         fields: dict[str, Tensor | tuple[Tensor, ...]] = dict(zip(self._stored_fields, values, strict=True))
+        if self.samples.kind == "maps":
+            targets = move_maps(self.transforms[0] if self.moves else plain, targets)
         mask = fields.get("mask")
         moved, views, done = [], [], []
         for transform in self.transforms:

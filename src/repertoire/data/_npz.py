@@ -8,6 +8,7 @@ import numpy as np
 
 from repertoire.data._archive import open_archive
 from repertoire.data._arrays import Arrays, pixel_keys, resized, splits_of_arrays
+from repertoire.data._maps import fitted
 from repertoire.data._source import SourceRequest
 from repertoire.data._types import ImageSet, Splits
 from repertoire.errors import DataError
@@ -28,7 +29,8 @@ def npz(request: SourceRequest, path: Path) -> Splits:
     Labels are one class for each image, `[N]`: integers, with -1 for no label, or names. They may be several labels for
     each, `[N, K]`: 1 where a label holds, 0 where not, -1 where nobody knows; or numbers, float `[N]` or `[N, k]`, NaN
     for none. `votes` `[N, A]` in their place are the classes that annotators gave. `classes` may name the integers or
-    columns; without it, the integers that occur are the classes.
+    columns; without it, the integers that occur are the classes. `maps` `[N, H, W]`, integers, give a class to every
+    pixel in their place, with -1 or 255 for none.
 
     `masks` (or `masks_train` and so on) may say where the objects are: `[N, H, W]` like the images, of bool, or of
     numbers that are not 0 on the object; all parts have them or none. `names` `[N]` names the images, `split` `[N]`
@@ -84,6 +86,13 @@ def images_of(arrays: Arrays, request: SourceRequest) -> Splits:
         part: str, labels: np.ndarray, classes: tuple[str, ...], names: list[str], factors: dict[str, np.ndarray]
     ) -> ImageSet:
         pixels = images[part]
+        if labels.ndim == 3:
+            if labels.shape[1:] != stored[part].shape[1:3]:  # type: ignore[union-attr]
+                raise DataError(
+                    f"{path}: maps{part} must be as large as the images, {list(stored[part].shape[1:3])}; found "  # type: ignore[union-attr]
+                    f"{list(labels.shape[1:])}"
+                )
+            labels = fitted(labels, pixels.shape[1], request.fit)
         return ImageSet(pixels, labels, names, classes, pixel_keys(pixels), masks.get(part), factors)
 
     return splits_of_arrays(arrays, "images", request, make)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ def shapes(
     nuisance: Literal["texture", "colour"] = "texture",
     tail: float = 1.0,
     noise: float = 0.0,
+    targets: Literal["classes", "maps"] = "classes",
 ) -> Splits:
     """Shapes of random colour, place, size and rotation over textured backgrounds, with exact object masks.
 
@@ -54,6 +56,7 @@ def shapes(
         nuisance: what is tied to the class, "texture" (of the background) or "colour" (of the object).
         tail: largest over smallest number of training images of a class, at least 1.
         noise: share of wrong training labels, in [0, 1).
+        targets: "classes" (default), or "maps": a class for every pixel, 0 being the background.
 
     Raises:
         ConfigError: an option is out of its range, or `count` is too small for some class in some split.
@@ -74,6 +77,8 @@ def shapes(
         raise ConfigError(f"data source 'shapes': noise must be in [0, 1), found {noise}")
     if not 1 <= tail < np.inf:
         raise ConfigError(f"data source 'shapes': tail must be at least 1, found {tail}")
+    if targets not in ("classes", "maps"):
+        raise ConfigError(f"data source 'shapes': targets must be 'classes' or 'maps', found {targets!r}")
     if nuisance not in ("texture", "colour"):
         raise ConfigError(f"data source 'shapes': nuisance must be 'texture' or 'colour', found {nuisance!r}")
 
@@ -98,6 +103,8 @@ def shapes(
             correlation=0.0 if part == "test" else correlation,
             noise=noise if train else 0.0,
         )
+    if targets == "maps":
+        sets = {part: _mapped(samples) for part, samples in sets.items()}
     notes = []
     if correlation:
         notes.append(
@@ -170,6 +177,13 @@ def _part(
         masks,
         {**factors, "clean_label": truth},
     )
+
+
+def _mapped(samples: ImageSet) -> ImageSet:
+    """The same images with a class for every pixel: 0 outside the shape, and inside one more than that of the image."""
+    assert samples.masks is not None
+    maps = np.where(samples.masks, (samples.labels + 1).astype(np.uint8)[:, None, None], np.uint8(0))
+    return replace(samples, labels=maps, classes=("background", *samples.classes))
 
 
 def _uniforms(seed: int, part: int, count: int, columns: int) -> np.ndarray:

@@ -116,7 +116,7 @@ def digest(splits: Splits) -> str:
 
 
 def _check_targets(samples: Samples, source: str) -> None:
-    if samples.kind in ("classes", "votes") and len(samples.classes) < 2:
+    if samples.kind in ("classes", "votes", "maps") and len(samples.classes) < 2:
         only = f": {ascii_path(samples.classes[0])}" if samples.classes else ""
         raise DataError(
             f"{source} has {len(samples.classes)} class{'' if samples.classes else 'es'}{only}; a classifier needs at "
@@ -154,7 +154,7 @@ def _assign(
         part = _by_class(samples, drawn, seed, source)
     else:
         part = _by_strata(samples, _indicators(samples), drawn, seed, source)
-        of_each = {"labels": "of each label ", "number": "evenly over the range ", "votes": of_each}[samples.kind]
+        of_each = {"labels": "of each label ", "number": "evenly over the range "}.get(samples.kind, of_each)
     return part, tuple(
         f"The source has no {name} part: {share:.0%} {of_each}were drawn for it, by content and seed."
         for name, share in (("validation", shares["val"]), ("test", shares["test"]))
@@ -302,14 +302,24 @@ def _by_group(
 
 
 def _indicators(samples: Samples) -> np.ndarray:
-    """What is to be divided evenly, bool `[N, K]`: labels, tenths of each number's range by rank, or the class with
-    the most votes."""
+    """What is to be divided evenly, bool `[N, K]`: labels, tenths of each number's range by rank, the class with
+    the most votes, or the classes that occur in a map."""
     if samples.kind == "labels":
         return samples.labels == 1
     if samples.kind == "number":
         bins = min(_STRATA, max(1, int(samples.known.sum()) // _STRATA))
         return np.concatenate([_tenths(column, bins) for column in samples.labels.T], axis=1)
+    if samples.kind == "maps":
+        return _occurring(samples)
     return _plurality(samples.labels, len(samples.classes))[:, None] == np.arange(len(samples.classes))
+
+
+def _occurring(samples: Samples) -> np.ndarray:
+    """Which classes have a pixel in each map, bool `[N, C]`."""
+    found = np.zeros((len(samples), 256), dtype=bool)
+    for row, part in zip(found, samples.labels, strict=True):
+        row[np.unique(part)] = True
+    return found[:, : len(samples.classes)]
 
 
 def _tenths(column: np.ndarray, bins: int) -> np.ndarray:
@@ -332,7 +342,7 @@ def _remarks(splits: Splits) -> tuple[str, ...]:
     groups = splits.train.factors.get("group")
     for samples, name in ((splits.val, "validation"), (splits.test, "test")):
         noun = f"{samples.noun}s"
-        if samples.kind in ("classes", "labels"):
+        if samples.kind in ("classes", "labels", "maps"):
             absent = [samples.classes[k] for k in np.flatnonzero(samples.counts() == 0)]
             if absent and samples.known.any():
                 notes.append(f"The {name} part has no {samples.noun} of {', '.join(map(ascii_path, absent))}.")

@@ -15,8 +15,9 @@ from repertoire.errors import DataError, Unreadable
 
 __all__ = ["Batch", "FeatureSet", "ImageSet", "Index", "Kind", "Samples", "Splits", "kind_of"]
 
-Kind = Literal["classes", "labels", "number", "votes"]
-"""What targets are: one class a sample, several labels, one or more numbers, or the answers of several annotators."""
+Kind = Literal["classes", "labels", "number", "votes", "maps"]
+"""What targets are: one class a sample, several labels, one or more numbers, the answers of several annotators, or a
+class for every pixel."""
 
 Index = np.ndarray | Sequence[int] | slice
 S = TypeVar("S", bound="Samples")
@@ -32,7 +33,8 @@ class Samples:
             - int64 `[N]`: an index into `classes`, -1 where there is none ("classes");
             - uint8 `[N, K]`: 1 where label k holds, 0 where not, 255 where nobody knows ("labels");
             - float32 `[N, k]`: numbers, NaN where there is none ("number");
-            - int64 `[N, A]`: the class that each of A annotators gave, -1 for none ("votes").
+            - int64 `[N, A]`: the class that each of A annotators gave, -1 for none ("votes");
+            - uint8 `[N, H, W]`: an index into `classes` for each pixel of the image, 255 where there is none ("maps").
         names: what to call each sample in a report: a path relative to the data's root, or a number. `[N]`.
         classes: names of the classes, of the labels, or of the numbers.
         keys: uint64 `[N]`, a hash of each sample's content. Splits are drawn by it, so they depend neither on the order
@@ -83,6 +85,8 @@ class Samples:
             return np.asarray((self.labels != 255).any(1))
         if self.kind == "votes":
             return np.asarray((self.labels >= 0).any(1))
+        if self.kind == "maps":
+            return np.array([(part != 255).any() for part in self.labels], dtype=bool)
         return np.asarray(np.isfinite(self.labels).all(1))
 
     @property
@@ -94,7 +98,8 @@ class Samples:
         return len(self.labels)
 
     def counts(self) -> np.ndarray:
-        """Number of samples of each class, or with each label, int64 `[C]`; of a set of numbers, of each number."""
+        """Number of samples of each class, or with each label, int64 `[C]`; of a set of numbers, of each number; of
+        maps, of the pixels of each class."""
         if self.kind == "classes":
             return np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
         if self.kind == "labels":
@@ -102,6 +107,12 @@ class Samples:
         if self.kind == "votes":
             voted = self.labels[self.labels >= 0]
             return np.bincount(voted, minlength=len(self.classes))
+        if self.kind == "maps":
+            # Map by map: as int64, which counting makes of them, all of them take eight times their memory.
+            return sum(
+                (np.bincount(part[part != 255], minlength=len(self.classes)) for part in self.labels),
+                np.zeros(len(self.classes), dtype=np.int64),
+            )
         return np.isfinite(self.labels).sum(0).astype(np.int64)
 
     def inputs(self, index: Index) -> np.ndarray:
@@ -151,7 +162,9 @@ class Samples:
 
     def _says(self) -> str:
         names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-        what = {"classes": "classes", "labels": "labels", "number": "numbers", "votes": "classes voted on"}[self.kind]
+        what = {"classes": "classes", "labels": "labels", "number": "numbers", "votes": "classes voted on"}.get(
+            self.kind, "classes of pixels"
+        )
         return f"{len(self.classes)} {what}: {names}" if self.classes else f"no {what}"
 
 
@@ -169,9 +182,12 @@ def kind_of(labels: np.ndarray) -> Kind:
         return "number"
     if labels.ndim == 2 and labels.dtype == np.int64:
         return "votes"
+    if labels.ndim == 3 and labels.dtype == np.uint8:
+        return "maps"
     raise DataError(
-        "labels must be int64 [N] (a class each), uint8 [N, K] (several labels), float32 [N, k] (numbers) or int64 "
-        f"[N, A] (a class from each annotator), found {labels.dtype} {list(labels.shape)}"
+        "labels must be int64 [N] (a class each), uint8 [N, K] (several labels), float32 [N, k] (numbers), int64 "
+        f"[N, A] (a class from each annotator) or uint8 [N, H, W] (a class for each pixel), found "
+        f"{labels.dtype} {list(labels.shape)}"
     )
 
 
@@ -223,6 +239,10 @@ class ImageSet(Samples):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
             raise DataError(
                 f"images must be uint8 [N, H, W, C] with C 1 or 3, found {self.images.dtype} {list(self.images.shape)}"
+            )
+        if kind_of(self.labels) == "maps" and self.labels.shape[1:] != self.images.shape[1:3]:
+            raise DataError(
+                f"maps must have the size of their images, {list(self.size)}; found {list(self.labels.shape[1:])}"
             )
 
     def _stored(self) -> int:
@@ -374,7 +394,8 @@ class Batch:
         views: one or more augmentations of the same samples, or the samples themselves; images are float
             `[N, C, H, W]` in [0, 1], channels last in memory; features are float `[N, d]`.
         targets: what `Samples.labels` holds of them: int64 `[N]` classes (-1 where there is none), float `[N, K]`
-            several labels (1, 0, or -1 where nobody knows), float `[N, k]` numbers, int64 `[N, A]` votes.
+            several labels (1, 0, or -1 where nobody knows), float `[N, k]` numbers, int64 `[N, A]` votes, int64
+            `[N, H, W]` classes of the pixels of the first view (-1 where there is none).
         index: int64 `[N]`, each sample's position in its set.
         fields: further values of the samples by name, each `[N, ...]`; or, where they move with the pixels ("mask"),
             a tuple with one of them a view.

@@ -7,6 +7,7 @@ from repertoire.heads._arcface import ArcFace
 from repertoire.heads._base import Head
 from repertoire.heads._cosface import CosFace
 from repertoire.heads._cosine import Cosine
+from repertoire.heads._dense import Dense
 from repertoire.heads._digit_decoder import DigitDecoder
 from repertoire.heads._harmonic import Harmonic
 from repertoire.heads._legendre import ConvexGradient, Legendre
@@ -23,6 +24,7 @@ __all__ = [
     "ConvexGradient",
     "CosFace",
     "Cosine",
+    "Dense",
     "DigitDecoder",
     "Harmonic",
     "Head",

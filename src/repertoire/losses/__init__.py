@@ -14,6 +14,7 @@ from repertoire.losses.contracts._base import (
     check_logits,
     reduce,
 )
+from repertoire.losses.contracts._dense import check_dense, dense_loss
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses.contracts._nonfinite import explain_nonfinite
 from repertoire.losses.contracts._numbers import RegressionLoss, check_numbers
@@ -164,6 +165,7 @@ __all__ = [
     "barlow_twins_loss",
     "bce_loss",
     "bin_edges",
+    "check_dense",
     "check_embeddings",
     "check_logits",
     "check_multilabel",
@@ -182,6 +184,7 @@ __all__ = [
     "decoupled_contrastive_loss",
     "decoupled_softmax_loss",
     "decoupled_uniformity_loss",
+    "dense_loss",
     "dimco_codes",
     "dimco_loss",
     "discrimination_loss",

@@ -122,6 +122,10 @@ class Classifier(nn.Module):
         """The backbone's last maps `[N, d, h, w]`, before pooling."""
         return self.backbone.grid(self._last(images))
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the head looks at: maps `[N, d, h, w]` where it says so, and features `[N, d]` otherwise."""
+        return self.maps(images) if self.head.takes_maps else self.embed(images)
+
     def embed_and_score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features `[N, d]` and logits `[N, K]`, in one pass."""
         if not self.head.takes_maps:
@@ -131,4 +135,4 @@ class Classifier(nn.Module):
         return self.backbone.pool(last), self.head(self.backbone.grid(last))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.maps(images) if self.head.takes_maps else self.embed(images))
+        return self.head(self.features(images))

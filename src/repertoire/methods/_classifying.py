@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.losses import LogitsLoss, Loss
+from repertoire.losses import LogitsLoss, Loss, check_dense, dense_loss
 from repertoire.methods._apply import right_answers
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
@@ -67,6 +68,15 @@ class Classifying(Method):
         self.alpha = alpha
         # The sum over a batch is not the mean of the sums over its parts.
         self.needs = replace(own, targets=kinds, per_sample=own.per_sample and loss.reduction == "mean")
+        if model.head.dense:
+            check_dense(loss)
+            if mix != "none":
+                raise ConfigError(
+                    f"mix={mix} mixes the classes of samples, and maps have one for each pixel: use mix=none"
+                )
+            # The mean over pixels is not that of the means of images, which know more or less of them; and a rule that
+            # runs the network in pieces gives pooled features.
+            self.needs = replace(self.needs, targets=frozenset({"maps"}), per_sample=False, step="whole")
 
     def transform(self, batch: Batch) -> Batch:
         if self.mix == "none" or not self.training:
@@ -80,7 +90,13 @@ class Classifying(Method):
         return self.loss
 
     def classify(self, features: Tensor, targets: Tensor) -> Step:
-        """The loss of features `[N, d]`, over all classifiers that the head trains; of classes, the accuracy too."""
+        """The loss of features `[N, d]`, or maps, over all classifiers that the head trains; of classes, the accuracy
+        too."""
         outputs = self.model.head.outputs(features, targets)
-        loss = torch.stack([weight * self.loss(logits, targets) for weight, logits in outputs]).sum()
+        call = partial(dense_loss, self.loss) if self.model.head.dense else self.loss
+        loss = torch.stack([weight * call(logits, targets) for weight, logits in outputs]).sum()
+        if self.model.head.dense:
+            known = targets >= 0
+            right = ((outputs[0][1].detach().argmax(1) == targets) & known).sum() / known.sum().clamp(min=1)
+            return Step(loss, {"loss": loss.detach(), "accuracy": right})
         return Step(loss, {"loss": loss.detach(), **right_answers(self.loss, outputs[0][1], targets)})

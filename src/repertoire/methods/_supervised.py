@@ -18,7 +18,7 @@ class Supervised(Classifying):
 
     The loss of a batch is :math:`\sum_m c_m\,\ell(h_m(f(x)), y)`, where f is the backbone and the head h gives one pair
     of weight and logits, or several if it trains nested classifiers. What targets are is the loss's affair: a class,
-    several labels, numbers.
+    several labels, numbers; with a head that gives logits of every pixel (`Head.dense`), a class for each of them.
 
     With `mix`, the samples of a batch are mixed with each other first (:func:`repertoire.methods.mixup`,
     :func:`repertoire.methods.cutmix`), and the loss must take soft targets; the logged accuracy is then that on mixed
@@ -47,7 +47,7 @@ class Supervised(Classifying):
         torch.Size([])
     """
 
-    needs = Needs(labels="required")
+    needs = Needs(labels="required", dense=True)
 
     def objective(self, features: Tensor, batch: Batch) -> Step:
         return self.classify(features, batch.targets)

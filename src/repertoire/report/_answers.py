@@ -67,7 +67,7 @@ def answers(run: Run) -> Answers | None:
     metrics = run.metrics
     if not metrics.get("samples"):
         return None
-    part = {"labels": _labels, "number": _numbers, "none": _embedding}[run.task.kind]
+    part = {"labels": _labels, "number": _numbers, "none": _embedding, "maps": _maps}[run.task.kind]
     try:
         return part(run, metrics)
     except KeyError as error:
@@ -222,6 +222,36 @@ def _predictions(run: Run) -> dict[str, np.ndarray]:
         raise RunError(f"{run.directory} is incomplete: it has no {file.name}; put it back, or train again") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{run.directory}/{file.name} is damaged: {error}; put it back, or train again") from None
+
+
+def _maps(run: Run, metrics: Mapping[str, Any]) -> Answers:
+    low, high = metrics["miou_interval"]
+    rows = sorted(metrics["per_region"], key=lambda row: (row["iou"] is None, row["iou"]))
+    return Answers(
+        (
+            percent(metrics["miou"]),
+            f"mean IoU over the classes ({percent(low)} to {percent(high)} over draws of the images), on "
+            f"{plural(metrics['samples'], 'test image')}",
+        ),
+        [
+            ("Pixels", percent(metrics["pixel_accuracy"]), "of all pixels with a class, rightly classified"),
+            ("Dice", percent(metrics["mean_dice"]), "mean over the classes"),
+            ("NLL", number(metrics["nll"]), "mean over pixels, nats"),
+        ],
+        "Classes of pixels",
+        "IoU of a class is the share that is right, of the pixels that have the class or are given it.",
+        ("Class", "Pixels", "Images", "IoU", "Dice", "Precision", "Recall"),
+        [
+            (
+                label(row["class"]),
+                count(row["pixels"]),
+                count(row["images"]),
+                *(percent(row[key]) for key in ("iou", "dice", "precision", "recall")),
+            )
+            for row in rows[:MOST_ROWS]
+        ],
+        cut=max(0, len(rows) - MOST_ROWS),
+    )
 
 
 def _fits(run: Run, truth: np.ndarray, found: np.ndarray) -> None:

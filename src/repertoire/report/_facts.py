@@ -175,6 +175,8 @@ def next_steps(run: Run, remedies: Remedies) -> list[tuple[str, str]]:
         ("See where the model looks", _line(["repertoire", "explain", path]) + " IMAGE..."),
         export,
     ]
+    if kind == "maps":
+        steps = [("Map new images", _line(["repertoire", "predict", path, "--out", "maps"]) + " IMAGE...")]
     if run.facts.modality == "features":
         steps = [("Predict new rows", _line(["repertoire", "predict", path]) + " FEATURES.npz")]
     if best is not None and best.get("epoch") == config.epochs and remedies.allows("longer"):

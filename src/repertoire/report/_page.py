@@ -170,7 +170,7 @@ def _head_only(run: Run, metrics: Mapping[str, Any]) -> list[tuple[str, str, boo
     after = row.get(f"val_{best.key}")
 
     def shown(value: float | None) -> str:
-        share = run.task.kind in ("classes", "votes", "labels")
+        share = run.task.kind in ("classes", "votes", "labels", "maps")
         return _text.percent(value) if share else _text.number(value)
 
     kept = metrics.get("best_epoch", row.get("epoch", 0)) == 0

@@ -9,6 +9,9 @@ from repertoire.tasks._classes import exit_table as exit_table
 from repertoire.tasks._classes import score as score
 from repertoire.tasks._classes import wilson as wilson
 from repertoire.tasks._labels import Labels as Labels
+from repertoire.tasks._maps import Maps as Maps
+from repertoire.tasks._maps import MapTally as MapTally
+from repertoire.tasks._maps import tally_maps as tally_maps
 from repertoire.tasks._none import NoTargets as NoTargets
 from repertoire.tasks._none import rank_me as rank_me
 from repertoire.tasks._none import spread_out as spread_out

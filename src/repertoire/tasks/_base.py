@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from repertoire.data import Samples
 from repertoire.errors import DataError
+
+if TYPE_CHECKING:
+    from repertoire.tasks._maps import MapTally
 
 __all__ = ["Best", "Outputs", "Task"]
 
@@ -19,17 +22,19 @@ class Outputs:
     """What a network says about each sample of a set, in the order of the set.
 
     Attributes:
-        logits: float32 `[N, K]`, the output of the head.
+        logits: float32 `[N, K]`, the output of the head; of maps the mean over their pixels.
         embeddings: float32 `[N, d]`.
-        labels: the targets, as `Samples.labels` holds them.
+        labels: the targets, as `Samples.labels` holds them; of maps which classes occur in each, uint8 `[N, K]`.
         answers: the logits in the units of the target, where the loss says how to read them (`Loss.predict`); float32
             `[N, k]`. None where they are to be read as scores of classes or of labels.
+        tally: of maps, what is right in them; None otherwise.
     """
 
     logits: np.ndarray
     embeddings: np.ndarray
     labels: np.ndarray
     answers: np.ndarray | None = None
+    tally: MapTally | None = None
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -10,13 +10,14 @@ from repertoire.errors import RunError
 from repertoire.tasks._base import Task
 from repertoire.tasks._classes import Classes
 from repertoire.tasks._labels import Labels
+from repertoire.tasks._maps import Maps
 from repertoire.tasks._none import NoTargets
 from repertoire.tasks._number import Number
 from repertoire.tasks._votes import Votes
 
 __all__ = ["TASKS", "task_from", "task_of"]
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classes, Labels, Number, Votes, NoTargets)}
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classes, Labels, Number, Votes, Maps, NoTargets)}
 
 
 def task_of(samples: Samples) -> Task:

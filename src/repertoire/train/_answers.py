@@ -76,7 +76,8 @@ class Predictor:
         tta: bool = False,
     ) -> np.ndarray:
         """Class probabilities, float64 `[N, K]`: of each class one, or of each label where an image may have several;
-        the numbers, of a run that predicts numbers.
+        the numbers, of a run that predicts numbers; of one that answers for every pixel the classes, int16 `[N, H, W]`,
+        -1 for an image that was skipped.
 
         Args:
             images: one or many: paths of files, of folders (all images below them) or patterns (`"new/*.jpg"`); bytes

@@ -44,6 +44,7 @@ class Ensemble(Predictor):
                     f"{run.directory} has the {run.task.kind} {list(run.classes)}, {first.directory} the "
                     f"{first.task.kind} {list(first.classes)}; an ensemble needs the same"
                 )
+        first.check_answers("average over runs")
         self.runs = tuple(runs)
         self.classes = first.classes
         self.task = first.task

@@ -96,6 +96,8 @@ def export(
         >>> export(run, "onnx", int8=True)  # doctest: +SKIP
         PosixPath('runs/demo/model.onnx')
     """
+    if format != "backbone":
+        run.check_answers("export")
     if format not in _SUFFIX:
         raise ConfigError(f"format is {format!r}; it must be onnx, torchscript, pt2 or backbone")
     if half and int8:

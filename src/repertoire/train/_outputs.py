@@ -11,7 +11,7 @@ from torch import Tensor
 from repertoire.data import Loader, Samples
 from repertoire.methods import Classifier
 from repertoire.ops import evaluating
-from repertoire.tasks import Outputs
+from repertoire.tasks import MapTally, Outputs, tally_maps
 
 __all__ = ["outputs"]
 
@@ -37,17 +37,24 @@ def outputs(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     logits, embeddings, answers = [], [], []
+    tallies: list[MapTally] = []
+    classes = len(samples.classes)
     with evaluating(model):
         for batch in Loader(samples, batch_size, shuffle=False, device=device).epoch(0):
             features, scores = model.embed_and_score(batch.images)
             embeddings.append(features.float().cpu())
+            if samples.kind == "maps":
+                tallies.append(tally_maps(scores, batch.targets, classes))
+                scores = scores[:, :classes].mean((2, 3))
             logits.append(scores.float().cpu())
             if answer is not None:
                 found = answer(scores.float()).float().cpu()
                 answers.append(found if found.ndim == 2 else found[:, None])
+    tally = MapTally.joined(tallies) if tallies else None
     return Outputs(
         torch.cat(logits).numpy(),
         torch.cat(embeddings).numpy(),
-        np.asarray(samples.labels),
+        (tally.pixels[:, 2] > 0).astype(np.uint8) if tally is not None else np.asarray(samples.labels),
         torch.cat(answers).numpy() if answers else None,
+        tally,
     )

@@ -64,6 +64,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "load", "top"]
 
+MAP_BATCH = 16
+"""Images at a time where a network answers for every pixel."""
+
 _STILL = {"none", "shift"}
 """Augmentations of data that bears no mirror image: a mirrored 2 is no 2."""
 
@@ -366,6 +369,14 @@ class Run(Predictor):
         """
         if self.task.kind == "none":
             raise RunError(f"{self.directory} was trained without targets and predicts none; its features: run.embed")
+        if self.task.kind == "maps":
+            if tta or early_exit is not None:
+                raise RunError(f"{self.directory} answers for every pixel: leave out tta and early_exit")
+            # Logits of every pixel: few images at a time fill as much memory as many otherwise do.
+            for index, _, logits, failed in self._scores(images, device, min(batch_size, MAP_BATCH), False):
+                classes = logits[:, : len(self.classes)].argmax(1)
+                yield Answers(index, classes.numpy().astype(np.int16), None, failed)
+            return
         if early_exit is not None:
             yield from self._leave_early(images, early_exit, device, batch_size)
             return
@@ -383,8 +394,8 @@ class Run(Predictor):
         Raises:
             RunError: the run predicts numbers. And the errors of `predict`.
         """
-        if self.task.kind == "number":
-            raise RunError(f"{self.directory} predicts numbers and has no probabilities; use run.predict")
+        if self.task.kind in ("number", "maps"):
+            raise RunError(f"{self.directory} predicts {self.task.kind} and has no probabilities; use run.predict")
         return self.predict(images, **options)
 
     def embed(
@@ -467,9 +478,13 @@ class Run(Predictor):
             labels = samples.labels
         else:
             found, labels = samples, np.asarray(samples.labels)
+        if tta:
+            self.check_answers("average over versions of an image")
         if not tta and isinstance(samples, Samples):
             where = self._find(device)
             answer = self._read_numbers if self.task.kind == "number" else None
+            if self.task.kind == "maps":
+                batch_size = min(batch_size, MAP_BATCH)
             return outputs(self._model_on(where), samples, batch_size=batch_size, device=where, answer=answer)
         batches = (
             (index, (logits.numpy(), features.numpy()), failed)
@@ -506,10 +521,14 @@ class Run(Predictor):
             )
         path = Path(images)
         if path.is_dir():
-            if self.task.kind != "classes":
+            if self.task.kind not in ("classes", "maps"):
                 raise DataError(f"{self.directory} predicts {self.task.kind}; give a .csv file with a column for each")
             skip = self._skips if skip_unreadable is None else skip_unreadable
-            return load_folder_set(path, classes=self.classes, skip_unreadable=skip, **self.reading)
+            found = load_folder_set(path, classes=self.classes, skip_unreadable=skip, **self.reading)
+            self.task.check(found)
+            return found
+        if self.task.kind == "maps":
+            raise DataError(f"{ascii_path(os.fspath(images))} is no folder; name one that holds images/ and maps/")
         if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
             return labelled_list(path, self.classes, self.task.kind)
         what = "is no folder and no .csv file" if path.exists() else "does not exist"
@@ -517,6 +536,18 @@ class Run(Predictor):
             f"{ascii_path(os.fspath(images))} {what}; name a folder with a directory per class or a .csv file of paths "
             "and labels, or nothing for the run's own test images"
         )
+
+    def check_answers(self, what: str) -> None:
+        """Refuses what is only defined of one answer for an image.
+
+        Raises:
+            RunError: the run answers for every pixel.
+        """
+        if self.task.kind == "maps":
+            raise RunError(
+                f"cannot {what} with {self.directory}: it gives every pixel a class, and that is for one answer for an "
+                "image. Use predict, evaluate, embed or report"
+            )
 
     def probe(
         self,
@@ -540,6 +571,7 @@ class Run(Predictor):
         Raises:
             RunError: images of other classes, or training images of fewer than two. UnknownName: no such probe.
         """
+        self.check_answers("probe features")
         if kind not in PROBES:
             raise UnknownName("probe", kind, list(PROBES))
         seen, unseen = (self.outputs(part, device, batch_size) for part in (self.splits.train, images))
@@ -673,6 +705,7 @@ class Run(Predictor):
         Raises:
             UnknownName: no such explainer or class. UnreadableImages: some images cannot be used.
         """
+        self.check_answers("explain")
         if isinstance(target, str):
             if target not in self.classes:
                 raise UnknownName(f"class of {self.directory}", target, self.classes)
