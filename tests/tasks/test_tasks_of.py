@@ -8,6 +8,7 @@ from repertoire.errors import DataError, RunError
 from repertoire.tasks import (
     Classes,
     Labels,
+    Maps,
     NoTargets,
     Number,
     Outputs,
@@ -30,6 +31,7 @@ CASES: list[tuple[np.ndarray, tuple[str, ...], type[Task]]] = [
     (np.array([[1, 0], [0, 255]], dtype=np.uint8), ("a", "b"), Labels),
     (np.array([[1.5], [2.5]], dtype=np.float32), ("y",), Number),
     (np.array([[0, 1], [-1, 1]]), ("a", "b"), Votes),
+    (np.zeros((2, 3, 3), dtype=np.uint8), ("a", "b"), Maps),
     (np.array([-1, -1]), (), NoTargets),
 ]
 
@@ -50,7 +52,9 @@ def test_runs_of_the_first_version_are_of_classes():
         task_from({"classes": [], "task": {"kind": "dreams"}})
 
 
-@pytest.mark.parametrize("labels", [np.zeros((3, 2)), np.zeros(3, dtype=np.int32), np.zeros((3, 2, 2), dtype=np.uint8)])
+@pytest.mark.parametrize(
+    "labels", [np.zeros((3, 2)), np.zeros(3, dtype=np.int32), np.zeros((3, 2, 2, 2), dtype=np.uint8)]
+)
 def test_other_targets_are_refused(labels):
     with pytest.raises(DataError, match="labels must be int64"):
         samples(labels, ("a", "b"))

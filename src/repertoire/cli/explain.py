@@ -77,6 +77,7 @@ def explain(
             "--npz, --top and all but one --class"
         )
     opened = open_run(run, device, plugin)
+    opened.check_answers("explain")
     skip = skips(opened, skip_unreadable)
     for name in target or ():
         if name not in opened.classes:

@@ -53,6 +53,7 @@ def select(
     from repertoire.errors import ConfigError
 
     opened = open_run(run, device, plugin)
+    opened.check_answers("select images")
     wanted = inspect.signature(registry.get("selectors", registry.parse(selector).name).factory).parameters
     if opened.task.kind != "classes" and "probabilities" in wanted:
         raise ConfigError(

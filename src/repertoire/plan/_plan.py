@@ -213,6 +213,8 @@ def make_plan(
     """The plan of a resolved configuration; if it need not be whole, without what could not be chosen any more."""
     if config.pipeline is not None:
         raise ConfigError("a plan is for one process, or several with a whole network each: leave out --pipeline")
+    if splits.kind == "maps":
+        raise ConfigError("a plan is for one answer for an image, and this data has a class for every pixel")
     if config.tune not in ("all", "auto"):
         raise ConfigError("a plan is for training a network, and here only what follows its frozen layers learns")
     image = splits.train.shape

@@ -14,6 +14,7 @@ from scipy.special import expit, log_expit
 from repertoire.data import ImageSet
 from repertoire.errors import RepertoireError, RunError
 from repertoire.report import _figures, _samples
+from repertoire.report._maps import missed_maps
 from repertoire.report._text import DASH, count, label, number, percent, plural, shorten
 from repertoire.statistics import interval
 from repertoire.tasks import wilson
@@ -226,6 +227,7 @@ def _predictions(run: Run) -> dict[str, np.ndarray]:
 
 def _maps(run: Run, metrics: Mapping[str, Any]) -> Answers:
     low, high = metrics["miou_interval"]
+    errors, why = missed_maps(run)
     rows = sorted(metrics["per_region"], key=lambda row: (row["iou"] is None, row["iou"]))
     return Answers(
         (
@@ -251,6 +253,8 @@ def _maps(run: Run, metrics: Mapping[str, Any]) -> Answers:
             for row in rows[:MOST_ROWS]
         ],
         cut=max(0, len(rows) - MOST_ROWS),
+        errors=errors,
+        why_no_images=why,
     )
 
 

@@ -86,6 +86,7 @@ def diagnose(run: Run, against: Run | None = None, *, landscape: bool = False) -
         >>> found.write("diagnosis.html")  # doctest: +SKIP
         PosixPath('diagnosis.html')
     """
+    run.check_answers("diagnose")
     measured = measure(run, against)
     found = findings(measured.numbers, Remedies(run.config, len(run.history) or None, str(run.directory)))
     if not landscape:
