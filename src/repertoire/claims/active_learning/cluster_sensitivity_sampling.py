@@ -9,8 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.digits import digit_rows, fitted_perceptron, hidden_features
+from repertoire.claims.beds.frozen import Classifier, epochs_for, fitted, photographs
 from repertoire.select import sensitivity_sample
+
+SMOOTHNESS = 0.1
+"""How much the loss changes with the squared distance, chosen on pilot seeds of 0.001, 0.01, 0.1 and 1."""
 
 
 @claim(
@@ -22,25 +25,30 @@ from repertoire.select import sensitivity_sample
     metric="root mean squared error of the estimate, relative to the mean loss",
     method="sensitivity sampling, 40 clusters and 60 samples",
     baseline="100 samples drawn evenly",
-    data="digits",
-    threshold=0.0,
+    bed="cifar10-lite0",
+    threshold=0.01,
     higher_is_better=False,
 )
 def sensitivity(budget: Budget, seed: int) -> Measured:
     """Axiotis et al., *Data-Efficient Learning via Clustering-Based Sensitivity Sampling: Foundation Models and Beyond*
-    (2024)."""
-    (x, y), _ = digit_rows(seed, budget.device)
-    network = fitted_perceptron(seed, x, y, 128, budget.pick(smoke=1, small=3, full=10))
+    (2024): the losses of a network trained on 20 photographs a class, at 400 others of each. Features and losses are
+    all that the sample is told; how smooth the loss is was settled on other seeds."""
+    rows = photographs(budget, seed, budget.pick(smoke=100, small=420, full=420))
+    few = torch.cat([(rows.y == c).nonzero().flatten()[:20] for c in rows.y.unique()])
+    rest = torch.ones(len(rows.y), dtype=torch.bool, device=rows.y.device)
+    rest[few] = False
+    torch.manual_seed(seed)
+    network = Classifier(rows.x.shape[1], "linear", int(rows.y.max()) + 1)
+    part = rows._replace(x=rows.x[few], y=rows.y[few])
+    fitted(part, F.cross_entropy, network, epochs=epochs_for(budget, len(few)), rate=3e-4)
+    x, y = rows.x[rest], rows.y[rest]
     with torch.no_grad():
         losses = F.cross_entropy(network(x), y, reduction="none").double()
-    h = hidden_features(network, x)
     generator = torch.Generator().manual_seed(seed)
     truth, ours, even = float(losses.mean()), [], []
-    # How much the loss changes with the distance, so that both parts of the probability are of one size.
-    smoothness = truth / float((h - h.mean(0)).square().sum(1).mean())
-    for _ in range(budget.pick(smoke=5, small=200, full=2000)):
+    for _ in range(budget.pick(smoke=5, small=60, full=2000)):
         found = sensitivity_sample(
-            h, lambda index: losses[index], 60, clusters=40, smoothness=smoothness, generator=generator
+            x, lambda index: losses[index], 60, clusters=40, smoothness=SMOOTHNESS, generator=generator
         )
         ours.append(float((found.weight * losses[found.index]).sum()))
         even.append(float(losses[torch.randint(len(x), (100,), generator=generator).to(x.device)].mean()))
