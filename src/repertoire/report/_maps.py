@@ -36,7 +36,7 @@ def missed_maps(run: Run) -> tuple[list[dict[str, Any]], str | None]:
     worst = np.argsort(-wrong, kind="stable")[:MOST]
     worst = worst[wrong[worst] > 0]
     pixels = samples.pixels(worst)
-    said = run.predict(samples.subset(worst)) if len(worst) else []
+    said = run.predict(samples.subset(worst)) if len(worst) else pixels[..., 0]
     rows = []
     for i, image, given in zip(worst.tolist(), pixels, said, strict=True):
         overlays = {"true": _over(image, samples.labels[i]), "predicted": _over(image, given)}
