@@ -119,7 +119,7 @@ NAMED: dict[str, Bed] = {
         _bed("fashion-mnist", "Fashion-MNIST, 10,000 photographs", "fashion-mnist:count=10000,tested=2000", 28),
         _bed("mnist5k", "5,000 handwritten digits of MNIST", size=28),
         _bed("omniglot", "Omniglot, three alphabets, unseen drawers", "omniglot:alphabets=3", 28),
-        _bed("omniglot-all", "Omniglot, 242 characters of eight alphabets", "omniglot", 28),
+        _bed("omniglot-all", "Omniglot, 242 characters of eight alphabets", "omniglot", 28, full="omniglot"),
         _bed("emoji", "emoji as Google draws them, by category", size=32),
         _bed("cifar10", "CIFAR-10, 5,000 photographs", "cifar10:count=5000,tested=2000", 32),
         _bed("glyphs", "Latin letters of unseen fonts", size=28),
