@@ -11,7 +11,7 @@ import pytest
 import typer
 from pages import PAGES
 from PIL import Image
-from site_build.components import FEATURES, NUMBERED, PHOTOS, TAGGED, try_it, wanted
+from site_build.components import FEATURES, NUMBERED, PHOTOS, SCENES, TAGGED, try_it, wanted
 from test_docs_commands import commands
 
 from repertoire import registry
@@ -49,13 +49,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         draw(root / PHOTOS / "unlabelled" / f"{i}.png")
         draw(root / TAGGED / f"{i}.png")
         draw(root / NUMBERED / f"{i}.png")
+        draw(root / SCENES / "images" / f"{i}.png")
+        (root / SCENES / "maps").mkdir(exist_ok=True)
+        Image.fromarray(mask // 255).save(root / SCENES / "maps" / f"{i}.png")
     tags = rng.integers(0, 2, (48, 3))
     rows = "".join(f"{i}.png,{a},{b},{c}\n" for i, (a, b, c) in enumerate(tags))
     (root / TAGGED / "labels.csv").write_text(f"path,sky,sea,sand\n{rows}")
     ages = "".join(f"{i}.png,{20 + 0.5 * i}\n" for i in range(48))
     (root / NUMBERED / "labels.csv").write_text(f"path,age\n{ages}")
     np.savez(root / FEATURES, features=rng.normal(size=(48, 6)).astype(np.float32), labels=np.arange(48) % 3)
-    return {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, FEATURES, "masked")}
+    return {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES, "masked")}
 
 
 def typed(command: str, folders: dict[str, Path]) -> TrainConfig:
@@ -101,7 +104,7 @@ def shown() -> list[str]:
     return sorted(
         command
         for command in found
-        if shlex.split(command)[2] in (PHOTOS, TAGGED, NUMBERED, FEATURES, "digits", "shapes")
+        if shlex.split(command)[2] in (PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES, "digits", "shapes")
         and not {word.partition("=")[0] for word in shlex.split(command)} & set(_ELSEWHERE)
         and not re.search(r"\b[A-Z]{3,}\b|modest|pretrained=true", command)
     )

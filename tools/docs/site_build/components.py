@@ -23,13 +23,14 @@ __all__ = [
     "wanted",
 ]
 
-PHOTOS, TAGGED, NUMBERED, FEATURES = "photos/", "tagged/", "ages/", "features.npz"
-"""What commands train on: a directory of images a class; images with several labels, or a number; features."""
+PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES = "photos/", "tagged/", "ages/", "scenes/", "features.npz"
+"""What commands train on: a directory of images a class; images with several labels, a number, or maps; features."""
 
 _FOLDERS = {
     PHOTOS: "",
     TAGGED: "`tagged/` holds images, and a `labels.csv` with a column for each label.",
     NUMBERED: "`ages/` holds images, and a `labels.csv` with a column of numbers.",
+    SCENES: "`scenes/` holds `images/` and `maps/`, a map of the same name for each image.",
     FEATURES: "`features.npz` holds `features` and `labels`.",
 }
 _BESIDE = {
@@ -226,6 +227,8 @@ def _data(entry: registry.Entry) -> str:
     """The folder that a command trains on, by the kind of targets that the component learns from."""
     if entry.kind == "backbones" and getattr(entry.factory, "modality", "images") == "features":
         return FEATURES
+    if entry.kind == "heads" and getattr(entry.factory, "dense", False):
+        return SCENES
     targets = getattr(entry.factory, "targets", ()) if entry.kind == "losses" else ()
     if not isinstance(targets, tuple) or not targets or "classes" in targets:
         return PHOTOS
