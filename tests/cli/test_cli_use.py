@@ -224,8 +224,7 @@ class TestTrust:
             status, _, err = run_cli(capsys, *arguments)
             assert status == 0, err
         status, _, err = run_cli(capsys, "train", "--resume", foreign)
-        assert status == 2
-        assert "plugins, which are code that would run; if you trust them, say so: --plugins evilmod" in err
+        assert status == 0, err  # a finished run, which needs none of them
         assert not Path("ran").exists()
         status, _, err = run_cli(capsys, "predict", foreign, image, "--plugin", "evilmod")
         assert status == 0, err
@@ -279,7 +278,7 @@ class TestTrain:
         (["train", "digits", "--model", "x"], "here it is called --backbone"),
         (["train", "digits", "--workers", "3"], "no workers to set"),
         (["train", "digits", "--mixup", "0.2"], "given with augment"),
-        (["train", "digits", "--pretrained"], "timm:resnet50"),
+        (["train", "digits", "--pretrained"], "backbone lite0"),
         (["train", "digits", "--loss", "ce"], "here it is called 'cross-entropy'"),
         (["train", "digits", "--backbone", "resnet18"], "timm:resnet18"),
         (["predict", "runs/a", "--gpu", "x.jpg"], "here it is called --device"),

@@ -11,10 +11,11 @@ import pytest
 import typer
 from pages import PAGES
 from PIL import Image
+from safetensors.torch import save_file
 from site_build.components import FEATURES, NUMBERED, PHOTOS, SCENES, TAGGED, try_it, wanted
 from test_docs_commands import commands
 
-from repertoire import registry
+from repertoire import backbones, registry
 from repertoire.cli import build_app
 from repertoire.errors import ConfigError
 from repertoire.recipe import TrainConfig, load_splits, make_config
@@ -58,7 +59,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ages = "".join(f"{i}.png,{20 + 0.5 * i}\n" for i in range(48))
     (root / NUMBERED / "labels.csv").write_text(f"path,age\n{ages}")
     np.savez(root / FEATURES, features=rng.normal(size=(48, 6)).astype(np.float32), labels=np.arange(48) % 3)
-    return {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES, "masked")}
+    save_file(backbones.resnet20(width=4).state_dict(), root / "weights.safetensors")
+    found = {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES, "masked")}
+    return {**found, "weights": root / "weights.safetensors"}
 
 
 def typed(command: str, folders: dict[str, Path]) -> TrainConfig:
@@ -74,6 +77,9 @@ def typed(command: str, folders: dict[str, Path]) -> TrainConfig:
     if not chosen["data"].endswith(".npz"):
         # A network that local learning can cut into blocks, and that has maps for heads that look at them.
         small |= {"size": 32, "backbone": "resnet20:width=4"}
+        if "tune" in chosen and "backbone" not in chosen:
+            # The small network stands for one that has been trained.
+            small["weights"] = str(folders["weights"])
     return make_config(**{**small, **chosen})
 
 

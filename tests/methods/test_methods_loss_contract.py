@@ -53,8 +53,11 @@ def test_a_loss_is_told_what_it_wants():
 
 
 def test_what_images_do_not_come_with_is_refused_when_the_method_is_built():
-    with pytest.raises(ConfigError, match="loss Curious needs the transformation of every sample"):
-        Embedding(classifier(), Curious("index", "transformation"))
+    with pytest.raises(ConfigError, match="loss Curious needs the weather of every sample"):
+        Embedding(classifier(), Curious("index", "weather"))
+    # What an augmentation can tell is asked of the data as a field.
+    method = Embedding(classifier(), Curious("index", "transformation"))
+    assert method.needs.fields == {"transformation"}
 
 
 def test_state_of_the_width_of_the_embeddings_is_there_before_the_first_step():

@@ -72,11 +72,11 @@ def tally_maps(logits: Tensor, maps: Tensor, classes: int | None = None) -> MapT
 
 
 class Maps(Task):
-    """A class for every pixel of an image.
+    r"""A class for every pixel of an image.
 
     Scored by the mean over the classes of the intersection over union,
 
-    .. math:: \\mathrm{IoU}_k = \\frac{|P_k \\cap T_k|}{|P_k \\cup T_k|},
+    .. math:: \mathrm{IoU}_k = \frac{|P_k \cap T_k|}{|P_k \cup T_k|},
 
     of the pixels P that are given a class and those T that have it, in all images together. Classes that no pixel has
     or is given do not count, nor do pixels whose class is not known.
