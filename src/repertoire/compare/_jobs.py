@@ -126,7 +126,8 @@ def _train(job: Job) -> None:
     if directory.occupied:
         with contextlib.suppress(CheckpointError):  # nothing that is whole is left: begin again
             if _readable(directory):
-                resume(job.path, splits=splits)
+                # The plugins are those that the one who compares has named.
+                resume(job.path, splits=splits, plugins=job.config.plugins)
                 return
     fit(config=job.config, out=job.path, overwrite=True, splits=splits)
 

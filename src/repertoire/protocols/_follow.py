@@ -220,7 +220,7 @@ class _Course:
             start = replace(start, state=last_state(path.with_name(f"{t - 1:02d}")), classes=len(stages[t - 1].classes))
         splits = stage.splits(self.splits, None if memory is None else memory.samples)
         if directory.info_file.exists():
-            return resume(path, quiet=self.quiet, splits=splits, stage_start=start)
+            return resume(path, quiet=self.quiet, splits=splits, stage_start=start, plugins=config.plugins)
         # Whoever opens the run must not take the whole data, with its own order of classes, for that of the stage.
         alone = config.model_copy(update={"data": IN_MEMORY})
         record = {"stage": {"name": stage.name, "number": t + 1, "of": len(stages), "data": config.data}}
