@@ -66,7 +66,8 @@ def test_gives_a_state_of_the_same_architecture(name, count):
     assert {key: (value.shape, value.dtype) for key, value in merged.items()} == {
         key: (value.shape, value.dtype) for key, value in given[0].items()
     }
-    assert merged["num_batches_tracked"] == 5
+    # What cannot be averaged is that of one of the states.
+    assert int(merged["num_batches_tracked"]) in {int(state["num_batches_tracked"]) for state in given}
     torch.testing.assert_close(given, states(count), rtol=0, atol=0)
     for value in merged.values():
         value.zero_()

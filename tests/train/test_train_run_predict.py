@@ -352,7 +352,7 @@ class TestExtend:
         run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
         monkeypatch.setenv("LOCAL_RANK", "1")
         monkeypatch.setenv("RANK", "1")
-        monkeypatch.setattr(_fit, "resume", lambda path, quiet: train.load(path))
+        monkeypatch.setattr(_fit, "resume", lambda path, **options: train.load(path))
         change = threading.Timer(0.5, lambda: run.directory.write_config(run.config.model_copy(update={"epochs": 7})))
         change.start()
         assert run.extend(7).config.epochs == 7

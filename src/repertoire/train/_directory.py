@@ -116,16 +116,18 @@ class RunDirectory:
             # Until the new run has written its own record, this is one that failed, and not a finished one.
             with contextlib.suppress(RunError):
                 self.write_info({**self.read_info(), "status": "failed", "reason": "its directory was given away"})
-        files = [self.config_file, self.history_file, self.metrics_file, self.predictions_file, self.report_file]
+        # Not the configuration: the new one takes its place at once, and a run without any could not even be resumed.
+        files = [self.history_file, self.metrics_file, self.predictions_file, self.report_file]
         files += [*self.checkpoints.glob("step-*.safetensors"), *self.checkpoints.glob(".*.tmp"), self.best_file]
-        files += [self.path / name for name in journal if not self._changed(self.path / name, journal)]
+        added = [name for name in journal if name != self.config_file.name]
+        files += [self.path / name for name in added if not self._changed(self.path / name, journal)]
         for file in files:
             file.unlink(missing_ok=True)
         for folder in sorted({parent for file in files for parent in self._inside(file)}, key=str, reverse=True):
             with contextlib.suppress(OSError):  # it holds something that is not ours
                 folder.rmdir()
         write_text(self.journal_file, json.dumps(_MARK) + "\n")
-        if kept := [name for name in self._entries() if name != self.info_file.name]:
+        if kept := [name for name in self._entries() if name not in (self.info_file.name, self.config_file.name)]:
             shown = ", ".join(ascii_path(name) for name in kept[:5]) + (", ..." if len(kept) > 5 else "")
             warnings.warn(
                 f"{self} also holds what is not known to be the older run's, or was changed since; it stays: {shown}",

@@ -395,7 +395,9 @@ class Run(Predictor):
             RunError: the run predicts numbers. And the errors of `predict`.
         """
         if self.task.kind in ("number", "maps"):
-            raise RunError(f"{self.directory} predicts {self.task.kind} and has no probabilities; use run.predict")
+            raise RunError(
+                f"{self.directory} predicts {_called(self.task.kind)} and has no probabilities; use run.predict"
+            )
         return self.predict(images, **options)
 
     def embed(
@@ -522,7 +524,9 @@ class Run(Predictor):
         path = Path(images)
         if path.is_dir():
             if self.task.kind not in ("classes", "maps"):
-                raise DataError(f"{self.directory} predicts {self.task.kind}; give a .csv file with a column for each")
+                raise DataError(
+                    f"{self.directory} predicts {_called(self.task.kind)}; give a .csv file with a column for each"
+                )
             skip = self._skips if skip_unreadable is None else skip_unreadable
             found = load_folder_set(path, classes=self.classes, skip_unreadable=skip, **self.reading)
             self.task.check(found)
@@ -803,6 +807,11 @@ def load(
 ) -> Run:
     """Opens the run in a directory. See `Run`."""
     return Run(path, device=device, plugins=plugins, backbone=backbone, loss=loss)
+
+
+def _called(kind: str) -> str:
+    """What a run of a kind of task predicts, in a message."""
+    return {"number": "numbers", "votes": "classes", "maps": "a class for every pixel"}.get(kind, kind)
 
 
 def top(probabilities: np.ndarray, classes: Sequence[str], k: int) -> list[list[tuple[str, float]]]:

@@ -199,8 +199,7 @@ def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
     if entry is None:
         return line, ""
     needed = [option for option in registry.user_options(entry) if "=" not in option]
-    # What a run cannot tell a loss is for a loop of one's own.
-    if needed or not set(getattr(entry.factory, "wants", ())) <= {"index"}:
+    if needed:
         return line, ""
     command = registry.KINDS[entry.kind].command.format(spec=entry.name, data=_data(entry))
     return line, command + _method_of(entry) if command else ""

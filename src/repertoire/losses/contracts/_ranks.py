@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -14,8 +14,8 @@ from repertoire.ops import gather_rows, ranks_of, sees_all_ranks
 
 __all__ = ["compare_across_ranks", "compared_losses"]
 
-if TYPE_CHECKING:
-    Group = distributed.ProcessGroup | None
+Group = Any
+"""A process group of `torch.distributed`, or None for all processes: the class is not in every build of torch."""
 
 
 def compare_across_ranks(module: nn.Module, group: Group = None) -> None:
