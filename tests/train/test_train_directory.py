@@ -78,7 +78,8 @@ def test_replacing_a_run_removes_what_is_its_own_and_keeps_the_rest(tmp_path: Pa
     with pytest.warns(RepertoireWarning, match=r"it stays: checkpoints, evaluation-test, late\.csv, model\.onnx\.json"):
         directory.clear()
     left = contents(tmp_path)
-    assert left.keys() - {"run.json", ".written"} == {*theirs, "late.csv"}
+    # The configuration stays until the new one takes its place: a run without any could not be resumed.
+    assert left.keys() - {"run.json", ".written", "config.yaml"} == {*theirs, "late.csv"}
     assert json.loads(left["run.json"])["status"] == "failed"
     assert not (tmp_path / "tensorboard").exists()
 
