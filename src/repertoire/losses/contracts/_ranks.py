@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from repertoire.losses.contracts._base import Loss
 from repertoire.ops import gather_rows, ranks_of, sees_all_ranks
