@@ -119,6 +119,9 @@ class RunDirectory:
         # Not the configuration: the new one takes its place at once, and a run without any could not even be resumed.
         files = [self.history_file, self.metrics_file, self.predictions_file, self.report_file]
         files += [*self.checkpoints.glob("step-*.safetensors"), *self.checkpoints.glob(".*.tmp"), self.best_file]
+        # What a process that was killed while it wrote one of these left half-written.
+        own = (self.config_file, self.info_file, *files[:4])
+        files += [half for file in own for half in self.path.glob(f".{file.name}.*.tmp")]
         added = [name for name in journal if name != self.config_file.name]
         files += [self.path / name for name in added if not self._changed(self.path / name, journal)]
         for file in files:
