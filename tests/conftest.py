@@ -29,6 +29,24 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _no_plugin_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test imports from its temporary folder, and what that registers, goes with the test: a worker runs
+    thousands of tests, and each may look at all that is registered, or write a plugin of the same name."""
+    before = set(sys.modules)
+    yield
+    root = str(tmp_path_factory.getbasetemp())
+    written = {n for n in set(sys.modules) - before if (getattr(sys.modules[n], "__file__", None) or "").startswith(root)}
+    for name in written:
+        del sys.modules[name]
+    if written:
+        from repertoire import registry
+
+        for components in registry._REGISTRY.values():
+            for name in [n for n, entry in components.items() if entry.factory.__module__ in written]:
+                del components[name]
+
+
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
     """`ranks(n, *arguments)` starts Python n times with them, as the ranks of one group. There is no launcher that
