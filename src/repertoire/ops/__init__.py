@@ -1,6 +1,13 @@
 """The numerics that several families share, each written once."""
 
+from repertoire.ops._adversarial import (
+    adversarial_direction,
+    largest_entries,
+    projected_gradient,
+    unit_changes,
+)
 from repertoire.ops._chosen import pair_values
+from repertoire.ops._counting import not_counting, rewinding
 from repertoire.ops._covariance import covariance, cross_square
 from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk
 from repertoire.ops._hardest import Hardest, pair_hardest
@@ -32,6 +39,7 @@ __all__ = [
     "Similarity",
     "Which",
     "Whitening",
+    "adversarial_direction",
     "as_maps",
     "class_index",
     "class_sums",
@@ -46,8 +54,10 @@ __all__ = [
     "handing_copies",
     "keeping_modes",
     "kmeans",
+    "largest_entries",
     "linear_cross_entropy",
     "newton_whiten",
+    "not_counting",
     "of_all_ranks",
     "pair_count",
     "pair_hardest",
@@ -58,7 +68,9 @@ __all__ = [
     "pair_sum",
     "pair_topk",
     "pair_values",
+    "projected_gradient",
     "ranks_of",
+    "rewinding",
     "ring_logsumexp",
     "ring_max",
     "ring_min",
@@ -68,6 +80,7 @@ __all__ = [
     "soft_last",
     "soft_sort",
     "transformed",
+    "unit_changes",
     "unit_rows",
     "whiten",
 ]
