@@ -155,19 +155,19 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def plain_state(state: Mapping[str, Tensor], spec: str | None) -> dict[str, Tensor]:
+def plain_state(state: Mapping[str, Tensor], spec: str | Adapter | None) -> dict[str, Tensor]:
     """The state of a plain network, of the state of one with an adapter; no network is needed, and none is built.
 
     Args:
         state: as `state_dict` of the adapted network gave it; a plain one stays what it is.
-        spec: of the adapter.
+        spec: of the adapter, or the adapter.
 
     Raises:
         CheckpointError: the state is of another adapter.
     """
     found = {name: value for name, value in state.items() if _MARK not in name}
     if len(found) < len(state):
-        adapter: Adapter = registry.build("adapters", spec or "")
+        adapter: Adapter = spec if isinstance(spec, Adapter) else registry.build("adapters", spec or "")
         for name in (name for name in state if name.endswith(f"{_MARK}original")):
             prefix = name.removesuffix(f"{_MARK}original")
             own = f"{prefix}{_MARK}0."
@@ -176,7 +176,8 @@ def plain_state(state: Mapping[str, Tensor], spec: str | None) -> dict[str, Tens
                 change.load_state_dict({n.removeprefix(own): v for n, v in state.items() if n.startswith(own)})
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
-                raise CheckpointError(f"the weights are not of adapter {spec}: {reason}") from None
+                named = type(spec).__name__ if isinstance(spec, Adapter) else spec
+                raise CheckpointError(f"the weights are not of adapter {named}: {reason}") from None
             found[f"{prefix}weight"] = change(state[name])
     return found
 

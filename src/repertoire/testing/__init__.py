@@ -11,6 +11,7 @@ A check is driven by what the component declares about itself, and needs no test
 """
 
 from repertoire.testing._check import Check
+from repertoire.testing.adapters import check_adapter
 from repertoire.testing.augmentations import check_augmentation
 from repertoire.testing.auxiliaries import check_auxiliary
 from repertoire.testing.backbones import check_backbone
@@ -20,11 +21,15 @@ from repertoire.testing.explainers import check_explainer
 from repertoire.testing.heads import check_head
 from repertoire.testing.losses import check_loss
 from repertoire.testing.methods import check_method
+from repertoire.testing.protocols import check_protocol
 from repertoire.testing.rules import check_rule
+from repertoire.testing.selectors import check_selector
 from repertoire.testing.sources import check_source
+from repertoire.testing.weights import check_weight_operator
 
 __all__ = [
     "Check",
+    "check_adapter",
     "check_augmentation",
     "check_auxiliary",
     "check_backbone",
@@ -34,6 +39,9 @@ __all__ = [
     "check_head",
     "check_loss",
     "check_method",
+    "check_protocol",
     "check_rule",
+    "check_selector",
     "check_source",
+    "check_weight_operator",
 ]
