@@ -7,6 +7,7 @@ import pytest
 
 from repertoire import registry
 from repertoire.claims import Budget, Measured, _claim, beds, claim
+from repertoire.claims.beds import _named
 from repertoire.data import load
 from repertoire.errors import DataError, UnknownName
 
@@ -21,6 +22,13 @@ def test_a_smoke_run_needs_none_of_the_data(bed: beds.Bed, monkeypatch: pytest.M
         assert splits.train.shape[1:] == (bed.size, bed.size)
     for spec in (bed.small, bed.full):
         assert registry.parse(spec).name in registry.names("data")
+
+
+def test_a_bed_is_found_under_its_own_name():
+    """Footprints find the definition of a bed by the name that claims call it by."""
+    assert {name for name, found in vars(_named).items() if isinstance(found, beds.Bed)} == {
+        name.upper().replace("-", "_") for name in beds.NAMED
+    }
 
 
 def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch):

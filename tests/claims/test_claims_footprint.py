@@ -35,18 +35,30 @@ class One:
     "claims/__init__.py": "",
     "claims/_training.py": "def train(loss):\n    return loss\n",
     "claims/_harness.py": "def run():\n    return 1\n",
+    "claims/beds/_named.py": """
+def bed(name, source):
+    return name, source
+
+NEAR = bed("near", "near:count=3")
+FAR_OFF = bed("far-off", "near:count=9")
+NAMED = {found[0]: found for found in tuple(globals().values()) if isinstance(found, tuple)}
+
+def get(name):
+    return NAMED[name]
+""",
     "claims/beds/scene.py": "COUNT = 3\n\n\ndef scene(seed):\n    return COUNT + seed\n",
     "claims/family/paper.py": '''
 from repertoire import losses
 from repertoire.claims._harness import run
 from repertoire.claims._training import train
+from repertoire.claims.beds import _named
 from repertoire.claims.beds.scene import scene
 
 def paper(budget, seed):
     """Says something."""
     from repertoire.heads import Late
     run()
-    return train(losses.One()), scene(seed), Late
+    return train(losses.One()), scene(seed), Late, _named.get("far-off")
 ''',
     "heads/__init__.py": "from repertoire.heads._late import Late as Late\n",
     "heads/_late.py": "class Late:\n    width = 4\n",
@@ -77,7 +89,7 @@ def replaced(folder: Path, file: str, old: str, new: str) -> Footprint:
 
 def test_it_covers_what_the_claim_calls_and_what_that_is_made_of(tmp_path: Path):
     found = footprint(tmp_path)
-    assert set(found.claim) == {"paper", "train", "scene", "COUNT"}
+    assert set(found.claim) == {"paper", "train", "scene", "COUNT", "get", "NAMED", "bed", "FAR_OFF"}
     assert set(found.components) == {"One", "help_out", "LIMIT", "Late", "Built"}
 
 
@@ -87,6 +99,8 @@ def test_it_covers_what_the_claim_calls_and_what_that_is_made_of(tmp_path: Path)
         ("claims/family/paper.py", "scene(seed)", "scene(0)", "claim"),
         ("claims/_training.py", "return loss", "return None", "claim"),
         ("claims/beds/scene.py", "COUNT = 3", "COUNT = 4", "claim"),
+        ("claims/beds/_named.py", "near:count=9", "near:count=8", "claim"),
+        ("claims/beds/_named.py", "NAMED[name]", "NAMED.get(name)", "claim"),
         ("losses/_one.py", "LIMIT = 3", "LIMIT = 4", "components"),
         ("losses/_help.py", "x * y", "x / y", "components"),
         ("heads/_late.py", "4", "8", "components"),
@@ -108,11 +122,40 @@ def test_what_changes_it(tmp_path: Path, file: str, old: str, new: str, where: s
         ("losses/_one.py", '"""Forward."""', "# forward"),
         ("losses/_help.py", "return 1", "return 2"),
         ("claims/_harness.py", "return 1", "return 2"),
+        ("claims/beds/_named.py", "near:count=3", "near:count=4"),
+        ("claims/beds/_named.py", "NAMED = {", 'BESIDE = bed("beside", "far-off")\nNAMED = {'),
         ("claims/family/paper.py", "Says something.", "Says nothing."),
     ],
 )
 def test_what_does_not(tmp_path: Path, file: str, old: str, new: str):
     assert footprint(tmp_path / "a") == replaced(tmp_path / "b", file, old, new)
+
+
+def test_a_new_bed_leaves_claims_on_other_beds_as_they_are(tmp_path: Path):
+    """In the package itself: a bed more, and another one that changes, next to one that a claim is measured on."""
+    import shutil
+
+    root = tmp_path / "repertoire"
+    shutil.copytree(library().root, root, ignore=shutil.ignore_patterns("__pycache__", "cards", "evidence"))
+    file = root / "claims" / "beds" / "_named.py"
+    text = file.read_text()
+    functions = {name: claims.get(name).function for name in ("squentropy", "batch-hard-triplet", "simclr")}
+
+    def prints() -> dict[str, object]:
+        source = Library(root)
+        return {name: source.footprint(f.__module__, f.__qualname__, ()).claim for name, f in functions.items()}
+
+    def found(old: str, new: str) -> set[str]:
+        assert old in text
+        file.write_text(text.replace(old, new))
+        now = prints()
+        return {name for name in before if before[name] != now[name]}
+
+    before = prints()
+    assert found("NAMED = {", 'ANOTHER = _bed("another", "Another bed", "cifar10")\nNAMED = {') == set()
+    assert found("count=5000,tested=2000", "count=6000,tested=2000") == {"simclr"}
+    assert found('"CIFAR-10, frozen', '"CIFAR10, frozen') == {"squentropy"}
+    assert found("eight alphabets", "8 alphabets") == {"batch-hard-triplet"}
 
 
 def test_moves_change_nothing(tmp_path: Path):

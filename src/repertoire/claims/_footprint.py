@@ -23,6 +23,9 @@ PACKAGE = "repertoire"
 #: What every run goes through. Evidence of an older trunk is aged; it is not stale.
 TRUNK = frozenset({"data", "errors", "files", "ops", "recipe", "registry", "rules", "statistics", "tasks", "train"})
 
+#: Where beds have a definition each, called as the bed is: `omniglot-all` is OMNIGLOT_ALL.
+_BEDS = "repertoire.claims.beds._named"
+
 #: Modules of the claims that decide and store, and measure nothing.
 _HARNESS = frozenset({"_arms", "_claim", "_evidence", "_footprint", "_harness", "_table", "__init__", "__main__"})
 
@@ -137,7 +140,12 @@ class Library:
         return self._uses[place]
 
     def _named(self, module: _Module, node: ast.stmt) -> Iterator[Place]:
-        """What a statement may mean by the names in it; a local name that is also a global one counts as both."""
+        """What a statement may mean by the names in it; a local name that is also a global one counts as both.
+
+        In a claim, or what it calls, a string that is the name of a bed means the bed: a table of beds by name would
+        make every claim depend on all of them.
+        """
+        yield from self._beds_called(module, node)
         local = dict(module.imports)
         for inner in ast.walk(node):
             if isinstance(inner, ast.Import | ast.ImportFrom):
@@ -155,6 +163,17 @@ class Library:
                 found = self.find(owner, inner.attr) if owner else None
                 if found is not None:
                     yield found
+
+    def _beds_called(self, module: _Module, node: ast.stmt) -> Iterator[Place]:
+        beds = self.module(_BEDS)
+        own = module.name in self._own or module.name.startswith(f"{PACKAGE}.claims.")
+        if beds is None or not own or module.name == _BEDS:
+            return
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                name = inner.value.upper().replace("-", "_")
+                if inner.value == inner.value.lower() and name in beds.definitions:
+                    yield _BEDS, name
 
     def digest(self, place: Place) -> str:
         """Of a definition's syntax tree, without what says nothing of what it does."""

@@ -113,30 +113,29 @@ def _bed(name: str, title: str, small: str = "", size: int | None = None, form: 
     return Bed(name, title, small or name, full or name, "images" if size else form, size)  # type: ignore[arg-type]
 
 
-NAMED: dict[str, Bed] = {
-    bed.name: bed
-    for bed in (
-        _bed("fashion-mnist", "Fashion-MNIST, 10,000 photographs", "fashion-mnist:count=10000,tested=2000", 28),
-        _bed("mnist5k", "5,000 handwritten digits of MNIST", size=28),
-        _bed("omniglot", "Omniglot, three alphabets, unseen drawers", "omniglot:alphabets=3", 28),
-        _bed("omniglot-all", "Omniglot, 242 characters of eight alphabets", "omniglot", 28, full="omniglot"),
-        _bed("emoji", "emoji as Google draws them, by category", size=32),
-        _bed("cifar10", "CIFAR-10, 5,000 photographs", "cifar10:count=5000,tested=2000", 32),
-        _bed("glyphs", "Latin letters of unseen fonts", size=28),
-        _bed("spoken-digits", "spoken digits of unseen speakers", size=32),
-        _bed("letters", "Letter recognition, 5,000 rows", "letters:count=5000"),
-        _bed("landsat", "Landsat, 6,435 patches of ground"),
-        _bed("shuttle", "Shuttle, 10,000 rows in a natural long tail", "shuttle:count=10000"),
-        _bed("dna", "DNA, 3,186 splice sites"),
-        _bed("vowel", "vowels of unseen speakers"),
-        _bed("segment", "2,310 pieces of outdoor photographs"),
-        _bed("yeast", "Yeast, 2,417 genes with several functions", form="several"),
-        _bed("cora", "Cora, words of 2,708 papers"),
-        _bed("intents", "BANKING77, 5,000 questions", "intents:count=5000"),
-        _bed("reviews", "5,000 reviews of food"),
-        _bed("cifar10-lite0", "CIFAR-10, frozen features of a pretrained network"),
-    )
-}
+# One definition for each bed, called as the bed is: `omniglot-all` is OMNIGLOT_ALL. Evidence knows the definitions that
+# it depends on, and finds that of a bed by the name that a claim calls it by; another bed more changes no evidence.
+FASHION_MNIST = _bed("fashion-mnist", "Fashion-MNIST, 10,000 photographs", "fashion-mnist:count=10000,tested=2000", 28)
+MNIST5K = _bed("mnist5k", "5,000 handwritten digits of MNIST", size=28)
+OMNIGLOT = _bed("omniglot", "Omniglot, three alphabets, unseen drawers", "omniglot:alphabets=3", 28)
+OMNIGLOT_ALL = _bed("omniglot-all", "Omniglot, 242 characters of eight alphabets", "omniglot", 28, full="omniglot")
+EMOJI = _bed("emoji", "emoji as Google draws them, by category", size=32)
+CIFAR10 = _bed("cifar10", "CIFAR-10, 5,000 photographs", "cifar10:count=5000,tested=2000", 32)
+GLYPHS = _bed("glyphs", "Latin letters of unseen fonts", size=28)
+SPOKEN_DIGITS = _bed("spoken-digits", "spoken digits of unseen speakers", size=32)
+LETTERS = _bed("letters", "Letter recognition, 5,000 rows", "letters:count=5000")
+LANDSAT = _bed("landsat", "Landsat, 6,435 patches of ground")
+SHUTTLE = _bed("shuttle", "Shuttle, 10,000 rows in a natural long tail", "shuttle:count=10000")
+DNA = _bed("dna", "DNA, 3,186 splice sites")
+VOWEL = _bed("vowel", "vowels of unseen speakers")
+SEGMENT = _bed("segment", "2,310 pieces of outdoor photographs")
+YEAST = _bed("yeast", "Yeast, 2,417 genes with several functions", form="several")
+CORA = _bed("cora", "Cora, words of 2,708 papers")
+INTENTS = _bed("intents", "BANKING77, 5,000 questions", "intents:count=5000")
+REVIEWS = _bed("reviews", "5,000 reviews of food")
+CIFAR10_LITE0 = _bed("cifar10-lite0", "CIFAR-10, frozen features of a pretrained network")
+
+NAMED = {bed.name: bed for bed in tuple(globals().values()) if isinstance(bed, Bed)}
 """The beds by name."""
 
 
