@@ -75,8 +75,11 @@ class Between(Range):
 
 
 Finite = Range()
+"""Any finite number."""
 Positive = Range(0.0, ends="()")
+"""Numbers above 0."""
 Share = Between(0.0, 1.0)
+"""Numbers from 0 to 1, both included."""
 
 
 def _short(value: float) -> str:

@@ -8,7 +8,7 @@ given. Those that choose samples to be labelled are registered, and `select` cal
 
 from repertoire.select._at_random import at_random
 from repertoire.select._badge import badge
-from repertoire.select._contract import select
+from repertoire.select._contract import check_budget, check_features, check_probabilities, highest, select
 from repertoire.select._coreset import coreset
 from repertoire.select._sensitivity import WeightedSample, sensitivity_sample
 from repertoire.select._source_pruning import SourceRanking, feature_mapping, label_mapping
@@ -20,9 +20,13 @@ __all__ = [
     "WeightedSample",
     "at_random",
     "badge",
+    "check_budget",
+    "check_features",
+    "check_probabilities",
     "coreset",
     "entropy",
     "feature_mapping",
+    "highest",
     "label_mapping",
     "least_confidence",
     "margin",

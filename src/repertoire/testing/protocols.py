@@ -127,7 +127,7 @@ class _Protocols:
         assert splits.train is second.train
 
     def check_data_that_cannot_be_divided_is_refused(self) -> None:
-        refused(DataError, "class for each sample", lambda: list(self.build().stages(_splits(numbers=True), 0)))
+        refused(DataError, "class", lambda: list(self.build().stages(_splits(numbers=True), 0)))
         few = replace(self.splits, test=self.splits.test.subset([0]))
         refused(DataError, "", lambda: list(self.build().stages(few, 0)))
 
