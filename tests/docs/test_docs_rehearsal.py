@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ from test_docs_commands import commands
 from repertoire import backbones, registry
 from repertoire.cli import build_app
 from repertoire.errors import ConfigError
+from repertoire.protocols import follow
 from repertoire.recipe import TrainConfig, load_splits, make_config
 from repertoire.train import rehearse
 
-TRAINED = ("augmentations", "backbones", "losses", "heads", "methods", "rules", "auxiliaries")
+TRAINED = (
+    "adapters", "augmentations", "backbones", "losses", "heads", "methods", "rules", "auxiliaries", "protocols",
+)  # fmt: skip
+PARTS = ("train", "val", "test")
 ENTRIES = [
     entry for kind in TRAINED for entry in registry.entries(kind) if entry.factory.__module__.startswith("repertoire")
 ]
@@ -64,8 +69,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**found, "weights": root / "weights.safetensors"}
 
 
-def typed(command: str, folders: dict[str, Path]) -> TrainConfig:
-    """The configuration of a command as the command line reads it, made small where the command leaves that open."""
+def typed(command: str, folders: dict[str, Path]) -> tuple[TrainConfig, str | None]:
+    """The configuration and the protocol of a command as the command line reads it, small where it leaves that open."""
     words = shlex.split(command)[1:]
     words = [str(folders.get(word, word)) for word in words]
     tree = typer.main.get_command(build_app(words))
@@ -80,7 +85,23 @@ def typed(command: str, folders: dict[str, Path]) -> TrainConfig:
         if "tune" in chosen and "backbone" not in chosen:
             # The small network stands for one that has been trained.
             small["weights"] = str(folders["weights"])
-    return make_config(**{**small, **chosen})
+    return make_config(**{**small, **chosen}), given["protocol"]
+
+
+def accepted(command: str, folders: dict[str, Path], out: Path) -> None:
+    """Takes the first step of a command, or goes through all its stages, of which the last may be refused too."""
+    config, protocol = typed(command, folders)
+    try:
+        if protocol is None:
+            rehearse(config, load_splits(config))
+        else:
+            splits = load_splits(config)
+            few = {name: part.subset(range(min(64, len(part)))) for name, part in vars(splits).items() if name in PARTS}
+            follow(protocol, config.model_copy(update={"epochs": 1}), replace(splits, **few), out, bounds=False)
+    except ConfigError as error:
+        if "which is not installed" not in str(error):
+            raise
+        pytest.skip("its weights are in a package that is not installed")
 
 
 def test_most_components_have_a_command() -> None:
@@ -89,15 +110,9 @@ def test_most_components_have_a_command() -> None:
 
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if COMMANDS[e]], ids=lambda e: f"{e.kind}-{e.name}")
-def test_the_command_is_accepted(entry: registry.Entry, folders: dict[str, Path]) -> None:
+def test_the_command_is_accepted(entry: registry.Entry, folders: dict[str, Path], tmp_path: Path) -> None:
     masked = "masks/" in " ".join(wanted(entry))
-    config = typed(COMMANDS[entry], {**folders, PHOTOS: folders["masked"]} if masked else folders)
-    try:
-        rehearse(config, load_splits(config))
-    except ConfigError as error:
-        if "which is not installed" not in str(error):
-            raise
-        pytest.skip("its weights are in a package that is not installed")
+    accepted(COMMANDS[entry], {**folders, PHOTOS: folders["masked"]} if masked else folders, tmp_path / "stages")
 
 
 _ELSEWHERE = ("--resume", "--weights", "--start", "--teacher", "-c", "--config", "--pipeline", "--plugins", "--track")
@@ -121,11 +136,5 @@ def test_the_guide_shows_training_commands() -> None:
 
 
 @pytest.mark.parametrize("command", shown())
-def test_a_command_of_the_guide_is_accepted(command: str, folders: dict[str, Path]) -> None:
-    config = typed(command, folders)
-    try:
-        rehearse(config, load_splits(config))
-    except ConfigError as error:
-        if "which is not installed" not in str(error):
-            raise
-        pytest.skip("its weights are in a package that is not installed")
+def test_a_command_of_the_guide_is_accepted(command: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    accepted(command, folders, tmp_path / "stages")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -62,6 +62,9 @@ class Protocol:
             as 200, or an amount such as 20MB; 0 for nothing.
         keep: which samples are kept: "reservoir" or "herding" (:class:`repertoire.protocols.Memory`).
     """
+
+    by_factor: ClassVar[bool] = False
+    """Whether stages are the values of a further variable of the samples, which a directory of images does not have."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

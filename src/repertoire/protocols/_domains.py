@@ -40,6 +40,8 @@ class DomainIncremental(Protocol):
         ['background=0', 'background=1']
     """
 
+    by_factor = True
+
     def __init__(
         self,
         factor: str = "",

@@ -25,9 +25,12 @@ __all__ = [
 
 PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES = "photos/", "tagged/", "ages/", "scenes/", "features.npz"
 """What commands train on: a directory of images a class; images with several labels, a number, or maps; features."""
+MADE = "shapes"
+"""The source of generated images, which have further variables."""
 
 _FOLDERS = {
     PHOTOS: "",
+    MADE: "`shapes` is a data set that is generated, whose images have one of several backgrounds.",
     TAGGED: "`tagged/` holds images, and a `labels.csv` with a column for each label.",
     NUMBERED: "`ages/` holds images, and a `labels.csv` with a column of numbers.",
     SCENES: "`scenes/` holds `images/` and `maps/`, a map of the same name for each image.",
@@ -201,8 +204,14 @@ def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
     needed = [option for option in registry.user_options(entry) if "=" not in option]
     if needed:
         return line, ""
-    command = registry.KINDS[entry.kind].command.format(spec=entry.name, data=_data(entry))
+    spec = f"{entry.name}:factor=background" if _by_factor(entry) else entry.name
+    command = registry.KINDS[entry.kind].command.format(spec=spec, data=_data(entry))
     return line, command + _method_of(entry) if command else ""
+
+
+def _by_factor(entry: registry.Entry) -> bool:
+    """Whether a component needs samples with a further variable."""
+    return entry.kind == "protocols" and bool(getattr(entry.factory, "by_factor", False))
 
 
 def _method_of(entry: registry.Entry) -> str:
@@ -228,6 +237,8 @@ def _data(entry: registry.Entry) -> str:
         return FEATURES
     if entry.kind == "heads" and getattr(entry.factory, "dense", False):
         return SCENES
+    if _by_factor(entry):
+        return MADE
     targets = getattr(entry.factory, "targets", ()) if entry.kind == "losses" else ()
     if not isinstance(targets, tuple) or not targets or "classes" in targets:
         return PHOTOS
