@@ -89,7 +89,7 @@ KINDS: dict[str, Kind] = {
             ("repertoire.losses",),
             ("weight", "counts", "num_classes", "samples"),
             "repertoire train {data} --loss {spec}",
-            "`loss(logits, targets)`, `loss(embeddings, labels)` or `loss(*views)`: a scalar",
+            "`loss(logits, targets)`, `loss(embeddings, labels)`, `loss(*views)` or `loss(logits)`: a scalar",
         ),
         Kind(
             "heads",

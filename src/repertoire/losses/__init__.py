@@ -1,5 +1,5 @@
 """Losses that shape a representation, each as a function and as a module, under three contracts: on logits, on
-embeddings, and on views."""
+embeddings, and on views; and on predictions without targets."""
 
 from typing import Any
 
@@ -18,6 +18,7 @@ from repertoire.losses.contracts._dense import check_dense, dense_loss
 from repertoire.losses.contracts._multilabel import MultiLabelLoss, check_multilabel
 from repertoire.losses.contracts._nonfinite import explain_nonfinite
 from repertoire.losses.contracts._numbers import RegressionLoss, check_numbers
+from repertoire.losses.contracts._predictions import PredictionsLoss, check_predictions
 from repertoire.losses.contracts._ranks import compare_across_ranks, compared_losses
 from repertoire.losses.contracts._views import check_views
 from repertoire.losses.embeddings._circle import Circle, circle_loss
@@ -66,9 +67,12 @@ from repertoire.losses.logits._single_positive import SinglePositive, asymmetric
 from repertoire.losses.logits._soft_topk import SoftTopK, log_soft_topk, soft_topk_loss
 from repertoire.losses.logits._squentropy import Squentropy, squentropy
 from repertoire.losses.logits._z_loss import ZLoss, z_loss
+from repertoire.losses.predictions._entropy import Entropy, entropy_loss
+from repertoire.losses.predictions._label_encoding import LabelEncodingRisk, label_encoding_risk
 from repertoire.losses.terms._attention_alignment import attention_alignment
 from repertoire.losses.terms._cpc import cpc_loss
 from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
+from repertoire.losses.terms._virtual_adversarial import virtual_adversarial_loss
 from repertoire.losses.views._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
 from repertoire.losses.views._barlow_twins import BarlowTwins, barlow_twins_loss
 from repertoire.losses.views._clip import CLIP, clip_loss
@@ -118,6 +122,7 @@ __all__ = [
     "Encouraging",
     "EnergyConfusion",
     "EnsLoss",
+    "Entropy",
     "EntropyMaximization",
     "Focal",
     "GroCo",
@@ -126,6 +131,7 @@ __all__ = [
     "IndividualTemperatures",
     "InfoNCE",
     "KernelInfoNCE",
+    "LabelEncodingRisk",
     "LogitAdjusted",
     "LogitsLoss",
     "Loss",
@@ -136,6 +142,7 @@ __all__ = [
     "NTXent",
     "NextDigit",
     "NumberToken",
+    "PredictionsLoss",
     "ProtoTriplet",
     "ProxyAnchor",
     "Reduction",
@@ -170,6 +177,7 @@ __all__ = [
     "check_logits",
     "check_multilabel",
     "check_numbers",
+    "check_predictions",
     "check_views",
     "circle_loss",
     "clip_loss",
@@ -192,6 +200,7 @@ __all__ = [
     "energy_confusion",
     "ens_loss",
     "ens_loss_slopes",
+    "entropy_loss",
     "entropy_maximization_loss",
     "explain_nonfinite",
     "focal_loss",
@@ -206,6 +215,7 @@ __all__ = [
     "info_nce_loss",
     "intl_loss",
     "kernel_info_nce_loss",
+    "label_encoding_risk",
     "ldam_loss",
     "log_soft_topk",
     "logit_adjusted_loss",
@@ -241,6 +251,7 @@ __all__ = [
     "uniformity_loss",
     "variance_penalty",
     "vicreg_loss",
+    "virtual_adversarial_loss",
     "w_mse_loss",
     "wasserstein_uniformity_loss",
     "z_loss",

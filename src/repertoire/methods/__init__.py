@@ -29,11 +29,14 @@ from repertoire.methods._supervised import Supervised
 from repertoire.methods._support_trivial import SupportTrivialPrototypes
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._tribyol import TriBYOL
+from repertoire.methods._unlabelled_loss import UnlabelledLoss
+from repertoire.methods._vat import VAT
 
 __all__ = [
     "BYOL",
     "CPC",
     "DINO",
+    "VAT",
     "Alignment",
     "ClassThresholds",
     "Classifier",
@@ -66,6 +69,7 @@ __all__ = [
     "Teacher",
     "Threshold",
     "TriBYOL",
+    "UnlabelledLoss",
     "apply_loss",
     "cutmix",
     "mixup",

@@ -22,7 +22,7 @@ where a method asks for the field of that name."""
 
 def on_features(loss: Loss | Callable[..., Tensor]) -> bool:
     """Tells a loss on embeddings or on views from one on class scores; anything callable is taken for the latter."""
-    return isinstance(loss, Loss) and loss.contract != "logits"
+    return isinstance(loss, Loss) and loss.contract in ("embeddings", "views")
 
 
 def apply_loss(loss: Loss | Callable[..., Tensor], outputs: Tensor, batch: Batch) -> Tensor:

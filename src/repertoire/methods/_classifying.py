@@ -43,9 +43,10 @@ class Classifying(Method):
     ) -> None:
         super().__init__()
         if not isinstance(loss, LogitsLoss):
+            other = "unlabelled-loss:term=..." if loss.contract == "predictions" else "embedding"
             raise ConfigError(
                 f"this method needs a loss on logits, and {type(loss).__name__} is one on {loss.contract}: use method "
-                "'embedding' for it, or another loss"
+                f"{other!r} for it, or another loss"
             )
         if loss.reduction == "none":
             raise ConfigError("a method minimises one number: reduction must be 'mean' or 'sum', not 'none'")

@@ -52,9 +52,10 @@ class Projected(Method):
     ) -> None:
         super().__init__()
         if not on_features(loss):
+            other = "unlabelled-loss:term=..." if loss.contract == "predictions" else "supervised"
             raise ConfigError(
-                f"loss {type(loss).__name__} is one on logits, and this method needs one on embeddings or on views: "
-                "use method 'supervised' for it, or another loss"
+                f"loss {type(loss).__name__} is one on {loss.contract}, and this method needs one on embeddings or on "
+                f"views: use method {other!r} for it, or another loss"
             )
         check_wants(loss, self.known)
         self.model = model

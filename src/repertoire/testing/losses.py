@@ -31,7 +31,8 @@ _ROWS, _CLASSES, _WIDTH = 9, 4, 6
 
 
 def check_loss(factory: type[Loss], *, fullgraph: bool = False, **options: Any) -> list[Check]:
-    """Checks of a loss against its contract: :class:`repertoire.losses.LogitsLoss`, `EmbeddingLoss` or `ViewsLoss`.
+    """Checks of a loss against its contract: :class:`repertoire.losses.LogitsLoss`, `EmbeddingLoss`, `ViewsLoss` or
+    `PredictionsLoss`.
 
     What the loss declares decides what is checked: `targets`, `soft`, `bounded`, `proxied`, `random`, `wants`, and
     `example_options()` for options without which it cannot be built.
@@ -50,7 +51,8 @@ def check_loss(factory: type[Loss], *, fullgraph: bool = False, **options: Any) 
         >>> [str(check) for check in check_loss(Focal)][:2]
         ['it is documented', 'value and gradient']
     """
-    contract = {"logits": _Logits, "embeddings": _Embeddings, "views": _Views}[factory.contract]
+    kinds = {"logits": _Logits, "embeddings": _Embeddings, "views": _Views, "predictions": _Predictions}
+    contract = kinds[factory.contract]
     return checks(contract(factory, options, fullgraph))
 
 
@@ -576,3 +578,36 @@ class _Views(_Losses):
                 views[place] = _with_infinity(views[place], bad_value)
                 assert not self.call(loss, tuple(views)).isfinite(), f"a row with {bad_value} does not show"
                 _named(views[place], bad_value)
+
+
+class _Predictions(_Losses):
+    def inputs(
+        self, loss: Loss, kind: str = "", rows: int = _ROWS, seed: int = 0, dtype: torch.dtype = torch.float64
+    ) -> tuple[Tensor, ...]:
+        return (self.rand(rows, _CLASSES, seed, dtype),)
+
+    def check_certain_predictions_and_absent_classes(self) -> None:
+        """Value and gradient are finite where predictions are one-hot, and where a class is predicted for no sample."""
+        loss, rows = self.build(), torch.arange(_ROWS)
+        for classes in (_CLASSES, 2, 1):
+            for size in (30.0, 1e3):
+                for dtype in (torch.float64, torch.float32):
+                    logits = size * torch.eye(_CLASSES, dtype=dtype)[rows % classes]
+                    self.finite(loss, (logits.requires_grad_(),))
+        for classes in (1, _ROWS + 3):  # one class, and more classes than samples
+            self.finite(loss, (self.rand(_ROWS, classes, 0, torch.float64),))
+
+    def check_the_order_of_the_classes_says_nothing(self) -> None:
+        loss = self.build()
+        (logits,) = self.inputs(loss)
+        agree(loss(logits[:, [2, 0, 3, 1]]), loss(logits))
+
+    def check_what_does_not_fit(self) -> None:
+        loss = self.build()
+        (logits,) = self.inputs(loss)
+        for bad in (logits[:, 0], logits[:, :, None], logits.detach().long()):
+            refused(ShapeError, "must be", loss, bad)
+        for value in (math.nan, math.inf):
+            spoilt = _with_infinity(logits, value)
+            assert not loss(spoilt).isfinite(), f"a row with {value} does not show"
+            _named(spoilt, value)

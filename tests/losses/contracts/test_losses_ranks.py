@@ -50,7 +50,8 @@ def inputs_of(loss: Loss, step: int) -> tuple[list[Tensor], dict[str, Tensor]]:
         "index": torch.randperm(ROWS, generator=generator),
         "transformation": torch.rand(ROWS, 4, generator=generator, dtype=torch.float64),
     }
-    inputs = rows if loss.contract == "views" else [rows[0], torch.arange(ROWS) % 4]
+    of_one = [rows[0]] if loss.contract == "predictions" else [rows[0], torch.arange(ROWS) % 4]
+    inputs = rows if loss.contract == "views" else of_one
     return inputs, {name: known[name] for name in loss.wants}
 
 

@@ -1,4 +1,4 @@
-"""The three contracts of losses, and the input checks that all of them share."""
+"""The contracts of losses on logits, embeddings and views, and the input checks that all of them share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Loss(nn.Module):
         options: the options that are passed on to the function.
     """
 
-    contract: ClassVar[Literal["logits", "embeddings", "views"]]
+    contract: ClassVar[Literal["logits", "embeddings", "views", "predictions"]]
     targets: ClassVar[tuple[Kind, ...]] = ()
     views: int = 1
     wants: tuple[str, ...] = ()

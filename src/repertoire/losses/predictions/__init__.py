@@ -1,0 +1,1 @@
+"""Losses on predictions of samples that have no targets."""
