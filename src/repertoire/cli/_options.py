@@ -22,6 +22,7 @@ __all__ = [
     "SkipOption",
     "TtaOption",
     "answer_options",
+    "holds_folds",
     "open_run",
     "open_runs",
     "report_failures",
@@ -83,13 +84,22 @@ def open_run(path: Path, device: str = "cpu", plugins: Sequence[str] | None = No
 def open_runs(
     first: Path, others: Sequence[Path] | None, device: str, plugins: Sequence[str] | None
 ) -> tuple[Run, Run | Ensemble]:
-    """The first run, and what answers: itself, or the ensemble of all."""
-    from repertoire.train import Ensemble
+    """The first run, and what answers: itself, the folds that lie there, or the ensemble of all."""
+    from repertoire.train import Ensemble, Folds
 
-    run = open_run(first, device, plugins)
-    if not others:
-        return run, run
-    return run, Ensemble([run, *(open_run(path, device, plugins) for path in others)])
+    if holds_folds(first) and not others:
+        folds = Folds(first, device=device, plugins=tuple(plugins or ()))
+        return folds.runs[0], folds
+    places: list[Path] = []
+    for path in (first, *(others or ())):
+        places += [run.path for run in Folds(path).runs] if holds_folds(path) else [path]
+    runs = [open_run(path, device, plugins) for path in places]
+    return runs[0], runs[0] if len(runs) == 1 else Ensemble(runs)
+
+
+def holds_folds(path: Path) -> bool:
+    """Whether the runs of a cross-validation lie in a directory."""
+    return (path / "folds.json").is_file()
 
 
 def safe_cell(text: str) -> str:

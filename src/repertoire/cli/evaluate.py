@@ -18,7 +18,7 @@ from repertoire.cli._options import (
     TtaOption,
 )
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "print_metrics"]
 
 
 class ProbeKind(StrEnum):
@@ -61,22 +61,30 @@ def evaluate(
     from repertoire.cli._options import open_runs
     from repertoire.errors import ConfigError
     from repertoire.files import write_json
+    from repertoire.train import Folds
 
-    if probe is not None and (tta or ensemble):
-        raise ConfigError("--probe scores the features of one run; leave out --tta and --ensemble")
     opened, answering = open_runs(run, ensemble, device, plugin)
-    name = "test" if data is None else Path(data).resolve().stem or "data"
+    if probe is not None and (tta or answering is not opened):
+        raise ConfigError("--probe scores the features of one run; leave out --tta and --ensemble")
     if probe is not None:
         metrics = opened.probe(probe.value, data)
     else:
         metrics = answering.evaluate(data, tta=tta, skip_unreadable=skip_unreadable)
         if registry.parse(opened.config.rule).name == "local" and answering is opened and opened.task.kind == "classes":
             metrics.update(opened.exit_curve(data, skip_unreadable=skip_unreadable))
+    folds = answering if isinstance(answering, Folds) else None
+    name = "test" if data is None else Path(data).resolve().stem or "data"
     parts = ["evaluation", name, *([probe.value] if probe else []), *["tta"] * tta, *["ensemble"] * bool(ensemble)]
-    target = out or _free(opened.path, "-".join(parts)) / "metrics.json"
+    target = out or _free(opened.path if folds is None else folds.path, "-".join(parts)) / "metrics.json"
     write_json(target, metrics)
     opened.directory.record(target)
-    _print(metrics)
+    if folds is not None and data is None:
+        typer.echo(
+            "of all runs together, on the test part of the source"
+            if folds.summary.get("held_out")
+            else "each sample by the run that was not trained on it"
+        )
+    print_metrics(metrics, f"{opened.noun}s")
     typer.echo(f"metrics: {target}")
 
 
@@ -92,15 +100,21 @@ WIDEST = 40
 """Characters of a name in a table."""
 
 
-def _print(metrics: dict[str, Any]) -> None:
+def print_metrics(metrics: dict[str, Any], noun: str = "images") -> None:
+    """Prints what a task's score holds: a table and a line.
+
+    Args:
+        metrics: of `Run.evaluate`.
+        noun: what the samples are called: images or vectors.
+    """
     if "per_label" in metrics:
-        _print_labels(metrics)
+        _print_labels(metrics, noun)
     elif "per_region" in metrics:
         _print_regions(metrics)
     elif "per_number" in metrics:
-        _print_numbers(metrics)
+        _print_numbers(metrics, noun)
     elif "per_class" in metrics:
-        _print_classes(metrics)
+        _print_classes(metrics, noun)
     else:
         scalars = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         typer.echo(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scalars.items()))
@@ -125,8 +139,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _print_classes(metrics: dict[str, Any]) -> None:
-    rows = [("class", "images", "accuracy", "95 % interval", "precision")]
+def _print_classes(metrics: dict[str, Any], noun: str) -> None:
+    rows = [("class", noun, "accuracy", "95 % interval", "precision")]
     for row in metrics["per_class"]:
         low, high = row["interval"]
         span = f"{low:.1%} to {high:.1%}" if row["accuracy"] is not None else "-"
@@ -134,10 +148,10 @@ def _print_classes(metrics: dict[str, Any]) -> None:
     _table(rows)
     low, high = metrics["accuracy_interval"]
     if "probe" in metrics:
-        _print_probe(metrics["probe"])
+        _print_probe(metrics["probe"], noun)
     top5 = f", top-5 {metrics['top5_accuracy']:.1%}" if "top5_accuracy" in metrics else ""
     typer.echo(
-        f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {metrics['images']} images{top5}, "
+        f"accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {metrics['images']} {noun}{top5}, "
         f"balanced {metrics['balanced_accuracy']:.1%}, macro F1 {metrics['macro_f1']:.3f}, "
         f"NLL {metrics['nll']:.3f}, ECE {metrics['ece']:.3f}"
     )
@@ -145,26 +159,26 @@ def _print_classes(metrics: dict[str, Any]) -> None:
         _print_exits(metrics)
 
 
-def _print_labels(metrics: dict[str, Any]) -> None:
-    rows = [("label", "images", "with it", "AP", "AUROC", "precision", "recall", "F1")]
+def _print_labels(metrics: dict[str, Any], noun: str) -> None:
+    rows = [("label", noun, "with it", "AP", "AUROC", "precision", "recall", "F1")]
     for row in metrics["per_label"]:
         shares = (_share(row[key]) for key in ("average_precision", "auroc", "precision", "recall", "f1"))
         rows.append((row["label"], str(row["samples"]), str(row["positives"]), *shares))
     _table(rows)
     typer.echo(
-        f"mean average precision {_share(metrics['mean_average_precision'])} on {metrics['samples']} images, "
+        f"mean average precision {_share(metrics['mean_average_precision'])} on {metrics['samples']} {noun}, "
         f"micro F1 {metrics['micro_f1']:.3f}, all labels right {metrics['exact_match']:.1%}, NLL {metrics['nll']:.3f}"
     )
 
 
-def _print_numbers(metrics: dict[str, Any]) -> None:
-    rows = [("number", "images", "MAE", "RMSE", "bias", "R2", "Spearman")]
+def _print_numbers(metrics: dict[str, Any], noun: str) -> None:
+    rows = [("number", noun, "MAE", "RMSE", "bias", "R2", "Spearman")]
     for row in metrics["per_number"]:
         values = (_number(row[key]) for key in ("mae", "rmse", "bias", "r2", "spearman"))
         rows.append((row["number"], str(row["samples"]), *values))
     _table(rows)
     typer.echo(
-        f"mean absolute error {_number(metrics['mae'])}, R2 {_number(metrics['r2'])} on {metrics['samples']} images"
+        f"mean absolute error {_number(metrics['mae'])}, R2 {_number(metrics['r2'])} on {metrics['samples']} {noun}"
     )
 
 
@@ -181,8 +195,8 @@ def _print_regions(metrics: dict[str, Any]) -> None:
     )
 
 
-def _print_probe(probe: dict[str, Any]) -> None:
-    fitted = f"frozen features of {probe['trained_on']} training images"
+def _print_probe(probe: dict[str, Any], noun: str) -> None:
+    fitted = f"frozen features of {probe['trained_on']} training {noun}"
     if probe["kind"] == "knn":
         typer.echo(f"probe: weighted vote of the {probe['neighbours']} nearest of the {fitted}, by cosine")
     else:

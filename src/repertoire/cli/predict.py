@@ -95,7 +95,8 @@ def predict(
 ) -> None:
     """Print the class of new images, with its probability.
 
-    Several runs with the same classes answer together: predict runs/a runs/b -- IMAGES. A .csv file of paths and labels
+    Several runs with the same classes answer together: predict runs/a runs/b -- IMAGES; so do the folds of
+    `train --folds`: predict runs/photos-folds IMAGES. A .csv file of paths and labels
     gives the true classes beside the predicted ones, and the accuracy in the end.
     """
     from repertoire.cli._inputs import image_paths, shown
@@ -106,9 +107,9 @@ def predict(
     if early_exit is not None and not 0 <= early_exit <= 1:
         raise ConfigError(f"--early-exit is {early_exit}; expected a probability, from 0 to 1")
     others = [*more, *(ensemble or ())]
-    if early_exit is not None and (tta or others):
-        raise ConfigError("--early-exit asks one network once; leave out --tta, --ensemble and further runs")
     opened, answering = open_runs(run, others, device, plugin)
+    if early_exit is not None and (tta or answering is not opened):
+        raise ConfigError("--early-exit asks one network once; leave out --tta, --ensemble and further runs")
     if (opened.task.kind == "maps") != (out is not None):
         raise ConfigError(
             f"{opened.directory} gives every pixel a class: name the folder for the maps with --out"
@@ -293,7 +294,7 @@ def read_batches(
 def _split(images: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Further runs, which come first, and images."""
     count = 0
-    while count < len(images) and (Path(images[count]) / "run.json").is_file():
+    while count < len(images) and any((Path(images[count]) / name).is_file() for name in ("run.json", "folds.json")):
         count += 1
     return [Path(name) for name in images[:count]], list(images[count:])
 

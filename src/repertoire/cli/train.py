@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from repertoire.cli._options import holds_folds
+
 __all__ = ["complete", "config_parameters", "fields_of", "finished", "input_parameters", "make_command", "outline"]
 
 SUMMARY = "Train a classifier on a folder with a directory of images per class."
@@ -67,6 +69,16 @@ def make_command() -> Callable[..., None]:
                 help="With --protocol: also train without anything against forgetting, and on everything at once.",
             ),
             True,
+        ),
+        _parameter(
+            "folds",
+            int | None,
+            typer.Option(
+                "--folds",
+                min=2,
+                help="Cross-validation: a run for each of so many folds, and what they say together; the same command "
+                "goes on.",
+            ),
         ),
         *config_parameters(),
     ]
@@ -205,12 +217,22 @@ def _train(given: dict[str, Any]) -> None:
     from repertoire.recipe import make_config
     from repertoire.train import fit
 
-    named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "bounds")
+    named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "bounds", "folds")
     run_options = {name: given.pop(name) for name in named}
     if run_options["protocol"] is not None and run_options["resume"] is None:
         from repertoire.cli._stages import train_in_stages
 
         train_in_stages(run_options, fields_of(run_options["config"], given))
+        return
+    if run_options["resume"] is None and run_options["folds"] is not None:
+        from repertoire.cli._folds import train_in_folds
+
+        train_in_folds(run_options, fields_of(run_options["config"], given))
+        return
+    if run_options["resume"] is not None and holds_folds(run_options["resume"]):
+        from repertoire.cli._folds import go_on_with_folds
+
+        go_on_with_folds(run_options, _chosen(given))
         return
     if run_options["resume"] is not None:
         run = _resume(run_options, given)
@@ -233,7 +255,7 @@ def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     if taken:
         raise ConfigError(f"--resume takes back nothing that the run was configured with, found --{taken[0]} none")
     other = sorted(chosen.keys() - {"epochs", "patience", "plugins"})
-    own = [name for name in ("config", "out", "protocol") if run_options[name]]
+    own = [name for name in ("config", "out", "protocol", "folds") if run_options[name]]
     if other or own:
         named = ", ".join("--" + name.replace("_", "-") for name in [*other, *own])
         raise ConfigError(
@@ -254,7 +276,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     from repertoire.recipe import read_config
 
     fields = read_config(path)
-    own = ("out", "report", "quiet", "resume", "overwrite", "config", "protocol", "bounds")
+    own = ("out", "report", "quiet", "resume", "overwrite", "config", "protocol", "bounds", "folds")
     misplaced = [name for name in own if name in fields]
     if misplaced:
         raise ConfigError(f"{path}: {', '.join(misplaced)} can be given on the command line only")
@@ -289,7 +311,7 @@ def _result(run: Any) -> str:
     """The result on the test images in a line."""
     metrics = run.metrics
     epoch = f"weights of epoch {metrics['best_epoch']}"
-    noun = "image" if run.facts.modality == "images" else "vector"
+    noun = run.noun
     if "accuracy_interval" in metrics:
         low, high = metrics["accuracy_interval"]
         return (

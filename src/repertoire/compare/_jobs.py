@@ -17,9 +17,9 @@ from typing import Literal
 import torch
 
 from repertoire.data import Splits
-from repertoire.errors import CheckpointError, Interrupted, RepertoireError, RunError
+from repertoire.errors import Interrupted, RepertoireError
 from repertoire.recipe import TrainConfig, import_plugins, load_splits
-from repertoire.train import RunDirectory, fit, resume
+from repertoire.train import complete
 
 __all__ = ["Job", "Outcome", "execute", "explained", "forget_splits", "ready", "splits_of"]
 
@@ -105,7 +105,7 @@ def splits_of(config: TrainConfig) -> Splits:
     other."""
     import_plugins(config)
     c = config
-    key = (c.data, c.size, c.fit, c.seed, c.val, c.test, c.skip_unreadable, c.download)
+    key = (c.data, c.size, c.fit, c.seed, c.val, c.test, c.fold, c.skip_unreadable, c.download)
     if key not in _LOADED:
         _LOADED.clear()
         _LOADED[key] = load_splits(config)
@@ -121,23 +121,7 @@ _LOADED: dict[tuple[object, ...], Splits] = {}
 
 
 def _train(job: Job) -> None:
-    splits = splits_of(job.config)
-    directory = RunDirectory(job.path)
-    if directory.occupied:
-        with contextlib.suppress(CheckpointError):  # nothing that is whole is left: begin again
-            if _readable(directory):
-                # The plugins are those that the one who compares has named.
-                resume(job.path, splits=splits, plugins=job.config.plugins)
-                return
-    fit(config=job.config, out=job.path, overwrite=True, splits=splits)
-
-
-def _readable(directory: RunDirectory) -> bool:
-    try:
-        directory.read_info()
-        return directory.config_file.exists()
-    except RunError:
-        return False
+    complete(job.config, job.path, splits=splits_of(job.config))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from repertoire.data._digits import digits
 from repertoire.data._features import features
 from repertoire.data._files import decode_files, grey, read_images
 from repertoire.data._folder import folder, load_folder_set
+from repertoire.data._folds import fold_splits
 from repertoire.data._hf import hf
 from repertoire.data._in_memory import from_memory
 from repertoire.data._load import load, pinned
@@ -93,6 +94,7 @@ __all__ = [
     "fashion_mnist",
     "features",
     "find_images",
+    "fold_splits",
     "folder",
     "from_memory",
     "glyphs",

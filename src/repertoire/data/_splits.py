@@ -7,7 +7,7 @@ and adding samples moves few of the others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from repertoire.data._names import alike
 from repertoire.data._types import Samples, Splits
 from repertoire.errors import DataError, Unreadable, ascii_path
 
-__all__ = ["digest", "make_splits"]
+__all__ = ["dealt", "digest", "hashed", "held", "indicators_of", "make_splits", "remarks", "units_of_groups"]
 
 _STRATA = 10
 """Quantiles of a number that are divided evenly."""
@@ -90,8 +90,9 @@ def make_splits(
         augmentation=augmentation,
         skipped=skipped,
         extra=extra,
+        drawn=tuple(name for name, share in shares.items() if share),
     )
-    return replace(splits, notes=notes + _remarks(splits))
+    return replace(splits, notes=notes + remarks(splits))
 
 
 def digest(splits: Splits) -> str:
@@ -153,7 +154,7 @@ def _assign(
     elif samples.kind == "classes":
         part = _by_class(samples, drawn, seed, source)
     else:
-        part = _by_strata(samples, _indicators(samples), drawn, seed, source)
+        part = _by_strata(samples, indicators_of(samples), drawn, seed, source)
         of_each = {"labels": "of each label ", "number": "evenly over the range "}.get(samples.kind, of_each)
     return part, tuple(
         f"The source has no {name} part: {share:.0%} {of_each}were drawn for it, by content and seed."
@@ -166,7 +167,7 @@ def _by_class(samples: Samples, drawn: list[tuple[int, float]], seed: int, sourc
     """Class by class, no class being without a sample in any part."""
     part = np.zeros(len(samples), dtype=np.int8)
     shared = _in_several_classes(samples)
-    order = _hash(samples.keys, seed)
+    order = hashed(samples.keys, seed)
     small = []
     for label, name in enumerate(samples.classes):
         members = np.flatnonzero(samples.labels == label)
@@ -209,7 +210,7 @@ def _by_strata(
     """Stratum by stratum, the rarest first, a sample being in any number of them: each part gets from those not given
     away yet what it lacks of the stratum. What is in no stratum comes last. Copies are one sample."""
     known = np.flatnonzero(samples.known) if indicators.any() else np.arange(len(samples))
-    order = _hash(samples.keys, seed)
+    order = hashed(samples.keys, seed)
     _, first, unit = np.unique(order[known], return_index=True, return_inverse=True)
     if len(first) < len(drawn) + 1:
         raise DataError(
@@ -249,48 +250,19 @@ def _by_group(
 ) -> np.ndarray:
     """Whole groups, the largest first, each to the part that lacks most of what it holds. Groups that share a sample
     are one."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if len(group) != len(samples) or group.ndim != 1:
-        raise DataError(f"{source}: groups must be [N], one for each {samples.noun}, found {list(group.shape)}")
-    _, groups = np.unique(group, return_inverse=True)
-    _, copies = np.unique(samples.keys, return_inverse=True)
-    size = int(groups.max(initial=0)) + 1
-    links = coo_array((np.ones(len(groups)), (groups, size + copies)), shape=(size + int(copies.max()) + 1,) * 2)
-    joined = connected_components(links, directed=False)[1][groups]
-    names, unit = np.unique(joined, return_inverse=True)
-    if len(names) < len(drawn) + 1:
+    unit = units_of_groups(samples, group, source)
+    count = int(unit.max(initial=-1)) + 1
+    if count < len(drawn) + 1:
         raise DataError(
-            f"{source} has {len(names)} group{'s' if len(names) != 1 else ''} that share no {samples.noun}, and "
+            f"{source} has {count} group{'s' if count != 1 else ''} that share no {samples.noun}, and "
             f"{len(drawn) + 1} parts, each of which needs one at least; provide the parts yourself, or leave the "
             "groups out"
         )
-    if samples.kind == "classes":
-        holds = np.zeros((len(names), len(samples.classes) + 1))
-        labelled = samples.labels >= 0
-        np.add.at(holds, (unit[labelled], samples.labels[labelled]), 1)
-    else:
-        indicators = _indicators(samples)
-        holds = np.zeros((len(names), indicators.shape[1] + 1))
-        np.add.at(holds[:, :-1], unit, indicators)
-    holds[:, -1] = np.bincount(unit)
-    order = np.full(len(names), np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(order, unit, _hash(samples.keys, seed))
-    wanted = np.array([1 - sum(share for _, share in drawn), *(share for _, share in drawn)])[:, None] * holds.sum(0)
-    scale = np.maximum(holds.sum(0), 1)
+    order = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(order, unit, hashed(samples.keys, seed))
+    shares = [1 - sum(share for _, share in drawn), *(share for _, share in drawn)]
     numbers = np.array([0, *(number for number, _ in drawn)], dtype=np.int8)
-    given = np.zeros(len(names), dtype=np.int8)
-    lacking, empty = wanted.copy(), np.ones(len(numbers), dtype=bool)
-    for position, chosen in enumerate(np.lexsort((order, -holds[:, -1]))):
-        gain = ((np.minimum(lacking, holds[chosen]) - np.maximum(holds[chosen] - lacking, 0)) / scale).sum(1)
-        if len(names) - position <= empty.sum():  # no part stays empty
-            gain = np.where(empty, gain, -np.inf)
-        best = int(gain.argmax())
-        given[chosen] = numbers[best]
-        lacking[best] -= holds[chosen]
-        empty[best] = False
-    part = given[unit]
+    part = numbers[dealt(held(samples, unit), order, shares)][unit]
     if samples.kind == "classes":
         absent = np.setdiff1d(np.unique(samples.labels[samples.labels >= 0]), samples.labels[part == 0])
         if len(absent):
@@ -301,9 +273,65 @@ def _by_group(
     return part
 
 
-def _indicators(samples: Samples) -> np.ndarray:
-    """What is to be divided evenly, bool `[N, K]`: labels, tenths of each number's range by rank, the class with
-    the most votes, or the classes that occur in a map."""
+def units_of_groups(samples: Samples, group: np.ndarray, source: str) -> np.ndarray:
+    """What must not be divided, a number for each sample, int64 `[N]`: its group, with all groups that share a copy.
+
+    Raises:
+        DataError: the groups are not one for each sample.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if len(group) != len(samples) or group.ndim != 1:
+        raise DataError(f"{source}: groups must be [N], one for each {samples.noun}, found {list(group.shape)}")
+    _, groups = np.unique(group, return_inverse=True)
+    _, copies = np.unique(samples.keys, return_inverse=True)
+    size = int(groups.max(initial=0)) + 1
+    links = coo_array((np.ones(len(groups)), (groups, size + copies)), shape=(size + int(copies.max()) + 1,) * 2)
+    joined = connected_components(links, directed=False)[1][groups]
+    return np.asarray(np.unique(joined, return_inverse=True)[1], dtype=np.int64)
+
+
+def held(samples: Samples, unit: np.ndarray) -> np.ndarray:
+    """How much each unit holds of everything that is to be divided evenly, and of samples, float64 `[U, S + 1]`."""
+    indicators = indicators_of(samples)
+    holds = np.zeros((int(unit.max(initial=-1)) + 1, indicators.shape[1] + 1))
+    np.add.at(holds[:, :-1], unit, indicators)
+    holds[:, -1] = np.bincount(unit)
+    return holds
+
+
+def dealt(holds: np.ndarray, order: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Deals units out to parts, the largest first, each to the part that lacks most of what it holds.
+
+    Args:
+        holds: of `held`.
+        order: uint64 `[U]`, which of two units of one size comes first.
+        shares: of the parts; none of them stays empty.
+
+    Returns:
+        The part of each unit, int64 `[U]` from 0.
+    """
+    lacking = np.asarray(shares, dtype=np.float64)[:, None] * holds.sum(0)
+    scale = np.maximum(holds.sum(0), 1)
+    given = np.zeros(len(holds), dtype=np.int64)
+    empty = np.ones(len(lacking), dtype=bool)
+    for position, chosen in enumerate(np.lexsort((order, -holds[:, -1]))):
+        gain = ((np.minimum(lacking, holds[chosen]) - np.maximum(holds[chosen] - lacking, 0)) / scale).sum(1)
+        if len(holds) - position <= empty.sum():
+            gain = np.where(empty, gain, -np.inf)
+        best = int(gain.argmax())
+        given[chosen] = best
+        lacking[best] -= holds[chosen]
+        empty[best] = False
+    return given
+
+
+def indicators_of(samples: Samples) -> np.ndarray:
+    """What is to be divided evenly, bool `[N, K]`: classes, labels, tenths of each number's range by rank, the class
+    with the most votes, or the classes that occur in a map."""
+    if samples.kind == "classes":
+        return samples.labels[:, None] == np.arange(len(samples.classes))
     if samples.kind == "labels":
         return samples.labels == 1
     if samples.kind == "number":
@@ -336,7 +364,7 @@ def _plurality(votes: np.ndarray, classes: int) -> np.ndarray:
     return np.where(counts[:, :-1].any(1), counts[:, :-1].argmax(1), -1)
 
 
-def _remarks(splits: Splits) -> tuple[str, ...]:
+def remarks(splits: Splits) -> tuple[str, ...]:
     """What a person should know about the parts as they are."""
     notes = []
     groups = splits.train.factors.get("group")
@@ -365,7 +393,7 @@ def _in_several_classes(samples: Samples) -> np.ndarray:
     return (low != high)[inverse]
 
 
-def _hash(keys: np.ndarray, seed: int) -> np.ndarray:
+def hashed(keys: np.ndarray, seed: int) -> np.ndarray:
     """A permutation of the 64-bit integers that depends on the seed (SplitMix64)."""
     salt = np.random.SeedSequence([seed, 0x5B11]).generate_state(1, np.uint64)
     mixed = keys.astype(np.uint64) ^ salt

@@ -363,6 +363,7 @@ class Splits:
         extra: further sets by name, for methods that draw from several: "unlabelled", "target", "outliers", "probe".
         levels: black and white of the images of more than 8 bits, by kind ("uint16", "int32", "float32"); whoever reads
             further images for the same model passes them on.
+        drawn: which of "val" and "test" were drawn from the training samples, and were no parts of the source.
     """
 
     train: Any
@@ -374,6 +375,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    drawn: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._parts import build_classifier as build_classifier
     from repertoire.recipe._parts import build_loss as build_loss
     from repertoire.recipe._parts import build_method as build_method
+    from repertoire.recipe._parts import folded as folded
     from repertoire.recipe._parts import import_plugins as import_plugins
     from repertoire.recipe._parts import is_pretrained as is_pretrained
     from repertoire.recipe._parts import load_splits as load_splits
@@ -72,6 +73,7 @@ _HOME = {
         "build_classifier",
         "build_loss",
         "build_method",
+        "folded",
         "import_plugins",
         "is_pretrained",
         "load_splits",

@@ -44,6 +44,9 @@ class TrainConfig(pydantic.BaseModel):
         0.1, gt=0, lt=1, description="Share held out for validation where the data has no validation part."
     )
     test: float = Field(0.2, gt=0, lt=1, description="Share held out for the test where the data has no test part.")
+    fold: str | None = Field(
+        None, description="Test on one of several equal folds, such as 2/5, and train on the others."
+    )
     skip_unreadable: bool = Field(False, description="Go on without the images that cannot be used.")
     download: bool = Field(False, description="Allow a data source to fetch from the network.")
 
@@ -165,6 +168,15 @@ class TrainConfig(pydantic.BaseModel):
         if value in ("auto", "head", "all") or (value.startswith("last:") and value[5:].isdecimal() and int(value[5:])):
             return value
         raise ValueError("expected auto, head, all, or last:K with K stages, such as last:2")
+
+    @pydantic.field_validator("fold", mode="after")
+    @classmethod
+    def _one_of_several(cls, value: str | None) -> str | None:
+        if value is not None:
+            number, _, of = value.partition("/")
+            if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) and int(of) > 1):
+                raise ValueError("expected NUMBER/FOLDS with two folds or more, such as 2/5")
+        return value
 
     @pydantic.field_validator("memory", mode="after")
     @classmethod

@@ -14,7 +14,7 @@ import torch
 
 from repertoire import registry
 from repertoire.backbones import Backbone
-from repertoire.data import ImageSet, Samples, Splits, load
+from repertoire.data import ImageSet, Samples, Splits, fold_splits, load
 from repertoire.errors import ConfigError, DataError, option
 from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss
@@ -30,6 +30,7 @@ __all__ = [
     "build_classifier",
     "build_loss",
     "build_method",
+    "folded",
     "import_plugins",
     "is_pretrained",
     "load_splits",
@@ -93,7 +94,7 @@ def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: 
     asked = config.method != "auto" and needs_of(config).labels != "required" if unlabelled is None else unlabelled
 
     def read(size: int | None, photographs: int = PHOTOGRAPHS) -> Splits:
-        return load(
+        splits = load(
             config.data,
             size=size,
             fit=config.fit,
@@ -106,6 +107,7 @@ def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: 
             photographs=photographs,
             shapes=shapes,
         )
+        return folded(config, splits)
 
     meant = config.size is None and not config.from_scratch and (config.backbone == "auto" or is_pretrained(config))
     splits = read(config.size, photograph_size(config) if meant else PHOTOGRAPHS)
@@ -114,6 +116,18 @@ def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: 
         if max(splits.train.size) != wanted:
             splits = read(wanted)
     return splits
+
+
+def folded(config: TrainConfig, splits: Splits) -> Splits:
+    """The splits with the fold as test part that a configuration asks for; as they are where it asks for none.
+
+    Raises:
+        DataError: they cannot be divided into so many folds.
+    """
+    if config.fold is None:
+        return splits
+    number, of = map(int, config.fold.split("/"))
+    return fold_splits(splits, number, of, seed=config.seed, val=config.val)
 
 
 def _natural_size(config: TrainConfig, splits: Splits) -> int | None:

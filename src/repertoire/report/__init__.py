@@ -8,7 +8,8 @@ the diagnosis of one, `diagnose`, and the report of a comparison of many, `write
 
 from repertoire.report._comparison import write_comparison
 from repertoire.report._diagnosis import Diagnosis, diagnose
+from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
 from repertoire.report._page import write_report
 
-__all__ = ["Diagnosis", "Explained", "Gallery", "diagnose", "write_comparison", "write_report"]
+__all__ = ["Diagnosis", "Explained", "Gallery", "diagnose", "write_comparison", "write_folds", "write_report"]

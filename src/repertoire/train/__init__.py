@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from repertoire.train._display import Forgiving as Forgiving
     from repertoire.train._ensemble import Ensemble as Ensemble
     from repertoire.train._export import export as export
+    from repertoire.train._fit import complete as complete
     from repertoire.train._fit import fit as fit
     from repertoire.train._fit import in_memory as in_memory
     from repertoire.train._fit import rehearse as rehearse
     from repertoire.train._fit import resume as resume
+    from repertoire.train._folds import Folds as Folds
+    from repertoire.train._folds import fit_folds as fit_folds
+    from repertoire.train._folds import resume_folds as resume_folds
     from repertoire.train._labelled import Labelled as Labelled
     from repertoire.train._loop import Loop as Loop
     from repertoire.train._merge import merge as merge
@@ -53,7 +57,8 @@ _HOME = {
     "repertoire.train._display": ("Forgiving",),
     "repertoire.train._ensemble": ("Ensemble",),
     "repertoire.train._export": ("export",),
-    "repertoire.train._fit": ("fit", "in_memory", "rehearse", "resume"),
+    "repertoire.train._fit": ("complete", "fit", "in_memory", "rehearse", "resume"),
+    "repertoire.train._folds": ("Folds", "fit_folds", "resume_folds"),
     "repertoire.train._labelled": ("Labelled",),
     "repertoire.train._loop": ("Loop",),
     "repertoire.train._merge": ("merge",),

@@ -274,7 +274,9 @@ class RunDirectory:
         if not self.path.is_dir():
             raise RunError(f"there is no run directory {self}")
         if not self.info_file.exists():
-            raise RunError(f"{self} is not a run directory: it has no run.json")
+            folds = sorted(place.parent.name for place in self.path.glob("fold-*/run.json"))
+            hint = f"; it holds folds, each of which is a run, such as {self}/{folds[0]}" if folds else ""
+            raise RunError(f"{self} is not a run directory: it has no run.json{hint}")
         try:
             info = json.loads(self.info_file.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -11,12 +11,12 @@ import torch
 
 from repertoire.data import Samples
 from repertoire.errors import RunError
-from repertoire.tasks import Number, Outputs
+from repertoire.tasks import Number, Outputs, Task
 from repertoire.train._answers import Answers, Predictor
 from repertoire.train._images import Images
 from repertoire.train._run import Run
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "mean_outputs"]
 
 
 class Ensemble(Predictor):
@@ -88,16 +88,26 @@ class Ensemble(Predictor):
                 "name labelled images"
             )
         found = [run.outputs(images, device, batch_size, skip_unreadable, tta) for run in self.runs]
-        kind = self.task.kind
-        if kind == "number":
-            task = self.task
-            assert isinstance(task, Number)
+        if self.task.kind == "number":
             pairs = zip(self.runs, found, strict=True)
-            decoded = [run.task.decode(f.logits if f.answers is None else f.answers) for run, f in pairs]
-            read = ((np.mean(decoded, 0) - task.mean) / task.std).astype(np.float32)
-            return task.score(Outputs(found[0].logits, found[0].embeddings, found[0].labels, read))
-        said = [torch.from_numpy(f.logits).double() for f in found]
-        mean = np.mean([run.answers_of(logits).numpy() for run, logits in zip(self.runs, said, strict=True)], 0)
-        mean = np.clip(mean, 1e-12, 1 - 1e-12)
-        logits = np.log(mean) - (np.log1p(-mean) if kind == "labels" else 0)
-        return self.task.score(Outputs(logits, found[0].embeddings, found[0].labels))
+            said = [run.task.decode(f.logits if f.answers is None else f.answers) for run, f in pairs]
+        else:
+            logits = [torch.from_numpy(f.logits).double() for f in found]
+            said = [run.answers_of(each).numpy() for run, each in zip(self.runs, logits, strict=True)]
+        return self.task.score(mean_outputs(np.mean(said, 0), found[0].embeddings, found[0].labels, self.task))
+
+
+def mean_outputs(values: np.ndarray, embeddings: np.ndarray, labels: np.ndarray, task: Task) -> Outputs:
+    """Probabilities, or numbers in the units of the data, as what a task scores.
+
+    Args:
+        values: `[N, K]`, as `Run.predict` gives them.
+        embeddings, labels: of the same samples.
+        task: of the runs that said so.
+    """
+    if isinstance(task, Number):
+        read = ((values - task.mean) / task.std).astype(np.float32)
+        return Outputs(read, embeddings, labels, read)
+    mean = np.clip(values, 1e-12, 1 - 1e-12)
+    logits = np.log(mean) - (np.log1p(-mean) if task.kind == "labels" else 0)
+    return Outputs(logits, embeddings, labels)

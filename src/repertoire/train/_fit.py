@@ -59,7 +59,7 @@ from repertoire.train._ranks import compared_apart
 from repertoire.train._run import Run
 from repertoire.train._track import Callback, check_trackers
 
-__all__ = ["fit", "in_memory", "rehearse", "resume"]
+__all__ = ["complete", "fit", "in_memory", "rehearse", "resume"]
 
 
 def fit(
@@ -269,6 +269,39 @@ def resume(
     return _session(
         fabric, directory, config, splits, quiet=quiet, fresh=False, stage_start=stage_start, callbacks=callbacks
     )
+
+
+def complete(config: TrainConfig, out: str | Path, *, splits: Splits | None = None, **options: Any) -> Run:
+    """The run of a configuration in a directory, finished: gone on with where it was begun, and trained otherwise.
+
+    What is finished is given back, and what was begun and has no whole checkpoint is begun again. The directory is
+    taken for one of this configuration: whoever calls names it so that it can be no other's.
+
+    Args:
+        config: of the run.
+        out: its directory.
+        splits: the data, where it has been loaded already with the configuration's options.
+        options: `quiet`, `callbacks`, `stage_start`, and for a run that is begun `record`, as in `fit`.
+
+    Raises:
+        RepertoireError: as `fit` and `resume`.
+    """
+    directory = RunDirectory(out)
+    if directory.occupied:
+        with contextlib.suppress(CheckpointError):
+            if _readable(directory):
+                again = {name: value for name, value in options.items() if name != "record"}
+                # The plugins are those that the one who asks has named.
+                return resume(out, splits=splits, plugins=config.plugins, **again)
+    return fit(config=config, out=out, overwrite=True, splits=splits, **options)
+
+
+def _readable(directory: RunDirectory) -> bool:
+    try:
+        directory.read_info()
+        return directory.config_file.exists()
+    except RunError:
+        return False
 
 
 def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:

@@ -10,7 +10,7 @@ from typing import Any
 from repertoire.data import Samples, Splits, cache_directory, from_memory
 from repertoire.errors import ConfigError, DataError, RunError
 from repertoire.files import write_text
-from repertoire.recipe import IN_MEMORY, TrainConfig, give, given_names, needs_of
+from repertoire.recipe import IN_MEMORY, TrainConfig, folded, give, given_names, needs_of
 from repertoire.train._directory import RunDirectory
 
 __all__ = ["data_name", "give_again", "lacking", "splits_in_memory"]
@@ -41,11 +41,12 @@ def splits_in_memory(data: Any, config: TrainConfig) -> Splits | None:
     if config.data != IN_MEMORY:
         return None
     if isinstance(data, Splits):
-        return data
+        return folded(config, data)
     asked = config.method != "auto" and needs_of(config).labels != "required"
     x, y = (data, None) if isinstance(data, Samples) else data
     size = config.size if not isinstance(data, Samples) else None
-    return from_memory(x, y, size=size, seed=config.seed, val=config.val, test=config.test, unlabelled=asked)
+    options = {"size": size, "seed": config.seed, "val": config.val, "test": config.test, "unlabelled": asked}
+    return folded(config, from_memory(x, y, **options))
 
 
 def _table(frame: Any) -> str:

@@ -142,6 +142,11 @@ class Run(Predictor):
         return self.facts.size
 
     @property
+    def noun(self) -> str:
+        """What one of the samples is called: image or vector."""
+        return "image" if self.facts.modality == "images" else "vector"
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """One row an epoch."""
         return self.directory.history()
