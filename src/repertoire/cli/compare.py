@@ -49,7 +49,11 @@ def make_command() -> Callable[..., None]:
         (
             "metric",
             str,
-            _option("--metric", "accuracy, balanced_accuracy, macro_f1, nll, ece or val_accuracy."),
+            _option(
+                "--metric",
+                "accuracy, balanced_accuracy, macro_f1, nll, ece or val_accuracy; mean_average_precision of several "
+                "labels, mae of numbers, miou of maps.",
+            ),
             "accuracy",
         ),
         (

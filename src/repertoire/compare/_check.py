@@ -8,7 +8,7 @@ import numpy as np
 
 from repertoire.compare._grid import Grid, Member
 from repertoire.compare._jobs import explained, splits_of
-from repertoire.compare._metric import Metric
+from repertoire.compare._metric import METRICS, Metric
 from repertoire.data import Splits
 from repertoire.errors import ConfigError, DataError
 from repertoire.recipe import TrainConfig
@@ -30,10 +30,16 @@ def check(grid: Grid, complaints: Mapping[str, str], metric: Metric) -> tuple[Sp
 
     Raises:
         DataError, UnreadableImages: the images cannot be used.
-        ConfigError: some members cannot be run; all of them are named.
+        ConfigError: the metric is none of such targets; or some members cannot be run, and all of them are named.
     """
     reasons = dict(complaints)
     splits = splits_of(grid.shared if grid.baseline.label in reasons else grid.baseline.config)
+    fitting = [name for name, one in METRICS.items() if splits.kind in one.kinds]
+    if fitting and metric.name not in fitting:
+        raise ConfigError(
+            f"metric {metric.name!r} is for targets of kind {' or '.join(map(repr, metric.kinds))}, and those of "
+            f"{grid.shared.data} are {splits.kind!r}: choose {' or '.join(fitting)}"
+        )
     if not (splits.test.labels >= 0).any():
         raise DataError(f"no test image of {grid.shared.data} has a label, so there is no {metric.title} to compare")
     resolved = {}
@@ -52,7 +58,8 @@ def check(grid: Grid, complaints: Mapping[str, str], metric: Metric) -> tuple[Sp
 def _rehearsed(member: Member, reference: Splits) -> TrainConfig:
     splits = splits_of(member.config)
     same = len(splits.test) == len(reference.test) and np.array_equal(splits.test.keys, reference.test.keys)
-    if not same or not np.array_equal(splits.test.labels, reference.test.labels):
+    # Of numbers, those that are not known are NaN.
+    if not same or not np.array_equal(splits.test.labels, reference.test.labels, equal_nan=True):
         raise ConfigError("it would be tested on other images than the baseline, which is no comparison")
     return rehearse(member.config, splits)
 

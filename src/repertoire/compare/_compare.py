@@ -25,6 +25,9 @@ from repertoire.recipe import TrainConfig, find_device, pinned, stem
 
 __all__ = ["compare"]
 
+TRIAL = "val_accuracy"
+"""The metric that the trials of a search are judged by."""
+
 
 def compare(
     data: str | Path,
@@ -54,7 +57,8 @@ def compare(
         seeds: number of runs of each configuration, 1 or more; from `seed`, by default 0, upwards.
         baseline: values of the configuration that the others are measured against; of fields that it does not name,
             the first.
-        metric: "accuracy", "balanced_accuracy", "macro_f1", "nll", "ece" or "val_accuracy".
+        metric: "accuracy", "balanced_accuracy", "macro_f1", "nll", "ece" or "val_accuracy" of classes;
+            "mean_average_precision", "macro_f1" or "nll" of several labels; "mae" of numbers; "miou" or "nll" of maps.
         search: for each field to be searched, "LOW..HIGH", "LOW..HIGH:log" or values. Each configuration gets the same
             number of trials, judged on the validation images, and is then run with the best settings.
         trials: of each configuration, where there is a search.
@@ -73,7 +77,7 @@ def compare(
     Raises:
         UnknownName: a field, metric or backend that does not exist; suggests the nearest.
         ConfigError: configurations that cannot be run, all of them named, before anything is run; no two
-            configurations; no seed.
+            configurations; no seed; a metric, or a search, that is not for targets such as those of the data.
         DataError, UnreadableImages: the images cannot be used.
         RunError: `out` holds another comparison, or another process is writing to it.
         MissingExtra: the search, or the backend, needs what is not installed.
@@ -112,6 +116,11 @@ def compare(
     warming = warm_up(crew, left)
     try:
         splits, resolved = check(grid, complaints, chosen)
+        if space and splits.kind not in find_metric(TRIAL).kinds:
+            raise ConfigError(
+                f"a search judges its trials by {find_metric(TRIAL).title}, and the targets of {grid.shared.data} are "
+                f"{splits.kind!r}: leave the search out, and vary {' and '.join(space)} by a list of values"
+            )
         if warming is not None:
             warming.join()
         with lock_directory(folder.path):
@@ -243,7 +252,7 @@ class _Session:
 
     def _value(self, job: Job) -> tuple[float | None, float | None]:
         """What a run that is finished gave, and its training time."""
-        metric = self.metric if job.trial is None else find_metric("val_accuracy")
+        metric = self.metric if job.trial is None else find_metric(TRIAL)
         result = measure(job.config.seed, job.path, metric)
         return result.value, result.seconds
 
@@ -263,7 +272,7 @@ class _Session:
 def _told(job: Job, settings: dict[str, Any], reason: str | None) -> Trial:
     if reason is not None:
         return Trial(settings, None, reason)
-    result = measure(job.config.seed, job.path, find_metric("val_accuracy"))
+    result = measure(job.config.seed, job.path, find_metric(TRIAL))
     return Trial(settings, result.value, result.reason)
 
 

@@ -19,12 +19,14 @@ class Metric:
         title: as it is called in a sentence.
         higher_is_better: whether more of it is better.
         share: whether it is a share, whose differences are written in percentage points.
+        kinds: the kinds of targets whose runs are measured by it.
     """
 
     name: str
     title: str
     higher_is_better: bool = True
     share: bool = True
+    kinds: tuple[str, ...] = ("classes", "votes")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -71,13 +73,18 @@ class Metric:
         return " to ".join(ends)
 
 
+_SCORED = ("classes", "votes", "labels")
+
 METRICS = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "test accuracy"),
         Metric("balanced_accuracy", "balanced test accuracy"),
-        Metric("macro_f1", "macro F1"),
-        Metric("nll", "negative log-likelihood", higher_is_better=False, share=False),
+        Metric("macro_f1", "macro F1", kinds=_SCORED),
+        Metric("mean_average_precision", "mean average precision", kinds=("labels",)),
+        Metric("mae", "mean absolute error", higher_is_better=False, share=False, kinds=("number",)),
+        Metric("miou", "mean IoU", kinds=("maps",)),
+        Metric("nll", "negative log-likelihood", higher_is_better=False, share=False, kinds=(*_SCORED, "maps")),
         Metric("ece", "calibration error", higher_is_better=False, share=False),
         Metric("val_accuracy", "validation accuracy"),
     )
