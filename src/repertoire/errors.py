@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from repertoire._aliases import answer_for
@@ -30,6 +30,8 @@ __all__ = [
     "UnreadableImages",
     "nearest",
     "option",
+    "options",
+    "resuming",
     "speak_command_line",
 ]
 
@@ -45,13 +47,34 @@ def speak_command_line(on: bool = True) -> None:
 def option(name: str, value: object = None) -> str:
     """An option as who reads the message would write it.
 
-    >>> option("skip_unreadable", True), option("out")
-    ('skip_unreadable=True', 'out')
+    >>> option("skip_unreadable", True), option("out"), option("vary", {"lr": "0.1,0.2"})
+    ('skip_unreadable=True', 'out', "vary={'lr': '0.1,0.2'}")
     """
     if _command_line:
+        if isinstance(value, Mapping):
+            return " ".join(option(name, f"{field}={given}") for field, given in value.items())
         flag = ("--no-" if value is False else "--") + name.replace("_", "-")
         return flag if value is None or isinstance(value, bool) else f"{flag} {shlex.quote(str(value))}"
     return name if value is None else f"{name}={value!r}"
+
+
+def options(**values: object) -> str:
+    """Several options as who reads the message would write them after each other.
+
+    >>> options(rule="checkpoint", accumulate=2)
+    "rule='checkpoint', accumulate=2"
+    """
+    return (" " if _command_line else ", ").join(option(name, value) for name, value in values.items())
+
+
+def resuming(path: object) -> str:
+    """How to go on with what lies in a directory, as who reads the message would.
+
+    >>> resuming("runs/a")
+    "repertoire.train.resume('runs/a')"
+    """
+    shown = ascii_path(str(path))
+    return f"repertoire train --resume {shlex.quote(shown)}" if _command_line else f"repertoire.train.resume({shown!r})"
 
 
 class RepertoireError(Exception):

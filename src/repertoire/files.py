@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repertoire.errors import RunError
+from repertoire.errors import RunError, option
 
 __all__ = ["atomic_path", "lock_directory", "sync", "write_bytes", "write_json", "write_text"]
 
@@ -80,16 +80,25 @@ def lock_directory(directory: Path) -> Iterator[None]:
     import fcntl
 
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w") as file:
+    try:
+        # Through no link, and without emptying what is there: the directory may be one that others write to.
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise RunError(f"{directory}/.lock is a symbolic link, which nothing of ours makes; remove it") from None
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise RunError(
-                f"another process is writing to {directory}; wait for it, or choose another --out"
+                f"another process is writing to {directory}; wait for it, or choose another {option('out')}"
             ) from error
         yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

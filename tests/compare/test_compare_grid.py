@@ -60,7 +60,7 @@ def test_another_baseline():
         ({"lr": "0.1,0.10"}, "lr has the value 0.1 twice"),
         ({"rule": "(local:blocks=2,auxiliary=linear),(local:auxiliary=linear,blocks=2)"}, "twice"),
         ({"rule": "backprop,local:blocks=4,auxiliary=linear"}, "options goes in parentheses"),
-        ({"seed": "1,2"}, "seed cannot vary: .*--seeds"),
+        ({"seed": "1,2"}, "seed cannot vary: .* with seeds, and the first with seed"),
         ({"data": "digits,shapes"}, "data cannot vary"),
         ({"loss": "supcon,"}, "empty option"),
         ({"loss": "a,(b"}, "parenthesis"),

@@ -249,7 +249,7 @@ def test_what_does_not_exist(tiny: Path, tmp_path: Path):
 @pytest.mark.parametrize(("backend", "module"), [("ray", "ray.util.joblib"), ("dask", "distributed")])
 def test_backends_that_are_not_installed(backend: str, module: str, tiny: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=rf"--backend {backend} needs .*\[{backend}\]"):
+    with pytest.raises(MissingExtra, match=rf"backend='{backend}' needs .*\[{backend}\]"):
         small(tiny, tmp_path / "a", backend=backend)
 
 

@@ -112,5 +112,5 @@ def test_a_damaged_study(tmp_path):
 
 def test_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(MissingExtra, match=r"--search needs an optional dependency.*\[compare\]"):
+    with pytest.raises(MissingExtra, match=r"^search needs an optional dependency.*\[compare\]"):
         require_optuna()

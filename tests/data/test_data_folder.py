@@ -448,7 +448,7 @@ def test_unlabelled_images_beside_divided_classes(tmp_path: Path):
 def test_a_folder_without_classes(tmp_path: Path, where: str):
     for number in range(20):
         photograph(tmp_path / where / f"{number}.png", "eel", number)
-    with pytest.raises(DataError, match="--method simclr"):
+    with pytest.raises(DataError, match="method='simclr'"):
         opened(tmp_path)
     splits = opened(tmp_path, unlabelled=True)
     assert splits.classes == ()

@@ -240,7 +240,7 @@ def test_unreadable_images_are_all_named(tmp_path: Path) -> None:
 
 
 def test_the_hub_only_when_asked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no file or folder 'user/flowers'.*--download"):
+    with pytest.raises(ConfigError, match=r"no file or folder 'user/flowers'.*only with download=True"):
         hf(SourceRequest(), "user/flowers")
     table().save_to_disk(tmp_path / "set")
     with pytest.raises(ConfigError, match="config='small' is for datasets on the hub"):

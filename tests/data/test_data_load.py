@@ -88,7 +88,7 @@ def test_an_unknown_option_of_a_source():
 def test_a_folder_without_classes(tmp_path: Path):
     for number in range(10):
         Image.new("RGB", (12, 12), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    with pytest.raises(DataError, match="--method simclr"):
+    with pytest.raises(DataError, match="method='simclr'"):
         load(tmp_path)
     assert (load(tmp_path, unlabelled=True).train.labels == -1).all()
 

@@ -285,7 +285,7 @@ def test_names_split_and_group(tmp_path: Path) -> None:
 def test_without_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"lacks labels; it holds images.*Methods without labels") as caught:
         read(tmp_path, images=PIXELS)
-    assert "--method" in str(caught.value)
+    assert "method='simclr'" in str(caught.value)
     for arrays in ({"images": PIXELS}, {"images": PIXELS, "labels": np.full(60, -1)}):
         splits = read(tmp_path, SourceRequest(unlabelled=True), **arrays)
         assert (splits.train.labels == -1).all()

@@ -51,7 +51,7 @@ def test_the_fastest_that_fits_is_chosen_and_accuracy_breaks_ties(budget: float,
 
 def test_the_reason_says_what_it_costs():
     text = plan_of(ROWS, 70).reason()
-    assert "--rule backprop --accumulate 2" in text
+    assert "rule='backprop', accumulate=2" in text
     assert "60.0 MiB" in text
     assert "would need 100 MiB" in text
     assert "batch normalisation" in text
@@ -60,12 +60,12 @@ def test_the_reason_says_what_it_costs():
 
 
 def test_a_budget_that_nothing_fits_into_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"nothing fits into 5.00 MiB.*10.0 MiB \(--rule local:blocks=all\).*10MiB"):
+    with pytest.raises(ConfigError, match=r"nothing fits into 5.00 MiB.*10.0 MiB \(rule='local:blocks=all'\).*10MiB"):
         _ = plan_of(ROWS, 5).chosen
 
 
 def test_parameters_alone_can_be_too_much(options: dict, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"--memory is 3KB, and the parameters of convnet.* alone take 5\.\d\d KiB"):
+    with pytest.raises(ConfigError, match=r"memory is 3KB, and the parameters of convnet.* alone take 5\.\d\d KiB"):
         train.fit(out=tmp_path / "a", memory="3KB", **options)
     assert not (tmp_path / "a").exists()
 
@@ -108,7 +108,7 @@ def test_what_a_loss_does_not_allow_is_no_row(options: dict):
     found = train.plan(**{**options, "augment": "auto"}, loss="supcon")
     assert {r.accumulate for r in found.rows} == {1}
     assert found.rows[1].rule == "checkpoint"
-    with pytest.raises(ConfigError, match="leave out --pipeline"):
+    with pytest.raises(ConfigError, match="leave out pipeline"):
         train.plan(**options, pipeline="all")
 
 

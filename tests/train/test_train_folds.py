@@ -65,7 +65,7 @@ def test_what_is_finished_is_not_done_again(done: Folds, tiny: Path, tmp_path: P
     shutil.rmtree(tmp_path / "cv" / "fold-2")
     (tmp_path / "cv" / "summary.json").unlink()
     before = (tmp_path / "cv" / "fold-1" / "metrics.json").stat().st_mtime_ns
-    with pytest.raises(RunError, match="fold 2 of 3 in .* is not finished; go on: resume="):
+    with pytest.raises(RunError, match="fold 2 of 3 in .* is not finished; go on: repertoire.train.resume"):
         Folds(tmp_path / "cv")
     again = resume_folds(tmp_path / "cv")
     assert (tmp_path / "cv" / "fold-1" / "metrics.json").stat().st_mtime_ns == before

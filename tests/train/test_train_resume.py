@@ -108,7 +108,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Backprop, "step", patched)
-        with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'a'}"):
+        with pytest.raises(Interrupted, match=r"go on with: repertoire\.train\.resume"):
             train.fit(out=tmp_path / "a", **full)
     assert train.load(tmp_path / "a").info["status"] == "interrupted"
     assert _checkpoint.checkpoints(tmp_path / "a" / "checkpoints")[0].name == "step-000000006.safetensors"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repertoire import registry
-from repertoire.errors import ConfigError, RepertoireError, UnknownName
+from repertoire.errors import ConfigError, RepertoireError, UnknownName, option
 from repertoire.recipe import TrainConfig, make_config
 
 __all__ = ["Grid", "Member", "make_grid", "parse_assignments", "written"]
@@ -21,7 +21,7 @@ SPECS = ("backbone", "head", "loss", "method", "rule", "augment")
 
 _FIXED = {
     "data": "a comparison is on the same images; compare on other data in a comparison of its own",
-    "seed": "every configuration is run with the same seeds; say how many with --seeds, and the first with --seed",
+    "seed": "every configuration is run with the same seeds; say how many with {seeds}, and the first with {seed}",
 }
 
 
@@ -50,7 +50,7 @@ class Grid:
     varied: tuple[str, ...]
 
 
-def parse_assignments(texts: Iterable[str], option: str) -> dict[str, str]:
+def parse_assignments(texts: Iterable[str], flag: str) -> dict[str, str]:
     """`FIELD=VALUES` by field.
 
     >>> parse_assignments(["loss=cross-entropy,supcon", "batch-size=32,64"], "--vary")
@@ -64,9 +64,9 @@ def parse_assignments(texts: Iterable[str], option: str) -> dict[str, str]:
         name, equals, values = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"{option} is {text!r}; write {option} FIELD=VALUE, as in {option} loss=supcon")
+            raise ConfigError(f"{flag} is {text!r}; write {flag} FIELD=VALUE, as in {flag} loss=supcon")
         if name in found:
-            raise ConfigError(f"{option} names {name!r} twice; give all its values at once, separated by commas")
+            raise ConfigError(f"{flag} names {name!r} twice; give all its values at once, separated by commas")
         found[name] = values
     return found
 
@@ -92,7 +92,8 @@ def make_grid(
     values = {field: _values(field, given, shared) for field, given in vary.items()}
     if not values or all(len(options) == 1 for options in values.values()):
         raise ConfigError(
-            "a comparison needs two configurations or more: say what varies, as in --vary loss=cross-entropy,supcon"
+            "a comparison needs two configurations or more: say what varies, as in "
+            f"{option('vary', {'loss': 'cross-entropy,supcon'})}"
         )
     members, complaints = [], {}
     for combination in itertools.product(*values.values()):
@@ -125,7 +126,8 @@ def _values(field: str, given: str | Sequence[Any], shared: Mapping[str, Any]) -
     if field not in known:
         raise UnknownName("training option", field, list(known))
     if field in _FIXED:
-        raise ConfigError(f"{field} cannot vary: {_FIXED[field]}")
+        why = _FIXED[field].format(seeds=option("seeds"), seed=option("seed"))
+        raise ConfigError(f"{field} cannot vary: {why}")
     if field in shared:
         raise ConfigError(f"{field} is given as {written(shared[field])!r} for all, and varies; leave one of them out")
     values = [_typed(field, value) for value in (registry.split(given) if isinstance(given, str) else given)]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from repertoire.compare._folder import Folder
 from repertoire.compare._jobs import Job, Outcome, execute, ready
-from repertoire.errors import ConfigError, Interrupted, MissingExtra, RunError, UnknownName
+from repertoire.errors import ConfigError, Interrupted, MissingExtra, RunError, UnknownName, option
 
 __all__ = ["Backend", "Crew", "dismiss", "run_jobs", "warm_up"]
 
@@ -60,7 +60,7 @@ class Crew:
             elif self.backend == "dask":
                 import distributed  # noqa: F401
         except ImportError:
-            raise MissingExtra(self.backend, f"--backend {self.backend}") from None
+            raise MissingExtra(self.backend, option("backend", self.backend)) from None
 
 
 def run_jobs(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[[Job, Outcome], None]) -> None:
@@ -98,16 +98,20 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[[Jo
                 if suspects:
                     suspects = suspects[1:]
                     del waiting[left[0].path]
-                    done(left[0], Outcome(left[0].path, "failed", KILLED))
+                    done(left[0], Outcome(left[0].path, "failed", _killed()))
                 else:
                     suspects = [job for job in left if job.path in waiting]
             _refuse_if_stopped(folder)
 
 
-KILLED = (
-    "its process was killed, most likely because memory ran out: try fewer --jobs, --accumulate, or a smaller network"
-)
 STOPPED = "stopped; every run can go on: give the same command again"
+
+
+def _killed() -> str:
+    return (
+        f"its process was killed, most likely because memory ran out: try fewer {option('jobs')}, "
+        f"{option('accumulate')}, or a smaller network"
+    )
 
 
 def _in_turn(jobs: Sequence[Job], done: Callable[[Job, Outcome], None]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from repertoire import registry
 from repertoire.compare._grid import written
-from repertoire.errors import ConfigError, MissingExtra, RepertoireError, RunError, UnknownName
+from repertoire.errors import ConfigError, MissingExtra, RepertoireError, RunError, UnknownName, option
 from repertoire.files import write_json
 from repertoire.recipe import TrainConfig, make_config
 
@@ -73,7 +73,7 @@ def require_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError:
-        raise MissingExtra("compare", "--search") from None
+        raise MissingExtra("compare", option("search")) from None
 
 
 def parse_space(
@@ -100,7 +100,7 @@ def parse_space(
 
 
 def _range(field: str, given: str | Sequence[Any]) -> Range:
-    what = f"--search {field}={given if isinstance(given, str) else ','.join(map(written, given))}"
+    what = option("search", {field: given if isinstance(given, str) else ",".join(map(written, given))})
     if not isinstance(given, str) or ".." not in given:
         values = registry.split(given) if isinstance(given, str) else list(given)
         choices = tuple(_checked(field, value, what) for value in values)

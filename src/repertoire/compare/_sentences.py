@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from repertoire.compare._metric import Metric
 from repertoire.compare._rows import Row
+from repertoire.errors import option
 from repertoire.statistics import MOST_SEEDS
 
 __all__ = ["sentences"]
@@ -26,8 +27,8 @@ def sentences(rows: Sequence[Row], baseline: str, metric: Metric) -> list[str]:
     said = [_sentence(row, baseline, metric, tested) for row in others]
     if any(row.verdict == "untested" and row.pairs for row in others):
         said.append(
-            "A single seed says nothing about chance, so there is no interval: give --seeds 3, or better 5, to learn "
-            "whether a difference is more than that."
+            f"A single seed says nothing about chance, so there is no interval: give {option('seeds', 3)}, or better "
+            "5, to learn whether a difference is more than that."
         )
     if any(row.verdict in ("better", "worse") for row in others) and tested > 1:
         said.append(

@@ -17,7 +17,7 @@ from repertoire.data._names import part_of
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import Samples, Splits
-from repertoire.errors import DataError, ascii_path
+from repertoire.errors import DataError, ascii_path, option
 
 __all__ = ["Arrays", "pixel_keys", "resized", "splits_of_arrays"]
 
@@ -220,7 +220,7 @@ def _targets(
         raise DataError(
             f"{where} lacks {', '.join(missing)}; it holds {', '.join(arrays.archive.names) or 'nothing'}. Save "
             f"'{kind}' and 'labels', or '{kind}_train', 'labels_train' and the same for val and test. Methods "
-            "without labels (--method simclr, say) train on it as it is"
+            f"without labels ({option('method', 'simclr')}, say) train on it as it is"
         )
     if missing:
         return {part: np.full(count, -1, dtype=np.int64) for part, count in counts.items()}, given or ()

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from repertoire.data._names import part_of
-from repertoire.errors import DataError, ascii_path, nearest
+from repertoire.errors import DataError, ascii_path, nearest, option
 
 __all__ = ["Table", "Targets", "class_numbers", "read_table"]
 
@@ -173,7 +173,7 @@ def _roles(where: str, header: Sequence[str], unlabelled: bool) -> dict[str, str
     if "label" not in roles and len(roles) == len(header) and not unlabelled:
         raise DataError(
             f"{where} has no column of labels beside {', '.join(map(ascii_path, header))}; methods without labels "
-            "(--method simclr, say) need none"
+            f"({option('method', 'simclr')}, say) need none"
         )
     return roles
 

@@ -17,7 +17,7 @@ from repertoire.data._source import Fit, SourceRequest
 from repertoire.data._table import listed_in, table_of
 from repertoire.data._types import ImageSet, Splits
 from repertoire.data._walk import Tree, walk
-from repertoire.errors import ConfigError, DataError, UnreadableImages, ascii_path, nearest
+from repertoire.errors import ConfigError, DataError, UnreadableImages, ascii_path, nearest, option
 from repertoire.registry import register
 
 __all__ = ["folder", "grey_set", "load_folder_set"]
@@ -238,8 +238,8 @@ def _check_found(root: Path, layout: Layout) -> None:
     """Refuses a folder that is no data for a classifier, and says what it may be instead."""
     where = ascii_path(str(root))
     others = (
-        "Methods without labels (--method simclr, say) train on it as it is; a table labels.csv in it gives labels, "
-        "several labels or numbers"
+        f"Methods without labels ({option('method', 'simclr')}, say) train on it as it is; a table labels.csv in it "
+        "gives labels, several labels or numbers"
     )
     parts = sorted({name.partition("/")[0] for name, p in layout.placed.items() if p.part != "unlabelled"})
     if not layout.labels and parts:

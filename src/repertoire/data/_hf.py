@@ -22,7 +22,7 @@ from repertoire.data._names import part_of
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
-from repertoire.errors import ConfigError, DataError, MissingExtra, UnknownName, Unreadable, UnreadableImages
+from repertoire.errors import ConfigError, DataError, MissingExtra, UnknownName, Unreadable, UnreadableImages, option
 from repertoire.registry import register
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _open(name: str, config: str | None, download: bool) -> Mapping[str, Dataset
         if not download:
             raise ConfigError(
                 f"data source 'hf': there is no file or folder {name!r}, and a dataset is fetched from the Hugging "
-                "Face hub only with --download (download=True in Python)"
+                f"Face hub only with {option('download', True)}"
             )
         source = f"{name!r} on the Hugging Face hub"
     elif config is not None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from repertoire.data._names import alike
 from repertoire.data._types import Samples, Splits
-from repertoire.errors import DataError, Unreadable, ascii_path
+from repertoire.errors import DataError, Unreadable, ascii_path, option
 
 __all__ = ["dealt", "digest", "hashed", "held", "indicators_of", "make_splits", "remarks", "units_of_groups"]
 
@@ -121,11 +121,12 @@ def _check_targets(samples: Samples, source: str) -> None:
         only = f": {ascii_path(samples.classes[0])}" if samples.classes else ""
         raise DataError(
             f"{source} has {len(samples.classes)} class{'' if samples.classes else 'es'}{only}; a classifier needs at "
-            "least two. Methods without labels (--method simclr, say) train on it as it is"
+            f"least two. Methods without labels ({option('method', 'simclr')}, say) train on it as it is"
         )
     if not samples.known.any():
         raise DataError(
-            f"{source} has no label; methods without labels (--method simclr, say) train on it, all others need labels"
+            f"{source} has no label; methods without labels ({option('method', 'simclr')}, say) train on it, all "
+            "others need labels"
         )
 
 

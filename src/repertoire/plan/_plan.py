@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from repertoire import registry
 from repertoire.data import Splits
-from repertoire.errors import ConfigError, RepertoireError
+from repertoire.errors import ConfigError, RepertoireError, option, options
 from repertoire.methods import Method
 from repertoire.plan._dry import Footprint, augmentation_bytes, dry_evaluation, dry_step
 from repertoire.plan._ledger import Work
@@ -79,8 +79,8 @@ class PlanRow:
     @property
     def setting(self) -> str:
         """The options that choose it."""
-        pieces = f" --accumulate {self.accumulate}" if self.accumulate > 1 else ""
-        return f"--rule {self.rule}{pieces}"
+        pieces = {"accumulate": self.accumulate} if self.accumulate > 1 else {}
+        return options(rule=self.rule, **pieces)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ class Plan:
             raise ConfigError(
                 f"nothing fits into {format_bytes(self.budget)}: the least that {self.backbone} with {self.batch} "
                 f"images of {self.size} pixels can do with is {format_bytes(nearest.peak)} ({nearest.setting}). Give "
-                f"it --memory {math.ceil(nearest.peak / 2**20)}MiB, or use a smaller --batch-size, --size or --backbone"
+                f"it {option('memory', f'{math.ceil(nearest.peak / 2**20)}MiB')}, or use a smaller "
+                f"{option('batch_size')}, {option('size')} or {option('backbone')}"
             )
         # Whoever gets the weights of back-propagation in its time wants no others, however quick.
         near = [row for row in fitting if row.kind != "local" and row.time <= 1 + TIE]
@@ -137,7 +138,7 @@ class Plan:
         """What was chosen, why, and what it is known to cost."""
         row, first = self.chosen, self.rows[0]
         assert self.budget is not None
-        what = f"--memory {format_bytes(self.budget)}: {row.setting}, predicted peak {format_bytes(row.peak)}"
+        what = f"{option('memory', format_bytes(self.budget))}: {row.setting}, predicted peak {format_bytes(row.peak)}"
         if row is first:
             return f"{what}; nothing has to be saved"
         pieces = f", {row.piece} images at a time," if row.accumulate > first.accumulate else ""
@@ -212,7 +213,9 @@ def make_plan(
 ) -> Plan:
     """The plan of a resolved configuration; if it need not be whole, without what could not be chosen any more."""
     if config.pipeline is not None:
-        raise ConfigError("a plan is for one process, or several with a whole network each: leave out --pipeline")
+        raise ConfigError(
+            f"a plan is for one process, or several with a whole network each: leave out {option('pipeline')}"
+        )
     if splits.kind == "maps":
         raise ConfigError("a plan is for one answer for an image, and this data has a class for every pixel")
     if config.tune not in ("all", "auto"):
@@ -223,7 +226,7 @@ def make_plan(
     parameters = sum(p.nbytes for p in method.model.parameters())
     if budget is not None and parameters > budget:
         raise ConfigError(
-            f"--memory is {config.memory}, and the parameters of {config.backbone} alone take "
+            f"{option('memory')} is {config.memory}, and the parameters of {config.backbone} alone take "
             f"{format_bytes(parameters)}: choose a smaller network, or give it more"
         )
     numbers = len(splits.classes) if splits.kind in ("labels", "number") else 0
@@ -242,7 +245,7 @@ def make_plan(
         except RepertoireError as error:
             if not rows:
                 raise
-            refused.append((f"--rule {rule}", str(error)))
+            refused.append((option("rule", rule), str(error)))
             continue
         piece = math.ceil(config.batch_size / ranks / accumulate)
         first = first or found.work

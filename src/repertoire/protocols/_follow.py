@@ -16,7 +16,7 @@ import numpy as np
 
 from repertoire import registry
 from repertoire.data import Samples, Splits, digest
-from repertoire.errors import ConfigError, Interrupted, RunError, ascii_path
+from repertoire.errors import ConfigError, Interrupted, RunError, ascii_path, option
 from repertoire.files import lock_directory, write_json
 from repertoire.methods import Stage
 from repertoire.protocols._base import Protocol, StageData, joined
@@ -86,12 +86,14 @@ def follow(
     import_plugins(config)
     config = pinned(config)
     if layout(config) != (1, 1):
-        raise ConfigError("stages are trained by one process: start without torchrun, and leave --pipeline out")
+        raise ConfigError(
+            f"stages are trained by one process: start without torchrun, and leave {option('pipeline')} out"
+        )
     protocol = registry.build("protocols", protocol) if isinstance(protocol, str) else protocol
     splits = load_splits(config) if splits is None else splits
     root = Path("runs") / f"{stem(config.data)}-stages" if out is None else Path(out)
     if root.exists() and (not root.is_dir() or RunDirectory(root).occupied):
-        raise RunError(f"{ascii_path(str(root))} holds something else than stages; choose another --out")
+        raise RunError(f"{ascii_path(str(root))} holds something else than stages; choose another {option('out')}")
     courses = [_Course(protocol, config, splits, root, quiet)]
     if bounds:
         plain = config.model_copy(update={"method": PLAIN})

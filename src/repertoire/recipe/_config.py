@@ -103,13 +103,13 @@ class TrainConfig(pydantic.BaseModel):
     )
     gather: bool = Field(
         True,
-        description="Under several processes, losses that compare images compare those of all; --no-gather: of each.",
+        description="Under several processes, losses that compare images compare those of all, and not of each alone.",
     )
     accumulate: int = Field(1, ge=1, description="Pieces a batch is processed in, to save memory.")
     memory: str | None = Field(
         None,
-        description="Memory that training may take, such as 4GiB or 800MB: picks the fastest of --accumulate, rule "
-        "checkpoint and rule local that fits.",
+        description="Memory that training may take, such as 4GiB or 800MB: picks the fastest of accumulation, "
+        "rule checkpoint and rule local that fits.",
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of a moving average of the weights, which is then what is evaluated."

@@ -322,11 +322,11 @@ def build_method(
     """
     name = registry.parse(config.method).name
     if not takes_loss(config) and config.loss not in DEFAULT_LOSSES:
-        raise ConfigError(f"method {name!r} has a loss of its own, found --loss {config.loss}; leave --loss out")
+        raise ConfigError(f"method {name!r} has a loss of its own, found {option('loss', config.loss)}; leave it out")
     if model.head.takes_maps and not model.head.dense and not needs_of(config).takes_maps:
         raise ConfigError(
-            f"head {config.head!r} looks at maps, and method {name!r} trains on pooled features: use --method "
-            f"{_methods_for_maps()}, or another head"
+            f"head {config.head!r} looks at maps, and method {name!r} trains on pooled features: use "
+            f"{option('method')} {_methods_for_maps()}, or another head"
         )
     known: Mapping[str, Any] = {"model": model, "loss": loss, "image_size": config.size, "samples": samples, **context}
     method: Method = registry.build(

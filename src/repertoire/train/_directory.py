@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from repertoire.errors import RepertoireWarning, RunError, ascii_path, option
+from repertoire.errors import RepertoireWarning, RunError, ascii_path, option, resuming
 from repertoire.files import write_json, write_text
 from repertoire.recipe import TrainConfig, make_config, read_config, write_config
 
@@ -91,7 +91,7 @@ class RunDirectory:
         if self.occupied and not overwrite:
             path = str(self)
             raise RunError(
-                f"{self} already holds a run; go on with it: {option('resume', path)}, replace it: "
+                f"{self} already holds a run; go on with it: {resuming(path)}, replace it: "
                 f"{option('overwrite', True)}, or choose another {option('out')}"
             )
 

@@ -29,7 +29,6 @@ from repertoire.errors import (
 )
 from repertoire.files import atomic_path, write_json
 from repertoire.local import Pipeline
-from repertoire.plan import settle
 from repertoire.recipe import (
     IN_MEMORY,
     Built,
@@ -320,10 +319,21 @@ def rehearse(config: TrainConfig, splits: Splits | None = None) -> TrainConfig:
     fabric = _set_up(config, fresh=True)
     splits = load_splits(config) if splits is None else splits
     with _own_randomness(fabric):
-        config, _ = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
+        config, _ = _settled(config, splits, fabric)
         built = build(config, splits, device=fabric.device)
         _loop(built, None, fabric, quiet=True).rehearse()
     return config
+
+
+def _settled(config: TrainConfig, splits: Splits, fabric: Fabric) -> tuple[TrainConfig, str | None]:
+    """Resolved, with the rule and the pieces that its budget of memory allows, and why."""
+    config = resolve(config, splits)
+    if config.memory is None:
+        return config, None
+    # What plans traces operators, and takes a second to import.
+    from repertoire.plan import settle
+
+    return settle(config, splits, fabric.device, layout(config)[1])
 
 
 def _set_up(config: TrainConfig, *, fresh: bool) -> Fabric:
@@ -384,8 +394,8 @@ def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:
         )
     if fresh and config.pipeline == "all" and layout(config) == (1, 1):
         raise ConfigError(
-            "pipeline needs several processes: start with torchrun --nproc-per-node 2 -m repertoire train ... "
-            "--pipeline"
+            f"{option('pipeline')} needs several processes: start with torchrun --nproc-per-node 2 and the command or "
+            "script"
         )
 
 
@@ -406,7 +416,7 @@ def _train(
     display = Display(config.epochs, 0, quiet=quiet)
     notes = list(splits.notes)
     if fresh:
-        config, why = settle(resolve(config, splits), splits, fabric.device, layout(config)[1])
+        config, why = _settled(config, splits, fabric)
         notes += [why] if why else []
         info, facts = {}, Facts.of(splits)
     else:

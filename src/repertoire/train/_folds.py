@@ -18,7 +18,7 @@ import torch
 
 import repertoire
 from repertoire.data import Samples, Splits, digest, fold_splits
-from repertoire.errors import ConfigError, DataError, Interrupted, RunError, ascii_path, option
+from repertoire.errors import ConfigError, DataError, Interrupted, RunError, ascii_path, option, resuming
 from repertoire.files import atomic_path, lock_directory, write_json, write_text
 from repertoire.recipe import IN_MEMORY, TrainConfig, import_plugins, layout, load_splits, make_config, pinned, stem
 from repertoire.statistics import interval
@@ -250,7 +250,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 
 def _again(root: Path) -> str:
-    return option("resume", str(root))
+    return resuming(root)
 
 
 def _asked(config: TrainConfig) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor, distributed
 
 from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
-from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option
+from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option, resuming
 from repertoire.methods import Method
 from repertoire.recipe import Built, WeightAverage, is_pretrained, only_head, schedule
 from repertoire.rules import Rule
@@ -45,6 +45,10 @@ MEASURED_STEPS = 3
 
 WORTH_SAYING = 10.0
 """Seconds from which on it is said how long something will take."""
+
+BEST_EVERY = 5.0
+"""Seconds between two times that the best weights are written, where most of them are frozen: what differs is in each
+checkpoint, and an epoch of a head takes less time than its network does to be written."""
 
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device. On a CPU every step is looked at."""
@@ -159,6 +163,8 @@ class Loop:
         self.keep_best = False
         self.validates = True
         self._best: dict[str, Tensor] = {}
+        self._unwritten: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self._best_written = -math.inf
         self._first = self._start()
 
     @property
@@ -193,6 +199,7 @@ class Loop:
                     self._epoch(trackers)
             self._end()
         finally:
+            self._write_best()
             for tracker in trackers:
                 tracker.close()
 
@@ -234,7 +241,7 @@ class Loop:
             self.display.step(self._loss(logs) if self.display.wants_loss else None)
             if self._stop:
                 self._save()
-                raise Interrupted(f"stopped and saved; go on with: repertoire train --resume {self.directory}")
+                raise Interrupted(f"stopped and saved; go on with: {resuming(self.directory)}")
             if self.config.save_every and progress.total_steps % self.config.save_every == 0 and progress.step < steps:
                 self._save()
         self._account()
@@ -525,6 +532,9 @@ class Loop:
             "rule": _checkpoint.flatten(self.rule.state_dict(), "rule", tensors),
             "progress": asdict(self.progress),
         }
+        if self._unwritten is not None:
+            learned, values["best"] = self._unwritten
+            tensors.update({f"best.{name}": value for name, value in learned.items()})
         path = _checkpoint.step_path(self.directory.checkpoints, self.progress.total_steps)
         _checkpoint.save(path, tensors, values)
         # Two at least, so that one is left when a crash of the machine damages the newest.
@@ -553,7 +563,22 @@ class Loop:
             state.update({f"local.{name}": value for name, value in local.state_dict().items()})
         progress = self.progress
         values = {"epoch": progress.epoch, **{f"val_{name}": value for name, value in progress.best.items()}}
+        frozen = self._frozen()
+        if frozen:
+            self._unwritten = (_copied({k: v for k, v in state.items() if k not in frozen}), values)
+            if time.monotonic() - self._best_written < BEST_EVERY:
+                return
         _checkpoint.save(self.directory.best_file, state, values)
+        self._unwritten, self._best_written = None, time.monotonic()
+
+    def _write_best(self) -> None:
+        """Writes the best weights, if those on the disk are older."""
+        if self._unwritten is None or self.directory is None:
+            return
+        learned, values = self._unwritten
+        state = {f"model.{name}": value for name, value in merged_state(self.evaluated.model).items()}
+        _checkpoint.save(self.directory.best_file, state | learned, values)
+        self._unwritten, self._best_written = None, time.monotonic()
 
     def restore(self) -> None:
         """Puts the newest whole checkpoint back, and forgets what the history says after it.
@@ -573,6 +598,8 @@ class Loop:
             self.method.load_state_dict(frozen | checkpoint.part("method"))
             if self.average is not None:
                 self.average.method.load_state_dict(checkpoint.part("average"))
+            if "best" in checkpoint.values:
+                self._unwritten = (checkpoint.part("best"), checkpoint.values["best"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {path} does not fit this model: {reason}") from None
@@ -589,7 +616,7 @@ class Loop:
         except BaseException as error:
             if self.pipeline is not None:
                 self.pipeline.abandon(error)
-            advice = f"go on from the last checkpoint with --resume {self.directory}"
+            advice = f"go on from the last checkpoint: {resuming(self.directory)}"
             if isinstance(error, RankLost):
                 raise RankLost(f"{error}; {advice}") from None
             if isinstance(error, RuntimeError) and self.fabric.world_size > 1 and "gloo" in str(error):

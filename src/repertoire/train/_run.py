@@ -32,6 +32,7 @@ from repertoire.errors import (
     UnreadableImages,
     ascii_path,
     option,
+    resuming,
 )
 from repertoire.local import Exits
 from repertoire.losses import LogitsLoss, Loss
@@ -773,9 +774,7 @@ class Run(Predictor):
             return resume(self.path, quiet=quiet, plugins=self._plugins)
         done = int(self.info.get("epochs", self.config.epochs))
         if self.info["status"] != "finished":
-            raise RunError(
-                f"{self.directory} is {self.info['status']}; finish it first: {option('resume', str(self.path))}"
-            )
+            raise RunError(f"{self.directory} is {self.info['status']}; finish it first: {resuming(self.path)}")
         if epochs <= self.config.epochs and epochs <= done:
             raise ConfigError(
                 f"epochs is {epochs}, and {self.directory} has had {done} of {self.config.epochs} already"

@@ -17,7 +17,7 @@ from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
 from repertoire.data.beds._find import arrays, data_file, drawn, idx, missing, package_folder
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.registry import register
 
 __all__ = ["cifar10", "emoji", "fashion_mnist", "glyphs", "mnist5k", "omniglot", "spoken_digits"]
@@ -212,7 +212,7 @@ def cifar10(request: SourceRequest, count: int | None = None, tested: int | None
         missing(
             "cifar10",
             "cifar10.zip, or a folder cifar10 with train/CLASS and test/CLASS",
-            "give --data hf:NAME with --download",
+            f"train on hf:NAME with {option('download', True)}",
         )
     pictures = _Pictures(folder)
     train, test = (

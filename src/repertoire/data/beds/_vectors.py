@@ -15,7 +15,7 @@ from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import FeatureSet, Splits
 from repertoire.data.beds._find import arrays, drawn, read_text
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.registry import register
 
 __all__ = ["cifar10_lite0", "cora", "intents", "reviews", "tables", "yeast"]
@@ -169,7 +169,9 @@ def cifar10_lite0(request: SourceRequest, count: int | None = None) -> Splits:
     """
     if request.size is not None:
         raise ConfigError("size is for images, and 'cifar10-lite0' has vectors; leave it out")
-    held = arrays("cifar10-lite0", "cifar10-lite0.npz", "train on cifar10 with --backbone lite0 in its place")
+    held = arrays(
+        "cifar10-lite0", "cifar10-lite0.npz", f"train on cifar10 with {option('backbone', 'lite0')} in its place"
+    )
     train, test = (
         _set(held[f"{part}_features"], held[f"{part}_labels"], held["classes"].tolist()) for part in ("train", "test")
     )
