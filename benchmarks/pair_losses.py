@@ -2,12 +2,16 @@
 
     python benchmarks/pair_losses.py                        # all that docs/numbers/pair_losses.md holds, two threads
     python benchmarks/pair_losses.py --losses supcon --sizes 512 --threads 1 --skip pytorch-metric-learning
+    python benchmarks/pair_losses.py --losses supcon triplet --sizes 8192 16384 --load 2  # other work on both cores
 
 Each way runs alone in a process of its own, forward and backward pass. Time is the median over the repetitions, memory
 the peak of the process over what it held before the first pass, with the inputs made and the libraries loaded and
 warm. `four products` is the bound: the four bare matrix products of the dense form (similarities forward; their
 recomputation and two gradients backward), in a buffer that exists already. Sizes whose matrix of pairs fits nowhere are
 measured for Repertoire alone, in one pass.
+
+`--load` keeps so many other processes busy with matrix products of their own, one thread each, as on a machine that is
+shared.
 
 Cross-entropy over very many classes has a table of its own, against `F.cross_entropy(x @ weight.T)`: its memory
 includes the weights, and is given over that of the weights and their gradient, which there is no way around.
@@ -36,6 +40,15 @@ WAYS = ("repertoire", "dense", "pytorch-metric-learning", "four products")
 LOSSES = ("supcon", "triplet", "linear")
 #: Rows from which only Repertoire is measured: the matrix of pairs would take 17 GB.
 ALONE = 2**16
+
+#: What other programs on the same cores do.
+BUSY = """
+import torch
+torch.set_num_threads(1)
+x = torch.randn(512, 512)
+while True:
+    x @ x
+"""
 
 
 def dense_supcon(embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -169,18 +182,27 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="width of an embedding")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, help="timed passes; chosen by size if not given")
+    parser.add_argument("--load", type=int, default=0, help="busy processes beside the measured one")
     parser.add_argument("--skip", nargs="+", choices=WAYS, default=[])
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given)))
         return
-    print(f"torch {torch.__version__}, {given.threads} threads, d = {given.width}, float32, forward and backward")
-    for loss in given.losses:
-        if loss == "linear":
-            linear_table(given)
-        else:
-            pair_table(loss, given)
+    beside = f", beside {given.load} busy processes" if given.load else ""
+    print(
+        f"torch {torch.__version__}, {given.threads} threads, d = {given.width}, float32, forward and backward{beside}"
+    )
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(given.load)]
+    try:
+        for loss in given.losses:
+            if loss == "linear":
+                linear_table(given)
+            else:
+                pair_table(loss, given)
+    finally:
+        for process in busy:
+            process.kill()
 
 
 def pair_table(loss: str, given: argparse.Namespace) -> None:

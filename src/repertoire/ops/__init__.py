@@ -27,6 +27,7 @@ from repertoire.ops._strips import pair_rows
 from repertoire.ops._tiles import Pairs, Similarity, Which
 from repertoire.ops._transforms import transformed
 from repertoire.ops._whitening import Whitening, newton_whiten, whiten
+from repertoire.ops._workers import at_once, by_rows, worker_count
 
 __all__ = [
     "LARGEST_BOUND",
@@ -41,6 +42,8 @@ __all__ = [
     "Whitening",
     "adversarial_direction",
     "as_maps",
+    "at_once",
+    "by_rows",
     "class_index",
     "class_sums",
     "commit_memories",
@@ -83,4 +86,5 @@ __all__ = [
     "unit_changes",
     "unit_rows",
     "whiten",
+    "worker_count",
 ]

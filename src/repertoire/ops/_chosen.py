@@ -12,6 +12,8 @@ from repertoire.errors import ShapeError
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Plan, Similarity, compute_dtype, inverse_lengths
 from repertoire.ops._transforms import transformed
+from repertoire.ops._walk import added
+from repertoire.ops._workers import by_rows
 
 __all__ = ["chosen", "pair_values"]
 
@@ -67,9 +69,13 @@ class Chosen(torch.autograd.Function):
         other = x if y is None else y
         values = x.new_full(index.shape, missing, dtype=compute_dtype(x))
         if len(other):
-            with torch.autocast(x.device.type, enabled=False):
-                for rows in _chunks(plan, index, x.shape[1]):
+
+            def share(part: slice) -> None:
+                for rows in _chunks(plan, index, x.shape[1], part):
                     values[rows] = _chosen(plan, x[rows], other, index[rows], missing)
+
+            with torch.autocast(x.device.type, enabled=False):
+                by_rows(share, x, other)
         return values
 
     @staticmethod
@@ -91,9 +97,12 @@ class Chosen(torch.autograd.Function):
                 return None, None, None, grad_x + grad_y, None
             return None, None, None, grad_x, grad_y
         grad_x = torch.zeros_like(x, dtype=compute_dtype(x)) if wants_x else None
-        into = grad_x if y is None else torch.zeros_like(y, dtype=compute_dtype(y)) if wants_y else None
-        with torch.autocast(x.device.type, enabled=False):
-            for rows in _chunks(plan, index, x.shape[1]):
+        wants_other = wants_x if y is None else wants_y
+
+        def share(part: slice) -> Tensor | None:
+            # Rows of x belong to one share; any share may choose a row of y.
+            into = torch.zeros_like(other, dtype=compute_dtype(other)) if wants_other else None
+            for rows in _chunks(plan, index, x.shape[1], part):
                 place = index[rows].clamp_min(0)
                 weight = grad[rows].masked_fill(index[rows] < 0, 0.0)[..., None]
                 left, right = (
@@ -118,13 +127,20 @@ class Chosen(torch.autograd.Function):
                     if plan.normalise:
                         flat = _through_unit(plan, other[place.flatten()], flat)
                     into.index_add_(0, place.flatten(), flat, alpha=sign)
+            return into
+
+        with torch.autocast(x.device.type, enabled=False):
+            sums = [into for into in by_rows(share, x, other, grad) if into is not None]
+        into = added(sums) if sums else None
+        if y is None and grad_x is not None and into is not None:
+            grad_x += into
         grad_x = None if grad_x is None else grad_x.to(x.dtype)
         return None, None, None, grad_x, None if y is None or into is None else into.to(y.dtype)
 
 
-def _chunks(plan: Plan, index: Tensor, width: int) -> Iterator[slice]:
-    """Rows whose chosen rows, of so many numbers, take no more memory than a tile."""
-    return plan.slices(len(index), step=max(1, plan.tile * plan.tall // max(1, index.shape[1] * width)))
+def _chunks(plan: Plan, index: Tensor, width: int, part: slice) -> Iterator[slice]:
+    """Some of the rows at a time, whose chosen rows, of so many numbers, take no more memory than a tile."""
+    return plan.slices(part.stop, part.start, max(1, plan.tile * plan.tall // max(1, index.shape[1] * width)))
 
 
 def _unit(plan: Plan, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from repertoire.ops._walk import Tile, Walk
 
 __all__ = [
     "LogSumExp",
+    "Powers",
     "Weigh",
     "add_powers",
     "dense_logsumexp",
+    "joined",
     "logsumexp",
     "logsumexp_gradients",
     "power_factor",
@@ -59,19 +61,24 @@ def logsumexp(plan: Plan, bounded: bool, inputs: Inputs) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         walk = Walk(plan, inputs, fill=-torch.inf, factor=power_factor(plan))
         power = power_of(walk)
-        # Unbounded sums are kept as a largest value and a sum relative to it.
-        total = x.new_zeros(len(x), dtype=compute_dtype(x))
-        largest = None if bounded else torch.full_like(total, -torch.inf)
-        for tile in walk:
-            if largest is None:
-                power(tile.values)
-                total[tile.rows] += tile.values.sum(1)
+
+        def share(part: Walk) -> Powers:
+            # Unbounded sums are kept as a largest value and a sum relative to it.
+            total = x.new_zeros(len(x), dtype=compute_dtype(x))
+            largest = None if bounded else torch.full_like(total, -torch.inf)
+            for tile in part:
+                if largest is None:
+                    power(tile.values)
+                    total[tile.rows] += tile.values.sum(1)
+                    if tile.mirrored:
+                        total[tile.columns] += tile.values.sum(0)
+                    continue
                 if tile.mirrored:
-                    total[tile.columns] += tile.values.sum(0)
-                continue
-            if tile.mirrored:
-                add_powers(power, total, largest, tile.columns, tile.values.clone(), 0)
-            add_powers(power, total, largest, tile.rows, tile.values, 1)
+                    add_powers(power, total, largest, tile.columns, tile.values.clone(), 0)
+                add_powers(power, total, largest, tile.rows, tile.values, 1)
+            return Powers(total, largest)
+
+        total, largest = joined(power, walk.over(share))
         lse = total.log_()
         if largest is not None:
             lse.add_(largest, alpha=1 / walk.factor)
@@ -85,7 +92,7 @@ def logsumexp_gradients(
     if (kernels := _kernels(plan, inputs)) is not None:
         return [*kernels.gradients(plan, inputs, lse, grad, wants[0], wants[1]), None, None, None, None]
     walk = Walk(plan, inputs, fill=-torch.inf, factor=power_factor(plan), base=wants_base(plan, wants))
-    power, weigh = power_of(walk), Weigh(plan)
+    power, weighs = power_of(walk), [Weigh(plan) for _ in range(walk.shares)]
     # A row without pairs has lse = -inf; +inf in its place makes its softmax zero instead of not a number.
     shift = walk.arrange(lse.masked_fill(lse == -torch.inf, torch.inf))
     weight = walk.arrange(grad)
@@ -93,11 +100,13 @@ def logsumexp_gradients(
         weight = weight * torch.exp(-shift)
     shift = shift * walk.factor
 
-    def slope(tile: Tile) -> Tensor:
+    def slope(part: Walk, tile: Tile) -> Tensor:
         values = tile.values
         if bounded:
             # exp(s_ij) stands in the sums of row i and, in one set, of row j: the weights of both apply.
-            return weigh(power(values), weight[tile.rows], weight[tile.columns if plan.symmetric else tile.rows])
+            return weighs[part.number](
+                power(values), weight[tile.rows], weight[tile.columns if plan.symmetric else tile.rows]
+            )
         if not plan.symmetric:
             return power(values.sub_(shift[tile.rows, None])).mul_(weight[tile.rows, None])
         across = power(values - shift[tile.columns]).mul_(weight[tile.columns])
@@ -139,6 +148,28 @@ def add_powers(
     found = power(values.sub_(origin[:, None] if dimension else origin)).sum(dimension)
     total[rows] = total[rows] * power(before - origin) + found
     largest[rows] = after
+
+
+class Powers(NamedTuple):
+    """Sums `[N]` of powers; relative to the power of a largest value `[N]`, if there is one."""
+
+    total: Tensor
+    largest: Tensor | None
+
+
+def joined(power: Callable[[Tensor], Tensor], found: Sequence[Powers]) -> Powers:
+    """The sums over all shares, added in order; overwrites those of the first."""
+    (total, largest), *rest = found
+    for more, most in rest:
+        if largest is None or most is None:
+            total.add_(more)
+            continue
+        after = torch.maximum(largest, most)
+        # Zero in place of -inf, as above.
+        origin = after.masked_fill(after == -torch.inf, 0.0)
+        total = total * power(largest - origin) + more * power(most - origin)
+        largest = after
+    return Powers(total, largest)
 
 
 class Weigh:

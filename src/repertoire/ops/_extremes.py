@@ -14,7 +14,7 @@ from repertoire.ops._chosen import chosen
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Inputs, Plan, Similarity, Which, compute_dtype
 from repertoire.ops._transforms import transformed
-from repertoire.ops._walk import Walk
+from repertoire.ops._walk import Walk, added
 
 __all__ = ["Extreme", "best_of", "pair_count", "pair_max", "pair_min", "pair_topk", "search"]
 
@@ -157,17 +157,21 @@ def pair_count(
         else:
             threshold = x.new_tensor(float(threshold), dtype=compute_dtype(x)).expand(len(x))
         fill = -torch.inf if relation[0] == ">" else torch.inf
-        count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         walk = Walk(plan, inputs, fill=fill)
-        threshold = walk.arrange(threshold)
-        marks = torch.empty(0, dtype=compute_dtype(x), device=x.device)
-        for tile in walk:
-            # Comparisons to numbers take a tenth of the time of those to bool; a tile's counts are exact.
-            marks = torch.empty_like(tile.values) if marks.shape != tile.values.shape else marks
-            count[tile.rows] += compare(tile.values, threshold[tile.rows, None], out=marks).sum(1).long()
-            if tile.mirrored:
-                count[tile.columns] += compare(tile.values, threshold[tile.columns], out=marks).sum(0).long()
-    return walk.restore(count)
+        bar = walk.arrange(threshold)
+
+        def share(part: Walk) -> Tensor:
+            count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            marks = torch.empty(0, dtype=compute_dtype(x), device=x.device)
+            for tile in part:
+                # Comparisons to numbers take a tenth of the time of those to bool; a tile's counts are exact.
+                marks = torch.empty_like(tile.values) if marks.shape != tile.values.shape else marks
+                count[tile.rows] += compare(tile.values, bar[tile.rows, None], out=marks).sum(1).long()
+                if tile.mirrored:
+                    count[tile.columns] += compare(tile.values, bar[tile.columns], out=marks).sum(0).long()
+            return count
+
+        return walk.restore(added(walk.over(share)))
 
 
 _RELATIONS = {">": torch.gt, ">=": torch.ge, "<": torch.lt, "<=": torch.le}
@@ -191,17 +195,25 @@ def search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
     if plan.similarity == "euclidean" and plan.mask is None:  # The order of distances is that of their squares.
         plan = replace(plan, similarity="sqeuclidean")
     worst = -torch.inf if largest else torch.inf
-    best = x.new_full((len(x), k), worst, dtype=compute_dtype(x))
-    index = torch.full((len(x), k), -1, dtype=torch.int64, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
         walk = Walk(plan, inputs, fill=worst)
         # Extremes cost a tenth of their places on a CPU, and few tiles hold the extreme of any row.
         late = k == 1 and plan.mask is None and x.device.type == "cpu" and len(inputs.other) > plan.tile
         merge = _merge_late if late else _merge
-        for tile in walk:
-            merge(best, index, tile.rows, tile.values, tile.columns.start, largest)
-            if tile.mirrored:
-                merge(best, index, tile.columns, tile.values.T, tile.rows.start, largest)
+
+        def share(part: Walk) -> tuple[Tensor, Tensor]:
+            best = x.new_full((len(x), k), worst, dtype=compute_dtype(x))
+            index = torch.full((len(x), k), -1, dtype=torch.int64, device=x.device)
+            for tile in part:
+                merge(best, index, tile.rows, tile.values, tile.columns.start, largest)
+                if tile.mirrored:
+                    merge(best, index, tile.columns, tile.values.T, tile.rows.start, largest)
+            return best, index
+
+        (best, index), *rest = walk.over(share)
+        for found, places in rest:
+            best, order = torch.cat([best, found], 1).topk(k, dim=1, largest=largest)
+            index = torch.cat([index, places], 1).gather(1, order)
         if late:
             _look_up(walk, index[:, 0], largest)
     index.masked_fill_(best == worst, -1)
@@ -259,13 +271,16 @@ def _merge_late(best: Tensor, index: Tensor, rows: slice, values: Tensor, offset
 
 def _look_up(walk: Walk, index: Tensor, largest: bool) -> None:
     """From the tile that has the best of each row to where it is: looks again at the rows that a tile was best for."""
-    for columns in walk.plan.slices(len(walk.inputs.other)):
-        rows = (index == columns.start).nonzero()[:, 0]
-        for part in rows.split(walk.plan.tile):
-            right = walk.right(columns)
-            values = right.new_empty(len(part), len(right))
-            walk.similarities(part, columns, walk.left(part), right, values)
-            walk.leave_out(values, part, columns)
-            # Below -1, so that no later tile takes the row for its own.
-            index[part] = -2 - columns.start - best_of(values, largest)[1]
-    index.copy_(torch.where(index < -1, -2 - index, index))
+    first = index.clone()
+
+    def share(part: Walk) -> None:
+        for columns in list(walk.plan.slices(len(walk.inputs.other)))[part.number :: part.shares]:
+            rows = (first == columns.start).nonzero()[:, 0]
+            for some in rows.split(walk.plan.tile):
+                right = part.right(columns)
+                values = right.new_empty(len(some), len(right))
+                part.similarities(some, columns, part.left(some), right, values)
+                part.leave_out(values, some, columns)
+                index[some] = columns.start + best_of(values, largest)[1]
+
+    walk.over(share)

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from repertoire.errors import ShapeError
-from repertoire.ops._exponentials import add_powers
+from repertoire.ops._exponentials import Powers, add_powers, joined
 from repertoire.ops._rows import unit_rows
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype, inverse_lengths, tile_sides
-from repertoire.ops._walk import Walk
+from repertoire.ops._walk import Walk, added
 
 __all__ = ["linear_cross_entropy"]
 
@@ -161,17 +161,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             walk = options.walk(x, weight, bias)
             own, slope = options.target_logits(x, weight, bias, targets)
-            total, largest = torch.zeros_like(own), torch.full_like(own, -torch.inf)
-            sums = torch.zeros_like(own)
-            for tile in walk:
-                samples = tile.columns
-                if options.margin is not None:
-                    options.put(tile.values, targets[samples] - tile.rows.start, own[samples])
-                options.cap(tile.values)
-                if options.smoothing:
-                    sums[samples] += tile.values.sum(0)
-                add_powers(Tensor.exp2_, total, largest, samples, tile.values, 0)
-            lse = total.log2().add_(largest)
+
+            def share(part: Walk) -> tuple[Powers, Tensor]:
+                total, largest = torch.zeros_like(own), torch.full_like(own, -torch.inf)
+                sums = torch.zeros_like(own)
+                for tile in part:
+                    samples = tile.columns
+                    if options.margin is not None:
+                        options.put(tile.values, targets[samples] - tile.rows.start, own[samples])
+                    options.cap(tile.values)
+                    if options.smoothing:
+                        sums[samples] += tile.values.sum(0)
+                    add_powers(Tensor.exp2_, total, largest, samples, tile.values, 0)
+                return Powers(total, largest), sums
+
+            powers, shares = zip(*walk.over(share), strict=True)
+            total, largest = joined(Tensor.exp2_, powers)
+            assert largest is not None
+            lse, sums = total.log2().add_(largest), added(shares)
             losses = lse - (1 - options.smoothing) * options.cap(own.clone())
             if options.smoothing:
                 losses = losses - sums * (options.smoothing / len(weight))
@@ -189,38 +196,44 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad[2:]
         with torch.autocast(x.device.type, enabled=False):
             grad = grad.masked_fill(targets < 0, 0.0)
-            grad_x = torch.zeros_like(x) if wants_x else None
             grad_weight = torch.empty_like(weight) if wants_weight else None
             grad_bias = torch.zeros_like(bias, dtype=grad.dtype) if bias is not None and wants_bias else None
-            strip = x.new_empty(0)
-            for tile in options.walk(x, weight, bias):
-                classes, samples = tile.rows, tile.columns
-                place = targets[samples] - classes.start
-                if margin_slope is not None:
-                    options.put(tile.values, place, own[samples])
-                g = _slope(options, tile.values, place, lse[samples], grad[samples], len(weight))
-                if grad_bias is not None:
-                    grad_bias[classes] += g.sum(1)
-                if margin_slope is not None:
-                    here = g.gather(0, place.clamp(0, len(g) - 1)[None])[0]
-                    options.put(g, place, here * margin_slope[samples])
-                if grad_x is not None:
-                    grad_x[samples].addmm_(g.T, tile.left, alpha=scale)
-                if grad_weight is None:
-                    continue
-                if samples.start == 0:
-                    # The rows of a tile of classes are complete before those of the next begin.
-                    direct = grad_weight.dtype == x.dtype
-                    strip = grad_weight[classes] if direct else x.new_empty(len(tile.left), x.shape[1])
-                    torch.addmm(strip, g, tile.right, beta=0, alpha=scale, out=strip)
-                else:
-                    strip.addmm_(g, tile.right, alpha=scale)
-                if samples.stop == len(x):
-                    if plan.normalise:
-                        along = (tile.left * strip).sum(1, keepdim=True)
-                        strip.sub_(tile.left * along).mul_(inverse_lengths(weight[classes].to(x.dtype)))
-                    if strip.data_ptr() != grad_weight[classes].data_ptr():
-                        grad_weight[classes] = strip.to(weight.dtype)
+
+            def share(part: Walk) -> Tensor | None:
+                grad_x = torch.zeros_like(x) if wants_x else None
+                strip = x.new_empty(0)
+                for tile in part:
+                    classes, samples = tile.rows, tile.columns
+                    place = targets[samples] - classes.start
+                    if margin_slope is not None:
+                        options.put(tile.values, place, own[samples])
+                    g = _slope(options, tile.values, place, lse[samples], grad[samples], len(weight))
+                    if grad_bias is not None:
+                        grad_bias[classes] += g.sum(1)
+                    if margin_slope is not None:
+                        here = g.gather(0, place.clamp(0, len(g) - 1)[None])[0]
+                        options.put(g, place, here * margin_slope[samples])
+                    if grad_x is not None:
+                        grad_x[samples].addmm_(g.T, tile.left, alpha=scale)
+                    if grad_weight is None:
+                        continue
+                    if samples.start == 0:
+                        # The rows of a tile of classes are complete before those of the next begin.
+                        direct = grad_weight.dtype == x.dtype
+                        strip = grad_weight[classes] if direct else x.new_empty(len(tile.left), x.shape[1])
+                        torch.addmm(strip, g, tile.right, beta=0, alpha=scale, out=strip)
+                    else:
+                        strip.addmm_(g, tile.right, alpha=scale)
+                    if samples.stop == len(x):
+                        if plan.normalise:
+                            along = (tile.left * strip).sum(1, keepdim=True)
+                            strip.sub_(tile.left * along).mul_(inverse_lengths(weight[classes].to(x.dtype)))
+                        if strip.data_ptr() != grad_weight[classes].data_ptr():
+                            grad_weight[classes] = strip.to(weight.dtype)
+                return grad_x
+
+            found = [part for part in options.walk(x, weight, bias).over(share) if part is not None]
+            grad_x = added(found) if found else None
             if grad_weight is not None and not len(x):
                 grad_weight.zero_()
         return None, None, grad_x, grad_weight, None if grad_bias is None else grad_bias.to(bias.dtype)

@@ -35,7 +35,8 @@ def keeping_modes(*modules: nn.Module) -> Iterator[None]:
         yield
     finally:
         for each, training in modes.items():
-            each.training = training
+            if each.training is not training:
+                each.training = training
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from repertoire.errors import ShapeError
 from repertoire.ops._transforms import transformed
+from repertoire.ops._workers import by_rows
 
 __all__ = ["class_index", "class_sums", "unit_rows"]
 
@@ -44,16 +45,21 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 class _UnitRows(torch.autograd.Function):
-    """Keeps its results only, and needs one temporary of that size backward where autograd would need four.
+    """Keeps its results only, and needs no temporary of that size backward where autograd would need four.
 
     The inverse lengths are a result too, so that a gradient of the gradient finds its way through them.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        inverse = length.reciprocal().masked_fill_(length < torch.finfo(x.dtype).tiny, 0.0)
-        z = x * inverse
+        z, inverse = torch.empty_like(x), x.new_empty(len(x), 1)
+
+        def share(rows: slice) -> None:
+            length = torch.linalg.vector_norm(x[rows], dim=1, keepdim=True)
+            torch.reciprocal(length, out=inverse[rows]).masked_fill_(length < torch.finfo(x.dtype).tiny, 0.0)
+            torch.mul(x[rows], inverse[rows], out=z[rows])
+
+        by_rows(share, x)
         ctx.save_for_backward(z, inverse)
         ctx.set_materialize_grads(False)
         return z, inverse
@@ -66,9 +72,16 @@ class _UnitRows(torch.autograd.Function):
             return result if grad_inverse is None else result - grad_inverse * inverse.square() * z
         if grad is None:
             return None
-        along = z * grad
-        torch.mul(z, along.sum(1, keepdim=True), out=along)
-        return torch.sub(grad, along, out=along).mul_(inverse)
+        result = torch.empty_like(z)
+
+        def share(rows: slice) -> None:
+            along, mine = result[rows], grad[rows]
+            torch.mul(z[rows], mine, out=along)
+            torch.mul(z[rows], along.sum(1, keepdim=True), out=along)
+            torch.sub(mine, along, out=along).mul_(inverse[rows])
+
+        by_rows(share, z, grad)
+        return result
 
 
 def class_index(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ class _Rows(torch.autograd.Function):
         x, others = inputs.x, len(inputs.other)
         found = []
         with torch.autocast(x.device.type, enabled=False):
-            for tile in Walk(plan, inputs, fill=None):
+            for tile in Walk(plan, inputs, fill=None, alone=True):
                 found.append(_call(function, tile.values, tile.rows, parameters))
             if not found:
                 # Of no rows, or of no others: the function says what its results look like.
@@ -110,7 +110,7 @@ class _Rows(torch.autograd.Function):
             for p, want in zip(parameters, ctx.needs_input_grad[len(ctx.needs_input_grad) - count :], strict=True)
         ]
 
-        def slope(tile: Tile) -> Tensor:
+        def slope(_: Walk, tile: Tile) -> Tensor:
             with torch.enable_grad():
                 values = tile.values.detach().requires_grad_()
                 given = [p.detach().requires_grad_(want is not None) for p, want in zip(parameters, sums, strict=True)]
@@ -124,7 +124,8 @@ class _Rows(torch.autograd.Function):
                     total += more
             return torch.zeros_like(values) if first is None else first
 
-        found = gradients(Walk(plan, inputs, fill=None, base=wants_base(plan, wants)), wants, slope)
+        walk = Walk(plan, inputs, fill=None, base=wants_base(plan, wants), alone=True)
+        found = gradients(walk, wants, slope)
         return None, None, None, *found, *sums
 
 

@@ -13,7 +13,7 @@ from repertoire.errors import ShapeError
 from repertoire.ops._backward import dense_gradients, gradients, wants_base
 from repertoire.ops._exponentials import Weigh, power_factor, power_of
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype
-from repertoire.ops._walk import Tile, Walk
+from repertoire.ops._walk import Tile, Walk, added
 
 __all__ = ["FUNCTIONS", "Function", "PairFunction", "PairSum", "dense_sum", "sum_gradients", "sum_over"]
 
@@ -100,16 +100,20 @@ def sum_over(
     with torch.autocast(x.device.type, enabled=False):
         walk = _walk(plan, function, inputs)
         weight = walk.arrange_y(y_weight)
-        total = x.new_zeros(len(x), dtype=compute_dtype(x))
-        for tile in walk:
-            values = _value(walk, function, tile, parameters)
-            if weight is None:
-                total[tile.rows] += values.sum(1)
-            else:
-                total[tile.rows] += values @ weight[tile.columns]
-            if tile.mirrored:
-                total[tile.columns] += values.sum(0)
-        return walk.restore(total)
+
+        def share(part: Walk) -> Tensor:
+            total = x.new_zeros(len(x), dtype=compute_dtype(x))
+            for tile in part:
+                values = _value(walk, function, tile, parameters)
+                if weight is None:
+                    total[tile.rows] += values.sum(1)
+                else:
+                    total[tile.rows] += values @ weight[tile.columns]
+                if tile.mirrored:
+                    total[tile.columns] += values.sum(0)
+            return total
+
+        return walk.restore(added(walk.over(share)))
 
 
 def sum_gradients(
@@ -126,33 +130,34 @@ def sum_gradients(
     """Gradients of the weights, of the inputs and of the parameters."""
     walk = _walk(plan, function, inputs, base=wants_base(plan, wants))
     grad, weight = walk.arrange(grad), walk.arrange_y(y_weight)
-    weigh = Weigh(plan)
-    grad_weight = torch.zeros_like(weight) if weight is not None and wants_weight else None
+    weighs = [Weigh(plan) for _ in range(walk.shares)]
+    grad_weights = [torch.zeros_like(weight) for _ in weighs] if weight is not None and wants_weight else None
     grad_parameters = [
         torch.zeros_like(p) if p is not None and want else None
         for p, want in zip(parameters, wants_parameters, strict=True)
     ]
 
-    def slope(tile: Tile) -> Tensor:
+    def slope(part: Walk, tile: Tile) -> Tensor:
         left = grad[tile.rows]
         right = None if weight is None else weight[tile.columns]
+        grad_weight = None if grad_weights is None else grad_weights[part.number]
         if not isinstance(function, str):
             return _traced_slope(plan, function, tile, parameters, left, right, grad_weight, grad_parameters)
         if grad_weight is not None:
             grad_weight[tile.columns] += left @ _value(walk, function, tile._replace(values=tile.values.clone()))
         result = power_of(walk)(tile.values) if function == "exp" else FUNCTIONS[function].slope(tile.values)
         if plan.symmetric:
-            return weigh(result, left, grad[tile.columns])
+            return weighs[part.number](result, left, grad[tile.columns])
         result.mul_(left[:, None])
         return result if right is None else result.mul_(right)
 
     found = gradients(walk, wants, slope)
-    return None if grad_weight is None else walk.restore_y(grad_weight), found, grad_parameters
+    return None if grad_weights is None else walk.restore_y(added(grad_weights)), found, grad_parameters
 
 
 def _walk(plan: Plan, function: str | PairFunction, inputs: Inputs, base: bool = False) -> Walk:
     if not isinstance(function, str):
-        return Walk(plan.unordered, inputs, fill=None, base=base)
+        return Walk(plan.unordered, inputs, fill=None, base=base, alone=True)
     factor = power_factor(plan) if function == "exp" else 1.0
     return Walk(plan, inputs, fill=-torch.inf, factor=factor, base=base)
 

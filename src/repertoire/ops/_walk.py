@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, overload
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from repertoire.ops._tiles import Inputs, Plan, compute_dtype, leave_out
+from repertoire.ops._workers import at_once, worker_count
 
-__all__ = ["Tile", "Walk"]
+__all__ = ["Tile", "Walk", "added"]
+
+T = TypeVar("T")
 
 
 class Tile(NamedTuple):
@@ -34,16 +38,31 @@ class Walk:
     Rows may be walked in an order of its own: what belongs to a row goes in through `arrange` and comes out through
     `restore`.
 
+    A walk can be shared out: :meth:`over` hands shares of its rows to workers, each of which is a walk too. Rows belong
+    to one share alone, columns to all of them: what is summed over columns needs a sum for each share.
+
+    Attributes:
+        shares: how many shares `over` makes.
+        number: which of them this one is; 0 for the whole.
+
     Args:
         plan: what to walk.
         inputs: the rows, and what belongs to them.
         fill: put where a pair does not count; nothing is left out if None.
         factor: multiplies all values: log2(e) for those who want powers of two, which are three times cheaper.
         base: whether the similarities before scale and bias are wanted.
+        alone: not to be shared out: for functions that are somebody else's and may not be called side by side.
     """
 
     def __init__(
-        self, plan: Plan, inputs: Inputs, *, fill: float | None, factor: float = 1.0, base: bool = False
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        *,
+        fill: float | None,
+        factor: float = 1.0,
+        base: bool = False,
+        alone: bool = False,
     ) -> None:
         self.plan = plan
         self.inputs = inputs
@@ -76,6 +95,37 @@ class Walk:
             place[plan.y_order] = torch.arange(len(plan.y_order), device=plan.y_order.device)
             inside = (self._exclude >= 0) & (self._exclude < len(plan.y_order))
             self._exclude = place[self._exclude.where(inside, len(plan.y_order))]
+        strips = -(-len(inputs.x) // self._step) if self._step else 0
+        self.shares = 1
+        if strips > 1 and not alone and plan.mask is None:
+            workers = worker_count(*inputs)
+            # With fewer than two strips each, most of the workers wait for the last.
+            self.shares = workers if strips >= 2 * workers else 1
+        self.number, self._whole = 0, True
+
+    def over(self, work: Callable[[Walk], T]) -> list[T]:
+        """What `work` makes of each share of this walk, in order: one share a worker, side by side.
+
+        Which strips of rows a share has depends on their number and that of the shares alone, so that sums are made in
+        the same order each time. Of a set with itself the first strip has the most tiles and the last has one; taken to
+        and fro, all shares have as many.
+        """
+        if self.shares == 1:
+            return [work(self)]
+        self._prepare_squares()
+        parts = []
+        for number in range(self.shares):
+            part = copy.copy(self)
+            part.number, part._whole, part._limits = number, False, None
+            parts.append(part)
+        return at_once([lambda part=part: work(part) for part in parts])  # type: ignore[misc]
+
+    def _strips(self) -> Iterator[slice]:
+        """The strips of rows of this share."""
+        for place, rows in enumerate(self.plan.slices(len(self.inputs.x), step=self._step)):
+            turn, at = divmod(place, self.shares)
+            if self._whole or (at if turn % 2 == 0 else self.shares - 1 - at) == self.number:
+                yield rows
 
     @overload
     def arrange(self, values: Tensor) -> Tensor: ...
@@ -125,7 +175,7 @@ class Walk:
         size = min(self._step, len(x)) * min(plan.tile, len(y))
         buffer = x.new_empty(size, dtype=dtype)
         spare = x.new_empty(size, dtype=dtype) if self.base else None
-        for rows in plan.slices(len(x), step=self._step):
+        for rows in self._strips():
             left = self.left(rows)
             for columns in plan.slices(len(y), rows.start if plan.symmetric else 0):
                 agreement = self._agreement(rows, columns)
@@ -151,10 +201,7 @@ class Walk:
     ) -> None:
         """Writes a tile of scaled similarities."""
         factor = self._scale
-        if self.plan.distances and self._squares is None:
-            self._squares = self.plan.squared_lengths(self._x, self._x_factor)
-            one = self.inputs.y is None
-            self._y_squares = self._squares if one else self.plan.squared_lengths(self._y, self._y_factor)
+        self._prepare_squares()
         if self._squares is None or self._y_squares is None:
             torch.addmm(values, left, right.T, beta=0, alpha=1.0 if kept is not None else factor, out=values)
             if kept is not None:
@@ -177,6 +224,12 @@ class Walk:
             values.add_(self._bias[rows, None])
         if self._y_bias is not None:
             values.add_(self._y_bias[columns])
+
+    def _prepare_squares(self) -> None:
+        if self.plan.distances and self._squares is None:
+            self._squares = self.plan.squared_lengths(self._x, self._x_factor)
+            one = self.inputs.y is None
+            self._y_squares = self._squares if one else self.plan.squared_lengths(self._y, self._y_factor)
 
     def leave_out(self, values: Tensor, rows: slice | Tensor, columns: slice, whole: bool = False) -> None:
         """Fills a tile where a pair does not count; `whole` says that none is left out because of its groups."""
@@ -220,6 +273,14 @@ class Walk:
         if low == high == y_low == y_high:
             return "all" if self.plan.pairs == "same" else "none"
         return "some"
+
+
+def added(found: Sequence[Tensor]) -> Tensor:
+    """The sum over all shares, added in order; overwrites that of the first."""
+    first, *rest = found
+    for more in rest:
+        first.add_(more)
+    return first
 
 
 def _restored(values: Tensor, order: Tensor | None) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from repertoire.diagnostics._objective import Batches, Loss, Objective, finite_loss
 from repertoire.diagnostics.landscape._directions import Direction, check_directions, random_directions
 from repertoire.errors import ConfigError, UnknownName
-from repertoire.ops import evaluating
+from repertoire.ops import at_once, evaluating
 
 __all__ = ["Landscape", "loss_landscape"]
 
@@ -199,28 +199,17 @@ def _threaded(
     probes = [_Probe(objective, ways, batchnorm) for _ in range(workers)]
     totals = [0.0] * len(points)
     samples = 0
-    whole = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
-    try:
-        for batch, size in objective:
-            pieces = list(_pieces(objective, batch, size, batchnorm))
-            totals[0] += probes[0].loss(points[0], pieces)
-            finite_loss(totals[0])
+    for batch, size in objective:
+        pieces = list(_pieces(objective, batch, size, batchnorm))
+        totals[0] += probes[0].loss(points[0], pieces)
+        finite_loss(totals[0])
 
-            def share(worker: int, pieces: list[tuple[Any, int]] = pieces) -> None:
-                for number in range(1 + worker, len(points), workers):
-                    totals[number] += probes[worker].loss(points[number], pieces)
+        def share(worker: int, pieces: list[tuple[Any, int]] = pieces) -> None:
+            for number in range(1 + worker, len(points), workers):
+                totals[number] += probes[worker].loss(points[number], pieces)
 
-            if pool is None:
-                share(0)
-            else:
-                for _ in pool.map(share, range(workers)):
-                    pass
-            samples += size
-    finally:
-        if pool is not None:
-            pool.shutdown()
-            torch.set_num_threads(whole)
+        at_once([functools.partial(share, worker) for worker in range(workers)])
+        samples += size
     return totals, samples
 
 
