@@ -77,6 +77,41 @@ class _Shared(Backbone):
         return (self.norm(y) + (self.conv(x * 2) if self.twice else y)).mean(dim=(2, 3))
 
 
+class _Preactivated(Backbone):
+    """An activation whose input is used once more, or is what a stage gives out."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        self.again = again
+        self.blocks = nn.ModuleList([nn.Conv2d(3, 3, 1), nn.ReLU()])
+        self.stage_ends, self.in_channels, self.out_features = [0, 1], 3, 3
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks[0](x)
+        return self.pool(self.blocks[1](y) - y if self.again else self.blocks[1](y))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_used_elsewhere_is_not_overwritten(again: bool) -> None:
+    net = _Preactivated(again).eval()
+    copy = frozen(net, 8)
+    images = torch.randn(2, 3, 8, 8)
+    given = images.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(copy(given), net(images))
+        torch.testing.assert_close(copy.stages(given)[0], net.stages(images)[0])
+    assert torch.equal(given, images)
+    assert not copy.blocks[1].inplace
+
+
+def test_activations_need_no_memory_of_their_own() -> None:
+    copy = frozen(_net("lite0:pretrained=false"), 32)
+    assert {module.inplace for module in copy.modules() if isinstance(module, nn.ReLU6)} == {True}
+
+
 @pytest.mark.parametrize("twice", [False, True])
 def test_what_is_used_elsewhere_is_not_folded(twice: bool) -> None:
     net = _Shared(twice).eval()

@@ -10,7 +10,7 @@ from torch import nn
 
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.explain import area_under_curve, deletion_curve, insertion_curve
-from repertoire.explain.trust._curves import pixel_ranks, without_pixels
+from repertoire.explain.trust._curves import fade, pixel_ranks, without_pixels
 
 
 class Linear(nn.Module):
@@ -78,6 +78,17 @@ def test_ends_are_image_and_baseline():
         fall = deletion_curve(model, images, torch.rand(3, 6, 6), baseline=baseline, steps=5)
         torch.testing.assert_close(rise[:, [0, -1]], torch.stack([gone, p], 1))
         torch.testing.assert_close(fall[:, [0, -1]], torch.stack([p, gone], 1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_ends_that_are_known_are_not_computed_again(steps: int):
+    model, images = Linear(torch.randn(6, 6)).eval(), torch.rand(3, 1, 6, 6)
+    ranks, targets = pixel_ranks(torch.rand(3, 6, 6)), torch.tensor([0, 1, 1])
+    whole = fade(model, images, ranks, targets, steps, "mean", 4, insert=False)
+    model.seen.clear()
+    ends = fade(model, images, ranks, targets, steps, "mean", 4, insert=False, ends=whole[:, [0, -1]])
+    torch.testing.assert_close(ends, whole)
+    assert sum(model.seen) == 3 * (steps - 1)
 
 
 def test_no_batch_is_larger_than_it_may_be():

@@ -49,7 +49,7 @@ def test_known_objects_are_looked_at(tmp_path: Path) -> None:
 def test_a_large_network_is_not_judged_but_warned_of(
     hostile: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_trust, "WORK", 1.0)
+    monkeypatch.setattr(_trust, "WORK", {"cpu": 1.0})
     words = Page(write_report(hostile, tmp_path / "r.html")).words
     assert "The heat maps were not judged. The network is too large for a report." in words
     assert f"repertoire explain {hostile.directory} --judge" in words

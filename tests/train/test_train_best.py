@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from repertoire import recipe, train
 from repertoire.data import FeatureSet, Splits
-from repertoire.train import Loop
+from repertoire.train import Loop, _checkpoint
 
 
 def splits(count: int = 60) -> Splits:
@@ -69,3 +70,34 @@ def test_all_layers_must_be_as_good_as_the_head_alone_was(monkeypatch):
     loop.run()
     assert loop.progress.best_epoch == 3
     assert loop.progress.best["accuracy"] == 0.9
+
+
+def test_the_best_head_survives_a_kill_before_it_is_written(tmp_path, monkeypatch):
+    """What differs from the frozen layers is in the checkpoint: the network itself is written every few seconds."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    data = (images, np.arange(60) % 2)
+    np.savez(tmp_path / "d.npz", x=data[0], y=data[1])
+    options = {"data": str(tmp_path / "d.npz"), "epochs": 6, "device": "cpu", "augment": "none"}
+    options |= {"backbone": "convnet:width=4,depth=2", "lr": 0.01}
+    first = train.fit(out=tmp_path / "first", **{**options, "epochs": 1})
+    options |= {"start": str(first.directory.path), "tune": "head"}
+    whole = train.fit(out=tmp_path / "whole", **options)
+
+    def killed(self: Loop, trackers: object) -> None:
+        if self.progress.epoch == 4:
+            raise KeyboardInterrupt
+        epoch(self, trackers)
+
+    epoch = Loop._epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_epoch", killed)
+        patch.setattr(Loop, "_write_best", lambda self: None)
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(out=tmp_path / "killed", **options)
+    late = _checkpoint.load(tmp_path / "killed" / "checkpoints" / "best.safetensors")
+    resumed = train.resume(tmp_path / "killed")
+    found, expected = (_checkpoint.load(run.directory.best_file) for run in (resumed, whole))
+    assert late.values["epoch"] < found.values["epoch"] == expected.values["epoch"]
+    assert found.tensors.keys() == expected.tensors.keys()
+    assert all(torch.equal(found.tensors[name], value) for name, value in expected.tensors.items())
+    assert resumed.metrics == whole.metrics

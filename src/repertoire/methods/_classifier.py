@@ -82,6 +82,12 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
+        if self.enters == len(self.backbone.blocks) and not self.backbone.training:
+            # Nothing of the backbone runs: to walk through it would take longer than a step of the head.
+            self.training = mode
+            self.normalize.train(mode)
+            self.head.train(mode)
+            return self
         super().train(mode)
         frozen: list[nn.Module] = []
         if self.enters is not None:

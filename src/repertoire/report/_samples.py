@@ -21,6 +21,9 @@ __all__ = ["Picture", "choose", "data_uri", "pictures"]
 MOST = 12
 """Images of each kind."""
 
+AT_ONCE = 8
+"""Images that are explained together: the maps of a few photographs fit into the processor's cache."""
+
 LARGEST = 160
 """Longest side of an image in the page, in pixels; larger ones are reduced, so that the page stays small."""
 
@@ -89,7 +92,8 @@ def _overlays(pixels: np.ndarray, model: Classifier, explainer: Explainer) -> li
     from repertoire.data import plain
     from repertoire.explain import overlay
 
-    heats = explainer(model, plain(torch.from_numpy(pixels)).to(device_of(model))).cpu()
+    parts = plain(torch.from_numpy(pixels)).split(AT_ONCE)
+    heats = torch.cat([explainer(model, part.to(device_of(model))).cpu() for part in parts])
     return [data_uri(np.asarray(overlay(image, heat))) for image, heat in zip(pixels, heats, strict=True)]
 
 

@@ -95,7 +95,7 @@ def _looked(run: Run, images: ImageSet | None, index: np.ndarray) -> dict[str, A
     if images is None:
         return {**found, "pictures": [None] * len(index)}
     try:
-        model = run.model
+        model = _trust.quick(run.model, images)
         chosen, found["unfit"] = _trust.explainers(model, images)
     except RepertoireError as error:
         return {**found, "why_no_maps": str(error), "pictures": _samples.pictures(images, index)}

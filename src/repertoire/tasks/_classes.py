@@ -7,8 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
-from scipy.stats import norm
+from scipy.special import log_softmax, ndtri
 
 from repertoire.tasks._base import Best, Outputs, Task
 
@@ -85,7 +84,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[flo
     """
     if trials == 0:
         return 0.0, 1.0
-    z = norm.ppf(0.5 + confidence / 2)
+    z = float(ndtri(0.5 + confidence / 2))
     share = successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))

@@ -163,8 +163,8 @@ class Loop:
         self.keep_best = False
         self.validates = True
         self._best: dict[str, Tensor] = {}
-        self._unwritten: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-        self._best_written = -math.inf
+        self._best_learned: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        self._best_late, self._best_written = False, -math.inf
         self._first = self._start()
 
     @property
@@ -532,8 +532,8 @@ class Loop:
             "rule": _checkpoint.flatten(self.rule.state_dict(), "rule", tensors),
             "progress": asdict(self.progress),
         }
-        if self._unwritten is not None:
-            learned, values["best"] = self._unwritten
+        if self._best_learned is not None:
+            learned, values["best"] = self._best_learned
             tensors.update({f"best.{name}": value for name, value in learned.items()})
         path = _checkpoint.step_path(self.directory.checkpoints, self.progress.total_steps)
         _checkpoint.save(path, tensors, values)
@@ -563,22 +563,22 @@ class Loop:
             state.update({f"local.{name}": value for name, value in local.state_dict().items()})
         progress = self.progress
         values = {"epoch": progress.epoch, **{f"val_{name}": value for name, value in progress.best.items()}}
-        frozen = self._frozen()
-        if frozen:
-            self._unwritten = (_copied({k: v for k, v in state.items() if k not in frozen}), values)
+        if frozen := self._frozen():
+            self._best_learned = (_copied({k: v for k, v in state.items() if k not in frozen}), values)
             if time.monotonic() - self._best_written < BEST_EVERY:
+                self._best_late = True
                 return
         _checkpoint.save(self.directory.best_file, state, values)
-        self._unwritten, self._best_written = None, time.monotonic()
+        self._best_late, self._best_written = False, time.monotonic()
 
     def _write_best(self) -> None:
         """Writes the best weights, if those on the disk are older."""
-        if self._unwritten is None or self.directory is None:
+        if not self._best_late or self._best_learned is None or self.directory is None:
             return
-        learned, values = self._unwritten
+        learned, values = self._best_learned
         state = {f"model.{name}": value for name, value in merged_state(self.evaluated.model).items()}
         _checkpoint.save(self.directory.best_file, state | learned, values)
-        self._unwritten, self._best_written = None, time.monotonic()
+        self._best_late = False
 
     def restore(self) -> None:
         """Puts the newest whole checkpoint back, and forgets what the history says after it.
@@ -599,7 +599,7 @@ class Loop:
             if self.average is not None:
                 self.average.method.load_state_dict(checkpoint.part("average"))
             if "best" in checkpoint.values:
-                self._unwritten = (checkpoint.part("best"), checkpoint.values["best"])
+                self._best_learned, self._best_late = (checkpoint.part("best"), checkpoint.values["best"]), True
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint {path} does not fit this model: {reason}") from None

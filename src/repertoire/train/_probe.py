@@ -6,9 +6,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from repertoire.errors import RunError
 from repertoire.ops import pair_topk
@@ -58,6 +55,10 @@ def probe_outputs(
         shares = _votes(seen, labels, test.embeddings, classes, count, temperature)
         about |= {"neighbours": count, "temperature": temperature}
     else:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(seen, labels)
         shares = np.zeros((len(test.labels), classes))
         shares[:, present] = model.predict_proba(test.embeddings)

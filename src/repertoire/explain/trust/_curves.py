@@ -165,20 +165,29 @@ def fade(
     output: Callable[..., Tensor] | None = None,
     *,
     insert: bool,
+    ends: Tensor | None = None,
 ) -> Tensor:
-    """A curve `[N, steps + 1]`, of images on the model's device under `undisturbed`, and the ranks of their pixels."""
+    """A curve `[N, steps + 1]`, of images on the model's device under `undisturbed`, and the ranks of their pixels.
+
+    `ends`, `[N, 2]`, are its first and its last point where they are known: they are the same whatever the ranks.
+    """
     absent = without_pixels(images, baseline)
     count, size = len(images), images.shape[2:].numel()
     ranks = ranks.to(images.device)
     # Of S equal parts; a step takes whole pixels.
     shown = torch.arange(steps + 1, device=images.device) * size // steps
-    curve = images.new_zeros(count * (steps + 1), dtype=torch.promote_types(images.dtype, torch.float32))
-    for piece in torch.arange(len(curve), device=images.device).split(batch_size):
-        image, step = piece // (steps + 1), piece % (steps + 1)
+    curve = images.new_zeros(count, steps + 1, dtype=torch.promote_types(images.dtype, torch.float32))
+    open_steps = torch.arange(steps + 1, device=images.device)
+    if ends is not None:
+        curve[:, [0, -1]] = ends.to(curve)
+        open_steps = open_steps[1:-1]
+    wanted = torch.cartesian_prod(torch.arange(count, device=images.device), open_steps)
+    for piece in wanted.split(batch_size) if len(wanted) else ():
+        image, step = piece.unbind(1)
         first = (ranks[image] < shown[step, None]).unflatten(1, images.shape[2:])[:, None]
         mixed = torch.where(first == insert, images[image], absent[image])
-        curve[piece] = probabilities(model, mixed, targets[image], batch_size, image, output)[0]
-    return curve.view(count, steps + 1)
+        curve[image, step] = probabilities(model, mixed, targets[image], batch_size, image, output)[0]
+    return curve
 
 
 def probabilities(

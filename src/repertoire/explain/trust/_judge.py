@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from repertoire import registry
 from repertoire.errors import ConfigError, DataError, ShapeError
 from repertoire.explain._explainer import Explainer, moved, takes_rows, undisturbed
-from repertoire.explain.trust._curves import Baseline, area_under_curve, fade, pixel_ranks
+from repertoire.explain.trust._curves import (
+    Baseline,
+    area_under_curve,
+    fade,
+    pixel_ranks,
+    probabilities,
+    without_pixels,
+)
 from repertoire.explain.trust._judgement import RANDOM, Judged, Judgement, rank
 from repertoire.explain.trust._sanity import explained_class, extreme_classes, randomize
 from repertoire.explain.trust._scores import energy_inside, pointing_game
@@ -75,7 +82,8 @@ def judge(
             several: "grad-cam", ["grad-cam", "layer-cam:layer=stage2"].
         targets: the class of each image that is explained, int64 `[N]`, or one for all; by default the predicted one.
         masks: bool `[N, H, W]`, the object's pixels, if they are known.
-        steps: of the curves, at least 1; the network runs 2 (steps + 1) times an image for each explainer.
+        steps: of the curves, at least 1; the network runs 2 (steps - 1) times an image for each explainer, and three
+            times for the ends that all curves share.
         insertion_baseline, deletion_baseline: what stands in for absent pixels, as in the curves.
         batch_size: images in a pass through the network, which bounds the memory.
         seed: of random maps and random weights.
@@ -126,7 +134,9 @@ def judge(
     most, least = extremes.unbind(1)
     # Where the least likely class is the one that is explained, its map is compared with that of the most likely one.
     others = most.where(targets == least, least)
-    sample = _Sample(model, images, targets, others, masks, steps, (insertion_baseline, deletion_baseline), batch_size)
+    baselines = (insertion_baseline, deletion_baseline)
+    ends = _ends(model, images, targets, baselines, batch_size)
+    sample = _Sample(model, images, targets, others, masks, steps, baselines, batch_size, ends)
     rows = []
     for name, explainer in named.items():
         if progress is not None:
@@ -187,12 +197,14 @@ class _Sample:
     steps: int
     baselines: tuple[Baseline, Baseline]
     batch_size: int
+    ends: Tensor
 
-    def parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-        """Images, targets, other classes and masks, a batch at a time."""
+    def parts(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor | None]]:
+        """Positions, images, targets, other classes and masks, a batch at a time."""
         for start in range(0, len(self.images), self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield (
+                rows,
                 self.images[rows],
                 self.targets[rows],
                 self.others[rows],
@@ -200,12 +212,31 @@ class _Sample:
             )
 
 
+def _ends(
+    model: nn.Module, images: Tensor, targets: Tensor, baselines: tuple[Baseline, Baseline], batch_size: int
+) -> Tensor:
+    """First and last points `[2, N, 2]` of the curves of insertion and deletion: all of the image, or none of it."""
+    found = []
+    with undisturbed(model):
+        for rows in torch.arange(len(images)).split(batch_size):
+            inputs = moved(model, images[rows])
+            own = targets[rows].to(inputs.device)
+
+            def seen(shown: Tensor, own: Tensor = own, rows: Tensor = rows) -> Tensor:
+                return probabilities(model, shown, own, batch_size, rows.to(shown.device))[0]
+
+            whole = seen(inputs)
+            without, removed = (seen(without_pixels(inputs, baseline)) for baseline in baselines)
+            found.append(torch.stack([torch.stack([without, whole], 1), torch.stack([whole, removed], 1)]))
+    return torch.cat(found, 1)
+
+
 def _judged(name: str, explainer: Explainer, sample: _Sample, seed: int) -> Judged:
     # Copied together: an explainer may hold the module that it looks at.
     lottery, its_own = copy.deepcopy((sample.model, explainer))
     randomize(lottery.modules(), seed)
     pieces, seconds = [], 0.0
-    for images, targets, others, masks in sample.parts():
+    for rows, images, targets, others, masks in sample.parts():
         started = time.perf_counter()
         maps = explainer(sample.model, images, targets)
         if maps.is_cuda:
@@ -215,7 +246,7 @@ def _judged(name: str, explainer: Explainer, sample: _Sample, seed: int) -> Judg
         pieces.append(
             {
                 **_placed(maps, masks),
-                **_faithful(maps, images, targets, sample, getattr(explainer, "output", None)),
+                **_faithful(maps, images, targets, sample, rows, getattr(explainer, "output", None)),
                 "randomization": rank_correlation(maps, its_own(lottery, images, targets)),
                 "sensitivity": map_correlation(maps, of_others),
                 "same": (maps - of_others).abs().amax((1, 2)) <= 1e-5 * maps.abs().amax((1, 2)),
@@ -231,10 +262,10 @@ def _reference(sample: _Sample, seed: int) -> Judged:
     """A map that knows nothing, of blotches of a seventh of the image."""
     generator = torch.Generator().manual_seed(seed)
     pieces = []
-    for images, targets, _, masks in sample.parts():
+    for rows, images, targets, _, masks in sample.parts():
         coarse = torch.rand(len(images), 1, 7, 7, generator=generator)
         maps = F.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-        pieces.append(_placed(maps, masks) | _faithful(maps, images, targets, sample, None))
+        pieces.append(_placed(maps, masks) | _faithful(maps, images, targets, sample, rows, None))
     return Judged(RANDOM, _joined(pieces), False, 0.0)
 
 
@@ -243,7 +274,12 @@ def _placed(maps: Tensor, masks: Tensor | None) -> dict[str, Tensor]:
 
 
 def _faithful(
-    maps: Tensor, images: Tensor, targets: Tensor, sample: _Sample, output: Callable[..., Tensor] | None
+    maps: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    sample: _Sample,
+    rows: slice,
+    output: Callable[..., Tensor] | None,
 ) -> dict[str, Tensor]:
     """Areas under both curves; the map is sorted once for the two."""
     ranks = pixel_ranks(maps)
@@ -251,7 +287,7 @@ def _faithful(
     with undisturbed(sample.model):
         inputs = moved(sample.model, images)
         wanted = targets.to(inputs.device)
-        for kind, baseline in zip(("insertion", "deletion"), sample.baselines, strict=True):
+        for kind, baseline, ends in zip(("insertion", "deletion"), sample.baselines, sample.ends, strict=True):
             curve = fade(
                 sample.model,
                 inputs,
@@ -262,6 +298,7 @@ def _faithful(
                 sample.batch_size,
                 output,
                 insert=kind == "insertion",
+                ends=ends[rows] if output is None else None,
             )
             found[kind] = area_under_curve(curve)
     found["faithfulness"] = found["insertion"] - found["deletion"]
