@@ -139,11 +139,11 @@ def test_alignment_is_its_formula():
     torch.testing.assert_close(alignment(q), torch.tensor(expected))
 
 
-@pytest.mark.parametrize("policy", ["fixed", "class-adaptive", "self-adaptive"])
-def test_every_policy_takes_the_same_state_from_a_batch_in_pieces(policy: str):
+@pytest.mark.parametrize("threshold", [0.35, "class-adaptive", "self-adaptive"])
+def test_every_policy_takes_the_same_state_from_a_batch_in_pieces(threshold: float | str):
     def trained(pieces: int) -> FixMatch:
-        options = {"unlabelled": 8, "counts": torch.tensor([2, 1, 1]), "ratio": 2, "threshold": 0.35}
-        method = FixMatch(classifier(), losses.CrossEntropy(), policy=policy, align=True, **options)
+        options = {"unlabelled": 8, "counts": torch.tensor([2, 1, 1]), "ratio": 2, "level": 0.35}
+        method = FixMatch(classifier(), losses.CrossEntropy(), threshold=threshold, align=True, **options)
         rule = Backprop()
         rule.setup(method, lambda module: torch.optim.SGD(module.parameters(), lr=0.1), accumulate=pieces)
         for seed in range(3):
@@ -191,7 +191,7 @@ def test_batches_of_the_loader_are_what_fixmatch_asks_for():
     unlabelled = ImageSet(pixels, np.full(12, -1), names, tuple("abc"), numbers.astype(np.uint64))
     method = FixMatch(classifier(), losses.CrossEntropy(), ratio=2)
     stream = method.needs.streams["unlabelled"]
-    views = {name: registry.build("augmentations", spec) for name, spec in stream.views.items()}
+    views = {name: registry.build("augmentations", spec or "shift") for name, spec in stream.views.items()}
     source = StreamSource(unlabelled, round(stream.per_sample * 4), views=views)
     for batch in Loader(images, 4, streams={"unlabelled": source}).epoch(0):
         assert len(batch.streams["unlabelled"]) == 2 * len(batch)
@@ -204,8 +204,14 @@ def test_what_is_refused():
         ({"threshold": 1.5}, "threshold must lie in"),
         ({"weight": -1.0}, "weight must be 0 or more"),
         ({"ratio": 0.0}, "ratio must be positive"),
-        ({"policy": "loose"}, "policy must be 'fixed', 'class-adaptive' or 'self-adaptive'"),
-        ({"policy": "class-adaptive"}, "give their number, unlabelled"),
+        ({"threshold": "loose"}, "threshold must be a number in"),
+        ({"threshold": "class-adaptive"}, "give their number, unlabelled"),
+        ({"level": -0.1}, "level must lie in"),
+        ({"space": "small"}, "space must be 'all' or 'shrunk'"),
+        ({"blend": "means"}, "blend must be 'none' or 'prototypes'"),
+        ({"diverse": "learned"}, "give their number, unlabelled"),
+        ({"missing_classes": 3}, "none would have a label"),
+        ({"even": -1.0}, "even must be 0 or more"),
         ({"mix": "cutmix", "alpha": 0.0}, "alpha must be positive"),
     ):
         with pytest.raises(ConfigError, match=text):

@@ -69,6 +69,7 @@ from repertoire.losses.logits._squentropy import Squentropy, squentropy
 from repertoire.losses.logits._z_loss import ZLoss, z_loss
 from repertoire.losses.predictions._entropy import Entropy, entropy_loss
 from repertoire.losses.predictions._label_encoding import LabelEncodingRisk, label_encoding_risk
+from repertoire.losses.predictions._mean_entropy import MeanEntropy, mean_entropy
 from repertoire.losses.terms._attention_alignment import attention_alignment
 from repertoire.losses.terms._cpc import cpc_loss
 from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
@@ -135,6 +136,7 @@ __all__ = [
     "LogitAdjusted",
     "LogitsLoss",
     "Loss",
+    "MeanEntropy",
     "MemoryInfoNCE",
     "Metrix",
     "MultiLabelLoss",
@@ -221,6 +223,7 @@ __all__ = [
     "logit_adjusted_loss",
     "look_loss",
     "mae_loss",
+    "mean_entropy",
     "memory_info_nce_loss",
     "metrix_loss",
     "mse_loss",

@@ -17,11 +17,22 @@ from repertoire.methods._mean_teacher import MeanTeacher
 from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
-from repertoire.methods._pseudo import Alignment, ClassThresholds, PseudoLabels, SelfThresholds, Threshold
+from repertoire.methods._pseudo import (
+    Alignment,
+    ClassQueue,
+    ClassThresholds,
+    PrototypeBlend,
+    Pseudo,
+    PseudoLabels,
+    SelfThresholds,
+    ShrunkSpace,
+    Threshold,
+)
 from repertoire.methods._readout import read_scores
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._replay import Replay
+from repertoire.methods._sample_losses import SampleLosses, otsu_threshold, rejoined
 from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
@@ -38,6 +49,7 @@ __all__ = [
     "DINO",
     "VAT",
     "Alignment",
+    "ClassQueue",
     "ClassThresholds",
     "Classifier",
     "DatumIndex",
@@ -53,12 +65,16 @@ __all__ = [
     "MoCo",
     "Needs",
     "Normalize",
+    "PrototypeBlend",
+    "Pseudo",
     "PseudoLabels",
     "ReLUEmbedding",
     "Relational",
     "Replay",
+    "SampleLosses",
     "SelfLabelBYOL",
     "SelfThresholds",
+    "ShrunkSpace",
     "SimCLR",
     "SimSiam",
     "Stage",
@@ -74,7 +90,9 @@ __all__ = [
     "cutmix",
     "mixup",
     "on_features",
+    "otsu_threshold",
     "own_state",
     "read_scores",
+    "rejoined",
     "right_answers",
 ]
