@@ -26,12 +26,18 @@ def test_it_trains_in_stages_prints_what_is_left_and_goes_on(tiny: Path, tmp_pat
     last = Path(said.split("all stages: ", 1)[1].split("\n", 1)[0])
     assert len(load(last).classes) == 3
     assert (last / "report.html").exists()
+    assert f"report: {last.parent / 'report.html'}" in said
     outcome = json.loads((last.parent / "outcome.json").read_text())
     assert len(outcome["matrix"]) == 3
     before = (last / "run.json").stat().st_mtime_ns
     assert command(*arguments) == 0
     assert capsys.readouterr().out == said
     assert (last / "run.json").stat().st_mtime_ns == before
+    page = (last.parent / "report.html").read_bytes()
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", str(last.parent), "-o", str(tmp_path / "again.html")])
+    assert capsys.readouterr().out == f"report: {tmp_path / 'again.html'}\n"
+    assert (tmp_path / "again.html").read_bytes() == page
 
 
 @pytest.mark.parametrize(

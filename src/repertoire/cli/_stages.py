@@ -34,12 +34,16 @@ def train_in_stages(run_options: Mapping[str, Any], fields: Mapping[str, Any]) -
     )
     assert outcome.path is not None
     last = outcome.path / f"{len(outcome.names) - 1:02d}"
+    page = None
     if run_options["report"] is not False:
-        from repertoire.report import write_report
+        from repertoire.report import write_report, write_stages
         from repertoire.train import load
 
         write_report(load(last))
+        page = write_stages(outcome)
     typer.echo(str(outcome))
+    if page is not None:
+        typer.echo(f"report: {ascii_path(str(page))}")
     typer.echo(f"numbers: {ascii_path(str(outcome.path / 'outcome.json'))}")
     typer.echo(f"the network that has seen all stages: {ascii_path(str(last))}")
     typer.echo(f"try next: repertoire predict {ascii_path(str(last))} IMAGE...")

@@ -1,4 +1,4 @@
-"""`repertoire report`: the page that explains a run."""
+"""`repertoire report`: the page that explains a run, or the stages of a protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ def report(
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
-    """Write the report of a run: one HTML file that opens offline."""
+    """Write the report of a run, or of a directory of stages: one HTML file that opens offline."""
     from repertoire.cli._options import open_run
 
+    if (run / "outcome.json").is_file():
+        from repertoire.protocols import Outcome
+        from repertoire.report import write_stages
+
+        typer.echo(f"report: {write_stages(Outcome.read(run), out)}")
+        return
     typer.echo(f"report: {open_run(run, device, plugin).report(out)}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from repertoire.errors import RunError, ascii_path
 
 __all__ = ["Outcome"]
 
@@ -37,6 +41,30 @@ class Outcome:
     def curve(self) -> list[float]:
         """After each stage, the mean accuracy on the stages learned so far."""
         return [float(row[: t + 1].mean()) for t, row in enumerate(self.matrix)]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Outcome:
+        """What `follow` wrote into a directory, its outcome.json.
+
+        Raises:
+            RunError: there is no such file, or it is damaged.
+        """
+        file = Path(path) / "outcome.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            within = found["within"]
+            return cls(
+                tuple(map(str, found["stages"])),
+                as_matrix(found["matrix"]),
+                None if within is None else as_matrix(within),
+                {str(name): float(value) for name, value in found["metrics"].items()},
+                Path(path),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{ascii_path(str(file))} cannot be read ({type(error).__name__}: {error}); it is written when all "
+                "stages are over"
+            ) from None
 
     def record(self) -> dict[str, Any]:
         """Everything as JSON takes it; what was not measured is null."""

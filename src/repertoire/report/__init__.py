@@ -3,7 +3,8 @@
 import repertoire
 repertoire.report.write_report(repertoire.train.load("runs/demo"))
 
-the diagnosis of one, `diagnose`, and the report of a comparison of many, `write_comparison`.
+the diagnosis of one, `diagnose`, the report of a comparison of many, `write_comparison`, and that of training in
+stages, `write_stages`.
 """
 
 from repertoire.report._comparison import write_comparison
@@ -11,5 +12,15 @@ from repertoire.report._diagnosis import Diagnosis, diagnose
 from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
 from repertoire.report._page import write_report
+from repertoire.report._stages import write_stages
 
-__all__ = ["Diagnosis", "Explained", "Gallery", "diagnose", "write_comparison", "write_folds", "write_report"]
+__all__ = [
+    "Diagnosis",
+    "Explained",
+    "Gallery",
+    "diagnose",
+    "write_comparison",
+    "write_folds",
+    "write_report",
+    "write_stages",
+]

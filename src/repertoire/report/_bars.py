@@ -50,15 +50,22 @@ def bar_chart(rows: Sequence[Bar], *, description: str) -> Markup:
 
 
 def matrix_chart(
-    values: np.ndarray, down: Sequence[str], across: Sequence[str], *, description: str, names: tuple[str, str]
+    values: np.ndarray,
+    down: Sequence[str],
+    across: Sequence[str],
+    *,
+    description: str,
+    names: tuple[str, str],
+    short: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Markup:
     """A matrix of shares as squares, the darker the larger; the pointer tells a square's value.
 
     Args:
-        values: `[rows, columns]`, in [0, 1].
+        values: `[rows, columns]`, in [0, 1]; there is no square where one is NaN.
         down, across: names of the rows and of the columns.
         description: what a reader who does not see the figure is told.
         names: what the rows and the columns are.
+        short: what stands beside the rows and below the columns, where that is not their names.
     """
     rows, columns = values.shape
     left, top = 62, 8
@@ -66,6 +73,8 @@ def matrix_chart(
     drawn = []
     for i in range(rows):
         for j in range(columns):
+            if np.isnan(values[i, j]):
+                continue
             value = float(min(max(values[i, j], 0.0), 1.0))
             drawn.append(
                 element(
@@ -79,12 +88,13 @@ def matrix_chart(
                     style=f"opacity:{0.04 + 0.96 * value:.3f}",
                 )
             )
+    beside, below = short or (down, across)
     for i in _some(rows):
-        drawn.append(_tick(down[i], left - 6.0, top + (i + 0.5) * side + 4))
+        drawn.append(_tick(beside[i], left - 6.0, top + (i + 0.5) * side + 4))
     base = top + rows * side
     for j in _some(columns):
         x = left + (j + 0.5) * side
-        drawn.append(_tick(across[j], x + 3, base + 14, f"rotate(-45 {x:.1f} {base + 12:.1f})"))
+        drawn.append(_tick(below[j], x + 3, base + 14, f"rotate(-45 {x:.1f} {base + 12:.1f})"))
     height = base + 62
     drawn.append(element("text", names[1], class_="name middle", x=left + columns * side / 2, y=height - 4))
     middle = f"rotate(-90 10 {top + rows * side / 2:.1f})"
