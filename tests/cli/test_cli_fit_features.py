@@ -105,3 +105,20 @@ def test_files_that_cannot_be_predicted(features: Path, tmp_path: Path, capsys, 
     assert status == 2
     assert said in err
     assert not (tmp_path / "b").exists()
+
+
+def test_rows_without_a_label_are_learned_from_where_an_estimator_can(tmp_path: Path, capsys):
+    rng = np.random.default_rng(0)
+    true = np.arange(200) % 2
+    X = rng.normal(size=(200, 5)).astype(np.float32)
+    X[:, 0] += 8 * true - 4
+    np.savez(tmp_path / "f.npz", features=X, labels=np.where(np.arange(200) < 40, true, -1))
+    said = {}
+    for name in ("low-density", "frozen-embedding"):
+        status, said[name], err = run_cli(
+            capsys, "fit-features", tmp_path / "f.npz", "--estimator", name, "--out", tmp_path / name
+        )
+        assert status == 0, err
+    assert "on 8 rows, fitted to 192;" in said["low-density"]
+    assert "on 8 rows, fitted to 32;" in said["frozen-embedding"]
+    assert "test accuracy 100.0%" in said["low-density"]

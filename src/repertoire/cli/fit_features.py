@@ -71,7 +71,8 @@ def fit_features(
         metrics["mae_interval"] = list(interval(known, bounds=(0.0, max(known))))
     save_estimator(model, folder)
     write_json(folder / "metrics.json", metrics)
-    _print(metrics, len(splits.train) + len(splits.val))
+    rows = [len(p) if _learns_unlabelled(model) else int(p.known.sum()) for p in (splits.train, splits.val)]
+    _print(metrics, sum(rows))
     typer.echo(f"kept: {folder}")
     if predict is not None:
         _write_predictions(model, predict, folder / "predictions.csv")
@@ -87,7 +88,7 @@ def _build(spec: str, seed: int) -> FeatureEstimator:
 
 
 def _fit(model: FeatureEstimator, splits: Splits, spec: str) -> Task:
-    """Fits to the training and validation rows that have a label."""
+    """Fits to the training and validation rows; to those without a label where the estimator learns from them."""
     import numpy as np
     from sklearn.base import is_classifier
 
@@ -107,17 +108,25 @@ def _fit(model: FeatureEstimator, splits: Splits, spec: str) -> Task:
         fit = [e.name for e in entries if is_classifier(e.factory()) == wanted]
         what = "classes" if wanted else "numbers"
         raise ConfigError(f"{spec} does not predict {what}, which these labels are; these do: {', '.join(fit)}")
-    parts = [part.subset(np.flatnonzero(part.known)) for part in (splits.train, splits.val)]
+    every = [splits.train, splits.val]
+    if _learns_unlabelled(model):
+        parts = every + [splits.extra[name] for name in ("unlabelled",) if name in splits.extra]
+    else:
+        parts = [part.subset(np.flatnonzero(part.known)) for part in every]
     X = np.concatenate([part.inputs(slice(None)) for part in parts])
     model.fit(X, np.concatenate([_targets(part) for part in parts]))
     return task
 
 
+def _learns_unlabelled(model: FeatureEstimator) -> bool:
+    return bool(getattr(model, "learns_unlabelled", False))
+
+
 def _targets(samples: Samples) -> np.ndarray:
-    """Class names, or numbers: what a user reads, and not positions."""
+    """Class names, or numbers: what a user reads, and not positions; "" where nobody knows the class."""
     import numpy as np
 
-    return np.array(samples.classes)[samples.labels] if samples.kind == "classes" else samples.labels[:, 0]
+    return np.array([*samples.classes, ""])[samples.labels] if samples.kind == "classes" else samples.labels[:, 0]
 
 
 def _outputs(model: Any, samples: Samples, task: Task) -> Any:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from safetensors import SafetensorError
@@ -25,7 +25,14 @@ _VALUES, _TENSORS = "estimator.json", "estimator.safetensors"
 
 
 class FeatureEstimator(BaseEstimator):
-    """An estimator on features whose fitted state is plain values and arrays, so that it can be saved."""
+    """An estimator on features whose fitted state is plain values and arrays, so that it can be saved.
+
+    Attributes:
+        learns_unlabelled: whether `fit` also learns from rows without a label, which is -1 among whole numbers and ""
+            among names. It then keeps in `transduction_` the label that each row has in the end.
+    """
+
+    learns_unlabelled: ClassVar[bool] = False
 
     def fitted_state(self) -> dict[str, Any]:
         """Everything that fitting left behind: arrays, numbers, strings and None, by name."""

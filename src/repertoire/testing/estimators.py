@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from repertoire.testing._check import Check, checks, described, example_options
+from repertoire.testing._check import Check, checks, described, example_options, refused
 
 __all__ = ["check_estimator"]
 
@@ -63,7 +63,9 @@ class _Estimators:
         from sklearn.utils.estimator_checks import estimator_checks_generator
 
         failed = []
-        for estimator, check in estimator_checks_generator(self.build()):
+        # Its labels are -1 and 1; it is not run on scikit-learn's own estimators that take -1 for no label either.
+        unfit = {"check_classifiers_classes": "-1 is no label"} if self.takes_unlabelled() else {}
+        for estimator, check in estimator_checks_generator(self.build(), expected_failed_checks=unfit, mark="skip"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
@@ -72,6 +74,31 @@ class _Estimators:
                     if type(error).__name__ not in ("SkipTest", "SkipTestWarning"):
                         failed.append(f"{getattr(check, 'func', check).__name__}: {error}")
         assert not failed, "\n".join(failed)
+
+    def check_rows_without_a_label(self) -> None:
+        """What learns from them is told by -1 or "", labels them all, and names them alike."""
+        if not self.takes_unlabelled():
+            return
+        from sklearn.base import clone
+
+        generator = np.random.default_rng(0)
+        x = np.concatenate([generator.normal(size=(20, 6)) + 8 * np.eye(6)[c] for c in range(3)])
+        true = np.repeat(np.arange(3), 20)
+        seen = np.where(np.arange(60) % 20 < 3, true, -1)
+        seed = {"random_state": 0} if "random_state" in self.build().get_params() else {}
+        model = self.build().set_params(**seed)
+        fitted = clone(model).fit(x, seen)
+        np.testing.assert_array_equal(fitted.classes_, np.arange(3))
+        np.testing.assert_array_equal(fitted.transduction_[seen >= 0], true[seen >= 0])
+        assert (fitted.transduction_ == true).mean() > 0.9, "three classes far apart"
+        assert (fitted.predict(x + 0.01) == true).mean() > 0.9
+        names = np.array(["a", "b", "c", ""])[seen]
+        found = clone(model).fit(x, names).transduction_
+        np.testing.assert_array_equal(found, np.array(["a", "b", "c"])[fitted.transduction_])
+        refused(ValueError, "unlabelled", model.fit, x, np.where(seen == 0, 0, -1))
+
+    def takes_unlabelled(self) -> bool:
+        return bool(getattr(self.build(), "learns_unlabelled", False))
 
     def check_half_single_and_double_precision(self) -> None:
         """Features are often stored in half precision; what is easy is learned from them all the same."""
