@@ -1,0 +1,1 @@
+"""Claims of the family semi-supervised, a file each."""
