@@ -52,7 +52,8 @@ def test_commands_exist(page, tree):
 
 _ROOMS = {
     "--loss": "losses", "--head": "heads", "--backbone": "backbones", "--rule": "rules", "--method": "methods",
-    "--augment": "augmentations", "--explainer": "explainers",
+    "--augment": "augmentations", "--explainer": "explainers", "--adapter": "adapters", "--protocol": "protocols",
+    "--selector": "selectors", "--operator": "weight-operators", "--estimator": "feature-estimators",
 }  # fmt: skip
 _EXAMPLES = ("modest", "NAME")  # what the pages themselves define
 
@@ -81,10 +82,9 @@ def test_options_of_components_on_the_choice_page_parse():
     cells = re.findall(r"^\|[^|]*\|([^|]*)\|", text, re.MULTILINE)
     named = {spec for cell in cells for spec in re.findall(r"`([^`]+)`", cell) if not spec.startswith("-")}
     assert "supcon" in named
-    rooms = ("losses", "heads", "rules", "auxiliaries", "methods", "backbones", "explainers", "diagnostics")
     public = {*diagnostics.__all__, *explain.__all__, *losses.__all__}
     for spec in named - {f"timm:{rest}" for rest in ("resnet18", "resnet50,pretrained=true")}:
         function = spec.partition("(")[0]
-        assert function in public or any(registry.parse(spec).name in registry.names(room) for room in rooms), spec
+        assert function in public or any(registry.parse(spec).name in registry.names(kind) for kind in registry.KINDS), spec
     with pytest.raises(RepertoireError):
         registry.build("losses", "cross-entropy:smoothing=0.1")
