@@ -40,6 +40,7 @@ from repertoire.losses.embeddings._triplet import Triplet, triplet_loss
 from repertoire.losses.logits._asymmetric import Asymmetric, asymmetric_loss
 from repertoire.losses.logits._bce import BCE, bce_loss
 from repertoire.losses.logits._cross_entropy import CrossEntropy, cross_entropy
+from repertoire.losses.logits._decoupled_mixup import DecoupledMixup, decoupled_mixup_loss
 from repertoire.losses.logits._decoupled_softmax import DecoupledSoftmax, decoupled_softmax_loss
 from repertoire.losses.logits._encouraging import Encouraging, encouraging_loss
 from repertoire.losses.logits._ensloss import EnsLoss, ens_loss, ens_loss_slopes
@@ -117,6 +118,7 @@ __all__ = [
     "CrossEntropy",
     "DebiasedContrastive",
     "DecoupledContrastive",
+    "DecoupledMixup",
     "DecoupledSoftmax",
     "DecoupledUniformity",
     "EmbeddingLoss",
@@ -192,6 +194,7 @@ __all__ = [
     "cross_entropy",
     "debiased_contrastive_loss",
     "decoupled_contrastive_loss",
+    "decoupled_mixup_loss",
     "decoupled_softmax_loss",
     "decoupled_uniformity_loss",
     "dense_loss",

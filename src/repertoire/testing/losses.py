@@ -422,7 +422,10 @@ class _Logits(_Losses):
         agree(each(logits, hard), each(logits, targets))
         other = hard.roll(1, 0)
         mixed = 0.3 * each(logits, hard) + 0.7 * each(logits, other)
-        agree(each(logits, 0.3 * hard + 0.7 * other), mixed)
+        if self.factory.linear:
+            agree(each(logits, 0.3 * hard + 0.7 * other), mixed)
+        for share in (0.0, 0.3, 1.0):
+            self.finite(self.build("classes"), (logits, share * hard + (1 - share) * other))
         refused(ShapeError, "soft targets must have the logits' shape", loss, logits, hard[:, :3])
 
     def check_logits_that_do_not_fit(self) -> None:

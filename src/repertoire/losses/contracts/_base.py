@@ -133,12 +133,14 @@ class LogitsLoss(Loss):
 
     Attributes:
         soft: whether targets may be distributions over the classes, float `[N, C]`.
+        linear: whether the loss of a mixture of targets is that mixture of their losses, as of most that are soft.
         bounded: whether a target that is surely wrong costs no more than so much, however high its logit.
     """
 
     contract = "logits"
     targets: ClassVar[tuple[Kind, ...]] = ("classes",)
     soft: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
     bounded: ClassVar[bool] = False
     example = "(torch.zeros(2, 4), torch.tensor([0, 2]))"
 
