@@ -116,7 +116,8 @@ def perceptron(module: nn.Module, x: torch.Tensor, *layers: str) -> torch.Tensor
         x = x @ state.pop(f"{place}.weight").T
         if "norm" not in layer:
             x = x + state.pop(f"{place}.bias")
-            place += 1
+            x = x.clamp(min=0) if "relu" in layer else x
+            place += 1 + ("relu" in layer)
             continue
         x = (x - state.pop(f"{place + 1}.running_mean")) / (state.pop(f"{place + 1}.running_var") + 1e-5).sqrt()
         if "plain" not in layer:
@@ -166,36 +167,49 @@ def test_simsiam_is_its_formula_and_its_targets_take_no_gradient():
 
 
 def test_moco_is_its_formula_and_its_queue_holds_the_last_keys():
-    method = MoCo(classifier(), momentum=0.5, queue=10, dimensions=5, temperature=0.3).train()
+    """Both networks end in a perceptron with one hidden layer and no normalisation (Chen et al., version 2, 2020)."""
+    method = scattered(MoCo(classifier(), momentum=0.5, queue=10, dimensions=5, temperature=0.3)).train()
     keys = []
     for seed in range(3):
         batch = batch_of(seed)
-        before = method.queue.rows.clone()
+        before = method.queue.rows.clone().double()
         step = method.step(batch)
-        # The teacher passes once more in evaluation of the formula, which changes nothing but running statistics.
-        k = F.normalize(method.teacher(batch.views[1]))
-        q = F.normalize(method.projector(method.model.embed(batch.views[0])))
-        others = before.double() if seed else k.double()
-        positive = (q * k).sum(1).double() / 0.3
-        negative = (q.double() @ others.T / 0.3).exp().sum(1) + (positive.exp() if seed else 0)
+        # Both pass once more through the backbone, which changes nothing but running statistics.
+        k = perceptron(method.teacher.network[-1], method.teacher.network[:-1](batch.views[1]), "relu", "linear")
+        q = perceptron(method.projector, method.model.embed(batch.views[0]), "relu", "linear")
+        k, q = (x / x.square().sum(1, keepdim=True).sqrt() for x in (k, q))
+        positive = (q * k).sum(1) / 0.3
+        # Before there is a queue, the keys of the batch are the negatives.
+        negative = (q @ (before if seed else k).T / 0.3).exp().sum(1) + (positive.exp() if seed else 0)
         torch.testing.assert_close(step.logs["loss"].double(), (negative.log() - positive).mean(), rtol=1e-4, atol=1e-5)
         keys.append(k)
         method.after_update()
-    held = {tuple(row) for row in method.queue.rows.mul(1e4).round().long().tolist()}
-    assert held == {tuple(row) for row in torch.cat(keys)[-10:].mul(1e4).round().long().tolist()}
+    held = method.queue.rows.double()
+    expected = torch.cat(keys)[-10:]
+    assert held.shape == expected.shape
+    distance = torch.cdist(held, expected)
+    assert distance.amin(0).max() < 1e-5, "a key is not in the queue"
+    assert distance.amin(1).max() < 1e-5, "something else is in the queue"
 
 
 def test_tribyol_is_its_formula_and_its_teachers_take_turns():
-    method = TriBYOL(classifier(), momentum=0.5, dimensions=5).eval()
-    with torch.no_grad():
-        for parameter in method.teacher_two.parameters():
-            parameter.mul_(1.3)
+    method = scattered(TriBYOL(classifier(), momentum=0.5, dimensions=5))
     v1, v2, v3 = views = batch_of(views=3).views
-    logged = method.step(batch_of(views=3)).logs["loss"]
-    q = [F.normalize(method.predictor(method.projector(method.model.embed(view)))) for view in views]
-    one, two = (lambda view: F.normalize(method.teacher(view))), (lambda view: F.normalize(method.teacher_two(view)))
-    pairs = [(q[0], one(v2)), (q[1], one(v1)), (q[0], two(v3)), (q[2], two(v1))]
-    torch.testing.assert_close(logged, sum((x - y).square().sum(1).mean() for x, y in pairs).detach() / 2)
+    logged = method.step(batch_of(views=3)).logs["loss"].double()
+    layers = "norm relu", "linear"
+
+    def unit(x: torch.Tensor) -> torch.Tensor:
+        return x / x.square().sum(1, keepdim=True).sqrt()
+
+    def said(teacher: Teacher, view: torch.Tensor) -> torch.Tensor:
+        return unit(perceptron(teacher.network[-1], teacher.network[:-1](view), *layers))
+
+    seen = [perceptron(method.projector, method.model.embed(view), *layers) for view in views]
+    q = [unit(perceptron(method.predictor, z, *layers)) for z in seen]
+    one, two = method.teacher, method.teacher_two
+    pairs = [(q[0], said(one, v2)), (q[1], said(one, v1)), (q[0], said(two, v3)), (q[2], said(two, v1))]
+    expected = sum((x - y).square().sum(1).mean() for x, y in pairs).detach() / 2
+    torch.testing.assert_close(logged, expected, rtol=1e-5, atol=1e-6)
     turns = []
     for _ in range(4):
         method.after_update()
@@ -218,23 +232,36 @@ def test_hard_moco_is_its_formula():
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+def assigned(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Cosines with prototypes behind three layers with GELU between them (Caron et al., 2021), in float64."""
+    state, x = {name: value.double() for name, value in module.state_dict().items()}, x.double()
+    for place in (0, 2, 4):
+        x = x @ state.pop(f"layers.{place}.weight").T + state.pop(f"layers.{place}.bias")
+        x = x if place == 4 else x * (1 + torch.erf(x / math.sqrt(2))) / 2
+    prototypes = state.pop("prototypes")
+    assert not state, f"more than the paper has: {list(state)}"
+    lengths = x.norm(dim=1)[:, None] * prototypes.norm(dim=1)[None, :]
+    return x @ prototypes.T / lengths
+
+
 def test_dino_is_its_formula_and_its_centre_follows():
-    method = DINO(classifier(), prototypes=7, bottleneck=4, centre_momentum=0.75).train()
+    method = scattered(DINO(classifier(), prototypes=7, bottleneck=4, centre_momentum=0.75)).train()
     method.centre.copy_(torch.linspace(-0.1, 0.1, 7))
-    old, batch = method.centre.clone(), batch_of()
+    old, batch = method.centre.clone().double(), batch_of()
     step = method.step(batch)
     together = torch.cat(batch.views)
     with torch.no_grad():
-        student = method.student(together).chunk(2)
+        student = assigned(method.projector, method.model.embed(together)).chunk(2)
         # Batch normalisation does not mind the order of the views.
-        teacher = method.teacher(together).chunk(2)
+        teacher = assigned(method.teacher.network[-1], method.teacher.network[:-1](together)).chunk(2)
     total = 0.0
     for u, v in ((0, 1), (1, 0)):
         target = F.softmax((teacher[u] - old) / 0.04, 1)
         total += -(target * F.log_softmax(student[v] / 0.1, 1)).sum(1).mean() / 2
-    torch.testing.assert_close(step.logs["loss"], total, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(step.logs["loss"].double(), total, rtol=1e-4, atol=1e-5)
     method.after_update()
-    torch.testing.assert_close(method.centre, 0.75 * old + 0.25 * torch.cat(teacher).mean(0), rtol=1e-4, atol=1e-6)
+    expected = 0.75 * old + 0.25 * torch.cat(teacher).mean(0)
+    torch.testing.assert_close(method.centre.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_crops_learn_from_both_whole_views_of_the_teacher():
