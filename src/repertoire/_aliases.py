@@ -169,7 +169,7 @@ _SENTENCES = {
 
 
 def answer_for(kind: str, name: str, known: Iterable[str]) -> str | None:
-    """What to answer to a name that is not ours, or None if the table does not know it.
+    """Message for a name that other tools use, or None if the table does not know it.
 
     Args:
         kind: what was looked up, in the singular: "loss", "training option", "name in repertoire.losses".

@@ -68,7 +68,7 @@ def options(**values: object) -> str:
 
 
 def resuming(path: object) -> str:
-    """How to go on with what lies in a directory, as who reads the message would.
+    """Command, or call, that goes on with the run in a directory.
 
     >>> resuming("runs/a")
     "repertoire.train.resume('runs/a')"

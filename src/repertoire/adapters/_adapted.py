@@ -48,7 +48,7 @@ class Adapted:
 
     @property
     def count(self) -> int:
-        """How many numbers the adapter adds."""
+        """Number of parameters that the adapter adds."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def attach(model: nn.Module, spec: str | Adapter) -> Adapted:
 
 
 def is_adapted(model: nn.Module) -> bool:
-    """Whether an adapter is attached somewhere in a network."""
+    """True if an adapter is attached somewhere in a network."""
     return any(isinstance(module, Change) for module in model.modules())
 
 

@@ -24,7 +24,7 @@ class Change(nn.Module):
 
 
 class Adapter:
-    """What is attached to a network: which layers it changes, and how.
+    """Rule for the layers of a network that are adapted, and how the weight of each changes.
 
     A subclass is registered under the kind "adapters" and says how the weight of a layer changes; it may also choose
     the layers.
@@ -36,7 +36,7 @@ class Adapter:
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
     def wants(self, layer: nn.Linear | nn.Conv2d) -> bool:
-        """Whether a layer is to be adapted; all of them by default."""
+        """True if a layer is to be adapted; all of them are by default."""
         return True
 
     def change(self, weight: Tensor) -> Change:

@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         return self.pool(self.forward_map(x))
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """What each stage gives out for images `[N, C, H, W]`: a pyramid of maps, the finest first.
+        """Outputs of the stages for images `[N, C, H, W]`: a pyramid of maps, the finest first.
 
         Maps `[N, C_s, h_s, w_s]` as `grid` has them; tokens `[N, T, d]` stay tokens, with whatever stands before them.
 

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-3
 
 
 def fast_bfloat16(device: str | torch.device = "cpu") -> bool:
-    """Whether a device computes in bfloat16 faster than in float32, because it has instructions for that.
+    """True if a device has instructions for bfloat16, and so computes faster in it than in float32.
 
     Example:
         >>> from repertoire.backbones import fast_bfloat16

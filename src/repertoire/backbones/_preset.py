@@ -11,7 +11,7 @@ __all__ = ["Preset"]
 
 @dataclass(frozen=True)
 class Preset:
-    """How the images looked that a network's weights were trained on.
+    """Size and normalisation of the images that a network's weights were trained on.
 
     A network that is fed with others still computes something, only worse; so the weights bring these along.
 

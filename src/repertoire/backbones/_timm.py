@@ -144,7 +144,7 @@ class Timm(Backbone):
         return x.flatten(1)[:, :, None, None]
 
     def pool(self, x: Tensor) -> Tensor:
-        """What timm's head does before its classifier; the global average, where the network was cut short."""
+        """Pooling of timm's head before its classifier; the global average, where the network was cut short."""
         return super().pool(x) if self.head is None else self.head(x)
 
     def public_names(self) -> dict[str, str]:

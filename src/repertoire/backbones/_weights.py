@@ -42,7 +42,7 @@ RUN_FORMAT = 1
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of the tensors of a file of weights. Batch counters of batch normalisation do not count.
+    """Account of the tensors of a file of weights: matched, missing and differing ones, without batch counters.
 
     Attributes:
         source: the file, or the name that was asked for.
@@ -69,7 +69,7 @@ class WeightsReport:
 
     @property
     def total(self) -> int:
-        """How many tensors the backbone has."""
+        """Number of tensors of the backbone."""
         return len(self.matched) + len(self.missing) + len(self.differing)
 
     def summary(self) -> str:

@@ -46,7 +46,7 @@ class ClaimError(RepertoireError):
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a measurement may cost.
+    """Budget of a measurement: how much it may cost.
 
     Attributes:
         name: "smoke" (three seconds, one seed, only shows that the claim runs), "small" (20 minutes of CPU time at
@@ -107,7 +107,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one seed gave.
+    """Figures of one seed.
 
     Attributes:
         method: the metric of the paper's method; the error of an identity.
@@ -209,12 +209,12 @@ class Claim:
 
     @property
     def method(self) -> str:
-        """What the paper proposes, in a few words."""
+        """Name of what the paper proposes, in a few words."""
         return self.arms[0] if self.kind in ("better", "equivalent", "identity") else self.arms[-1]
 
     @property
     def baseline(self) -> str:
-        """What it is compared with, in a few words."""
+        """Name of what it is compared with, in a few words."""
         return self.arms[1] if self.kind in ("better", "equivalent") else self.arms[0]
 
     def values(self, measured: Measured) -> list[float]:
@@ -230,7 +230,7 @@ class Claim:
         return list(measured.values)
 
     def decide(self, measured: Sequence[Measured]) -> Decision:
-        """What the seeds so far say."""
+        """Verdict of the seeds so far."""
         sign = 1.0 if self.higher_is_better or self.kind == "identity" else -1.0
         rows = [[sign * value for value in self.values(m)] for m in measured]
         found = contrasts(self.kind, rows, self.points)
@@ -246,7 +246,7 @@ class Claim:
         )
 
     def failed_bed(self, measured: Sequence[Measured]) -> str:
-        """Why the bed could not have shown the effect: an arm that did not learn, no room; "" where it could."""
+        """Reason why the bed could not have shown the effect: an arm that did not learn, no room; "" where it could."""
         sign = 1.0 if self.higher_is_better else -1.0
         rows = [self.values(m) for m in measured]
         means = [sign * math.fsum(row[k] for row in rows) / len(rows) for k in range(len(rows[0]))]

@@ -44,7 +44,7 @@ def footprint(claim: Claim, built: Collection[str]) -> Footprint:
 
 
 def freshness(found: Evidence, claim: Claim) -> Freshness:
-    """Whether the claim, or a component that it measured, has changed since.
+    """Freshness of evidence: fresh, or what of the claim and its components has changed since.
 
     >>> from repertoire import claims
     >>> claims.freshness(claims.evidence("supcon"), claims.get("supcon")).state in ("fresh", "aged", "stale")

@@ -47,7 +47,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Freshness:
-    """Whether evidence still speaks of the code that is there.
+    """State of evidence beside the code that is there.
 
     Attributes:
         state: "fresh"; "aged" where only the trunk has changed; "stale" where the claim or a component has.

@@ -165,7 +165,7 @@ def by_priority(claims: Sequence[Claim], budget: BudgetName, *, folder: Path | N
 
 @dataclass(frozen=True)
 class Again:
-    """How figures moved when they were measured again.
+    """Change of figures that were measured again.
 
     Attributes:
         then, now: the stored evidence, and the new.
@@ -182,7 +182,7 @@ class Again:
 
     @property
     def sentence(self) -> str:
-        """By how much, and whether that is more than chance explains."""
+        """Sentence that says by how much, and whether that is more than chance explains."""
         name = self.then.name
         if self.equal:
             return f"{name}: the same figures again ({len(self.now.seeds)} seeds)."
@@ -272,7 +272,7 @@ def refresh(
 
 @dataclass(frozen=True)
 class Pilot:
-    """What pilot seeds say about a claim's bed.
+    """Findings of pilot seeds about a claim's bed.
 
     Attributes:
         claim: it.

@@ -77,7 +77,7 @@ class Table:
 
     @property
     def sentences(self) -> list[str]:
-        """What the table says as a whole."""
+        """Sentences that sum up the table."""
         counts = Counter(row.verdict for row in self.rows)
         said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         stale = sum(row.note == "stale" for row in self.rows)

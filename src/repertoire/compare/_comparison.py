@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def sentences(self) -> list[str]:
-        """What the comparison says, a sentence for each configuration but the baseline, then what has to be known."""
+        """Findings in sentences: one for each configuration but the baseline, then what has to be known."""
         return sentences(self.table, self.baseline, self.metric)
 
     @property

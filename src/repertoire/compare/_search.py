@@ -58,7 +58,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial tried, and its validation accuracy; None where it failed, and why."""
+    """Settings of one trial, and its validation accuracy; None where it failed, and why."""
 
     settings: dict[str, Any]
     value: float | None

@@ -68,7 +68,7 @@ class Decoded:
 
 
 def cache_directory(chosen: str | os.PathLike[str] | None = None) -> Path:
-    """Where decoded images are kept: as chosen, or $REPERTOIRE_CACHE, or ~/.cache/repertoire."""
+    """Directory of decoded images: as chosen, or $REPERTOIRE_CACHE, or ~/.cache/repertoire."""
     return Path(chosen or os.environ.get("REPERTOIRE_CACHE") or Path.home() / ".cache" / "repertoire")
 
 

@@ -238,7 +238,7 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def plain_reason(error: BaseException, data: bytes | None = None) -> str:
-    """What is wrong with a file, as something that it "is", "has" or "holds".
+    """Short reason why a file cannot be read, as something that it "is", "has" or "holds".
 
     Args:
         error: what reading or decoding raised.

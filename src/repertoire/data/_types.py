@@ -25,7 +25,7 @@ S = TypeVar("S", bound="Samples")
 
 @dataclass(frozen=True, repr=False)
 class Samples:
-    """What every set of samples has: targets, names, content keys and further variables. The inputs are a subclass's.
+    """Set of samples: targets, names, content keys and further variables. The inputs are a subclass's.
 
     Attributes:
         labels: the targets; their dtype and shape say what they are (`kind`):
@@ -73,12 +73,12 @@ class Samples:
 
     @property
     def kind(self) -> Kind:
-        """What the targets are."""
+        """Kind of the targets."""
         return kind_of(self.labels)
 
     @property
     def known(self) -> np.ndarray:
-        """Which samples have a target, bool `[N]`."""
+        """Mask of the samples that have a target, bool `[N]`."""
         if self.kind == "classes":
             return np.asarray(self.labels >= 0)
         if self.kind == "labels":
@@ -169,7 +169,7 @@ class Samples:
 
 
 def kind_of(labels: np.ndarray) -> Kind:
-    """What targets of this dtype and shape are.
+    """Kind of targets of this dtype and shape.
 
     Raises:
         DataError: none of the kinds looks like this.
@@ -384,7 +384,7 @@ class Splits:
 
     @property
     def kind(self) -> Kind:
-        """What the targets are."""
+        """Kind of the targets."""
         return self.train.kind
 
 
@@ -444,7 +444,7 @@ class Batch:
         )
 
     def weight(self, ranks: int) -> float:
-        """What the mean over this batch must be multiplied by, so that the mean over so many ranks is that over the
+        """Factor of the mean over this batch, with which the mean over so many ranks is that over the
         samples of all: 1 where their shares are equal."""
         return len(self) * ranks / self.together if self.together else 1.0
 

@@ -187,7 +187,7 @@ class HybridSelfTraining(ClassifierMixin, FeatureEstimator):
         return made
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """What the estimator says of the embedding, `[N, K]`, classes in the order of `classes_`."""
+        """Probabilities of the classes for the embedding, `[N, K]`, in the order of `classes_`."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         return self._assigned.predict_proba(self._embed(self._scaled(X)))

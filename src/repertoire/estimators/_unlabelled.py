@@ -11,7 +11,7 @@ __all__ = ["labelled_rows", "nobody_knows"]
 
 
 def nobody_knows(y: Any) -> np.ndarray:
-    """Which of the labels stand for none: -1 among whole numbers, as in scikit-learn, and "" among names.
+    """Mask of the labels that stand for none: -1 among whole numbers, as in scikit-learn, and "" among names.
 
     Args:
         y: labels `[N]`.

@@ -122,6 +122,6 @@ class Head(nn.Module):
             )
 
     def outputs(self, features: Tensor, targets: Tensor | None = None) -> Sequence[tuple[float, Tensor]]:
-        """What training applies the loss to: pairs of a weight and logits `[N, C]`. One pair, unless a head trains
+        """Outputs that the loss is applied to: pairs of a weight and logits `[N, C]`. One pair, unless a head trains
         several classifiers at once (Matryoshka, deep supervision)."""
         return [(1.0, self(features, targets))]

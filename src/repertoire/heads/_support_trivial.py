@@ -36,7 +36,7 @@ class PrototypeSet(nn.Module):
         self.connections = nn.Parameter(own - 0.5 * (1 - own))
 
     def similarities(self, maps: Tensor) -> Tensor:
-        """What is positive of the cosines of cells and prototypes, `[N, C, K, h, w]` of maps `[N, d, h, w]`."""
+        """Positive part of the cosines of cells and prototypes, `[N, C, K, h, w]` of maps `[N, d, h, w]`."""
         cells = self.project(maps)
         wide = torch.promote_types(cells.dtype, torch.float32)
         cells, vectors = F.normalize(cells.to(wide), dim=1), F.normalize(self.vectors.to(wide), dim=2)

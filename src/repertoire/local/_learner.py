@@ -242,7 +242,7 @@ class LocalLearning:
             )
 
     def gather(self) -> None:
-        """In a pipeline: brings the weights of all processes to the first one, and what `state_dict` wants of them. All
+        """Brings, in a pipeline, the weights of all processes to the first, and what `state_dict` wants of them. All
         processes call it."""
         self.trainer.gather()
 

@@ -129,7 +129,7 @@ class Classifier(nn.Module):
         return self.backbone.grid(self._last(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head looks at: maps `[N, d, h, w]` where it says so, and features `[N, d]` otherwise."""
+        """Input of the head: maps `[N, d, h, w]` where it says so, and features `[N, d]` otherwise."""
         return self.maps(images) if self.head.takes_maps else self.embed(images)
 
     def embed_and_score(self, images: Tensor) -> tuple[Tensor, Tensor]:

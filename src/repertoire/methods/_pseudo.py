@@ -30,7 +30,7 @@ Policy = Literal["class-adaptive", "self-adaptive"]
 
 
 class Pseudo(NamedTuple):
-    """What a network is to learn about M unlabelled samples, of K classes. None of it takes a gradient.
+    """Targets of M unlabelled samples, of K classes. None of them takes a gradient.
 
     Attributes:
         labels: int64 `[M]`, the most probable class of each.
@@ -491,11 +491,11 @@ class PrototypeBlend(Memory):
 
     @property
     def ready(self) -> Tensor:
-        """Whether the warm-up is over, float `[]`; on the device, so that nothing waits for it."""
+        """One when the warm-up is over, zero before, float `[]`; on the device, so that nothing waits for it."""
         return (self.updates >= self.warm_up).to(self.shares.dtype)
 
     def strength(self) -> Tensor:
-        """How much prototypes count where the classifier says each class: v, float `[K]`; zero while warming up."""
+        """Weight of the prototypes where the classifier says each class: v, float `[K]`; zero while warming up."""
         return self.ready * (self.shares / self.shares.amax()) ** (1 / self.tempering)
 
     def forward(self, probabilities: Tensor, features: Tensor) -> Tensor:
@@ -551,7 +551,7 @@ class PseudoLabels(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, index: Tensor, features: Tensor | None = None) -> Pseudo:
-        """What is to be learned about M samples.
+        """Targets of M samples.
 
         Args:
             logits: float `[M, K]`.

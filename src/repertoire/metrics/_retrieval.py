@@ -25,7 +25,7 @@ _STRIP = 2**21
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well embeddings retrieve others of their class.
+    """Metrics of how well embeddings retrieve others of their class.
 
     Attributes:
         recall: by k, the share of queries with one of their class among the k nearest.

@@ -129,7 +129,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def largest_entries(values: Tensor, share: float) -> Tensor:
-    """Which entries of each sample are the largest, bool of the values' shape: so many that they are `share` of all,
+    """Mask of the largest entries of each sample, bool of the values' shape: so many that they are `share` of all,
     rounded up, and of equal ones those that come first.
 
     Args:

@@ -123,7 +123,7 @@ def pair_count(
     similarity: Similarity = "dot",
     **which: Unpack[Which],
 ) -> Tensor:
-    """How many pairs of each row have a similarity above (or below) a threshold.
+    """Number of pairs of each row with a similarity above (or below) a threshold.
 
     Args:
         x: float `[N, d]`.

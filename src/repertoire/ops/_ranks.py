@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ranks_of(group: Group = None) -> int:
-    """How many processes a group has; all of the run if None, and 1 outside of one."""
+    """Number of processes of a group; all of the run if None, and 1 outside of one."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 1
     return distributed.get_world_size(group)

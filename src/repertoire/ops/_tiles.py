@@ -46,7 +46,7 @@ _SMALLEST_TILE = 256
 
 
 class Which(TypedDict, total=False):
-    """Which pairs (i, j) take part in a reduction; what all of them have to be is a tensor a row, or a function.
+    """Choice of the pairs (i, j) that take part in a reduction, by a tensor a row, or a function.
 
     Attributes:
         exclude_self: leave the pairs (i, i) out; only where y is None.

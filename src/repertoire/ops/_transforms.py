@@ -8,7 +8,7 @@ __all__ = ["transformed"]
 
 
 def transformed() -> bool:
-    """Whether `torch.func` transforms what runs: `grad`, `vmap`, `jvp` and what is made of them.
+    """True if `torch.func` transforms what runs: `grad`, `vmap`, `jvp` and what is made of them.
 
     Streamed reductions have derivatives of their own, which no transform can look into. Where one is at work, they go
     through the whole matrix instead, with operations that every transform knows.

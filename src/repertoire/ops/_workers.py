@@ -77,7 +77,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def worker_count(*tensors: Tensor | None) -> int:
-    """How many workers may work on these tensors: as many as this thread has threads of arithmetic, or one.
+    """Number of workers for these tensors: as many as this thread has threads of arithmetic, or one.
 
     One on an accelerator, within a worker, under `torch.compile`, and where something that belongs to this thread alone
     watches or replaces operations (a dispatch mode, `torch.func`, a subclass of tensors).

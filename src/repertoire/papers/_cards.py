@@ -63,7 +63,7 @@ class Card:
 
     @property
     def status(self) -> Status:
-        """What the stored evidence says; without evidence "built" if there is a component, else "open"."""
+        """Status of the paper: what the stored evidence says; else "built" if there is a component, or "open"."""
         return stored_verdict(self.slug) or ("built" if self.components else "open")
 
 

@@ -46,7 +46,7 @@ class Component:
 
     @property
     def use(self) -> str:
-        """How it is chosen on the command line, or the name where Python is the only way."""
+        """Option that chooses it on the command line, or the name where Python is the only way."""
         return _USE.get(self.kind, "{}").format(self.name)
 
 

@@ -33,7 +33,7 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 
 
 def user_folder() -> Path:
-    """Where a user's own evidence is kept: $REPERTOIRE_EVIDENCE, or `repertoire/evidence` with the user's data."""
+    """Directory of a user's own evidence: $REPERTOIRE_EVIDENCE, or `repertoire/evidence` with the user's data."""
     chosen = os.environ.get("REPERTOIRE_EVIDENCE")
     if chosen:
         return Path(chosen).expanduser()
@@ -115,12 +115,12 @@ class Evidence:
 
     @property
     def method(self) -> str:
-        """What the paper proposes: the first arm, or the last of several."""
+        """Name of what the paper proposes: the first arm, or the last of several."""
         return self.arms[0] if self.kind in ("better", "equivalent", "identity") else self.arms[-1]
 
     @property
     def baseline(self) -> str:
-        """What the method is compared with."""
+        """Name of what the method is compared with."""
         return self.arms[1] if self.kind in ("better", "equivalent") else self.arms[0]
 
     @property
@@ -138,14 +138,14 @@ class Evidence:
 
     @property
     def effect_interval(self) -> tuple[float, float] | None:
-        """Of the effect, in the same direction."""
+        """Interval of the effect, in the same direction."""
         if self.interval is None or self.effect == self.mean:
             return self.interval
         return -self.interval[1], -self.interval[0]
 
     @property
     def confidence(self) -> float:
-        """Of the interval."""
+        """Confidence of the interval."""
         return 1 - NOMINAL * (2 if self.kind == "equivalent" else 1)
 
     @property

@@ -35,7 +35,7 @@ __all__ = ["Footprint", "augmentation_bytes", "dry_evaluation", "dry_step"]
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a step holds when it holds most, in bytes.
+    """Memory at the peak of a step, in bytes, by what holds it.
 
     Attributes:
         parameters: parameters and buffers, those of auxiliary networks and of the loss among them.
@@ -62,7 +62,7 @@ class Footprint:
 
     @property
     def resident(self) -> int:
-        """What is held between two steps."""
+        """Bytes that are held between two steps."""
         return self.parameters + self.average + self.optimizer
 
     def at_least(self, peak: int) -> Footprint:

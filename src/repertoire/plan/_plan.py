@@ -85,7 +85,7 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """What each way to train would need.
+    """Memory and time that each way to train would need.
 
     Attributes:
         rows: back-propagation first.
@@ -105,7 +105,7 @@ class Plan:
     device: str
 
     def fits(self, row: PlanRow) -> bool:
-        """Whether a row needs no more than the budget; always, if there is none."""
+        """True if a row needs no more than the budget; always, if there is none."""
         return self.budget is None or row.peak <= self.budget
 
     @property
@@ -135,7 +135,7 @@ class Plan:
         return min(near, key=lambda row: (order[row.kind], row.accumulate, self.rows.index(row)))
 
     def reason(self) -> str:
-        """What was chosen, why, and what it is known to cost."""
+        """Sentence that says what was chosen, why, and what it is known to cost."""
         row, first = self.chosen, self.rows[0]
         assert self.budget is not None
         what = f"{option('memory', format_bytes(self.budget))}: {row.setting}, predicted peak {format_bytes(row.peak)}"

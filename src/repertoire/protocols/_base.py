@@ -21,7 +21,7 @@ S = TypeVar("S", bound=Samples)
 
 @dataclass(frozen=True)
 class StageData:
-    """What a stage brings, and what is looked at after it.
+    """Data of a stage: what it brings, and what is evaluated after it.
 
     Attributes:
         name: for a person.
@@ -64,7 +64,7 @@ class Protocol:
     """
 
     by_factor: ClassVar[bool] = False
-    """Whether stages are the values of a further variable of the samples, which a directory of images does not have."""
+    """True if stages are the values of a further variable of the samples, which a directory of images does not have."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -89,7 +89,7 @@ class Protocol:
         raise NotImplementedError
 
     def measure(self, matrix: np.ndarray) -> dict[str, float]:
-        """What the accuracies `[T, T]` after each stage on each say; see `repertoire.protocols.measure`."""
+        """Summarises the accuracies `[T, T]` after each stage on each; see `repertoire.protocols.measure`."""
         return measure(matrix)
 
 

@@ -18,7 +18,7 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of each stage after each.
+    """Accuracy on each stage after each, and what it says.
 
     Attributes:
         names: of the stages.
@@ -44,7 +44,7 @@ class Outcome:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Outcome:
-        """What `follow` wrote into a directory, its outcome.json.
+        """Reads the outcome.json that `follow` wrote into a directory.
 
         Raises:
             RunError: there is no such file, or it is damaged.

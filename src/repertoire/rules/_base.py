@@ -172,7 +172,7 @@ class Rule:
         return None
 
     def gather(self, value: Any = None) -> list[Any] | None:
-        """In a pipeline, brings weights and optimiser states of all processes to the first; all of them call it.
+        """Brings, in a pipeline, weights and optimiser states of all processes to the first; all of them call it.
 
         Args:
             value: anything more to bring there; tensors on the CPU.

@@ -41,7 +41,7 @@ NOMINAL = 0.0221
 
 @dataclass(frozen=True)
 class Decision:
-    """What the seeds so far say.
+    """Verdict of the seeds so far.
 
     Attributes:
         verdict: "holds", "does not hold" or "undecided".

@@ -175,7 +175,7 @@ def _check_p_values(p_values: Sequence[float]) -> None:
 
 
 def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """How many seeds would tell the difference from zero, were it and its spread what they seem to be.
+    """Number of seeds that would tell the difference from zero, were it and its spread what they seem to be.
 
     The smallest n at which the paired t test at level `alpha` finds the mean difference in a share `power` of cases.
     For equal differences, the n that the sign test takes.

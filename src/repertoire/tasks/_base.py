@@ -19,7 +19,7 @@ __all__ = ["Best", "Outputs", "Task"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says about each sample of a set, in the order of the set.
+    """Outputs of a network for each sample of a set, in the order of the set.
 
     Attributes:
         logits: float32 `[N, K]`, the output of the head; of maps the mean over their pixels.
@@ -46,7 +46,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Best:
-    """Which of two epochs or runs is better.
+    """Order of epochs or runs: which of two is better.
 
     Attributes:
         key: the metric that decides, a key of what `Task.score` gives.
@@ -71,7 +71,7 @@ class Best:
 
 
 class Task:
-    """What the targets of some data call for.
+    """Kind of targets, with the metrics, loss and width of head that it calls for.
 
     A task is made from a training set (`task_of`), is stored with a run, and decides the width of the head, the loss
     where none is named, what `evaluate` and the report show, and which epoch is kept.
@@ -96,7 +96,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """How many outputs the targets have: the width of the head, unless the loss wants another."""
+        """Number of outputs that the targets have: the width of the head, unless the loss wants another."""
         return len(self.names)
 
     def check(self, samples: Samples) -> None:
@@ -109,7 +109,7 @@ class Task:
         return labels
 
     def decode(self, answers: np.ndarray) -> np.ndarray:
-        """What the loss reads out of the logits (`Loss.predict`), in the units of the data."""
+        """Brings what the loss reads out of the logits (`Loss.predict`) into the units of the data."""
         return answers
 
     def score(self, outputs: Outputs) -> dict[str, Any]:
@@ -117,5 +117,5 @@ class Task:
         raise NotImplementedError
 
     def info(self) -> dict[str, Any]:
-        """What a run stores of it beside the names; `task_from` gives it back."""
+        """Record that a run stores of it beside the names; `task_from` gives it back."""
         return {"kind": self.kind}

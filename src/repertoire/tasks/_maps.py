@@ -22,7 +22,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class MapTally:
-    """What is kept of maps of logits, which would not fit into memory for a whole set.
+    """Counts over maps of logits, which would not fit into memory for a whole set.
 
     Attributes:
         pixels: int64 `[N, 3, K]`: of each image and class the pixels that are rightly given it, that are given it, and
@@ -38,7 +38,7 @@ class MapTally:
 
     @classmethod
     def joined(cls, parts: list[MapTally]) -> MapTally:
-        """That of several batches, one after the other."""
+        """Joins the counts of several batches, one after the other."""
         return cls(
             np.concatenate([part.pixels for part in parts]),
             np.concatenate([part.nll for part in parts]),

@@ -42,7 +42,7 @@ MOST = 5_000
 
 
 def spread_out(embeddings: np.ndarray) -> dict[str, float]:
-    """How far embeddings are from all being the same, without looking at any target.
+    """Measures of how far embeddings are from all being the same, without looking at any target.
 
     Args:
         embeddings: float `[N, d]`, N at least 1; of more than 5,000, so many evenly spaced ones are looked at.

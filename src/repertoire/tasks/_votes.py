@@ -49,7 +49,7 @@ class Votes(Classes):
         return majority(labels, self.outputs)
 
     def score(self, outputs: Outputs) -> dict[str, Any]:
-        """What `Classes.score` gives against the majority, and how far annotators agree.
+        """Metrics of `Classes.score` against the majority, and how far annotators agree.
 
         `agreement` is the mean share of the annotators of a sample who gave the class that the network says;
         `annotators_agreement`, the same of the majority, is its bound.

@@ -45,7 +45,7 @@ class Landscape:
 
     @property
     def rise(self) -> float:
-        """By how much the loss exceeds that of the centre, on average over the points: a measure of sharpness."""
+        """Mean loss over the points above that of the centre: a measure of sharpness."""
         return float(self.loss.mean()) - self.centre
 
 

@@ -157,7 +157,7 @@ class LogitsLoss(Loss):
             self.reduction = reduction
 
     def width(self, outputs: int) -> int:
-        """How wide a head must be for a task with so many outputs: classes, labels, or numbers a sample.
+        """Width of the head for a task with so many outputs: classes, labels, or numbers a sample.
 
         Raises:
             ConfigError: the loss has no use for so many.
@@ -165,7 +165,7 @@ class LogitsLoss(Loss):
         return outputs
 
     def predict(self, logits: Tensor) -> Tensor:
-        """What logits say about the targets: the logits themselves, as scores of the classes or labels; for a loss on
+        """Reads the targets off the logits: the logits themselves, as scores of the classes or labels; for a loss on
         numbers the numbers, `[N, k]`, in the units of the targets."""
         return logits
 

@@ -28,7 +28,7 @@ def number_token_penalty(
     distance: Distance = "wasserstein",
     reweigh: bool = False,
 ) -> Tensor:
-    r"""How far the number tokens that a model expects are from the right one.
+    r"""Mean distance of the number tokens that a model expects from the right one.
 
     Zausinger et al., *Regress, Don't Guess: A Regression-like Loss on Number Tokens for Language Models* (2025). With
     the tokens K that stand for numbers v, and the number y of the right token:

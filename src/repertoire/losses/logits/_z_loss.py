@@ -25,7 +25,7 @@ def z_loss(
     b: Annotated[float, Finite] = 3.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""How far the right class stands above the mean of the logits, in standard deviations.
+    r"""Height of the right class above the mean of the logits, in standard deviations.
 
     De Brébisson and Vincent, *The Z-loss: a shift and scale invariant classification loss belonging to the Spherical
     Family* (2016):

@@ -18,7 +18,7 @@ __all__ = ["Trajectory", "trajectory_loss"]
 
 
 def trajectory_loss(*views: Tensor) -> Tensor:
-    r"""How sharply the path of a sample's embeddings bends from each view to the next but one.
+    r"""Sharpness of the bends of the path of a sample's embeddings, from each view to the next but one.
 
     Wang et al., *Pose-Aware Self-Supervised Learning with Viewpoint Trajectory Regularization* (2024). With
     :math:`z_L, z_C, z_R` three views along a smooth path of the camera, scaled to unit length:

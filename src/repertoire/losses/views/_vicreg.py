@@ -18,7 +18,7 @@ __all__ = ["VICReg", "covariance_penalty", "variance_penalty", "vicreg_loss"]
 
 
 def variance_penalty(embeddings: Tensor, eps: float = 1e-4) -> Tensor:
-    """By how much the standard deviation of a feature falls short of one, on average over the features.
+    """Mean shortfall of the standard deviation of a feature below one, over the features.
 
     The term v(Z) of Bardes et al., *VICReg* (2022), see :func:`repertoire.losses.vicreg_loss`.
 
