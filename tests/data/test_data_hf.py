@@ -267,3 +267,16 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"repertoire-learn\[hf\]"):
         hf(SourceRequest(), "anything")
+
+
+def test_a_plan_decodes_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan wants shapes and targets: unreadable images are no reason to refuse one, and none costs time."""
+    table().save_to_disk(str(tmp_path / "data"))
+    whole = hf(SourceRequest(size=8), str(tmp_path / "data"))
+    monkeypatch.setattr("repertoire.data._hf.decode_or_look", lambda *_: pytest.fail("an image was decoded"))
+    found = hf(SourceRequest(size=8, shapes=True), str(tmp_path / "data"))
+    assert not found.train.pixels(slice(0, 3)).any()
+    assert found.train.shape == whole.train.shape
+    assert sorted(len(part) for part in (found.train, found.val, found.test)) == sorted(
+        len(part) for part in (whole.train, whole.val, whole.test)
+    )

@@ -134,7 +134,7 @@ def healthy() -> dict:
 @pytest.mark.parametrize(
     ("path", "value", "title"),
     [
-        ("data.copies", [{}] * 3, "Test images were trained on"),
+        ("data.copies", [{}] * 3, "Test images have near copies"),
         ("data.test.surely_wrong", 9, "Some labels are probably wrong"),
         (
             "data.weak_subgroups",

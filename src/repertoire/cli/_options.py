@@ -35,7 +35,7 @@ ImagesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         help="Image files, directories, or a .csv file with paths and labels; none, or -, reads an image or a list of "
-        "files from standard input.",
+        "files from standard input. Of a run on features: a file of them, .npz or .safetensors.",
         show_default=False,
     ),
 ]

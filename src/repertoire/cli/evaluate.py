@@ -33,8 +33,8 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="A folder with a directory per class, or a .csv file of paths and labels; the run's own test images "
-            "if left out.",
+            help="A folder with a directory per class, a .csv file of paths and labels, or of a run on features a file "
+            "of these; the run's own test images if left out.",
             show_default=False,
         ),
     ] = None,

@@ -78,6 +78,7 @@ def explain(
         )
     opened = open_run(run, device, plugin)
     opened.check_answers("explain")
+    opened.check_images("explain")
     skip = skips(opened, skip_unreadable)
     for name in target or ():
         if name not in opened.classes:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repertoire.errors import Unreadable
-    from repertoire.train import Labelled, Run
+    from repertoire.train import Run
 
 __all__ = ["embed", "predict", "read_batches"]
 
@@ -121,8 +121,7 @@ def predict(
         unused = _write_maps(opened, paths, out, [shown(path) for path in paths], tta=tta, early_exit=early_exit)
         report_failures(unused, len(paths), skips(opened, skip_unreadable))
         return
-    listed = _listed(opened, images)
-    paths = image_paths(images, null=null) if listed is None else listed.paths
+    given = _given(opened, images, null=null)
     options: dict[str, Any] = {"tta": tta}
     if early_exit is not None:
         _ = opened.exits  # refused before an image is read
@@ -132,7 +131,7 @@ def predict(
     right: list[bool] = []
 
     def rows() -> Iterator[Row]:
-        for found in answering.stream(paths, **options):
+        for found in answering.stream(given.source, **options):
             failures.extend(found.failed)
             for i, values, left in zip(
                 found.index,
@@ -143,12 +142,12 @@ def predict(
                 if left is not None:
                     work.append(opened.exits.work[left])
                 true = None
-                if listed is not None:
-                    true = _true(listed.labels[i], opened)
+                if given.labels is not None:
+                    true = _true(given.labels[i], opened)
                     if true and opened.task.kind == "classes":
                         right.append(opened.classes[values.argmax()] == true)
                 number = None if left is None else int(left) + 1
-                yield Row(shown(paths[i]), _answers(values, opened, top), number, true)
+                yield Row(given.name(i), _answers(values, opened, top), number, true)
 
     kind = opened.task.kind
     printers = {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}
@@ -161,8 +160,8 @@ def predict(
 
         low, high = wilson(sum(right), len(right))
         share = sum(right) / len(right)
-        typer.echo(f"accuracy {share:.1%} ({low:.1%} to {high:.1%}) on {len(right)} labelled images", err=True)
-    report_failures(failures, len(paths), skips(opened, skip_unreadable))
+        typer.echo(f"accuracy {share:.1%} ({low:.1%} to {high:.1%}) on {len(right)} labelled {opened.noun}s", err=True)
+    report_failures(failures, len(given), skips(opened, skip_unreadable))
 
 
 def _write_maps(run: Run, paths: Sequence[Any], out: Path, names: Sequence[str], **options: Any) -> list[Unreadable]:
@@ -229,7 +228,6 @@ def embed(
     """
     import numpy as np
 
-    from repertoire.cli._inputs import image_paths, shown
     from repertoire.cli._options import open_run, report_failures, skips
     from repertoire.errors import ConfigError, UnreadableImages
     from repertoire.files import atomic_path
@@ -242,31 +240,30 @@ def embed(
             raise ConfigError("with --backbone there is no run: give the data alone, as to train")
         _embed_alone(str(run), out, {"backbone": backbone, "device": device, **alone}, skip_unreadable)
         return
-    if given := [name for name, value in alone.items() if value is not None]:
-        raise ConfigError(f"--{given[0]} goes with --backbone; a run has its own")
+    if misplaced := [name for name, value in alone.items() if value is not None]:
+        raise ConfigError(f"--{misplaced[0]} goes with --backbone; a run has its own")
     opened = open_run(run, device, plugin)
-    listed = _listed(opened, images or [])
-    paths = image_paths(images or [], null=null) if listed is None else listed.paths
+    given = _given(opened, images or [], null=null)
     failures: list[Unreadable] = []
     features: list[np.ndarray] = []
     names: list[str] = []
     kept: list[np.ndarray] = []
-    for found in opened.stream_features(paths):
+    for found in opened.stream_features(given.source):
         failures.extend(found.failed)
         if len(found.index):
             features.append(found.values)
             kept.append(found.index)
-            names.extend(shown(paths[i]).encode("utf-8", "backslashreplace").decode() for i in found.index)
+            names.extend(given.name(i).encode("utf-8", "backslashreplace").decode() for i in found.index)
     skip = skips(opened, skip_unreadable)
     if failures and (not skip or not names):
-        raise UnreadableImages(failures, len(paths))
+        raise UnreadableImages(failures, len(given))
     known: dict[str, Any] = {}
-    if listed is not None:
-        known = {"labels": listed.labels[np.concatenate(kept)], "classes": np.array(opened.classes)}
+    if given.labels is not None:
+        known = {"labels": given.labels[np.concatenate(kept)], "classes": np.array(opened.classes)}
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, features=np.concatenate(features), names=np.array(names), **known)
     typer.echo(f"{len(names)} x {features[0].shape[1]} features in {out}")
-    report_failures(failures, len(paths), skip)
+    report_failures(failures, len(given), skip)
 
 
 def _embed_alone(data: str, out: Path, fields: dict[str, Any], skip_unreadable: bool | None) -> None:
@@ -299,19 +296,56 @@ def _split(images: Sequence[str]) -> tuple[list[Path], list[str]]:
     return [Path(name) for name in images[:count]], list(images[count:])
 
 
-def _listed(run: Run, images: Sequence[str]) -> Labelled | None:
-    """The images and labels of a .csv file, where one is given."""
+@dataclass(frozen=True)
+class Given:
+    """What is to be looked at.
+
+    Attributes:
+        source: as `Run.stream` takes it.
+        names: of each, a path or a name.
+        labels: what is true of each, where that is known.
+    """
+
+    source: Any
+    names: Sequence[Any]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        """What one of them is called in the results."""
+        from repertoire.cli._inputs import shown
+
+        name = self.names[index]
+        return shown(name) if isinstance(name, Path) else str(name)
+
+
+def _given(run: Run, arguments: Sequence[str], *, null: bool) -> Given:
+    """Images, a list of labelled ones, or of a run on features a file of these."""
+    from repertoire.cli._inputs import image_paths
+    from repertoire.data import load_feature_set
     from repertoire.errors import DataError
     from repertoire.train import Labelled
 
-    lists = [name for name in images if Path(name).suffix.lower() in (".csv", ".tsv")]
+    if run.facts.modality == "features":
+        if len(arguments) != 1:
+            raise DataError(
+                f"{run.directory} was trained on features; name one file of them, .npz or .safetensors, found "
+                f"{len(arguments)}"
+            )
+        vectors = load_feature_set(arguments[0], classes=run.classes)
+        known = vectors.kind == run.task.kind and bool(vectors.known.any())
+        return Given(vectors, vectors.names, vectors.labels if known else None)
+    lists = [name for name in arguments if Path(name).suffix.lower() in (".csv", ".tsv")]
     if not lists:
-        return None
-    if len(images) > 1:
+        paths = image_paths(arguments, null=null)
+        return Given(paths, paths)
+    if len(arguments) > 1:
         raise DataError(f"{lists[0]} is a list of images; give it alone")
     found = run.samples(lists[0])
     assert isinstance(found, Labelled)
-    return found
+    return Given(found.paths, found.paths, found.labels)
 
 
 def _true(label: Any, run: Run) -> str:

@@ -297,7 +297,7 @@ def _close(run: Any, with_report: bool) -> None:
     directory = run.directory
     after = "embed" if run.task.kind == "none" else "predict"
     if run.facts.modality == "features":
-        typer.echo(f"try next: repertoire evaluate {directory}   |   repertoire diagnose {directory}")
+        typer.echo(f"try next: repertoire evaluate {directory}   |   repertoire predict {directory} FEATURES.npz")
         return
     if run.task.kind == "maps":
         typer.echo(

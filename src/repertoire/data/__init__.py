@@ -20,7 +20,7 @@ from repertoire.data._augment import (
 from repertoire.data._cache import cache_directory
 from repertoire.data._decode import decode, plain_reason, read_file
 from repertoire.data._digits import digits
-from repertoire.data._features import features
+from repertoire.data._features import features, load_feature_set
 from repertoire.data._files import decode_files, grey, read_images
 from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._folds import fold_splits
@@ -105,6 +105,7 @@ __all__ = [
     "landsat",
     "letters",
     "load",
+    "load_feature_set",
     "load_folder_set",
     "load_unlabelled",
     "make_splits",

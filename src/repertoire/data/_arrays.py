@@ -19,7 +19,7 @@ from repertoire.data._splits import make_splits
 from repertoire.data._types import Samples, Splits
 from repertoire.errors import DataError, ascii_path, option
 
-__all__ = ["Arrays", "pixel_keys", "resized", "splits_of_arrays"]
+__all__ = ["Arrays", "names_of", "pixel_keys", "resized", "splits_of_arrays", "targets_of"]
 
 _KINDS = {
     "images": ("images", "imgs"),
@@ -131,7 +131,7 @@ def splits_of_arrays(
     """
     where, parts = arrays.where, arrays.parts(kind)
     counts = {part: len(arrays.get(f"{kind}{part}")) for part in parts}  # type: ignore[arg-type]
-    labels, classes = _targets(arrays, kind, counts, request)
+    labels, classes = targets_of(arrays, kind, counts, request)
     groups = _groups(arrays, counts)
     sets: dict[Part, Samples] = {}
     for part, count in counts.items():
@@ -141,7 +141,7 @@ def splits_of_arrays(
                 f"{where}: {arrays.called(kind + part)} has {count} {kind}, and {name} {len(labels[part])} labels"
             )
         factors = {"group": groups[part]} if part in groups else {}
-        sets[part] = make(part, labels[part], classes, _names(arrays, part, count), factors)
+        sets[part] = make(part, labels[part], classes, names_of(arrays, part, count), factors)
     if (split := arrays.get("split")) is not None and "" in sets:
         sets = _divide(where, sets[""], split)
     first = next(iter(sets.values()))
@@ -173,7 +173,7 @@ def _groups(arrays: Arrays, counts: Mapping[Part, int]) -> dict[Part, np.ndarray
     return _cut(numbers.astype(np.int64), found)
 
 
-def _names(arrays: Arrays, part: Part, count: int) -> list[str]:
+def names_of(arrays: Arrays, part: Part, count: int) -> list[str]:
     names = arrays.get(f"names{part}")
     if names is None:
         return [f"{part[1:]}-{number}" if part else str(number) for number in range(count)]
@@ -202,7 +202,7 @@ def _divide(where: str, samples: Samples, split: np.ndarray) -> dict[Part, Sampl
     return {f"_{name}": samples.subset(np.flatnonzero(found == name)) for name in names}
 
 
-def _targets(
+def targets_of(
     arrays: Arrays, kind: str, counts: Mapping[Part, int], request: SourceRequest
 ) -> tuple[dict[Part, np.ndarray], tuple[str, ...]]:
     """The targets of each part as `Samples` has them, and the names of classes, labels or numbers."""

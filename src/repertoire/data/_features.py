@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from repertoire.data._archive import open_archive
-from repertoire.data._arrays import Arrays, pixel_keys, splits_of_arrays
+from repertoire.data._arrays import Arrays, names_of, pixel_keys, splits_of_arrays, targets_of
 from repertoire.data._source import SourceRequest
 from repertoire.data._types import FeatureSet, Splits
-from repertoire.errors import ConfigError, DataError
+from repertoire.errors import ConfigError, DataError, ascii_path, nearest
 from repertoire.registry import register
 
-__all__ = ["features", "features_of", "holds_features"]
+__all__ = ["features", "features_of", "holds_features", "load_feature_set"]
 
 _CHUNK = 4096
 
@@ -65,6 +68,57 @@ def features_of(arrays: Arrays, request: SourceRequest) -> Splits:
         return FeatureSet(vectors[part], labels, names, classes, pixel_keys(vectors[part]), factors)
 
     return splits_of_arrays(arrays, "features", request, make, augmentation="none")
+
+
+def load_feature_set(path: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> FeatureSet:
+    """One set of vectors from a file, with the classes of a trained model. What is large stays in the file.
+
+    Args:
+        path: an `.npz` or `.safetensors` file as for `features`. Where it holds parts, they follow each other. Targets
+            may be missing: every vector is then without one.
+        classes: the names of all classes, labels or numbers, in the order in which the model has them; the file's own
+            if None. Classes are found by name, so that the file may have them in another order, or fewer of them.
+
+    Raises:
+        DataError: the file cannot be read, arrays do not fit each other, or a class is none of `classes`.
+    """
+    arrays = Arrays(open_archive(Path(path)))
+    parts = arrays.parts("features")
+    vectors = [_vectors(f"{arrays.where}: {arrays.called('features' + p)}", arrays.get(f"features{p}")) for p in parts]
+    if len({values.shape[1] for values in vectors}) > 1:
+        raise DataError(f"{arrays.where}: features of the parts have several numbers of columns; all must have as many")
+    counts = {part: len(values) for part, values in zip(parts, vectors, strict=True)}
+    found, own = targets_of(arrays, "features", counts, SourceRequest(unlabelled=True))
+    for part, count in counts.items():
+        if len(found[part]) != count:
+            raise DataError(f"{arrays.where}: features{part} has {count} rows, and its labels {len(found[part])}")
+    labels = np.concatenate([found[part] for part in parts])
+    stored = vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+    names = [name for part, count in counts.items() for name in names_of(arrays, part, count)]
+    samples = FeatureSet(stored, labels, names, own, np.zeros(len(stored), np.uint64))
+    return samples if classes is None else _with_classes(samples, tuple(classes), arrays.where)
+
+
+def _with_classes(samples: FeatureSet, classes: tuple[str, ...], where: str) -> FeatureSet:
+    """The set with the classes of a model, in its order."""
+    if samples.classes == classes or not samples.known.any():
+        return replace(samples, classes=classes)
+    if samples.kind not in ("classes", "votes"):
+        raise DataError(
+            f"{where} has targets {', '.join(map(ascii_path, samples.classes))}; the model has "
+            f"{', '.join(map(ascii_path, classes))}"
+        )
+    used = np.unique(samples.labels[samples.labels >= 0])
+    unknown = [samples.classes[k] for k in used if samples.classes[k] not in classes]
+    if unknown:
+        guess = nearest(unknown[0], classes)
+        hint = f"; did you mean {ascii_path(guess)}?" if guess else ""
+        raise DataError(
+            f"{where} has the classes {', '.join(map(ascii_path, unknown))}, which the model does not know{hint} It "
+            f"knows {', '.join(map(ascii_path, classes))}"
+        )
+    place = np.array([*(classes.index(name) if name in classes else -1 for name in samples.classes), -1])
+    return replace(samples, labels=place[samples.labels], classes=classes)
 
 
 def holds_features(path: Path) -> bool:

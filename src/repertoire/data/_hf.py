@@ -368,5 +368,11 @@ class _Decoded:
 
 def _decoded(table: Dataset, column: str, size: int, request: SourceRequest, part: str) -> _Decoded:
     decoded = _Decoded(table, column, size, request, part)
+    if request.shapes:
+        # Nobody opens them: black images, and keys that are as different as theirs.
+        decoded.pixels = np.broadcast_to(np.zeros((), np.uint8), decoded.pixels.shape)
+        named = (f"{part}/{row}".encode() for row in range(len(table)))
+        decoded.keys[:] = [int.from_bytes(hashlib.blake2b(n, digest_size=8).digest(), "little") for n in named]
+        return decoded
     decoded.decode(range(len(table)), request.levels or {})
     return decoded

@@ -87,6 +87,7 @@ def diagnose(run: Run, against: Run | None = None, *, landscape: bool = False) -
         PosixPath('diagnosis.html')
     """
     run.check_answers("diagnose")
+    run.check_images("diagnose")
     measured = measure(run, against)
     found = findings(measured.numbers, Remedies(run.config, len(run.history) or None, str(run.directory)))
     if not landscape:

@@ -62,7 +62,7 @@ def _copies(numbers: Mapping[str, Any]) -> Advice | None:
         return None
     share = copies / numbers["test_images"]
     return Advice(
-        "Test images were trained on",
+        "Test images have near copies among the training images",
         f"{plural(copies, 'test image')} ({percent(share)}) {'is' if copies == 1 else 'are'} nearly the same picture "
         "as a training image, so the test accuracy is too good.",
         "Take them out of one of the two sets, and split by scene or by person where pictures come in series.",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repertoire.data import Samples, load_feature_set
 from repertoire.errors import DataError, ShapeError, Unreadable, ascii_path, nearest
 
 __all__ = ["Labelled", "labelled_list", "vectors"]
@@ -109,17 +110,17 @@ def _reader_of(shown: str, columns: dict[str, str], classes: Sequence[str], kind
 
 
 def vectors(images: Any, width: int, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor, list[Unreadable]]]:
-    """Batches of features `[n, d]`, for a run that was trained on features."""
+    """Batches of features `[n, d]`, for a run that was trained on features: from an array, a set, or a file of them,
+    which is read a batch at a time."""
     if isinstance(images, str | os.PathLike):
-        path = Path(images)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                images = stored["features"]
-        except (OSError, ValueError, KeyError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"{ascii_path(str(path))} is no .npz file with features: {reason}") from None
-    elif hasattr(images, "inputs") and hasattr(images, "labels"):
-        images = images.inputs(slice(None))
+        images = load_feature_set(images)
+    if isinstance(images, Samples):
+        if images.shape != (width,):
+            raise ShapeError(f"the run was trained on features [N, {width}], found {[len(images), *images.shape]}")
+        for start in range(0, len(images), batch_size):
+            chunk = torch.tensor(images.inputs(slice(start, start + batch_size))).float()
+            yield np.arange(start, start + len(chunk)), _finite(chunk), []
+        return
     array = torch.as_tensor(np.asarray(images) if not isinstance(images, Tensor) else images)
     if array.ndim == 1:
         array = array[None]
@@ -127,8 +128,12 @@ def vectors(images: Any, width: int, batch_size: int) -> Iterator[tuple[np.ndarr
         raise ShapeError(
             f"the run was trained on features: float [N, {width}], found {array.dtype} {list(array.shape)}"
         )
-    if not bool(array.isfinite().all()):
-        raise ShapeError("features must be finite numbers")
     for start in range(0, len(array), batch_size):
         chunk = array[start : start + batch_size].detach().float()
-        yield np.arange(start, start + len(chunk)), chunk, []
+        yield np.arange(start, start + len(chunk)), _finite(chunk), []
+
+
+def _finite(chunk: Tensor) -> Tensor:
+    if not bool(chunk.isfinite().all()):
+        raise ShapeError("features must be finite numbers")
+    return chunk

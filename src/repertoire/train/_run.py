@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from repertoire import registry
 from repertoire.adapters import plain_state
-from repertoire.data import Samples, Splits, digest, load_folder_set
+from repertoire.data import Samples, Splits, digest, load_feature_set, load_folder_set
 from repertoire.errors import (
     CheckpointError,
     ConfigError,
@@ -458,8 +458,8 @@ class Run(Predictor):
         """Metrics on labelled images.
 
         Args:
-            images: a folder with a directory per class; a .csv file with a column of paths and one of labels; a set
-                with this run's classes; the run's own test images if None.
+            images: a folder with a directory per class; a .csv file with a column of paths and one of labels; of a run
+                on features a file of these; a set with this run's classes; the run's own test images if None.
             device, batch_size, skip_unreadable, tta: as in `predict`.
 
         Returns:
@@ -528,6 +528,10 @@ class Run(Predictor):
                 f"{type(images).__name__}"
             )
         path = Path(images)
+        if self.facts.modality == "features":
+            vectors = load_feature_set(path, classes=self.classes)
+            self.task.check(vectors)
+            return vectors
         if path.is_dir():
             if self.task.kind not in ("classes", "maps"):
                 raise DataError(
@@ -557,6 +561,18 @@ class Run(Predictor):
             raise RunError(
                 f"cannot {what} with {self.directory}: it gives every pixel a class, and that is for one answer for an "
                 "image. Use predict, evaluate, embed or report"
+            )
+
+    def check_images(self, what: str) -> None:
+        """Refuses what is only defined of pictures.
+
+        Raises:
+            RunError: the run was trained on features.
+        """
+        if self.facts.modality != "images":
+            raise RunError(
+                f"cannot {what} with {self.directory}: it was trained on features, which are no pictures. Use predict, "
+                "evaluate, embed or report"
             )
 
     def probe(
@@ -716,6 +732,7 @@ class Run(Predictor):
             UnknownName: no such explainer or class. UnreadableImages: some images cannot be used.
         """
         self.check_answers("explain")
+        self.check_images("explain")
         if isinstance(target, str):
             if target not in self.classes:
                 raise UnknownName(f"class of {self.directory}", target, self.classes)
