@@ -1,5 +1,6 @@
 """Methods: each owns its modules and turns a batch into a loss."""
 
+from repertoire.methods._adamixup import AdaMixUp
 from repertoire.methods._apply import apply_loss, on_features, own_state, right_answers
 from repertoire.methods._base import Method, Needs, Stage, Step, Stream
 from repertoire.methods._byol import BYOL
@@ -13,6 +14,7 @@ from repertoire.methods._embedding import Embedding
 from repertoire.methods._fixmatch import FixMatch
 from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
+from repertoire.methods._label_augmentation import LabelAugmentation
 from repertoire.methods._mean_teacher import MeanTeacher
 from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
@@ -48,6 +50,7 @@ __all__ = [
     "CPC",
     "DINO",
     "VAT",
+    "AdaMixUp",
     "Alignment",
     "ClassQueue",
     "ClassThresholds",
@@ -60,6 +63,7 @@ __all__ = [
     "Guided",
     "HardMoCo",
     "InstanceDiscrimination",
+    "LabelAugmentation",
     "MeanTeacher",
     "Method",
     "MoCo",
