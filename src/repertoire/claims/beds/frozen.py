@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from repertoire import heads, losses, registry
 from repertoire.claims import Budget, arm
 from repertoire.claims.beds import _named
-from repertoire.data import Samples, Splits
+from repertoire.data import FeatureSet, Samples, Splits
 from repertoire.estimators import evaluate_episodes
 from repertoire.metrics import retrieval
 from repertoire.tasks import calibration
 
 DRAWINGS = "Omniglot, frozen features of a pretrained network: characters of five alphabets, and of three unseen ones"
+UNSEEN = "Omniglot, frozen features of a pretrained network: characters of eight alphabets, every fourth of them unseen"
 
 COMPONENTS = 128
 """Principal components of the features that networks are given."""
@@ -58,6 +59,18 @@ def tensors_of(samples: Samples) -> tuple[Tensor, Tensor]:
 def table_rows(splits: Splits) -> Rows:
     """The three parts of a table, as they are divided."""
     return Rows(*(part for samples in (splits.train, splits.val, splits.test) for part in tensors_of(samples)))
+
+
+def splits_of(rows: Rows, source: str) -> Splits:
+    """Rows with a class each as data that `repertoire.train` takes."""
+    classes = tuple(str(number) for number in range(int(rows.y.max()) + 1))
+
+    def part(x: Tensor, y: Tensor) -> FeatureSet:
+        names = [str(number) for number in range(len(x))]
+        return FeatureSet(x.cpu().numpy(), y.cpu().numpy(), names, classes, np.arange(len(x), dtype=np.uint64))
+
+    parts = part(rows.x, rows.y), part(rows.val_x, rows.val_y), part(rows.test_x, rows.test_y)
+    return Splits(*parts, source=source, augmentation="none")
 
 
 def components_of(x: Tensor, count: int = COMPONENTS) -> Callable[[Tensor], Tensor]:
@@ -217,23 +230,28 @@ def classified(
     return {**found, "validation accuracy": chosen, "majority": float(counts.max() / counts.sum())}
 
 
-@functools.lru_cache(maxsize=1)
-def _drawings(budget: Budget) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Unseen = Literal["alphabets", "characters"]
+"""Which characters are kept for the test: those of three alphabets, or every fourth of each alphabet."""
+
+
+@functools.lru_cache(maxsize=2)
+def _drawings(budget: Budget, unseen: Unseen) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     splits = _named.features("omniglot-all", budget, 0)
     rows = table_rows(splits)
     x = torch.cat([rows.x, rows.val_x, rows.test_x])
     y = torch.cat([rows.y, rows.val_y, rows.test_y])
     alphabets = [name.split("/")[0] for name in splits.train.classes]
-    unseen = set(sorted(set(alphabets))[-3:])
-    unknown = torch.tensor([name in unseen for name in alphabets])[y]
+    last = set(sorted(set(alphabets))[-3:])
+    kept_back = [name in last if unseen == "alphabets" else n % 4 == 3 for n, name in enumerate(alphabets)]
+    unknown = torch.tensor(kept_back)[y]
     project = components_of(x[~unknown])
     return project(x[~unknown]), y[~unknown], project(x[unknown]), y[unknown]
 
 
-def drawings(budget: Budget, seed: int) -> Rows:
-    """Features of drawn characters: two thirds of those of five alphabets, drawn by the seed and numbered anew, to
-    learn from, the others to choose on, and all of three other alphabets for the test."""
-    x, y, test_x, test_y = _drawings(budget)
+def drawings(budget: Budget, seed: int, unseen: Unseen = "alphabets") -> Rows:
+    """Features of drawn characters: two thirds of those that are not kept for the test, drawn by the seed and numbered
+    anew, to learn from, the others to choose on, and all that are kept for it for the test."""
+    x, y, test_x, test_y = _drawings(budget, unseen)
     present = y.unique()
     order = present[torch.randperm(len(present), generator=torch.Generator().manual_seed(seed))].tolist()
     cut = 2 * len(order) // 3
@@ -288,15 +306,17 @@ def retrieved(
     rate: float = 1e-3,
     noise: float = 0.0,
     nearness: Literal["cosine", "euclidean"] = "cosine",
+    unseen: Unseen = "alphabets",
 ) -> dict[str, float]:
-    """Retrieval among characters of unseen alphabets, by an embedding of 64 trained with a loss on embeddings, or with
+    """Retrieval among unseen characters, by an embedding of 64 trained with a loss on embeddings, or with
     a head and a loss on logits; and by the features as they are.
 
     Args:
         noise: share of the training labels that are drawn anew.
         nearness: by which the embedding is meant to be compared.
+        unseen: which characters are kept for the test.
     """
-    rows = drawings(budget, seed)
+    rows = drawings(budget, seed, unseen)
     generator = torch.Generator().manual_seed(seed)
     known = int(rows.y.max()) + 1
     wrong = (torch.rand(len(rows.y), generator=generator) < noise).to(rows.y.device)
