@@ -17,7 +17,7 @@ _NAME = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?")
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a text has the form of a name on the hub: owner/name, `hf:` before it and `@revision` after it or not."""
+    """True if a text has the form of a name on the hub: owner/name, `hf:` before it and `@revision` after it or not."""
     return _NAME.fullmatch(source) is not None
 
 

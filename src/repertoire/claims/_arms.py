@@ -23,7 +23,7 @@ P = ParamSpec("P")
 
 
 class Ledger:
-    """What a seed cost and which components it had built.
+    """Cost of a seed, and the components that it had built.
 
     Attributes:
         built: public names of the components.

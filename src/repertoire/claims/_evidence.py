@@ -17,7 +17,7 @@ __all__ = ["components_of", "decide", "footprint", "freshness", "summarise"]
 
 
 def decide(claim: Claim, budget: Budget, measured: Sequence[Measured]) -> Decision:
-    """What the seeds so far say, or that the bed failed. A smoke run decides nothing."""
+    """Decides what the seeds so far say, or that the bed failed. A smoke run decides nothing."""
     found = claim.decide(measured)
     if budget.name == "smoke":
         return dataclasses.replace(found, verdict="undecided", reason="one seed shows that it runs", p=1.0)
@@ -38,7 +38,7 @@ def components_of(claim: Claim, built: Collection[str]) -> list[str]:
 
 
 def footprint(claim: Claim, built: Collection[str]) -> Footprint:
-    """What the evidence of a claim depends on, as the source stands."""
+    """Digests of what the evidence of a claim depends on, as the source stands."""
     function = claim.function
     return library().footprint(function.__module__, function.__qualname__, components_of(claim, built))
 

@@ -100,7 +100,7 @@ class Library:
         return self._modules[name]
 
     def find(self, module: str, name: str) -> Place | None:
-        """Where a name is defined that a module has: there, or where the module has it from."""
+        """Place of the definition of a name that a module has: there, or where the module has it from."""
         for _ in range(12):  # a chain of re-exports; none is longer
             known = self.module(module)
             if known is None:
@@ -113,7 +113,7 @@ class Library:
         return None
 
     def dotted(self, name: str) -> Place | None:
-        """Where a public dotted name is defined: `repertoire.losses.SupCon`."""
+        """Place of the definition of a public dotted name: `repertoire.losses.SupCon`."""
         module, _, attribute = name.rpartition(".")
         return self.find(module, attribute)
 
@@ -176,7 +176,7 @@ class Library:
                     yield _BEDS, name
 
     def digest(self, place: Place) -> str:
-        """Of a definition's syntax tree, without what says nothing of what it does."""
+        """Digest of a definition's syntax tree, without what says nothing of what it does."""
         if place not in self._digests:
             module = self.module(place[0])
             assert module is not None
@@ -190,7 +190,7 @@ class Library:
         return owner.split(".")[0] == PACKAGE and self.module(f"{owner}.{attribute}") is not None
 
     def digests(self, places: Iterable[Place]) -> dict[str, str]:
-        """By name; of definitions with the same name one digest together."""
+        """Digests by name; of definitions with the same name one digest together."""
         grouped: dict[str, list[str]] = {}
         for place in places:
             grouped.setdefault(place[1], []).append(self.digest(place))
@@ -219,7 +219,7 @@ class Library:
         return self.closure([(module, function)], lambda other: other == module or _of_claims(other))
 
     def component_places(self, claim: Iterable[Place], dotted: Iterable[str]) -> set[Place]:
-        """What the claim names outside its room, and components by dotted name, and what those are made of."""
+        """Places that the claim names outside its room, with components by dotted name and what those are made of."""
         roots = {used for place in claim for used in self.uses(place) if _component(used[0])}
         given = {place for place in (self.dotted(name) for name in dotted) if place is not None}
         # A component of a room of the trunk, a rule for example, is what the claim is about if its card says so.
@@ -227,7 +227,7 @@ class Library:
         return self.closure(roots | given, lambda module: module in own or _component(module))
 
     def footprint(self, module: str, function: str, dotted: Iterable[str]) -> Footprint:
-        """What the evidence of a claim depends on.
+        """Digests of what the evidence of a claim depends on.
 
         Args:
             module, function: where the claim's function is defined.
@@ -255,7 +255,7 @@ def library() -> Library:
 
 
 def compare_footprints(then: Footprint | None, now: Footprint, files: Mapping[str, str]) -> Freshness:
-    """Whether evidence with one footprint is evidence about code with another.
+    """Compares the footprint of evidence with that of the code.
 
     Args:
         then: of the evidence; None where it has none.

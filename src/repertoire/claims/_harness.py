@@ -52,7 +52,7 @@ MOST_SECONDS = {"small": 20 * 60.0}
 
 
 class Timed(NamedTuple):
-    """What a seed gave, its CPU time, and the components that it had built."""
+    """Figures of a seed, its CPU time, and the components that it had built."""
 
     measured: Measured
     seconds: float

@@ -59,7 +59,7 @@ def image_paths(arguments: Sequence[str], *, null: bool = False) -> list[Path]:
 
 
 def shown(path: Path) -> str:
-    """What an image is called in the results."""
+    """Name of an image in the results."""
     return "-" if path in _piped else str(path)
 
 

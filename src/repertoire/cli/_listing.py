@@ -13,7 +13,7 @@ __all__ = ["Format", "FormatOption", "print_table"]
 
 
 class Format(StrEnum):
-    """How a listing is printed."""
+    """Format of a listing."""
 
     table = "table"
     json = "json"

@@ -30,7 +30,7 @@ STEM_BYTES = 70
 
 
 def file_stem(text: str) -> str:
-    """What a file may be called after: letters, digits and a few signs; what is too long is cut, and told apart."""
+    """Stem for the name of a file: letters, digits and a few signs; what is too long is cut, and told apart."""
     safe = "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in text)
     encoded = safe.encode("utf-8", "replace")
     if len(encoded) > STEM_BYTES:

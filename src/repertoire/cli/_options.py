@@ -98,7 +98,7 @@ def open_runs(
 
 
 def holds_folds(path: Path) -> bool:
-    """Whether the runs of a cross-validation lie in a directory."""
+    """True if the runs of a cross-validation lie in a directory."""
     return (path / "folds.json").is_file()
 
 
@@ -117,7 +117,7 @@ def safe_cell(text: str) -> str:
 
 
 def skips(run: Run, given: bool | None) -> bool:
-    """Whether images that cannot be used are left out: as the user says, or as in training."""
+    """True if images that cannot be used are left out: as the user says, or as in training."""
     return run.config.skip_unreadable if given is None else given
 
 

@@ -23,7 +23,7 @@ app = typer.Typer(help="Measure whether a paper's claim holds on this machine.",
 
 
 class BudgetChoice(StrEnum):
-    """How much a measurement may cost."""
+    """Budget of a measurement."""
 
     smoke = "smoke"
     small = "small"
@@ -31,7 +31,7 @@ class BudgetChoice(StrEnum):
 
 
 class TableFormat(StrEnum):
-    """How the table is written."""
+    """Format of the table."""
 
     table = "table"
     csv = "csv"

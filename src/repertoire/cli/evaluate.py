@@ -22,7 +22,7 @@ __all__ = ["evaluate", "print_metrics"]
 
 
 class ProbeKind(StrEnum):
-    """What is fitted to frozen features."""
+    """Classifier that is fitted to frozen features."""
 
     knn = "knn"
     linear = "linear"

@@ -14,7 +14,7 @@ __all__ = ["export"]
 
 
 class ExportFormat(StrEnum):
-    """What is written."""
+    """Format of an exported model."""
 
     onnx = "onnx"
     torchscript = "torchscript"

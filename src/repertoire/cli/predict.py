@@ -35,7 +35,7 @@ __all__ = ["embed", "predict", "read_batches"]
 
 @dataclass(frozen=True)
 class Row:
-    """What is printed of an image.
+    """Line that is printed for an image.
 
     Attributes:
         name: of the image.
@@ -57,7 +57,7 @@ class Row:
 
 
 class TableFormat(StrEnum):
-    """How predictions are printed."""
+    """Format of printed predictions."""
 
     table = "table"
     csv = "csv"
@@ -298,7 +298,7 @@ def _split(images: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 @dataclass(frozen=True)
 class Given:
-    """What is to be looked at.
+    """Images that are to be looked at.
 
     Attributes:
         source: as `Run.stream` takes it.
@@ -314,7 +314,7 @@ class Given:
         return len(self.names)
 
     def name(self, index: int) -> str:
-        """What one of them is called in the results."""
+        """Name of one of them in the results."""
         from repertoire.cli._inputs import shown
 
         name = self.names[index]

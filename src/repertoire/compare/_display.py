@@ -18,7 +18,7 @@ __all__ = ["Board"]
 
 
 class Board:
-    """Where every configuration stands.
+    """Display of where every configuration stands.
 
     Args:
         members: the configurations, in the order of the table.

@@ -45,11 +45,11 @@ class Folder:
         return ascii_path(str(self.path))
 
     def run(self, label: str, config: TrainConfig) -> Path:
-        """Where the run of a configuration lies; that of another seed lies beside it."""
+        """Directory of the run of a configuration, beside that of another seed."""
         return _place(self.path / "runs", label, config) / f"seed-{config.seed}"
 
     def study(self, label: str, config: TrainConfig) -> Path:
-        """Where the trials of a configuration lie."""
+        """Directory of the trials of a configuration."""
         return _place(self.path / "search", label, config)
 
     def open(self, shared: TrainConfig, varied: tuple[str, ...], threads: int, data_digest: str) -> None:
@@ -83,7 +83,7 @@ class Folder:
             write_json(self.manifest_file, content)
 
     def differs(self, before: dict[str, Any], shared: TrainConfig, varied: tuple[str, ...], threads: int) -> str:
-        """In what a comparison differs from that of a manifest; nothing where one adds to the other."""
+        """Differences of a comparison from that of a manifest; none where one adds to the other."""
         if before["threads"] != threads:
             return f"threads was {before['threads']}, is {threads}"
         now = shared.model_dump(mode="json")
@@ -95,7 +95,7 @@ class Folder:
         )
 
     def is_of(self, shared: TrainConfig, varied: tuple[str, ...], threads: int) -> bool:
-        """Whether a comparison may go on here."""
+        """True if a comparison may go on here."""
         try:
             before = self._manifest()
         except RunError:
@@ -137,7 +137,7 @@ class Folder:
 
 
 def finished(path: Path) -> bool:
-    """Whether a run is over, and its metrics are there."""
+    """True if a run is over, and its metrics are there."""
     try:
         return (
             json.loads((path / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
@@ -148,7 +148,7 @@ def finished(path: Path) -> bool:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Of everything that a configuration says but the seed."""
+    """Digest of everything that a configuration says but the seed."""
     content = {key: value for key, value in config.model_dump(mode="json").items() if key != "seed"}
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 

@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, of a failed one why, and how long it kept its worker, in seconds."""
+    """End of a run: how, of a failed one why, and how long it kept its worker, in seconds."""
 
     path: Path
     status: Literal["finished", "failed", "interrupted"]
@@ -95,7 +95,7 @@ def ready() -> None:
 
 
 def explained(error: Exception) -> str:
-    """What went wrong, on one line; of what was not raised on purpose, its kind as well."""
+    """Message of an error, on one line; of what was not raised on purpose, its kind as well."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RepertoireError) else f"{type(error).__name__}: {text}"
 

@@ -23,7 +23,7 @@ Backend = Literal["loky", "ray", "dask"]
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does the work.
+    """Worker pool.
 
     Attributes:
         backend: "loky", processes on this machine; "ray" or "dask", those of a cluster.
@@ -45,7 +45,7 @@ class Crew:
                 raise ConfigError(f"{'jobs' if name == 'workers' else name} is {value}; it must be 1 or more")
 
     def resolved(self, device: str) -> Crew:
-        """With a number of workers: one where a GPU does the work, which runs would have to share."""
+        """Settles the number of workers: one where a GPU does the work, which runs would have to share."""
         if self.workers is not None or self.backend != "loky":
             return self
         from joblib import cpu_count  # which knows of the limits of containers

@@ -30,7 +30,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Range:
-    """What a field may become: numbers from `low` to `high`, or one of `choices`."""
+    """Range of a field: numbers from `low` to `high`, or one of `choices`."""
 
     low: float = 0.0
     high: float = 0.0
@@ -44,7 +44,7 @@ class Range:
         return f"{self.low:g}..{self.high:g}{':log' if self.log else ''}"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value lies in it."""
+        """True if a value lies in it."""
         if self.choices:
             return value in self.choices
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
@@ -157,7 +157,7 @@ class Study:
 
     @property
     def begun_with(self) -> int:
-        """How many trials are drawn at random, before those that learn from the ones before: half of them."""
+        """Number of trials that are drawn at random, before those that learn from the ones before: half of them."""
         return max(1, self.trials // 2)
 
     def next(self) -> list[dict[str, Any]]:

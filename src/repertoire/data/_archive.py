@@ -54,7 +54,7 @@ class Archive:
 
     @property
     def names(self) -> list[str]:
-        """Of the arrays, sorted."""
+        """Names of the arrays, sorted."""
         return sorted(self._readers)
 
     def read(self, name: str) -> np.ndarray:

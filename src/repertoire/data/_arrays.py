@@ -74,11 +74,11 @@ class Arrays:
         return np.array(self.archive.texts[name]) if name in self.archive.texts else None
 
     def called(self, name: str) -> str:
-        """What the file calls it, for messages."""
+        """Name that the file has for it, for messages."""
         return self.held.get(name, name)
 
     def parts(self, kind: str) -> list[Part]:
-        """Which parts the file has of "images" or "features".
+        """Parts that the file has of "images" or "features".
 
         Raises:
             DataError: there is no such array.

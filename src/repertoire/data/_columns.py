@@ -47,7 +47,7 @@ _SEPARATORS = re.compile(r"[;|]")
 
 @dataclass
 class Table:
-    """What a table says, a row for each sample.
+    """Content of a table, a row for each sample.
 
     Attributes:
         paths: as they are written.

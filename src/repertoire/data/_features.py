@@ -122,7 +122,7 @@ def _with_classes(samples: FeatureSet, classes: tuple[str, ...], where: str) -> 
 
 
 def holds_features(path: Path) -> bool:
-    """Whether an `.npz` file holds features and no images; False for what cannot be read.
+    """True if an `.npz` file holds features and no images; False for what cannot be read.
 
     >>> holds_features(Path("missing.npz"))
     False

@@ -19,7 +19,7 @@ _PARTS = ("train", "val", "test")
 
 
 class Place(NamedTuple):
-    """Where an image belongs; the label is None where there is none."""
+    """Place of an image: its label, which is None where there is none, its part and its group."""
 
     part: str
     label: str | None
@@ -122,7 +122,7 @@ def match_masks(images: Mapping[str, object] | Sequence[str], masks: Mapping[str
 
 
 def some(names: Sequence[str]) -> str:
-    """How many names there are, and the first of them."""
+    """Number of names, and the first of them, as text."""
     shown = ", ".join(ascii_path(name) for name in names[:3])
     return f"{len(names)} ({shown}{', ...' if len(names) > 3 else ''})"
 

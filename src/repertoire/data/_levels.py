@@ -47,6 +47,6 @@ def _white(kind: str, low: float, high: float) -> float:
 
 
 def levels_note(levels: Levels) -> str | None:
-    """What was taken for black and white, for a person."""
+    """Note for a person on what was taken for black and white."""
     said = [f"{_WORDS[kind]} have black at {low:g} and white at {high:g}" for kind, (low, high) in levels.items()]
     return f"{'; '.join(said).capitalize()}; the option white of a source sets it." if said else None

@@ -45,7 +45,7 @@ def part_of(name: str) -> str | None:
 
 
 def alike(where: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """What to say about classes whose names differ in case only, which letters do on purpose.
+    """Note on classes whose names differ in case only, which letters do on purpose.
 
     Args:
         where: the data, for messages.

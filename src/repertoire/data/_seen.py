@@ -45,7 +45,7 @@ class Seen:
 
     @classmethod
     def of(cls, names: Sequence[str], outcomes: Sequence[Mapping[str, Any]]) -> Seen:
-        """What decoding has found out; see `_decode.decode_rows`."""
+        """Record of what decoding has found out; see `_decode.decode_rows`."""
         return cls(
             list(names),
             np.array([outcome.get("signature", _UNKNOWN) for outcome in outcomes], dtype=np.int64).reshape(-1, 4),
@@ -55,7 +55,7 @@ class Seen:
 
     @classmethod
     def load(cls, file: Path) -> Seen:
-        """What was saved; nothing, where there is no such file or it is damaged."""
+        """Reads what was saved; nothing, where there is no such file or it is damaged."""
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 names = os.fsdecode(arrays["names"].tobytes()).split("\0")
@@ -71,7 +71,7 @@ class Seen:
         np.savez(file, names=names, looks=self.looks, keys=self.keys, read=self.read)
 
     def unchanged(self, names: Sequence[str], now: np.ndarray) -> dict[int, int]:
-        """Of the files that look now as they did, the key, by their number in `names`.
+        """Keys of the files that look now as they did, by their number in `names`.
 
         Args:
             names: of the files there are now.

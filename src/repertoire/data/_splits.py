@@ -275,7 +275,7 @@ def _by_group(
 
 
 def units_of_groups(samples: Samples, group: np.ndarray, source: str) -> np.ndarray:
-    """What must not be divided, a number for each sample, int64 `[N]`: its group, with all groups that share a copy.
+    """Numbers of what must not be divided, int64 `[N]`: the group of a sample, with all groups that share a copy.
 
     Raises:
         DataError: the groups are not one for each sample.
@@ -294,7 +294,7 @@ def units_of_groups(samples: Samples, group: np.ndarray, source: str) -> np.ndar
 
 
 def held(samples: Samples, unit: np.ndarray) -> np.ndarray:
-    """How much each unit holds of everything that is to be divided evenly, and of samples, float64 `[U, S + 1]`."""
+    """Counts in each unit of everything that is to be divided evenly, and of samples, float64 `[U, S + 1]`."""
     indicators = indicators_of(samples)
     holds = np.zeros((int(unit.max(initial=-1)) + 1, indicators.shape[1] + 1))
     np.add.at(holds[:, :-1], unit, indicators)
@@ -329,8 +329,8 @@ def dealt(holds: np.ndarray, order: np.ndarray, shares: Sequence[float]) -> np.n
 
 
 def indicators_of(samples: Samples) -> np.ndarray:
-    """What is to be divided evenly, bool `[N, K]`: classes, labels, tenths of each number's range by rank, the class
-    with the most votes, or the classes that occur in a map."""
+    """Indicators of what is to be divided evenly, bool `[N, K]`: classes, labels, tenths of each number's range by
+    rank, the class with the most votes, or the classes that occur in a map."""
     if samples.kind == "classes":
         return samples.labels[:, None] == np.arange(len(samples.classes))
     if samples.kind == "labels":
@@ -366,7 +366,7 @@ def _plurality(votes: np.ndarray, classes: int) -> np.ndarray:
 
 
 def remarks(splits: Splits) -> tuple[str, ...]:
-    """What a person should know about the parts as they are."""
+    """Notes for a person on the parts as they are."""
     notes = []
     groups = splits.train.factors.get("group")
     for samples, name in ((splits.val, "validation"), (splits.test, "test")):

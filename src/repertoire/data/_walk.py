@@ -35,7 +35,7 @@ _LEFT_BY_SYSTEMS = frozenset(
 
 @dataclass
 class Tree:
-    """What lies below a folder.
+    """Files below a folder.
 
     Attributes:
         files: paths relative to the folder, with "/" between the parts, sorted by code point.
@@ -54,7 +54,7 @@ class Tree:
     """Of each file whose state could be asked; see `_decode.signature`."""
 
     def note(self) -> str | None:
-        """What was passed over, in words, or None."""
+        """Note on what was passed over, or None."""
         sentences = []
         if self.empty:
             sentences.append(f"Empty folders: {', '.join(ascii_path(name) for name in sorted(self.empty))}.")

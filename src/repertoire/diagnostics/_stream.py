@@ -93,7 +93,7 @@ def _check_finite(block: Tensor, start: int) -> None:
 
 
 def sample(features: Features, most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """At most so many rows, drawn without replacement, and their positions, ascending: `[n, d]` and int64 `[n]`.
+    """Draws at most so many rows, without replacement, and gives their positions, ascending: `[n, d]` and int64 `[n]`.
 
     One pass to count the rows and one to gather them; a single look at the shape where the features are a matrix.
     """

@@ -263,7 +263,7 @@ class Trainer:
         return [own[i].state_dict() if i in own else self._gathered[i] for i in range(len(self.blocks))]
 
     def held_states(self, states: Sequence[Any]) -> list[Any]:
-        """Those of the states of all blocks that are of this process."""
+        """States of the blocks that are of this process."""
         return [states[index] for index in self.held]
 
     def follow(self) -> None:

@@ -149,7 +149,7 @@ def _zeros(like: Tensor, dimensions: int = 2) -> Tensor:
 
 
 def wants_base(plan: Plan, wants: Sequence[bool]) -> bool:
-    """Whether the backward pass needs similarities before the scale: for the root in a distance, or for the scale."""
+    """True if the backward pass needs similarities before the scale: for the root in a distance, or for the scale."""
     return plan.similarity == "euclidean" or bool(Inputs(*wants).row_scale)  # type: ignore[arg-type]
 
 

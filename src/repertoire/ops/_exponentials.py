@@ -124,7 +124,7 @@ def _kernels(plan: Plan, inputs: Inputs) -> ModuleType | None:
 
 
 def power_factor(plan: Plan) -> float:
-    """What to multiply values by whose exponential is wanted.
+    """Factor of values whose exponential is wanted.
 
     Powers of two take a third of the time of powers of e on a CPU, and the factor costs nothing: it is part of the
     scale. But a mask is to see the values as they are.

@@ -188,7 +188,7 @@ def _extreme(
 
 
 def search(plan: Plan, inputs: Inputs, k: int, largest: bool) -> Tensor:
-    """Where the k most extreme similarities of each row are, `[N, k]`."""
+    """Positions of the k most extreme similarities of each row, `[N, k]`."""
     if transformed():
         return _dense_search(plan, inputs, k, largest)
     x = inputs.x

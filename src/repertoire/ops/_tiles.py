@@ -93,7 +93,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which pairs count, how similar they are, and how they are cut into tiles. The same in forward and backward."""
+    """Plan of a reduction over pairs: which count, how similar they are, how they are cut into tiles."""
 
     similarity: Literal["dot", "euclidean", "sqeuclidean"]
     scale: float
@@ -124,7 +124,7 @@ class Plan:
 
     @property
     def partial(self) -> bool:
-        """Whether some pairs may not count."""
+        """True if some pairs may not count."""
         return self.exclude_self or any(v is not None for v in (self.exclude, self.groups, self.mask))
 
     @property
@@ -133,7 +133,7 @@ class Plan:
         return replace(self, order=None, y_order=None)
 
     def keep(self, values: Tensor, rows: slice, columns: slice) -> Tensor | None:
-        """Where pairs count, as bool of the tile's shape; None for everywhere."""
+        """Mask of the pairs that count, bool of the tile's shape; None if all do."""
         if not self.partial:
             return None
         marks = torch.ones_like(values, dtype=torch.bool)
@@ -202,7 +202,7 @@ class Plan:
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """What sums are made in: float32 for half precision."""
+    """Precision that sums are made in: float32 for half precision."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 

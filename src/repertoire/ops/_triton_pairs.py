@@ -31,7 +31,7 @@ _PAIRS = {"all": 0, "same": 1, "different": 2}
 
 
 def fits(plan: Plan, inputs: Inputs) -> bool:
-    """Whether the kernels do what is asked: dot products of rows of up to 256 columns, masked by groups or diagonal."""
+    """True if the kernels do what is asked: dot products of rows of up to 256 columns, masked by groups or diagonal."""
     plain = all(value is None for value in (*inputs[2:], plan.mask, plan.exclude, plan.order))
     return (
         plain

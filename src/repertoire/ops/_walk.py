@@ -104,7 +104,7 @@ class Walk:
         self.number, self._whole = 0, True
 
     def over(self, work: Callable[[Walk], T]) -> list[T]:
-        """What `work` makes of each share of this walk, in order: one share a worker, side by side.
+        """Results of `work` for each share of this walk, in order: one share a worker, side by side.
 
         Which strips of rows a share has depends on their number and that of the shares alone, so that sums are made in
         the same order each time. Of a set with itself the first strip has the most tiles and the last has one; taken to
@@ -137,7 +137,7 @@ class Walk:
     def arrange(self, values: Tensor | None) -> Tensor | None: ...
 
     def arrange(self, values: Tensor | None) -> Tensor | None:
-        """What belongs to the rows of x, in the order of the walk."""
+        """Brings what belongs to the rows of x into the order of the walk."""
         return values if values is None or self.plan.order is None else values[self.plan.order]
 
     @overload
@@ -150,15 +150,15 @@ class Walk:
     def arrange_y(self, values: Tensor | None) -> Tensor | None: ...
 
     def arrange_y(self, values: Tensor | None) -> Tensor | None:
-        """What belongs to the rows of y, in the order of the walk."""
+        """Brings what belongs to the rows of y into the order of the walk."""
         return values if values is None or self.plan.y_order is None else values[self.plan.y_order]
 
     def restore(self, values: Tensor) -> Tensor:
-        """What was found for the rows of x, in the order in which they were given."""
+        """Brings what was found for the rows of x into the order in which they were given."""
         return _restored(values, self.plan.order)
 
     def restore_y(self, values: Tensor) -> Tensor:
-        """What was found for the rows of y, in the order in which they were given."""
+        """Brings what was found for the rows of y into the order in which they were given."""
         return _restored(values, self.plan.y_order)
 
     def left(self, rows: slice | Tensor) -> Tensor:

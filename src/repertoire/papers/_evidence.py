@@ -184,7 +184,7 @@ class Evidence:
 
 
 def evidence_file(slug: str, budget: str, *, part: str = "", folder: Path | None = None) -> Path:
-    """Where the evidence of a claim is kept."""
+    """Path of the evidence of a claim."""
     return (folder or FOLDER) / ".".join([slug, *([part] if part else []), budget, "json"])
 
 

@@ -14,7 +14,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 def stored_verdict(slug: str) -> Status | None:
-    """What the evidence of a paper's central claim says, the `full` budget before `small`; None without evidence.
+    """Verdict of the evidence of a paper's central claim, the `full` budget before `small`; None without evidence.
 
     Raises:
         DataError: a file of evidence cannot be read.

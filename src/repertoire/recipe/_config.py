@@ -192,7 +192,7 @@ class TrainConfig(pydantic.BaseModel):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def given(self, name: str) -> bool:
-        """Whether an option was given, and is not for the data and the weights to decide."""
+        """True if an option was given, and is not for the data and the weights to decide."""
         return name in self.model_fields_set
 
 

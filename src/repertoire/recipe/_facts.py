@@ -55,7 +55,7 @@ class Facts:
         )
 
     def info(self) -> dict[str, Any]:
-        """What a run stores."""
+        """Record that a run stores."""
         return {
             "task": self.task.info(),
             "classes": list(self.task.names),

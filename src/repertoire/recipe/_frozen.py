@@ -68,7 +68,7 @@ def frozen_splits(
 def activations_of(
     model: Classifier, samples: Samples, block: int, *, device: torch.device | str = "cpu", report: Report | None = None
 ) -> FeatureSet:
-    """What enters a block of a classifier, of every sample: computed once, and kept in the user's cache.
+    """Inputs of a block of a classifier, for every sample: computed once, and kept in the user's cache.
 
     The file is named by a hash of the images' content, of the weights that were passed, and of the block; it appears
     when it is whole, and two processes that compute the same do no harm to each other.

@@ -53,12 +53,12 @@ _EXPECTED = {"backbones": "a name or a torch.nn.Module", "losses": "a name, a lo
 
 
 def is_given(spec: str) -> bool:
-    """Whether a spec names a module that was given, and that the process may not have any more."""
+    """True if a spec names a module that was given, and that the process may not have any more."""
     return spec.startswith(_PREFIX)
 
 
 def given_names(backbone: str, loss: str) -> dict[str, str]:
-    """Which of the two components of a run were given, and the names that it knows them by."""
+    """Components of a run that were given, of its two, by the names that it knows them by."""
     return {option: spec for option, spec in (("backbone", backbone), ("loss", loss)) if is_given(spec)}
 
 

@@ -152,7 +152,7 @@ def photograph_size(config: TrainConfig) -> int:
 
 
 def wants_pretrained(config: TrainConfig, splits: Splits) -> bool:
-    """Whether images of this kind start from the built-in network: RGB photographs that come from files, if they are
+    """True if images of this kind start from the built-in network: RGB photographs that come from files, if they are
     large, or few."""
     train = splits.train
     files = Path(config.data).exists() or config.data.startswith(("hf:", "table:"))
@@ -166,7 +166,7 @@ def wants_pretrained(config: TrainConfig, splits: Splits) -> bool:
 
 
 def is_pretrained(config: TrainConfig) -> bool:
-    """Whether the network starts from weights that something else has learned."""
+    """True if the network starts from weights that something else has learned."""
     if config.from_scratch:
         return False
     if config.weights is not None or config.start is not None:
@@ -182,19 +182,19 @@ def is_pretrained(config: TrainConfig) -> bool:
 
 
 def only_head(config: TrainConfig) -> bool:
-    """Whether nothing but a head is trained, on features that are given or frozen."""
+    """True if nothing but a head is trained, on features that are given or frozen."""
     return config.tune == "head" or registry.parse(config.backbone).name == "identity"
 
 
 def needs_of(config: TrainConfig) -> Needs:
-    """What the method of a configuration declares, as far as it does not depend on its options."""
+    """Needs of the method of a configuration, as far as they do not depend on its options."""
     found = registry.get("methods", registry.parse(config.method).name).factory.needs  # type: ignore[attr-defined]
     assert isinstance(found, Needs)
     return found
 
 
 def takes_loss(config: TrainConfig) -> bool:
-    """Whether the method of a configuration takes a loss of the user's choice."""
+    """True if the method of a configuration takes a loss of the user's choice."""
     return "loss" in registry.options(registry.get("methods", registry.parse(config.method).name).factory)
 
 

@@ -33,7 +33,7 @@ def warnings(
     metrics: Mapping[str, Any],
     remedies: Remedies,
 ) -> list[Advice]:
-    """What a person should know before they trust the result; empty when nothing is off.
+    """Warnings to know of before one trusts the result; empty when nothing is off.
 
     Args:
         counts: images of each class in "train", "val" and "test".

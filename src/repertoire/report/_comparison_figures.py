@@ -144,7 +144,7 @@ def pareto_chart(
 
 
 def front(spots: Sequence[Spot], *, higher_is_better: bool = True) -> list[Spot]:
-    """What nothing else beats in both cost and quality, cheapest first."""
+    """Spots that nothing else beats in both cost and quality, cheapest first."""
     sign = 1 if higher_is_better else -1
     found: list[Spot] = []
     for spot in sorted(spots, key=lambda s: (s.cost, -sign * s.quality)):

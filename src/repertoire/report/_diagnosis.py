@@ -35,7 +35,7 @@ LAYERS = 24
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is healthy about a run and what is not.
+    """Findings about a run: what is healthy about it and what is not.
 
     Attributes:
         findings: what looks wrong, on what evidence, and what to try; worst first, empty where nothing is off.

@@ -19,7 +19,7 @@ __all__ = ["circumstances", "command", "configuration", "next_steps", "score_til
 
 
 def summary(run: Run) -> str:
-    """What was trained on what, in one sentence."""
+    """Sentence that says what was trained on what."""
     config, info = run.config, run.info
     counts = {name: sum(values) for name, values in info.get("counts", {}).items()}
     noun = "image" if run.facts.modality == "images" else "row"
@@ -60,7 +60,7 @@ def _targets(run: Run) -> str:
 
 
 def state(run: Run) -> dict[str, str] | None:
-    """Why the run is not finished, and how to go on; None if it is."""
+    """State of a run that is not finished: why, and how to go on; None if it is."""
     status = run.info["status"]
     if status == "finished":
         return None
@@ -154,7 +154,7 @@ def command(config: TrainConfig) -> str:
 
 
 def next_steps(run: Run, remedies: Remedies) -> list[tuple[str, str]]:
-    """What to do now, and the command that does it; nothing that the page warns of."""
+    """Next steps, with the command of each; nothing that the page warns of."""
     path = str(run.path)
     if run.info["status"] != "finished":
         return [("Go on with this run", _line(["repertoire", "train", "--resume", path]))]

@@ -34,7 +34,7 @@ PROBE_GAIN = 0.02
 
 
 def findings(numbers: Mapping[str, Any], remedies: Remedies) -> list[Advice]:
-    """What to look at, worst first; empty where nothing is off.
+    """Findings to look at, worst first; empty where nothing is off.
 
     Args:
         numbers: of `repertoire.report._measure.Measurements`.

@@ -31,7 +31,7 @@ WIDTH, HEIGHT, MARGIN = 640, 520, 18
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the points lie.
+    """Places of the points.
 
     Attributes:
         index: which rows of the embeddings are shown, ascending, int64 `[n]`.
@@ -144,7 +144,7 @@ def _point(point: Point, x: float, y: float) -> Markup:
 
 
 def short_names(classes: Sequence[str]) -> list[str]:
-    """What the classes are called on the map: their names, or their numbers where there are too many."""
+    """Names of the classes on the map, or their numbers where there are too many."""
     if len(classes) > MOST_NAMES:
         return [str(number) for number in range(1, len(classes) + 1)]
     return [shorten(name, 14) for name in classes]

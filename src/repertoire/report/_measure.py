@@ -44,7 +44,7 @@ BLOCKS = 16
 
 @dataclass(frozen=True)
 class Measurements:
-    """What `measure` found. Positions are those of the image sets `train` and `test`.
+    """Findings of `measure`. Positions are those of the image sets `train` and `test`.
 
     Attributes:
         numbers: everything that is a number, ready for JSON.

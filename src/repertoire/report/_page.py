@@ -220,7 +220,7 @@ def _curves(run: Run, history: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 
 
 def thin(rows: Sequence[Mapping[str, Any]], most: int = MOST_ROWS) -> list[Mapping[str, Any]]:
-    """At most about `most` rows, evenly spaced, always with the last one and the best ones of late."""
+    """Thins rows to about `most`, evenly spaced, always with the last one and the best ones of late."""
     if len(rows) <= most:
         return list(rows)
     kept = {round(i) for i in np.linspace(0, len(rows) - 1, most)}

@@ -56,7 +56,7 @@ class Remedies:
         return f"Try {text}."
 
     def allows(self, name: str) -> bool:
-        """Whether a remedy is open and not against what was said."""
+        """True if a remedy is open and not against what was said."""
         return bool(list(self._open((name,))))
 
     def _open(self, names: tuple[str, ...]) -> Iterator[str]:
@@ -72,11 +72,11 @@ class Remedies:
 
     @property
     def supervised(self) -> bool:
-        """Whether the classifier is what is trained, end to end, by a loss on its logits."""
+        """True if the classifier is what is trained, end to end, by a loss on its logits."""
         return self.config.method == "supervised"
 
     def named(self, *names: str) -> bool:
-        """Whether the loss is one of these."""
+        """True if the loss is one of these."""
         return self.loss.name in names
 
 

@@ -95,7 +95,7 @@ def label(name: object) -> str:
 
 
 def shorten(text: str, most: int, *, keep: str = "start") -> str:
-    """At most so many characters; an ellipsis stands for the others.
+    """Cuts a text to so many characters; an ellipsis stands for the others.
 
     Args:
         text: what to shorten.

@@ -28,7 +28,7 @@ LARGEST_TILE = 32
 def treemap(
     tree: Hierarchy, images: ImageSet, predicted: np.ndarray, confidence: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """What the page needs to draw the map.
+    """Data that the page draws the map from.
 
     Args:
         tree: of all images, no more than `MOST_TILES`.

@@ -29,7 +29,7 @@ def majority(votes: np.ndarray, classes: int) -> np.ndarray:
 
 
 def tally(votes: np.ndarray, classes: int) -> np.ndarray:
-    """How many annotators gave each class, int64 `[N, C]`."""
+    """Number of annotators that gave each class, int64 `[N, C]`."""
     counts = np.zeros((len(votes), classes), dtype=np.int64)
     row, column = np.nonzero(votes >= 0)
     np.add.at(counts, (row, votes[row, column]), 1)

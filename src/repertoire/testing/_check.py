@@ -86,13 +86,13 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a factory may be given, by name."""
+    """Options of a factory, by name."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {n: p for n, p in inspect.signature(factory).parameters.items() if n != "self" and p.kind not in several}
 
 
 def supplied(factory: Callable[..., Any], **context: Any) -> dict[str, Any]:
-    """What of the context a component takes: what its signature names."""
+    """Picks from the context what the signature of a component names."""
     known = options_of(factory)
     return {name: value for name, value in context.items() if name in known}
 

@@ -17,7 +17,7 @@ __all__ = ["Answers", "Predictor"]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a run says of some images, a batch of them.
+    """Answers of a run for some images, a batch of them.
 
     Attributes:
         index: which of the images that were given, int64 `[n]`, ascending.
@@ -59,7 +59,7 @@ class _Rows:
 
 
 class Predictor:
-    """What one run and several have in common: images in, answers out."""
+    """Base of one run and of several: images in, answers out."""
 
     classes: tuple[str, ...]
 

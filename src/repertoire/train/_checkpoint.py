@@ -119,7 +119,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def step_path(directory: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """Path of the checkpoint after `step` steps."""
     return directory / f"step-{step:09d}.safetensors"
 
 

@@ -70,7 +70,7 @@ class RunDirectory:
 
     @property
     def occupied(self) -> bool:
-        """Whether a run lies here already."""
+        """True if a run lies here already."""
         return self.info_file.exists() or any(self.checkpoints.glob("step-*.safetensors"))
 
     def check_free(self, *, overwrite: bool = False) -> None:

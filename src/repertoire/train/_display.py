@@ -122,7 +122,7 @@ class Display:
 
     @property
     def wants_loss(self) -> bool:
-        """Whether `step` will show its loss; reading it costs a wait for the device."""
+        """True if `step` will show its loss; reading it costs a wait for the device."""
         return self._progress is not None
 
     def epoch_starts(self, epoch: int, step: int) -> None:

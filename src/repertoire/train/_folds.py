@@ -86,7 +86,7 @@ class Folds(Ensemble):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came out, as `summary.json` has it.
+        """Results of all folds, as `summary.json` has them.
 
         Keys: `folds`; `metrics`, for each the `values` of the folds, their `mean` and its 95 % `interval`; `overlap`,
         the number of test samples over that of training samples, by which the interval is wider than one of independent
@@ -101,7 +101,7 @@ class Folds(Ensemble):
 
     @property
     def out_of_fold(self) -> dict[str, np.ndarray]:
-        """What the run that was not trained on it says of each sample, fold after fold, as `predictions.npz` has it.
+        """Answer of the run that was not trained on it for each sample, fold after fold, as in `predictions.npz`.
 
         Keys: `names`, `fold` (from 1), `labels`, and `values`: probabilities `[N, K]`, or numbers `[N, k]`.
         """
@@ -222,12 +222,12 @@ def resume_folds(
 
 
 def fold_path(root: Path, number: int) -> Path:
-    """Where the run of a fold lies."""
+    """Directory of the run of a fold."""
     return root / f"fold-{number}"
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
-    """What `folds.json` says.
+    """Reads `folds.json`.
 
     Raises:
         RunError: there is none, or it is damaged or from a newer version.

@@ -17,7 +17,7 @@ __all__ = ["data_name", "give_again", "lacking", "splits_in_memory"]
 
 
 def data_name(data: Any) -> str:
-    """What a configuration calls some data: its path or its source; that of a table is written down first.
+    """Name of some data in a configuration: its path or its source; that of a table is written down first.
 
     Raises:
         DataError: it is no data.
@@ -76,6 +76,6 @@ def give_again(directory: RunDirectory, config: TrainConfig, backbone: Any, loss
 
 
 def lacking(directory: RunDirectory, config: TrainConfig) -> RunError:
-    """What to say where the modules of a run are not there."""
+    """Message where the modules of a run are not there."""
     words = ", ".join(f"{option}=..." for option in given_names(config.backbone, config.loss))
     return RunError(f"{directory} was trained with modules that were given to it; give them again: load(path, {words})")

@@ -32,7 +32,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model wants its images.
+    """Size and channels of the images that a model wants.
 
     Attributes:
         size: side in pixels.
@@ -47,7 +47,7 @@ class Reading:
     levels: Any = None
 
     def fits(self, array: np.ndarray | Tensor) -> bool:
-        """Whether an array holds images that need nothing done: uint8 `[N, S, S, C]` or float `[N, C, S, S]`."""
+        """True if an array holds images that need nothing done: uint8 `[N, S, S, C]` or float `[N, C, S, S]`."""
         s, c = self.size, self.channels
         floating = array.dtype.is_floating_point if isinstance(array, Tensor) else array.dtype.kind == "f"
         return array.ndim == 4 and tuple(array.shape[1:]) == ((c, s, s) if floating else (s, s, c))

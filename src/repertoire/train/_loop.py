@@ -56,7 +56,7 @@ CHECK_EVERY = 20
 
 @dataclass
 class Progress:
-    """Where a run stands; plain numbers, stored in the checkpoint."""
+    """Progress of a run: plain numbers, stored in the checkpoint."""
 
     epoch: int = 0
     """Epochs done."""
@@ -81,7 +81,7 @@ class Progress:
 
     @classmethod
     def stored(cls, values: dict[str, Any]) -> Progress:
-        """From a checkpoint, of version 0.1.0 as well.
+        """Reads the progress in a checkpoint, of version 0.1.0 as well.
 
         Raises:
             CheckpointError: it says something that this version does not know.
@@ -169,7 +169,7 @@ class Loop:
 
     @property
     def replicas(self) -> int:
-        """How many processes share each batch."""
+        """Number of processes that share each batch."""
         return self.fabric.world_size if self.pipeline is None else self.pipeline.replicas
 
     @property
@@ -426,7 +426,7 @@ class Loop:
         self.progress.sums = {**{k: v for k, v in sums.items() if k != "images"}, "images": sums["images"]}
 
     def evaluate(self, part: Literal["val", "test"]) -> Outputs:
-        """What the evaluated weights say about the validation or test images, no more at a time than in training."""
+        """Outputs of the evaluated weights for the validation or test images, no more at a time than in training."""
         return self._outputs(getattr(self.splits, part))
 
     def _outputs(self, samples: Samples) -> Outputs:

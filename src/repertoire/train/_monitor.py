@@ -62,7 +62,7 @@ class Features:
 
 
 def monitor(task: Task, method: Method, train: Samples) -> Features | None:
-    """What watches features; None where the task itself says all, because labels teach or because there are none."""
+    """Monitor of features; None where the task itself says all, because labels teach or because there are none."""
     if method.needs.labels != "unused" or task.kind != "classes" or len(np.unique(train.labels[train.known])) < 2:
         return None
     return Features(train, len(task.names))

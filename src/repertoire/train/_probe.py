@@ -23,7 +23,7 @@ FLOOR = 1e-6
 def probe_outputs(
     kind: Probe, train: Outputs, test: Outputs, classes: int, *, neighbours: int = 20, temperature: float = 0.07
 ) -> tuple[Outputs, dict[str, Any]]:
-    r"""What a classifier on frozen features says of the test images, and what there is to know of it.
+    r"""Outputs of a classifier on frozen features for the test images, and what there is to know of it.
 
     - `knn`: the k training images with the largest cosine vote with weight :math:`\exp(s / \tau)`, as in Wu et al.,
       *Unsupervised Feature Learning via Non-Parametric Instance Discrimination* (2018). Neighbours are searched tile by

@@ -73,7 +73,7 @@ _STILL = {"none", "shift"}
 
 
 class Run(Predictor):
-    """What training left in a directory: the model, its metrics, and how it came about.
+    """Trained run in a directory: the model, its metrics, and how it came about.
 
     Opening a run runs no code of its maker's: modules that its configuration names as plugins are imported only if they
     are named again here.
@@ -144,7 +144,7 @@ class Run(Predictor):
 
     @property
     def noun(self) -> str:
-        """What one of the samples is called: image or vector."""
+        """Noun for one of the samples: image or vector."""
         return "image" if self.facts.modality == "images" else "vector"
 
     @property
@@ -175,7 +175,7 @@ class Run(Predictor):
 
     @property
     def device(self) -> torch.device:
-        """Where `model` is, and where `predict` and the others compute."""
+        """Device of `model`, on which `predict` and the others compute."""
         return self._device
 
     def to(self, device: str | torch.device) -> Run:
@@ -256,7 +256,7 @@ class Run(Predictor):
             return plain_state(state, self.config.adapter)
 
     def answers_of(self, logits: Tensor) -> Tensor:
-        """What the logits `[N, K]` say in the units of a user: probabilities, or numbers `[N, k]`."""
+        """Reads logits `[N, K]` in the units of a user: probabilities, or numbers `[N, k]`."""
         kind = self.task.kind
         if kind == "labels":
             return logits.sigmoid()
@@ -269,7 +269,7 @@ class Run(Predictor):
 
     @functools.cached_property
     def loss(self) -> Loss | None:
-        """What the run minimised, to read logits by; None where its method has a loss of its own."""
+        """Loss that the run minimised, to read logits by; None where its method has one of its own."""
         return build_loss(self.config, self.facts) if takes_loss(self.config) else None
 
     def _read_numbers(self, logits: Tensor) -> Tensor:
@@ -281,7 +281,7 @@ class Run(Predictor):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How image files are to be read for this run: the options of `repertoire.data.read_images`."""
+        """Options of `repertoire.data.read_images` with which image files are read for this run."""
         reading = {"size": self.size, "fit": self.config.fit, "channels": self.facts.channels}
         return {**reading, "levels": self.info.get("levels")}
 
@@ -443,7 +443,7 @@ class Run(Predictor):
 
     @property
     def data_changed(self) -> bool:
-        """Whether the data is no longer what the run was trained on: other samples, targets, or another order."""
+        """True if the data is no longer what the run was trained on: other samples, targets, or another order."""
         return self._other(self.splits)
 
     def evaluate(

@@ -103,7 +103,7 @@ def save_state(state: State, path: str | os.PathLike[str]) -> None:
 
 
 def is_averaged(tensor: Tensor) -> bool:
-    """Whether a mean of such tensors makes sense: not of counters, masks and indices."""
+    """True if a mean of such tensors makes sense: not of counters, masks and indices."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 

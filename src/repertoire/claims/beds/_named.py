@@ -90,13 +90,13 @@ def features(name: str, budget: Budget, seed: int, backbone: str = "lite0", size
 
 
 def majority(samples: Samples) -> float:
-    """What always naming the most frequent class gets right: the least that a classifier must beat."""
+    """Accuracy of always naming the most frequent class: the least that a classifier must beat."""
     counts = samples.counts()
     return float(counts.max() / counts.sum())
 
 
 def neighbour_accuracy(train: Samples, test: Samples, count: int = 5) -> float:
-    """What the nearest neighbours by raw inputs get right: what learned features must beat.
+    """Accuracy of the nearest neighbours by raw inputs: what learned features must beat.
 
     Args:
         train, test: samples with a class each.

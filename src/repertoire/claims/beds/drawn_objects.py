@@ -44,7 +44,7 @@ def mean_scores(
 
 
 def sensitivity_of(explainer: Explainer, method: Method, images: Tensor) -> float:
-    """How much maps of the most and the least likely class are alike: the mean correlation."""
+    """Mean correlation of the maps of the most and the least likely class."""
     return class_sensitivity(explainer, method.model, images).nanmean().item()
 
 

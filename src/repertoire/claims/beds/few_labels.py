@@ -148,7 +148,7 @@ def matched(found: Outputs, seen: Sequence[int]) -> dict[str, float]:
 
 
 def trivial(splits: Splits) -> float:
-    """What the nearest labelled image by raw pixels gets right."""
+    """Accuracy of the nearest labelled image by raw pixels."""
     from repertoire.claims.beds._named import neighbour_accuracy
 
     return neighbour_accuracy(splits.train, splits.test, count=1)

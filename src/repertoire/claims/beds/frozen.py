@@ -201,7 +201,7 @@ def shares(logits: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def epochs_for(budget: Budget, count: int) -> int:
-    """As many epochs as make about 640 steps, and 20 at least."""
+    """Number of epochs that makes about 640 steps, 20 at least."""
     return budget.pick(smoke=1, small=max(20, 40_000 // max(count, 1)), full=max(60, 120_000 // max(count, 1)))
 
 

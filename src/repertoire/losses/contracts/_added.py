@@ -98,7 +98,7 @@ class AddedTerm(Loss):
         self.base.after_update()
 
     def term(self, *inputs: Tensor, **known: Tensor | None) -> Tensor:
-        """What is added, before it is weighted."""
+        """Term that is added, before it is weighted."""
         if self.of_each_view:
             return torch.stack([self.call(view) for view in inputs]).mean()
         return self.call(*inputs, **known)

@@ -56,7 +56,7 @@ class RangedLoss(LogitsLoss):
         )
 
     def parts(self) -> int:
-        """How many outputs there are."""
+        """Number of outputs."""
         return int(getattr(self, self.size[0]))
 
     def width(self, outputs: int) -> int:
