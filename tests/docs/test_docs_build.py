@@ -71,6 +71,9 @@ def test_formula(tex, expected):
 def test_limits_stand_below_only_in_display():
     assert "<munder>" in to_mathml(r"\sum_i x_i", display=True)
     assert "<munder>" not in to_mathml(r"\sum_i x_i")
+    named = to_mathml(r"\operatorname*{arg\,max}_{x} f", display=True)
+    assert '<munder><mi mathvariant="normal">arg\u2009max</mi>' in named
+    assert "<munder>" not in to_mathml(r"\operatorname{mean}_x f", display=True)
 
 
 @pytest.mark.parametrize(

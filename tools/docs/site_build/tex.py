@@ -155,6 +155,8 @@ class _Parser:
             return f"<mi>{symbols.LIMITED[name]}</mi>", True
         if name in symbols.SPACES:
             return f'<mspace width="{symbols.SPACES[name]}"/>', False
+        if name == "operatorname*":
+            return self.styled("operatorname"), True
         if name in symbols.STYLES:
             return self.styled(name), False
         if name in symbols.ACCENTS:
@@ -220,6 +222,7 @@ class _Parser:
             return f"<mtext>{html.escape(text)}</mtext>"
         alphabet = symbols.STYLES[name]
         if not alphabet:
+            text = re.sub(r"\\[,:; ]", "\u2009", text)  # a space inside a name: arg max
             return f'<mi mathvariant="normal">{html.escape(text)}</mi>'
         if text.startswith("\\"):
             return f'<mrow style="font-weight: bold">{_Parser(text, False).formula()}</mrow>'
