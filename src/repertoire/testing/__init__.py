@@ -1,6 +1,6 @@
 """Checks of a component against its contract, for components of one's own as well as for those of Repertoire.
 
-A check is driven by what the component declares about itself, and needs no test framework::
+A check is driven by what the component declares about itself, and needs no test framework:
 
     import pytest
     from repertoire.testing import check_loss
