@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import repertoire
@@ -133,3 +134,33 @@ def test_what_comes_next_can_be_typed(run: Run, folder: Path, capsys: pytest.Cap
     assert code == 0
     assert f"try next: repertoire evaluate {run.path}   |   repertoire predict {run.path} FEATURES.npz" in out
     assert "vectors), weights of epoch" in out
+
+
+def test_training_ends_with_a_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    code, out, _ = said(capsys, "train", folder / "train.npz", "--epochs", 1, "-q", "-o", tmp_path / "run")
+    assert code == 0
+    assert "test accuracy" in out
+    assert "The run was trained on features, which are no pictures." in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("format", ["torchscript", "onnx", "pt2"])
+def test_export_says_that_it_takes_vectors(run: Run, tmp_path: Path, format: str):
+    if format == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    target = run.export(format, tmp_path / "model")  # type: ignore[arg-type]
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["input"] == {"name": "features", "dtype": "float32", "shape": ["batch", 8]}
+    assert "preprocessing" not in about
+    if format == "torchscript":
+        np.testing.assert_allclose(
+            torch.jit.load(target)(torch.from_numpy(ROWS)).detach().numpy(), run.predict(ROWS), atol=1e-5
+        )
+
+
+def test_select_chooses_rows(run: Run, folder: Path, capsys: pytest.CaptureFixture):
+    code, out, _ = said(capsys, "select", run.path, folder / "new.npz", "--budget", 3, "--selector", "coreset")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 3
+    assert all(row["image"].startswith("row ") for row in rows)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from repertoire import train
-from repertoire.errors import ConfigError, RunError
+from repertoire import backbones, train
+from repertoire.errors import ConfigError, MissingExtra, RunError
 from repertoire.train import _export
 
 
@@ -80,18 +80,17 @@ def test_networks_of_every_kind_export(options: dict, tmp_path: Path, spec: str,
         np.testing.assert_allclose(ask(target, format, images), run.predict(images), atol=1e-4)
 
 
-def test_a_traced_network_of_timm_takes_any_batch(options: dict, tmp_path: Path):
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
+def test_a_traced_network_of_timm_takes_any_batch(name: str, options: dict, tmp_path: Path):
     try:
-        import timm  # noqa: F401
-    except Exception as error:  # a torchvision that was not built for this torch
-        pytest.skip(str(error))
-    spec = "timm:vit_tiny_patch16_224"
-    run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1, "backbone": spec, "size": 32})
+        backbones.Timm("test_vit")  # also beside a torchvision that was not built for this torch
+    except MissingExtra:
+        pytest.skip("timm is not installed")
+    run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1, "backbone": f"timm:{name}", "size": 32})
     target = run.export("torchscript")
-    traced = torch.jit.load(target)
     for count in (1, 2, 5):
         images = torch.rand(count, 1, 32, 32)
-        np.testing.assert_allclose(traced(images).numpy(), run.predict(images), atol=1e-4)
+        np.testing.assert_allclose(ask(target, "torchscript", images), run.predict(images), atol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["harmonic", "cosine"])

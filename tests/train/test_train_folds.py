@@ -65,7 +65,7 @@ def test_what_is_finished_is_not_done_again(done: Folds, tiny: Path, tmp_path: P
     shutil.rmtree(tmp_path / "cv" / "fold-2")
     (tmp_path / "cv" / "summary.json").unlink()
     before = (tmp_path / "cv" / "fold-1" / "metrics.json").stat().st_mtime_ns
-    with pytest.raises(RunError, match="fold 2 of 3 in .* is not finished; go on: repertoire.train.resume"):
+    with pytest.raises(RunError, match=r"fold 2 of 3 in .* is not finished; go on: repertoire\.train\.resume"):
         Folds(tmp_path / "cv")
     again = resume_folds(tmp_path / "cv")
     assert (tmp_path / "cv" / "fold-1" / "metrics.json").stat().st_mtime_ns == before
@@ -101,7 +101,7 @@ def test_another_configuration_or_other_files_are_refused(done: Folds, tiny: Pat
     with pytest.raises(RunError, match="not empty and holds no folds"):
         fit_folds(str(tiny), 3, out=tmp_path, **OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(RunError, match="not a run directory: .* it holds folds, each of which is a run, such as"):
+    with pytest.raises(RunError, match=r"not a run directory: .* it holds folds, each of which is a run, such as"):
         repertoire.load(done.path)
     with pytest.raises(RunError, match="holds no folds"):
         Folds(tmp_path)
@@ -122,7 +122,7 @@ def test_plugins_of_somebody_else_are_not_imported(done: Folds, tmp_path: Path):
     manifest = json.loads((tmp_path / "cv" / "folds.json").read_text())
     manifest["config"]["plugins"] = ["evil"]
     (tmp_path / "cv" / "folds.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match="names plugins, which are code .* plugins='evil'"):
+    with pytest.raises(RunError, match=r"names plugins, which are code .* plugins='evil'"):
         resume_folds(tmp_path / "cv")
 
 

@@ -9,11 +9,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from repertoire.errors import DataError
 
-__all__ = ["image_paths", "shown"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from repertoire.train import Run
+
+__all__ = ["Given", "given_inputs", "image_paths", "shown"]
 
 _IMAGES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP", b"8BPS", b"qoif", b"DDS ",
@@ -61,6 +68,58 @@ def image_paths(arguments: Sequence[str], *, null: bool = False) -> list[Path]:
 def shown(path: Path) -> str:
     """Name of an image in the results."""
     return "-" if path in _piped else str(path)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Images that are to be looked at.
+
+    Attributes:
+        source: as `Run.stream` takes it.
+        names: of each, a path or a name.
+        labels: what is true of each, where that is known.
+    """
+
+    source: Any
+    names: Sequence[Any]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def some(self, index: Sequence[int] | np.ndarray) -> Any:
+        """Those at these positions, as `Run.stream` takes them."""
+        return self.source.subset(index) if hasattr(self.source, "subset") else [self.source[i] for i in index]
+
+    def name(self, index: int) -> str:
+        """Name of one of them in the results."""
+        name = self.names[index]
+        return shown(name) if isinstance(name, Path) else str(name)
+
+
+def given_inputs(run: Run, arguments: Sequence[str], *, null: bool) -> Given:
+    """Images, a list of labelled ones, or of a run on features a file of these."""
+    from repertoire.data import load_feature_set
+    from repertoire.train import Labelled
+
+    if run.facts.modality == "features":
+        if len(arguments) != 1:
+            raise DataError(
+                f"{run.directory} was trained on features; name one file of them, .npz or .safetensors, found "
+                f"{len(arguments)}"
+            )
+        vectors = load_feature_set(arguments[0], classes=run.classes)
+        known = vectors.kind == run.task.kind and bool(vectors.known.any())
+        return Given(vectors, vectors.names, vectors.labels if known else None)
+    lists = [name for name in arguments if Path(name).suffix.lower() in (".csv", ".tsv")]
+    if not lists:
+        paths = image_paths(arguments, null=null)
+        return Given(paths, paths)
+    if len(arguments) > 1:
+        raise DataError(f"{lists[0]} is a list of images; give it alone")
+    found = run.samples(lists[0])
+    assert isinstance(found, Labelled)
+    return Given(found.paths, found.paths, found.labels)
 
 
 def _standard_input(null: bool) -> Iterable[str | Path]:

@@ -99,7 +99,7 @@ def predict(
     `train --folds`: predict runs/photos-folds IMAGES. A .csv file of paths and labels
     gives the true classes beside the predicted ones, and the accuracy in the end.
     """
-    from repertoire.cli._inputs import image_paths, shown
+    from repertoire.cli._inputs import given_inputs, image_paths, shown
     from repertoire.cli._options import open_runs, report_failures, skips
     from repertoire.errors import ConfigError
 
@@ -121,7 +121,7 @@ def predict(
         unused = _write_maps(opened, paths, out, [shown(path) for path in paths], tta=tta, early_exit=early_exit)
         report_failures(unused, len(paths), skips(opened, skip_unreadable))
         return
-    given = _given(opened, images, null=null)
+    given = given_inputs(opened, images, null=null)
     options: dict[str, Any] = {"tta": tta}
     if early_exit is not None:
         _ = opened.exits  # refused before an image is read
@@ -228,6 +228,7 @@ def embed(
     """
     import numpy as np
 
+    from repertoire.cli._inputs import given_inputs
     from repertoire.cli._options import open_run, report_failures, skips
     from repertoire.errors import ConfigError, UnreadableImages
     from repertoire.files import atomic_path
@@ -243,7 +244,7 @@ def embed(
     if misplaced := [name for name, value in alone.items() if value is not None]:
         raise ConfigError(f"--{misplaced[0]} goes with --backbone; a run has its own")
     opened = open_run(run, device, plugin)
-    given = _given(opened, images or [], null=null)
+    given = given_inputs(opened, images or [], null=null)
     failures: list[Unreadable] = []
     features: list[np.ndarray] = []
     names: list[str] = []
@@ -294,58 +295,6 @@ def _split(images: Sequence[str]) -> tuple[list[Path], list[str]]:
     while count < len(images) and any((Path(images[count]) / name).is_file() for name in ("run.json", "folds.json")):
         count += 1
     return [Path(name) for name in images[:count]], list(images[count:])
-
-
-@dataclass(frozen=True)
-class Given:
-    """Images that are to be looked at.
-
-    Attributes:
-        source: as `Run.stream` takes it.
-        names: of each, a path or a name.
-        labels: what is true of each, where that is known.
-    """
-
-    source: Any
-    names: Sequence[Any]
-    labels: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        """Name of one of them in the results."""
-        from repertoire.cli._inputs import shown
-
-        name = self.names[index]
-        return shown(name) if isinstance(name, Path) else str(name)
-
-
-def _given(run: Run, arguments: Sequence[str], *, null: bool) -> Given:
-    """Images, a list of labelled ones, or of a run on features a file of these."""
-    from repertoire.cli._inputs import image_paths
-    from repertoire.data import load_feature_set
-    from repertoire.errors import DataError
-    from repertoire.train import Labelled
-
-    if run.facts.modality == "features":
-        if len(arguments) != 1:
-            raise DataError(
-                f"{run.directory} was trained on features; name one file of them, .npz or .safetensors, found "
-                f"{len(arguments)}"
-            )
-        vectors = load_feature_set(arguments[0], classes=run.classes)
-        known = vectors.kind == run.task.kind and bool(vectors.known.any())
-        return Given(vectors, vectors.names, vectors.labels if known else None)
-    lists = [name for name in arguments if Path(name).suffix.lower() in (".csv", ".tsv")]
-    if not lists:
-        paths = image_paths(arguments, null=null)
-        return Given(paths, paths)
-    if len(arguments) > 1:
-        raise DataError(f"{lists[0]} is a list of images; give it alone")
-    found = run.samples(lists[0])
-    assert isinstance(found, Labelled)
-    return Given(found.paths, found.paths, found.labels)
 
 
 def _true(label: Any, run: Run) -> str:

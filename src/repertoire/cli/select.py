@@ -48,7 +48,7 @@ def select(
     least-confidence where it is unsure, coreset and typical where nothing like them has a label yet, badge both.
     """
     from repertoire import registry
-    from repertoire.cli._inputs import image_paths, shown
+    from repertoire.cli._inputs import given_inputs
     from repertoire.cli._options import open_run, report_failures, safe_cell, skips
     from repertoire.errors import ConfigError
 
@@ -60,25 +60,25 @@ def select(
             f"selector {selector} looks at the probabilities of classes, and this run has no class for each image: use "
             "coreset, typical or random"
         )
-    paths = image_paths(images or [], null=null)
+    given = given_inputs(opened, images or [], null=null)
     failures: list[Unreadable] = []
     # Predictions are worth printing, whatever is chosen by.
-    index, said = _gather(opened.stream(paths), failures)
+    index, said = _gather(opened.stream(given.source), failures)
     skip = skips(opened, skip_unreadable)
     if failures and not skip:
-        report_failures(failures, len(paths), skip)
-    features = _gather(opened.stream_features([paths[i] for i in index]), [])[1] if "features" in wanted else None
+        report_failures(failures, len(given), skip)
+    features = _gather(opened.stream_features(given.some(index)), [])[1] if "features" in wanted else None
     known = _labelled(opened) if labelled and "labelled" in wanted else None
     chosen = _choose(selector, budget, said, features, known, seed)
     writer = csv.writer(sys.stdout)
     classes = opened.task.kind == "classes"
     writer.writerow(["rank", "image", *(["class", "probability"] if classes else [])])
     for rank, row in enumerate(chosen, 1):
-        name = safe_cell(shown(paths[index[row]]).encode("utf-8", "backslashreplace").decode())
+        name = safe_cell(given.name(index[row]).encode("utf-8", "backslashreplace").decode())
         best = int(said[row].argmax())
         more = [safe_cell(opened.classes[best]), f"{said[row, best]:.6f}"] if classes else []
         writer.writerow([rank, name, *more])
-    report_failures(failures, len(paths), skip)
+    report_failures(failures, len(given), skip)
 
 
 def _gather(batches: Any, failures: list[Unreadable]) -> tuple[np.ndarray, np.ndarray]:

@@ -79,6 +79,8 @@ def _predictions(run: Run) -> Outputs:
 
 def _test_images(run: Run, labels: np.ndarray) -> tuple[ImageSet | None, str | None]:
     """The test images; or None, and why they cannot be shown."""
+    if run.facts.modality != "images":
+        return None, "The run was trained on features, which are no pictures."
     try:
         images = run.splits.test
     except RepertoireError as error:

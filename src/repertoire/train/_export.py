@@ -69,9 +69,10 @@ def export(
 ) -> Path:
     """Writes a run's model, reads it back, and checks that both say the same for batches of several sizes.
 
-    The file takes float images `[batch, C, size, size]` in [0, 1], for any batch, and gives probabilities `[batch, K]`
-    (numbers, of a run that predicts numbers). What has to be done to an image before is written beside it, to a file of
-    the same name with `.json` after it, and into an ONNX file as its metadata, together with the classes.
+    The file takes float images `[batch, C, size, size]` in [0, 1] (of a run on features, float `[batch, d]`), for any
+    batch, and gives probabilities `[batch, K]` (numbers, of a run that predicts numbers). What has to be done to an
+    image before is written beside it, to a file of the same name with `.json` after it, and into an ONNX file as its
+    metadata, together with the classes.
 
     Args:
         run: the run.
@@ -121,7 +122,7 @@ def export(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = _serialise(exported, facts, format, int8)
-        ask = _reader(data, format)
+        ask = _reader(data, format, facts["input"]["name"])
         _check(reference, ask, facts, format, precision)
         if precision != "float32":
             facts["difference"] = _difference(run, reference, ask)
@@ -138,16 +139,23 @@ def _on_cpu(run: Run) -> nn.Module:
 
 def _facts(run: Run, precision: str) -> dict[str, Any]:
     """What a user of the file must know."""
-    channels = int(run.info["channels"])
     kind = run.task.kind
+    output = {
+        "name": "numbers" if kind == "number" else "probabilities",
+        "dtype": "float32",
+        "shape": ["batch", len(run.classes)],
+        "order": "as classes",
+    }
+    about = {"repertoire": repertoire.__version__, "task": kind, "classes": list(run.classes), "precision": precision}
+    if run.facts.modality == "features":
+        shape = ["batch", *run.facts.shape]
+        return {**about, "input": {"name": "features", "dtype": "float32", "shape": shape}, "output": output}
+    channels = int(run.info["channels"])
     grey = "grey: 0.299 R + 0.587 G + 0.114 B"
     return {
-        "repertoire": repertoire.__version__,
-        "task": kind,
-        "classes": list(run.classes),
+        **about,
         "size": run.size,
         "channels": channels,
-        "precision": precision,
         "input": {
             "name": "images",
             "dtype": "float32",
@@ -165,19 +173,18 @@ def _facts(run: Run, precision: str) -> dict[str, Any]:
             "scale": "divide by 255",
             "normalisation": "none: the model subtracts mean and divides by standard deviation itself",
         },
-        "output": {
-            "name": "numbers" if kind == "number" else "probabilities",
-            "dtype": "float32",
-            "shape": ["batch", len(run.classes)],
-            "order": "as classes",
-        },
+        "output": output,
     }
+
+
+def _example(facts: dict[str, Any], count: int, seed: int) -> Tensor:
+    """Inputs of the shape that the file takes, between 0 and 1."""
+    return torch.rand(count, *facts["input"]["shape"][1:], generator=torch.Generator().manual_seed(seed))
 
 
 def _serialise(model: nn.Module, facts: dict[str, Any], format: Format, int8: bool) -> bytes:
     """The file's bytes. In memory: writers in C++ end the process when the disk is full."""
-    size = facts["size"]
-    images = torch.rand(3, facts["channels"], size, size, generator=torch.Generator().manual_seed(0))
+    images = _example(facts, 3, 0)
     buffer = io.BytesIO()
     if format == "torchscript":
         try:
@@ -206,7 +213,7 @@ def _onnx(program: torch.export.ExportedProgram, facts: dict[str, Any], int8: bo
     made = torch.onnx.export(
         program,
         (),
-        input_names=["images"],
+        input_names=[facts["input"]["name"]],
         output_names=[facts["output"]["name"]],
         dynamo=True,
         external_data=False,
@@ -248,7 +255,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _reader(data: bytes, format: Format) -> Callable[[Tensor], np.ndarray]:
+def _reader(data: bytes, format: Format, name: str) -> Callable[[Tensor], np.ndarray]:
     """What the file answers to images."""
     if format == "pt2":
         module = torch.export.load(io.BytesIO(data)).module()
@@ -263,16 +270,15 @@ def _reader(data: bytes, format: Format) -> Callable[[Tensor], np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images.numpy()})[0]
+    return lambda images: session.run(None, {name: images.numpy()})[0]
 
 
 def _check(
     reference: nn.Module, ask: Callable[[Tensor], np.ndarray], facts: dict[str, Any], format: str, precision: str
 ) -> None:
     """Raises `RunError` if the file does not answer as the model does."""
-    generator = torch.Generator().manual_seed(1)
     for count in _BATCHES:
-        images = torch.rand(count, facts["channels"], facts["size"], facts["size"], generator=generator)
+        images = _example(facts, count, count)
         expected = reference(images).numpy()
         try:
             found = ask(images)
@@ -298,9 +304,11 @@ def _difference(run: Run, reference: nn.Module, ask: Callable[[Tensor], np.ndarr
         return {"images": 0, "reason": f"the run's images cannot be read: {error}"}
     count = min(_COMPARED, len(test))
     step = max(1, 2**22 // run.size**2)
+    pictures = run.facts.modality == "images"
     before, after = [], []
     for start in range(0, count, step):
-        images = plain(torch.from_numpy(test.pixels(slice(start, min(count, start + step)))))
+        rows = torch.tensor(test.inputs(slice(start, min(count, start + step))))
+        images = plain(rows) if pictures else rows.float()
         before.append(reference(images).numpy())
         after.append(ask(images.contiguous()))
     model, file = np.concatenate(before), np.concatenate(after)
