@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from repertoire import recipe, train
+from repertoire.cli import main
 from repertoire.data import FeatureSet, Splits
 from repertoire.train import Loop, _checkpoint
 
@@ -53,6 +54,20 @@ def test_with_patience_only_a_better_epoch_is_better(monkeypatch):
 
 def test_while_the_learning_rate_stays_only_a_better_epoch_is_better(monkeypatch):
     assert best_of([0.8, 0.9, 0.9, 0.89], monkeypatch, schedule="constant") == 2
+
+
+@pytest.mark.parametrize(("fields", "later"), [({}, True), ({"patience": 9}, False), ({"schedule": "constant"}, False)])
+def test_the_command_and_the_report_say_which_epoch_it_is(fields, later, tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    np.savez(tmp_path / "f.npz", features=rows, labels=np.arange(60) % 2)
+    run = train.fit(tmp_path / "f.npz", epochs=2, device="cpu", out=tmp_path / "run", **fields)
+    assert train.later_counts(run.config, run.task) == later
+    page = run.report().read_text()
+    assert ("within a standard error of the highest" in page) == later
+    assert ("the best on the validation images" in page) != later
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", str(run.path), "-q", "--no-report"])
+    assert ("the last within a standard error of the best" in capsys.readouterr().out) == later
 
 
 def test_of_a_network_from_random_weights_the_best_epoch_counts(monkeypatch):

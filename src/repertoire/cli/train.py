@@ -309,8 +309,11 @@ def _close(run: Any, with_report: bool) -> None:
 
 def _result(run: Any) -> str:
     """The result on the test images in a line."""
+    from repertoire.train import later_counts
+
     metrics = run.metrics
-    epoch = f"weights of epoch {metrics['best_epoch']}"
+    later = ", the last within a standard error of the best" if later_counts(run.config, run.task) else ""
+    epoch = f"weights of epoch {metrics['best_epoch']}{later}"
     noun = run.noun
     if "accuracy_interval" in metrics:
         low, high = metrics["accuracy_interval"]

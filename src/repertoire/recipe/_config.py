@@ -62,7 +62,8 @@ class TrainConfig(pydantic.BaseModel):
     tune: str = Field(
         "auto",
         description="What learns where weights are pretrained: head, last:K (the last K stages and the head), all, or "
-        "auto (the head first, then all; what is better on the validation images stays).",
+        "auto (the head first, then all; what is better on the validation images stays). A later epoch takes the place "
+        "of the best one unless it is worse by more than a standard error.",
     )
     adapter: str | None = Field(
         None, description="What learns beside a frozen pretrained network, with the head: lora:rank=4, say."

@@ -15,7 +15,7 @@ from repertoire.files import write_text
 from repertoire.report import _advice, _answers, _exits, _facts, _figures, _tables, _tested, _text
 from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
-from repertoire.train import Run
+from repertoire.train import Run, later_counts
 
 __all__ = ["write_report"]
 
@@ -103,6 +103,12 @@ def _content(run: Run) -> dict[str, Any]:
         "next_steps": _facts.next_steps(run, remedies),
         "metrics": metrics,
         "scored": bool(metrics),
+        "which_epoch": (
+            "the last whose validation accuracy is within a standard error of the highest: what begins with a "
+            "pretrained network converges, and later weights are the better ones"
+            if later_counts(run.config, run.task)
+            else "the best on the validation images"
+        ),
         "answers": answers,
         "targets": {"labels": "Labels", "number": "Numbers"}.get(run.task.kind, "Classes"),
         "head_only": _head_only(run, metrics),

@@ -25,9 +25,9 @@ from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option, resuming
 from repertoire.methods import Method
-from repertoire.recipe import Built, WeightAverage, is_pretrained, only_head, schedule
+from repertoire.recipe import Built, TrainConfig, WeightAverage, is_pretrained, only_head, schedule
 from repertoire.rules import Rule
-from repertoire.tasks import Outputs
+from repertoire.tasks import Outputs, Task
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory
 from repertoire.train._display import Display, duration
@@ -35,7 +35,7 @@ from repertoire.train._monitor import collapsed, monitor
 from repertoire.train._outputs import outputs
 from repertoire.train._track import Callback, make_trackers, watching
 
-__all__ = ["Loop", "Progress"]
+__all__ = ["Loop", "Progress", "later_counts"]
 
 PATIENT_STEPS = 100
 """Steps in which a diverging loss makes training begin anew."""
@@ -317,17 +317,10 @@ class Loop:
         }
 
     def _better(self, measured: dict[str, float]) -> bool:
-        """Whether an epoch takes the place of the best one so far.
-
-        What begins with a pretrained network, or is a head on features, converges: its later weights are the better
-        ones, and which epoch happens to be right about one more of twenty validation images says nothing. An accuracy
-        that lies within a standard error of the highest so far is therefore no worse there, unless patience was asked
-        for or the learning rate stays.
-        """
-        progress, best, config = self.progress, self.task.best, self.config
+        """Whether an epoch takes the place of the best one so far; see `later_counts`."""
+        progress, best = self.progress, self.task.best
         value = measured.get(best.key)
-        converges = config.schedule == "cosine" and (only_head(config) or is_pretrained(config))
-        if not converges or config.patience is not None or best.key != "accuracy" or value is None:
+        if value is None or not later_counts(self.config, self.task):
             return not progress.best or best.rank(measured) > best.rank(progress.best)
         progress.highest = max(value, progress.highest)
         count = int(self.splits.val.known.sum())
@@ -650,6 +643,18 @@ class Loop:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def later_counts(config: TrainConfig, task: Task) -> bool:
+    """Whether a later epoch takes the place of the best one unless its validation accuracy is worse by more than a
+    standard error, and not only if it is better.
+
+    What begins with a pretrained network, or is a head on features, converges: its later weights are the better ones,
+    and which epoch happens to be right about one more of twenty validation images says nothing. It is so unless
+    patience was asked for or the learning rate stays.
+    """
+    converges = config.schedule == "cosine" and (only_head(config) or is_pretrained(config))
+    return converges and config.patience is None and task.best.key == "accuracy"
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
