@@ -27,8 +27,8 @@ def in_place(features: Any, labels: Tensor | None = None) -> float:
 
 def of_the_first(features: Any, labels: Tensor | None = None) -> float:
     """Effective rank of features, and a number of the first of them; labels are not looked at."""
-    first = float(features[0].detach().sum()) if isinstance(features, Tensor) and features.ndim == 2 and len(features) else 0.0
-    return whole(features) + abs(first)
+    some = isinstance(features, Tensor) and features.ndim == 2 and len(features)
+    return whole(features) + (abs(float(features[0].detach().sum())) if some else 0.0)
 
 
 def coarse(features: Any, labels: Tensor | None = None) -> float:
