@@ -34,7 +34,7 @@ class Adapted:
         self.layers = layers
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the network gives."""
+        """Calls the network."""
         return self.model(*args, **kwargs)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -54,7 +54,7 @@ def export(
 
 
 def _print(found: dict[str, Any] | None) -> None:
-    """What lower precision costs."""
+    """Prints what lower precision costs."""
     if found is None:
         return
     if not found["images"]:

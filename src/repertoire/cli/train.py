@@ -151,7 +151,7 @@ UNSET = object()
 
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command line says."""
+    """Values that the command line gives."""
     found = {name: value for name, value in given.items() if value is not None and value != []}
     return {name: UNSET if isinstance(value, list) and UNSET in value else value for name, value in found.items()}
 

@@ -251,7 +251,7 @@ class _Session:
         return reasons
 
     def _value(self, job: Job) -> tuple[float | None, float | None]:
-        """What a run that is finished gave, and its training time."""
+        """Value of a run that is finished, and its training time."""
         metric = self.metric if job.trial is None else find_metric(TRIAL)
         result = measure(job.config.seed, job.path, metric)
         return result.value, result.seconds
@@ -277,7 +277,7 @@ def _told(job: Job, settings: dict[str, Any], reason: str | None) -> Trial:
 
 
 def _shared(config: TrainConfig) -> dict[str, Any]:
-    """What was asked for, beside data and seed."""
+    """Settings that were asked for, beside data and seed."""
     fields = type(config).model_fields
     content = config.model_dump(mode="json")
     return {

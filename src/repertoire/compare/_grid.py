@@ -180,7 +180,7 @@ def _key(field: str, value: Any) -> str:
 
 
 def _label(settings: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> str:
-    """Of fields with a single value there is nothing to say."""
+    """Label of a configuration, without fields that have a single value."""
     parts = [
         written(value) if field in SPECS or field == "optimizer" else f"{field}={written(value)}"
         for field, value in settings.items()

@@ -157,7 +157,7 @@ class _Cache:
 
     @property
     def bytes(self) -> int:
-        """What an entry for all files takes on disk, nearly."""
+        """Approximate size on disk of an entry for all files."""
         return len(self.names) * (self._row_bytes + 32) + 4096
 
     @property
@@ -317,7 +317,7 @@ class _Cache:
         return Decoded(entry.images, rows, seen.keys, dict(sorted(reasons.items())), entry.levels)
 
     def _name(self, seen: Seen) -> str:
-        """Of the entry for these files."""
+        """Cache key of these files."""
         keys = np.sort(seen.keys[seen.read]).astype("<u8")
         return _hash(keys.tobytes(), self.kind.encode())
 

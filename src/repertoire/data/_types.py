@@ -68,7 +68,7 @@ class Samples:
         raise NotImplementedError
 
     def _stored(self) -> int:
-        """How many inputs are stored."""
+        """Number of stored inputs."""
         raise NotImplementedError
 
     @property

@@ -268,7 +268,7 @@ def _method(config: TrainConfig, splits: Splits) -> Method:
 
 
 class _Beside:
-    """What a run needs beside the step: to augment a batch while the last one is still there, and to evaluate."""
+    """Memory of a run beside the step: to augment a batch while the last one is still there, and to evaluate."""
 
     def __init__(self, config: TrainConfig, splits: Splits, method: Method, device: torch.device, ranks: int) -> None:
         images = splits.train

@@ -231,7 +231,7 @@ class _Course:
         )
 
     def _name(self, config: TrainConfig) -> str:
-        """Of the folder: the method, and a hash of all that decides what comes out."""
+        """Name of the folder: the method, and a hash of all that decides what comes out."""
         content = [config.model_dump(mode="json"), _options(self.protocol), digest(self.splits)]
         found = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         method = "joint" if isinstance(self.protocol, _Joint) else registry.parse(config.method).name
@@ -239,7 +239,7 @@ class _Course:
 
 
 def _options(protocol: Protocol) -> list[Any]:
-    """What a protocol is, for a hash."""
+    """Class and options of a protocol, for a hash."""
     options = {k: _options(v) if isinstance(v, Protocol) else v for k, v in sorted(vars(protocol).items())}
     return [type(protocol).__name__, options]
 

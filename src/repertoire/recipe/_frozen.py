@@ -137,7 +137,7 @@ def _precision(samples: Samples, device: torch.device) -> Precision:
 
 
 def _fingerprint(model: Classifier, samples: Samples, block: int, precision: Precision) -> str:
-    """Of the images (their content, order and size) and the layers that they pass."""
+    """Digest of the images (their content, order and size) and of the layers that they pass."""
     found = hashlib.blake2b(digest_size=16)
     found.update(np.ascontiguousarray(samples.keys).tobytes())
     # Equal files may have been made square, or resized, in different ways: a few pixels tell.

@@ -21,7 +21,7 @@ __all__ = ["stored_classifier", "stored_head"]
 
 
 def _open(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What run.json says, and the best weights of the classifier."""
+    """Reads run.json, and the best weights of the classifier."""
     root = Path(path)
     try:
         info = json.loads((root / "run.json").read_text(encoding="utf-8"))

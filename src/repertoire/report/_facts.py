@@ -48,7 +48,7 @@ def summary(run: Run) -> str:
 
 
 def _targets(run: Run) -> str:
-    """What there is to learn of each sample, behind a noun."""
+    """Words for what is learned of each sample, behind a noun."""
     kind, names = run.task.kind, len(run.classes)
     if kind == "none":
         return " without labels"

@@ -114,7 +114,7 @@ def _content(outcome: Outcome) -> dict[str, Any]:
 
 
 def _stored(path: Path | None) -> dict[str, Any]:
-    """What was written down when the first stage began; nothing where it is gone."""
+    """Record from the start of the first stage; nothing where it is gone."""
     if path is None:
         return {}
     try:
@@ -135,7 +135,7 @@ def _summary(names: Sequence[str], stored: Mapping[str, Any], config: Mapping[st
 
 
 def _protocol(stored: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What the protocol is called, by its class if it is not registered, and its options."""
+    """Name of the protocol, that of its class if it is not registered, and its options."""
     try:
         name, options = ast.literal_eval(stored["protocol"])
         known = {entry.factory.__name__: entry.name for entry in registry.entries("protocols")}
@@ -177,7 +177,7 @@ def _signed_percent(share: float) -> str:
 
 
 def _sentences(outcome: Outcome, names: Sequence[str]) -> list[str]:
-    """What a reader would take from the numbers."""
+    """Sentences that a reader would take from the numbers."""
     metrics, matrix = outcome.metrics, outcome.matrix
     count = len(names)
     said = [f"There is a single stage, with an accuracy of {percent(metrics['accuracy'])}."]

@@ -46,7 +46,7 @@ class _Selectors:
         self.named = options_of(selector)
 
     def known(self, count: int = _COUNT) -> dict[str, Tensor]:
-        """What is known of some samples, as far as the selector names it."""
+        """Inputs for some samples, as far as the selector names them."""
         generator = torch.Generator().manual_seed(0)
         return supplied(
             self.selector,

@@ -138,7 +138,7 @@ def _on_cpu(run: Run) -> nn.Module:
 
 
 def _facts(run: Run, precision: str) -> dict[str, Any]:
-    """What a user of the file must know."""
+    """Facts that a user of the file must know."""
     kind = run.task.kind
     output = {
         "name": "numbers" if kind == "number" else "probabilities",

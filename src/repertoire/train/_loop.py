@@ -619,7 +619,7 @@ class Loop:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Turns the first Ctrl-C (or SIGTERM) into a request to save and stop; the second is as rude as ever.
+        """Turns the first Ctrl-C (or SIGTERM) into a request to save and stop; a second one aborts at once.
 
         Only in the main thread of a single process: ranks would stop at different steps. They end at once, and their
         run resumes from the last checkpoint.

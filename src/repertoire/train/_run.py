@@ -831,7 +831,7 @@ def load(
 
 
 def _called(kind: str) -> str:
-    """What a run of a kind of task predicts, in a message."""
+    """Noun for what a run of a kind of task predicts, in a message."""
     return {"number": "numbers", "votes": "classes", "maps": "a class for every pixel"}.get(kind, kind)
 
 

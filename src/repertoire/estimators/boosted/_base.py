@@ -83,7 +83,7 @@ class Boosted(FeatureEstimator):
         return self._tensor(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
 
     def _count(self, stages: int | None) -> int:
-        """How many stages are asked for.
+        """Number of stages that are asked for.
 
         Raises:
             ConfigError: more than there are, or fewer than none.

@@ -128,7 +128,7 @@ class Auxiliary(nn.Module):
 
 
 def judged(classifier: nn.Module, features: Tensor, batch: Batch, loss: LocalLoss) -> Step:
-    """The loss of features `[V * N, d]`, whatever its contract, and what there is to log of the class scores."""
+    """The loss of features `[V * N, d]`, whatever its contract, and the metrics of the class scores to log."""
     targets = batch.targets.repeat(len(batch.views), *[1] * (batch.targets.dim() - 1))
     if on_features(loss):
         value = apply_loss(loss, features, batch)

@@ -76,7 +76,7 @@ def energy_confusion(
 def _moments(
     rows: Tensor, squares: Tensor, index: Tensor, weight: Tensor, classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each class: the mean, the mean of squared lengths, and one where there is a row of it."""
+    """Moments of each class: the mean, the mean of squared lengths, and one where there is a row of it."""
     sizes = weight.new_zeros(classes).index_add(0, index, weight)
     inverse = sizes.clamp_min(1).reciprocal()
     means = class_sums(rows, index, classes) * inverse[:, None]
