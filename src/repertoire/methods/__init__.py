@@ -43,6 +43,7 @@ from repertoire.methods._support_trivial import SupportTrivialPrototypes
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._tribyol import TriBYOL
 from repertoire.methods._unlabelled_loss import UnlabelledLoss
+from repertoire.methods._unmixmatch import UnMixMatch
 from repertoire.methods._vat import VAT
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "Teacher",
     "Threshold",
     "TriBYOL",
+    "UnMixMatch",
     "UnlabelledLoss",
     "apply_loss",
     "cutmix",

@@ -34,6 +34,11 @@ class Stream:
     optional: bool = False
     labels: bool = False
 
+    @property
+    def view_count(self) -> int:
+        """Number of views of each sample."""
+        return self.views if isinstance(self.views, int) else len(self.views)
+
 
 @dataclass(frozen=True)
 class Needs:

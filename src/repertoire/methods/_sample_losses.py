@@ -53,8 +53,11 @@ def otsu_threshold(values: Tensor) -> Tensor:
     # Equal neighbours cannot be divided.
     between = torch.where(rising[1:] > rising[:-1], below * (count - below) * gap.square(), -1.0)
     best = between.argmax()
-    middle = (rising[best] + rising[best + 1]) / 2
-    return torch.where(between[best] < 0, rising[0], middle).to(values.dtype)
+    low, high = rising[best], rising[best + 1]
+    middle = ((low + high) / 2).to(values.dtype)
+    # Between neighbours of its own precision there is no number.
+    middle = torch.where(middle > low, middle, high.to(values.dtype))
+    return torch.where(between[best] < 0, rising[0].to(values.dtype), middle)
 
 
 class SampleLosses(Memory):

@@ -133,12 +133,12 @@ class Built:
             if samples is not None and len(samples):
                 # The same for every process.
                 size = max(1, math.ceil(config.batch_size * stream.per_sample / world_size - 1e-9)) * world_size
-                sources[name] = StreamSource(samples, size, self._augmentation(), _views(stream.views))
+                sources[name] = StreamSource(samples, size, self._augmentation(), self._views(stream.views))
         return Loader(
             train,
             config.batch_size,
             augmentation=self._augmentation(),
-            views=_views(needs.views),
+            views=self._views(needs.views),
             fields=sorted(needs.fields),
             streams=sources,
             seed=config.seed,
@@ -153,11 +153,19 @@ class Built:
             return None
         return build_augmentation(self.config.augment)
 
+    def _views(self, views: int | Mapping[str, str]) -> int | dict[str, Any]:
+        """How many views, or the augmentation of each by name: that of the run where it is empty. What is no image
+        is left as it is there, and half left out where an augmentation is named."""
+        if isinstance(views, int):
+            return views
+        make = build_augmentation if isinstance(self.splits.train, ImageSet) else _half_left_out
+        return {name: make(spec) if spec else None for name, spec in views.items()}
 
-def _views(views: int | Mapping[str, str]) -> int | dict[str, Any]:
-    if isinstance(views, int):
-        return views
-    return {name: build_augmentation(spec) if spec else None for name, spec in views.items()}
+
+def _half_left_out(spec: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The strong view of vectors, for which there are no augmentations by name: half the features are zero, and the
+    others twice as large."""
+    return lambda stored: torch.nn.functional.dropout(stored.float(), 0.5)
 
 
 def build(
@@ -197,7 +205,7 @@ def build(
     """
     config = resolve(config, splits)
     facts = Facts.of(splits) if facts is None else facts
-    notes: list[str] = []
+    splits, facts, notes = _with_missing_classes(config, splits, facts)
     if named := given_names(config.backbone, config.loss):
         notes.append(
             f"The {' and the '.join(named)} were given as modules, which are needed again to open this run elsewhere: "
@@ -366,6 +374,38 @@ def _prepared(config: TrainConfig, splits: Splits) -> tuple[Splits, list[str]]:
     return replace(splits, train=train, extra=extra), notes
 
 
+_UNNAMED = "unnamed "
+"""What classes are called that a method is to find by itself, each with its number."""
+
+
+def _with_missing_classes(config: TrainConfig, splits: Splits, facts: Facts) -> tuple[Splits, Facts, list[str]]:
+    """The data and its facts with a name for each class that nobody named, where a method is to find such classes.
+
+    That is a method with an option `missing_classes`: its head has so many more outputs.
+    """
+    spec = registry.parse(config.method)
+    if "missing_classes" not in registry.options(registry.get("methods", spec.name).factory):
+        return splits, facts, []
+    try:
+        count = int(spec.kwargs.get("missing_classes", 0))
+    except (TypeError, ValueError):
+        return splits, facts, []  # the method says what it expected
+    if count < 1 or splits.kind != "classes":
+        return splits, facts, []
+    more = tuple(f"{_UNNAMED}{number}" for number in range(1, count + 1))
+
+    def named(samples: Samples) -> Samples:
+        return samples if samples.classes[-count:] == more else replace(samples, classes=(*samples.classes, *more))
+
+    extra = {name: named(samples) for name, samples in splits.extra.items()}
+    splits = replace(
+        splits, train=named(splits.train), val=named(splits.val), test=named(splits.test), extra=extra
+    )
+    if facts.task.names[-count:] != more:
+        facts = replace(facts, task=type(facts.task)((*facts.task.names, *more)))
+    return splits, facts, [f"{count} outputs are for classes that nobody named: {', '.join(more)}."]
+
+
 def _some_labels(samples: Samples, each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of `each` samples of every class, drawn by the seed, and of all others."""
     if samples.kind != "classes":
@@ -374,6 +414,8 @@ def _some_labels(samples: Samples, each: int, seed: int) -> tuple[np.ndarray, np
     order = generator.permutation(len(samples))
     keep: list[np.ndarray] = []
     for k, count in enumerate(samples.counts()):
+        if not count and samples.classes[k].startswith(_UNNAMED):
+            continue
         if count < each:
             raise DataError(
                 f"class {samples.classes[k]!r} has {count} training samples, fewer than {option('labels', each)}"

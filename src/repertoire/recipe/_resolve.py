@@ -81,6 +81,9 @@ def _designed_for(given: TrainConfig, config: TrainConfig, needs: Needs) -> dict
     optimizer = needs.defaults.get("optimizer", given.optimizer)
     if is_pretrained(config) or (given.given("optimizer") and given.optimizer != optimizer):
         values = {name: value for name, value in values.items() if name not in ("lr", "weight_decay", "momentum")}
+    if is_pretrained(config):
+        # Of a larger network a batch takes more memory: it is settled as for any other method.
+        values.pop("batch_size", None)
     return values
 
 
@@ -177,8 +180,12 @@ def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: 
     """Batch, epochs and optimiser, where the user left them to the data."""
     head = only_head(config)
     tuned = head or config.tune != "all" or is_pretrained(config)
-    if not given.given("batch_size") and "batch_size" not in needs_of(config).defaults:
+    if not given.given("batch_size") and (is_pretrained(config) or "batch_size" not in needs_of(config).defaults):
         largest = 512 if head else 32 if tuned and config.tune in ("all", "auto") else 128
+        if tuned and not head:
+            # Those of the streams pass through the network too, in all their views.
+            beside = [s.per_sample * s.view_count for s in needs_of(config).streams.values() if not s.optional]
+            largest = int(largest / (1 + sum(beside)))
         # An epoch has sixteen steps at least; of a head, where each costs more than its samples do, four.
         share = count / (4 if head else 16)
         changes["batch_size"] = max(8, min(largest, 2 ** int(math.log2(max(8, share)))))

@@ -90,13 +90,13 @@ def trained(budget: Budget, seed: int, splits: Splits, method: str, **fields: An
         method: spec; FixMatch's strong view and ratio are those of the bed.
         fields: of the training configuration.
     """
-    steps = budget.pick(smoke=2, small=400, full=4000)
+    steps = budget.pick(smoke=2, small=300, full=4000)
     batch = min(20, len(splits.train))
     config = resolved(
         splits,
         method=method,
         backbone=budget.pick(
-            smoke="convnet:width=4,depth=2", small="convnet:width=16,depth=3", full="convnet:width=32"
+            smoke="convnet:width=4,depth=2", small="convnet:width=8,depth=3", full="convnet:width=32"
         ),
         augment=fields.pop("augment", WEAK),
         optimizer="adamw",

@@ -1,0 +1,68 @@
+"""Runs with few labels: outputs for classes that nobody named, views of vectors, batches that fit into memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from repertoire import recipe
+from repertoire.data import FeatureSet, Splits, load
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return load("digits")
+
+
+def vectors() -> Splits:
+    labels = np.arange(60) % 3
+    rows = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    part = FeatureSet(rows, labels, [str(i) for i in range(60)], tuple("abc"), np.arange(60, dtype=np.uint64))
+    return Splits(part, part, part, "drawn")
+
+
+def test_classes_that_nobody_named_get_outputs_and_names(splits: Splits):
+    config = recipe.make_config(data="digits", labels=4, method="fixmatch:missing_classes=2", batch_size=20)
+    built = recipe.build(config, splits)
+    names = (*splits.classes, "unnamed 1", "unnamed 2")
+    assert built.facts.task.names == names
+    assert built.method.model.head.num_classes == 12
+    assert all(part.classes == names for part in (built.splits.train, built.splits.test, *built.splits.extra.values()))
+    # Those with a name keep their labels, and nobody looks for labels of the others.
+    assert built.splits.train.counts().tolist() == [4] * 10 + [0, 0]
+    assert "uneven" in built.method.step(next(built.loader().epoch(0))).logs
+    assert any("unnamed 2" in note for note in built.notes)
+    # What is built of what was built, or of the stored facts of a run, is not named twice.
+    again = recipe.build(config, splits, facts=recipe.Facts.stored(built.facts.info()))
+    assert again.facts.task.names == names
+    assert recipe.build(config.model_copy(update={"labels": None}), built.splits).splits.classes == names
+
+
+def test_other_methods_have_the_classes_of_the_data(splits: Splits):
+    for method in ("fixmatch", "supervised"):
+        built = recipe.build(recipe.make_config(data="digits", labels=4, method=method, batch_size=20), splits)
+        assert built.facts.task.names == splits.classes
+
+
+def test_strong_views_of_vectors_have_half_of_them_left_out():
+    splits = vectors()
+    built = recipe.build(recipe.make_config(data="drawn", labels=4, method="fixmatch", batch_size=12), splits)
+    batch = next(built.loader().epoch(0)).streams["unlabelled"]
+    stored = torch.from_numpy(built.splits.extra["unlabelled"].inputs(batch.index.numpy()))
+    assert torch.equal(batch.view("weak"), stored)
+    strong = batch.view("strong")
+    kept = strong != 0
+    assert torch.equal(strong[kept], 2 * stored[kept])
+    assert 0.4 < float(kept.float().mean()) < 0.6
+    assert built.method.step(next(built.loader().epoch(0))).loss.isfinite()
+
+
+def test_a_batch_of_a_pretrained_network_counts_what_comes_with_each_sample(splits: Splits):
+    def batch(**fields: object) -> int:
+        fields = {"data": "digits", "backbone": "resnet20:pretrained=true", **fields}
+        return recipe.resolve(recipe.make_config(**fields), splits).batch_size
+
+    assert batch(method="supervised", tune="all") == 32
+    assert batch(method="fixmatch") == 8
+    assert batch(method="fixmatch", batch_size=20) == 20
