@@ -9,6 +9,7 @@ from repertoire.heads._cosface import CosFace
 from repertoire.heads._cosine import Cosine
 from repertoire.heads._dense import Dense
 from repertoire.heads._digit_decoder import DigitDecoder
+from repertoire.heads._experts import Experts
 from repertoire.heads._harmonic import Harmonic
 from repertoire.heads._legendre import ConvexGradient, Legendre
 from repertoire.heads._linear import Linear
@@ -26,6 +27,7 @@ __all__ = [
     "Cosine",
     "Dense",
     "DigitDecoder",
+    "Experts",
     "Harmonic",
     "Head",
     "Legendre",

@@ -2,7 +2,7 @@
 
 from repertoire.methods._adamixup import AdaMixUp
 from repertoire.methods._apply import apply_loss, on_features, own_state, right_answers
-from repertoire.methods._base import Method, Needs, Stage, Step, Stream
+from repertoire.methods._base import Method, Needs, Stage, Step, Stream, brought_head
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
 from repertoire.methods._cpc import CPC
@@ -11,6 +11,7 @@ from repertoire.methods._densecl import DenseCL
 from repertoire.methods._dino import DINO
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._experts import Experts
 from repertoire.methods._fixmatch import FixMatch
 from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
@@ -60,6 +61,7 @@ __all__ = [
     "DenseCL",
     "DropoutViews",
     "Embedding",
+    "Experts",
     "FixMatch",
     "Guided",
     "HardMoCo",
@@ -93,6 +95,7 @@ __all__ = [
     "UnMixMatch",
     "UnlabelledLoss",
     "apply_loss",
+    "brought_head",
     "cutmix",
     "mixup",
     "on_features",

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from repertoire import registry
 from repertoire.data import Batch
 from repertoire.methods._classifier import Classifier
 from repertoire.ops import commit_memories
 from repertoire.ranges import checked
 
-__all__ = ["Method", "Needs", "Stage", "Step", "Stream"]
+__all__ = ["Method", "Needs", "Stage", "Step", "Stream", "brought_head"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Needs:
         within_rank: whether it compares the samples of a batch with each other beside its loss, which in several
             processes are those of each: its step makes pairs of them, say. A loss of its own that compares is a module
             inside it, and is given those of all.
-        head: spec of the head that it brings where the user names none; empty for any.
+        head: spec of the head that it brings where the user names none; empty for any. `{name}` in it stands for an
+            option of the method, see :func:`brought_head`.
         takes_maps: whether it can train a head that looks at maps.
         dense: whether it can train a head that gives logits of every pixel, on targets that are maps.
         augmentation: the augmentation it was designed for; None for what suits the data.
@@ -216,3 +218,26 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Step:
         """`step`; what wrappers such as DistributedDataParallel call."""
         return self.step(batch)
+
+
+def brought_head(spec: str | registry.Spec, factory: Callable[..., Method] | None = None) -> str:
+    """The head that a method brings, given its options; "" where it brings none.
+
+    Args:
+        spec: of the method.
+        factory: its class; that of the name in the registry if None.
+
+    Example:
+        >>> from repertoire.methods import brought_head
+        >>> brought_head("experts:count=4"), brought_head("supervised")
+        ('experts:count=4', '')
+    """
+    parsed = registry.parse(spec) if isinstance(spec, str) else spec
+    made = factory or registry.get("methods", parsed.name).factory
+    needs: Needs = getattr(made, "needs", Needs())
+    if "{" not in needs.head:
+        return needs.head
+    options = registry.options(made, dict.fromkeys(registry.KINDS["methods"].supplied))
+    values = {name: parameter.default for name, parameter in options.items()}
+    values |= dict(zip(options, parsed.args, strict=False)) | dict(parsed.kwargs)
+    return needs.head.format(**values)

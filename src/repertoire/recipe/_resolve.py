@@ -11,7 +11,7 @@ from repertoire.data import ImageSet, Splits
 from repertoire.data import pinned as data_pinned
 from repertoire.errors import ConfigError, option
 from repertoire.losses import LogitsLoss
-from repertoire.methods import Needs
+from repertoire.methods import Needs, brought_head
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._optim import learning_rate, weight_decay
 from repertoire.recipe._parts import DEFAULT_LOSSES, is_pretrained, needs_of, only_head, takes_loss, wants_pretrained
@@ -57,7 +57,7 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
     if config.head == "auto":
         given = only_head(now()) or is_pretrained(now())
         plain = "dense" if task.kind == "maps" else "linear"
-        changes["head"] = needs.head or (f"{plain}:zero=true" if given else plain)
+        changes["head"] = brought_head(now().method) or (f"{plain}:zero=true" if given else plain)
     if config.augment == "auto":
         if not images or changes["tune"] not in ("all", "auto"):
             changes["augment"] = "none"

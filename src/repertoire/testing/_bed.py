@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from repertoire import registry
 from repertoire.data import Batch
 from repertoire.losses import LogitsLoss, Loss
-from repertoire.methods import Classifier, Method, Needs, Normalize, Teacher
+from repertoire.methods import Classifier, Method, Needs, Normalize, Teacher, brought_head
 from repertoire.testing._check import example_options, options_of, supplied
 
 __all__ = ["CLASSES", "batch_for", "build_loss", "build_method", "followers", "memory_of", "same", "takes_loss"]
@@ -61,7 +61,8 @@ def build_method(
     net = registry.build("backbones", backbone, in_channels=1, image_size=8)
     made = build_loss(loss or needs.loss or "cross-entropy") if isinstance(loss, str | None) else loss
     width = made.width(1 if made.targets == ("number",) else CLASSES) if isinstance(made, LogitsLoss) else CLASSES
-    head = registry.build("heads", needs.head or "linear", in_features=net.out_features, num_classes=width)
+    given_head = brought_head(registry.Spec("", (), options), factory) or "linear"
+    head = registry.build("heads", given_head, in_features=net.out_features, num_classes=width)
     given = supplied(
         factory,
         model=Classifier(Normalize([0.5], [0.25]), net, head),

@@ -98,9 +98,18 @@ def balanced_softmax_loss(
 
 @register("losses", "logit-adjusted")
 class LogitAdjusted(LogitsLoss, function=logit_adjusted_loss):
-    """Module form of `logit_adjusted_loss`."""
+    """Module form of `logit_adjusted_loss`.
+
+    Attributes:
+        prior_power: the power of the counts by which it multiplies the odds of the classes in training.
+    """
 
     counts: Tensor
+    tau: float
+
+    @property
+    def prior_power(self) -> float:
+        return self.tau
 
 
 @register("losses", "balanced-softmax")
@@ -108,3 +117,4 @@ class BalancedSoftmax(LogitsLoss, function=balanced_softmax_loss):
     """Module form of `balanced_softmax_loss`."""
 
     counts: Tensor
+    prior_power = 1.0
