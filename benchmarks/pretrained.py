@@ -2,6 +2,7 @@
 
     python benchmarks/pretrained.py photographs/ [--per-class 5,20,100] [--sizes 160,224] [--seeds 3] [--threads 2]
     python benchmarks/pretrained.py five/ twenty/ hundred/ --only train [--ways scratch,head,auto,timm]
+    python benchmarks/pretrained.py hundred/ --only steps|commands [--rounds 3] [--threads 1]
 
 A folder holds `train/CLASS/*` and `test/CLASS/*`. Features are computed once for each size and precision. On them, a
 head trained by gradient descent is set beside scikit-learn's logistic regression, k nearest neighbours and nearest
@@ -12,16 +13,22 @@ a clock.
 `--only train` trains on each folder as `repertoire train` does: from random weights, the head alone, and with nothing
 chosen (`auto`), beside scikit-learn's logistic regression on what the frozen network sees of the same training images,
 and beside a bare loop around timm's network of the same weights, with batch, number of steps, learning rate and layers
-as in `auto`, flips for an augmentation, and its last weights. Prints Markdown.
+as in `auto`, flips for an augmentation, and its last weights. `--only steps` sets an epoch of `--tune all` beside one
+of that loop, and `--only commands` the whole command with `--tune head`, the first and the second time, beside a bare
+pass of timm's network over the same files. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +43,7 @@ from torch import Tensor, nn
 from repertoire import recipe, registry
 from repertoire import train as training
 from repertoire.backbones import Backbone, Preset, frozen, import_timm
-from repertoire.data import Samples
+from repertoire.data import Samples, Splits
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -219,51 +226,133 @@ def logistic(folder: Path) -> Result:
     return float(accuracy), time.process_time() - begun, f"{len(splits.train)} training images"
 
 
+class Timm:
+    """timm's network with the weights of `lite0`, and what a loop around it needs, with the options of a run."""
+
+    def __init__(self, config: recipe.TrainConfig, splits: Splits) -> None:
+        timm = import_timm("tf_efficientnet_lite0")
+        torch.manual_seed(0)
+        net = timm.create_model("tf_efficientnet_lite0", num_classes=len(splits.classes))
+        own = registry.build("backbones", "lite0", in_channels=3)
+        # The same tensors in the same order; timm's have a classifier behind them.
+        pairs = zip(net.state_dict().items(), own.state_dict().values(), strict=False)
+        net.load_state_dict({name: value for (name, _), value in pairs}, strict=False)
+        self.net = net.to(memory_format=torch.channels_last)
+        preset = own.preset
+        assert preset is not None
+        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
+        self.splits, self.batch = splits, config.batch_size
+        self.optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate(config), weight_decay=0.05)
+        steps = config.epochs * (len(splits.train) // self.batch)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+        self.labels = torch.from_numpy(np.ascontiguousarray(splits.train.labels))
+
+    def read(self, samples: Samples, rows: np.ndarray) -> Tensor:
+        images = torch.from_numpy(samples.inputs(rows)).permute(0, 3, 1, 2) / 255
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def epoch(self) -> None:
+        self.net.train()
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        order = torch.randperm(len(self.splits.train))
+        for rows in order[: len(order) // self.batch * self.batch].split(self.batch):
+            images = self.read(self.splits.train, rows.numpy())
+            images = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, images.flip(3), images)
+            self.optimizer.zero_grad()
+            nn.functional.cross_entropy(self.net(images), self.labels[rows]).backward()
+            self.optimizer.step()
+            self.schedule.step()
+
+
 def bare(folder: Path) -> Result:
     """A loop of a dozen lines around timm's network."""
-    timm = import_timm("tf_efficientnet_lite0")
     config = recipe.make_config(data=str(folder), backbone="lite0")
     splits = recipe.load_splits(config)
     config = recipe.resolve(config, splits)
     begun = time.process_time()
-    torch.manual_seed(0)
-    net = timm.create_model("tf_efficientnet_lite0", num_classes=len(splits.classes))
-    own = registry.build("backbones", "lite0", in_channels=3)
-    # The same tensors in the same order; timm's have a classifier behind them.
-    pairs = zip(net.state_dict().items(), own.state_dict().values(), strict=False)
-    net.load_state_dict({name: value for (name, _), value in pairs}, strict=False)
-    net = net.to(memory_format=torch.channels_last)
-    preset = own.preset
-    assert preset is not None
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
-
-    def read(samples: Samples, rows: np.ndarray) -> Tensor:
-        images = torch.from_numpy(samples.inputs(rows)).permute(0, 3, 1, 2) / 255
-        return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-
-    lr, batch = recipe.learning_rate(config), config.batch_size
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
-    steps = config.epochs * (len(splits.train) // batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    labels = torch.from_numpy(np.ascontiguousarray(splits.train.labels))
+    loop = Timm(config, splits)
     for _ in range(config.epochs):
-        net.train()
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        order = torch.randperm(len(splits.train))
-        for rows in order[: len(order) // batch * batch].split(batch):
-            images = read(splits.train, rows.numpy())
-            images = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, images.flip(3), images)
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(images), labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
+        loop.epoch()
     seconds = time.process_time() - begun
-    net.eval()
+    loop.net.eval()
     with torch.inference_mode():
-        parts = [net(read(splits.test, rows)).argmax(1) for rows in np.array_split(np.arange(len(splits.test)), 16)]
-    return float((torch.cat(parts).numpy() == splits.test.labels).mean()), seconds, f"{steps} steps"
+        rows = np.array_split(np.arange(len(splits.test)), 16)
+        parts = [loop.net(loop.read(splits.test, some)).argmax(1) for some in rows]
+    said = f"{config.epochs} x {len(splits.train) // config.batch_size} steps"
+    return float((torch.cat(parts).numpy() == splits.test.labels).mean()), seconds, said
+
+
+def steps(arguments: argparse.Namespace, images: int = 128) -> None:
+    """Epochs of `--tune all`, in turn with those of the bare loop."""
+    config = recipe.make_config(
+        data=str(arguments.folders[0]), backbone="lite0", tune="all", batch_size=32, device="cpu"
+    )
+    splits = recipe.load_splits(config)
+    splits = replace(splits, train=splits.train.subset(np.linspace(0, len(splits.train) - 1, images).astype(int)))
+    built = recipe.build(config, splits)
+    theirs = Timm(built.config, splits)
+    ours, others = [], []
+    with tempfile.TemporaryDirectory() as place:
+        loop = training.Loop(built, training.RunDirectory(Path(place)), recipe.make_fabric(built.config))
+        loop.validates = False
+        for _ in range(arguments.rounds + 1):
+            begun = time.process_time()
+            loop._epoch([])
+            ours.append(time.process_time() - begun)
+            begun = time.process_time()
+            theirs.epoch()
+            others.append(time.process_time() - begun)
+    # The first epoch warms caches and allocators up.
+    rate = images / statistics.median(ours[1:])
+    ratio = statistics.median(a / b for a, b in zip(ours[1:], others[1:], strict=True))
+    print(f"\n### An epoch of `--tune all`, {images} images in batches of 32, {arguments.threads} thread(s)\n")
+    print("| loop | images for a second of a processor (median) | time, ratio (median of pairs) |")
+    print("| --- | --: | --: |")
+    print(f"| bare, around timm's network | {images / statistics.median(others[1:]):.1f} | 1.00 |")
+    print(f"| Repertoire, augmentation and checkpoint included | {rate:.1f} | {ratio:.2f} |")
+
+
+def bare_pass(folder: Path) -> None:
+    """timm's network over all photographs of a folder of classes, from their files: what any use of them costs."""
+    timm = import_timm("tf_efficientnet_lite0")
+    net = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval().to(memory_format=torch.channels_last)
+    preset = Preset((127 / 255,) * 3, (128 / 255,) * 3, 224, "bicubic", 0.875)
+    files = sorted(folder.rglob("*.jpg"))
+    embed(net, files, preset, 160, batch=32)
+
+
+def commands(arguments: argparse.Namespace) -> None:
+    """`repertoire train FOLDER --tune head`, first and once more, in turn with a bare pass; processes of their own."""
+    folder = arguments.folders[0]
+    spent: dict[str, list[tuple[float, float]]] = {}
+    environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads))
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as place:
+            environment["REPERTOIRE_CACHE"] = f"{place}/cache"
+            train = [sys.executable, "-m", "repertoire", "train", str(folder), "--tune", "head", "--quiet", "--out"]
+            for name, command in {
+                "a bare pass over the photographs": [sys.executable, __file__, str(folder), "--only", "pass"],
+                "`repertoire train --tune head`": [*train, f"{place}/first"],
+                "the same once more": [*train, f"{place}/second"],
+            }.items():
+                clock, before = time.perf_counter(), os.times()
+                subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+                after = os.times()
+                processor = sum(after[2:4]) - sum(before[2:4])
+                spent.setdefault(name, []).append((processor, time.perf_counter() - clock))
+    count = len(list(folder.rglob("*.jpg")))
+    base = spent["a bare pass over the photographs"]
+    print(
+        f"\n### {count:,} photographs, {arguments.threads} thread(s), {arguments.rounds} round(s), imports included\n"
+    )
+    print("| | processor seconds (median) | ratio (median of rounds) | seconds on the clock, least |")
+    print("| --- | --: | --: | --: |")
+    for name, values in spent.items():
+        ratio = statistics.median(a[0] / b[0] for a, b in zip(values, base, strict=True))
+        processor, clock = statistics.median(v[0] for v in values), min(v[1] for v in values)
+        print(f"| {name} | {processor:.1f} | {ratio:.2f} | {clock:.1f} |")
 
 
 WAYS: dict[str, Callable[[Path], Result]] = {
@@ -276,12 +365,25 @@ WAYS: dict[str, Callable[[Path], Result]] = {
 
 
 def ways(arguments: argparse.Namespace) -> None:
+    found: dict[str, list[float]] = {}
     print("| images | how | test accuracy | processor minutes | |")
     print("| --- | --- | --: | --: | --- |")
     for folder in arguments.folders:
         for name in arguments.ways.split(","):
             accuracy, seconds, said = WAYS[name](folder)
+            found.setdefault(name, []).append(accuracy)
             print(f"| {folder.name} | {name} | {accuracy:.3f} | {seconds / 60:.2f} | {said} |", flush=True)
+    if len(arguments.folders) > 1:
+        for name, values in found.items():
+            print(f"| mean of {len(values)} | {name} | {statistics.mean(values):.3f} | | |")
+
+
+OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": ways,
+    "steps": steps,
+    "commands": commands,
+    "pass": lambda arguments: bare_pass(arguments.folders[0]),
+}
 
 
 def main() -> None:
@@ -296,12 +398,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["throughput", "accuracy", "train"])
+    parser.add_argument("--only", choices=["throughput", "accuracy", *OTHERS])
     parser.add_argument("--compile", action="store_true", help="also torch.compile, which takes minutes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.only == "train":
-        ways(arguments)
+    if arguments.only in OTHERS:
+        OTHERS[arguments.only](arguments)
         return
     for spec in arguments.backbones.split():
         if arguments.only != "accuracy":

@@ -507,7 +507,9 @@ def _fit_head(built: Built, splits: Splits, fabric: Fabric, display: Display) ->
     own = ("optimizer", "momentum", "weight_decay", "lr", "clip", "augment", "patience", "tune", "rule", "accumulate")
     kept = {name: getattr(config, name) for name in TrainConfig.model_fields if name not in own}
     kept |= {"tune": "head", "ema": None, "epochs": HEAD_EPOCHS, "precision": "32", "pipeline": None, "memory": None}
-    alone = build(TrainConfig(**kept), splits, facts=built.facts, device=fabric.device, report=display.note)
+    # What the frozen layers make of the test images would be looked at by nobody.
+    seen = replace(splits, test=splits.val)
+    alone = build(TrainConfig(**kept), seen, facts=built.facts, device=fabric.device, report=display.note)
     loop = Loop(alone, None, make_fabric(alone.config))
     loop.forecast = None if display.quiet else lambda line: display.note(f"the head alone: {line}")
     loop.keep_best = True
