@@ -12,11 +12,13 @@ from repertoire.select._contract import check_budget, check_features, check_prob
 from repertoire.select._coreset import coreset
 from repertoire.select._sensitivity import WeightedSample, sensitivity_sample
 from repertoire.select._source_pruning import SourceRanking, feature_mapping, label_mapping
+from repertoire.select._top_per_class import TopPerClass, top_k_per_class
 from repertoire.select._typical import typical
 from repertoire.select._uncertainty import entropy, least_confidence, margin
 
 __all__ = [
     "SourceRanking",
+    "TopPerClass",
     "WeightedSample",
     "at_random",
     "badge",
@@ -32,5 +34,6 @@ __all__ = [
     "margin",
     "select",
     "sensitivity_sample",
+    "top_k_per_class",
     "typical",
 ]
