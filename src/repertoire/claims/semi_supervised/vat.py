@@ -62,7 +62,7 @@ def found_directions(budget: Budget, seed: int) -> Measured:
     "vat",
     part="unlabelled",
     statement=(
-        "With ten labels a class and the other digits without, virtual adversarial training is more accurate than "
+        "With twenty labels a class and the other digits without, virtual adversarial training is more accurate than "
         "supervised training for as many steps on as many labelled samples."
     ),
     metric="test accuracy",
@@ -75,6 +75,7 @@ def found_directions(budget: Budget, seed: int) -> Measured:
     ceiling=1.0,
 )
 def more_than_supervised(budget: Budget, seed: int) -> Measured:
-    """Miyato, Maeda, Koyama and Ishii (2017)."""
-    ours, plain = (digits_told(budget, seed, method=spec) for spec in (FOUND, "supervised"))
+    """Miyato, Maeda, Koyama and Ishii (2017). With ten labels the nearest labelled image beats the supervised network,
+    and that bed failed."""
+    ours, plain = (digits_told(budget, seed, method=spec, labels=20) for spec in (FOUND, "supervised"))
     return Measured(ours["accuracy"], plain["accuracy"], trivial=ours["trivial"])
