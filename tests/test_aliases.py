@@ -24,6 +24,18 @@ def test_what_does_not_exist_is_explained(name: str):
     assert len(answer_for("training option", name, ["lr"])) > 20
 
 
+@pytest.mark.parametrize("kind", ["training option", "method", "augmentation"])
+def test_mixing_is_answered_wherever_it_is_looked_for(kind: str):
+    assert "supervised:mix=mixup" in answer_for(kind, "MixUp", ["lr", "supervised"])
+    spec = registry.parse("supervised:mix=mixup")
+    assert "mix" in registry.options(registry.get("methods", spec.name).factory)
+
+
+def test_folds_are_an_option_of_the_command_and_a_function_in_python():
+    assert answer_for("training option", "kfold", ["lr", "folds"]) == "here it is called 'folds'"
+    assert "fit_folds" in answer_for("training option", "folds", ["lr", "fold"])
+
+
 def test_nothing_is_answered_that_does_not_exist():
     assert answer_for("training option", "learning_rate", ["epochs"]) is None
     assert answer_for("loss", "ce", ["supcon"]) is None

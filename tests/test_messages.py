@@ -21,7 +21,7 @@ from repertoire.errors import RepertoireError, option, options, resuming, speak_
 PACKAGE = Path(repertoire.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
-SHOWS_COMMANDS = ("cli", "errors.py", "report", "registry.py", "papers", "claims/__main__.py")
+SHOWS_COMMANDS = ("_aliases.py", "cli", "errors.py", "report", "registry.py", "papers", "claims/__main__.py")
 """Where commands are what is shown, and what says options to either."""
 
 OF_OTHERS = re.compile(r"pip install [^\n]*|torchrun --nproc-per-node \d*")

@@ -55,6 +55,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "data": ("dataset", "data_dir", "root", "path", "train_dir", "data_path", "data_root"),
     "device": ("gpu", "gpus", "accelerator", "devices", "cuda"),
     "method": ("algorithm", "task", "pretrain"),
+    "folds": ("k_folds", "kfold", "n_folds", "n_splits", "cv", "cross_validation"),
 }
 
 _LOSSES = {
@@ -155,8 +156,13 @@ _SENTENCES = {
             "photographs start from a pretrained network (backbone lite0) by themselves; tune says how much of it "
             "learns, weights brings those of a file, and from_scratch begins without"
         ),
-        ("mixup", "cutmix", "random_erasing", "reprob"): (
-            "random changes to images are given with augment; `repertoire list augmentations` names them"
+        ("mixup", "cutmix", "mix"): "images are mixed by a method: supervised:mix=mixup, or mix=cutmix",
+        ("random_erasing", "reprob", "randaugment"): (
+            "random changes to images are given with augment, as in crop-flip+erasing; `repertoire list augmentations` "
+            "names them"
+        ),
+        ("folds", "k_folds", "kfold", "n_folds", "n_splits", "cv", "cross_validation"): (
+            "a run for each fold is trained by repertoire.train.fit_folds(data, 5), or on the command line with --folds"
         ),
         ("dropout", "drop", "drop_path", "label_smoothing", "smoothing", "temperature", "margin", "gamma", "width"): (
             "options of a component follow its name, as in loss cross-entropy:label_smoothing=0.1"
@@ -164,7 +170,9 @@ _SENTENCES = {
         ("callbacks", "callback", "hooks"): (
             "in Python, fit(callbacks=[f]) calls f with the row of every epoch; track sends the metrics to a tracker"
         ),
-    }
+    },
+    "method": {("mixup", "cutmix", "mix"): "an option of the one that they change: supervised:mix=mixup"},
+    "augmentation": {("mixup", "cutmix", "mix"): "images are mixed by a method: supervised:mix=mixup, or mix=cutmix"},
 }
 
 
