@@ -13,7 +13,7 @@ import typer
 from pages import PAGES
 from PIL import Image
 from safetensors.torch import save_file
-from site_build.components import FEATURES, NUMBERED, PHOTOS, SCENES, TAGGED, try_it, wanted
+from site_build.components import FEATURES, NUMBERED, PHOTOS, RUN, SCENES, TAGGED, try_it, wanted
 from test_docs_commands import commands
 
 from repertoire import backbones, registry
@@ -21,7 +21,7 @@ from repertoire.cli import build_app
 from repertoire.errors import ConfigError
 from repertoire.protocols import follow
 from repertoire.recipe import TrainConfig, load_splits, make_config
-from repertoire.train import rehearse
+from repertoire.train import fit, rehearse
 
 TRAINED = (
     "adapters", "augmentations", "backbones", "losses", "heads", "methods", "rules", "auxiliaries", "protocols",
@@ -66,7 +66,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     np.savez(root / FEATURES, features=rng.normal(size=(48, 6)).astype(np.float32), labels=np.arange(48) % 3)
     save_file(backbones.resnet20(width=4).state_dict(), root / "weights.safetensors")
     found = {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES, "masked")}
-    return {**found, "weights": root / "weights.safetensors"}
+    small = {"size": 32, "backbone": "resnet20:width=4", "epochs": 1, "batch_size": 16, "device": "cpu"}
+    run = fit(root / PHOTOS, out=root / "run", **small)
+    return {**found, "weights": root / "weights.safetensors", RUN: run.path}
 
 
 def typed(command: str, folders: dict[str, Path]) -> tuple[TrainConfig, str | None]:

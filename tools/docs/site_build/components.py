@@ -25,6 +25,8 @@ __all__ = [
 
 PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES = "photos/", "tagged/", "ages/", "scenes/", "features.npz"
 """What commands train on: a directory of images a class; images with several labels, a number, or maps; features."""
+RUN = "runs/a"
+"""A run that is there already."""
 MADE = "shapes"
 """The source of generated images, which have further variables."""
 
@@ -204,14 +206,27 @@ def try_it(dotted: str, entry: registry.Entry | None) -> tuple[str, str]:
     needed = [option for option in registry.user_options(entry) if "=" not in option]
     if needed:
         return line, ""
+    if _of_predictions(entry):
+        return line, f"repertoire train {PHOTOS} --method unlabelled-loss:term={entry.name}"
     spec = f"{entry.name}:factor=background" if _by_factor(entry) else entry.name
     command = registry.KINDS[entry.kind].command.format(spec=spec, data=_data(entry))
-    return line, command + _method_of(entry) if command else ""
+    return line, command + _method_of(entry) + _teacher_of(entry) if command else ""
 
 
 def _by_factor(entry: registry.Entry) -> bool:
     """Whether a component needs samples with a further variable."""
     return entry.kind == "protocols" and bool(getattr(entry.factory, "by_factor", False))
+
+
+def _of_predictions(entry: registry.Entry) -> bool:
+    """Whether a component is a loss on predictions without targets, which is added to one that has some."""
+    return entry.kind == "losses" and getattr(entry.factory, "contract", "") == "predictions"
+
+
+def _teacher_of(entry: registry.Entry) -> str:
+    """The run that a method learns from, as an option."""
+    needs = getattr(entry.factory, "needs", None) if entry.kind == "methods" else None
+    return f" --teacher {RUN}" if getattr(needs, "reference", "") == "teacher" else ""
 
 
 def _method_of(entry: registry.Entry) -> str:
@@ -226,6 +241,7 @@ def wanted(entry: registry.Entry) -> list[str]:
     """What the data of the command must hold, where that is more than a directory of images a class."""
     needs = getattr(entry.factory, "needs", None) if entry.kind == "methods" else None
     named = {*getattr(needs, "fields", ()), *getattr(needs, "streams", ())}
+    named |= {"unlabelled"} if _of_predictions(entry) else set()
     return [
         line for line in (_FOLDERS[_data(entry)], *(_BESIDE[name] for name in sorted(named & set(_BESIDE)))) if line
     ]
