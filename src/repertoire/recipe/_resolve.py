@@ -201,7 +201,7 @@ def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: 
 
 
 def pinned(config: TrainConfig) -> TrainConfig:
-    """With the paths that exist made absolute, so that the run can be opened from anywhere."""
+    """Makes the paths that exist absolute, so that the run can be opened from anywhere."""
     changes: dict[str, str] = {}
     for name in ("data", "weights", "start", "teacher", "unlabelled"):
         value = getattr(config, name)

@@ -33,7 +33,7 @@ def build_loss(name: str) -> Loss:
 
 
 def takes_loss(method: str | Callable[..., Method]) -> bool:
-    """Whether a method, by name or class, is given a loss."""
+    """True if a method, by name or class, is given a loss."""
     return "loss" in options_of(_factory(method))
 
 
