@@ -36,6 +36,7 @@ from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._replay import Replay
 from repertoire.methods._sample_losses import SampleLosses, otsu_threshold, rejoined
+from repertoire.methods._robust_semi import RobustSemi
 from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
@@ -78,6 +79,7 @@ __all__ = [
     "ReLUEmbedding",
     "Relational",
     "Replay",
+    "RobustSemi",
     "SampleLosses",
     "SelfLabelBYOL",
     "SelfThresholds",
