@@ -36,7 +36,8 @@ def _no_plugin_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     before = set(sys.modules)
     yield
     root = str(tmp_path_factory.getbasetemp())
-    written = {n for n in set(sys.modules) - before if (getattr(sys.modules[n], "__file__", None) or "").startswith(root)}
+    files = {name: getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - before}
+    written = {name for name, file in files.items() if file.startswith(root)}
     for name in written:
         del sys.modules[name]
     if written:

@@ -45,8 +45,8 @@ def splits_in_memory(data: Any, config: TrainConfig) -> Splits | None:
     asked = config.method != "auto" and needs_of(config).labels != "required"
     x, y = (data, None) if isinstance(data, Samples) else data
     size = config.size if not isinstance(data, Samples) else None
-    options = {"size": size, "seed": config.seed, "val": config.val, "test": config.test, "unlabelled": asked}
-    return folded(config, from_memory(x, y, **options))
+    splits = from_memory(x, y, size=size, seed=config.seed, val=config.val, test=config.test, unlabelled=asked)
+    return folded(config, splits)
 
 
 def _table(frame: Any) -> str:
