@@ -90,6 +90,20 @@ def test_the_teacher_is_the_moving_average_and_slows_down():
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
+def test_a_teacher_keeps_batch_statistics_of_its_own():
+    """Those of the batches that passed through it, and no average of the student's."""
+    student = nn.BatchNorm1d(2, momentum=0.5)
+    teacher = Teacher(student, momentum=0.9)
+    generator = torch.Generator().manual_seed(0)
+    seen, taught = (torch.randn(8, 2, generator=generator) + shift for shift in (3.0, -1.0))
+    student(seen)
+    teacher(taught)
+    teacher.follow(student)
+    torch.testing.assert_close(teacher.network.running_mean, taught.mean(0) / 2)
+    torch.testing.assert_close(teacher.network.running_var, (1 + taught.var(0)) / 2)
+    torch.testing.assert_close(student.running_mean, seen.mean(0) / 2)
+
+
 @pytest.mark.parametrize(("momentum", "steps"), [(1.1, None), (-0.1, None), (0.9, 0)])
 def test_a_teacher_out_of_range_is_refused(momentum, steps):
     with pytest.raises(ConfigError):
