@@ -9,6 +9,7 @@ supervised network and for FixMatch, and 0.01 was best for both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -91,19 +92,18 @@ def trained(budget: Budget, seed: int, splits: Splits, method: str, **fields: An
         fields: of the training configuration.
     """
     steps = budget.pick(smoke=2, small=300, full=4000)
-    batch = min(20, len(splits.train))
+    # An epoch is so many batches of equal size, of 20 samples at most.
+    batches = math.ceil(len(splits.train) / 20)
     config = resolved(
         splits,
         method=method,
-        backbone=budget.pick(
-            smoke="convnet:width=4,depth=2", small="convnet:width=8,depth=3", full="convnet:width=32"
-        ),
+        backbone=budget.pick(smoke="convnet:width=4,depth=2", small="convnet:width=8,depth=3", full="convnet:width=32"),
         augment=fields.pop("augment", WEAK),
         optimizer="adamw",
         lr=fields.pop("lr", 0.01),
         weight_decay=1e-4,
-        batch_size=batch,
-        epochs=max(1, round(steps / max(1, len(splits.train) // batch))),
+        batch_size=math.ceil(len(splits.train) / batches),
+        epochs=max(1, round(steps / batches)),
         ema=0.95,
         seed=seed,
         device=budget.device,
