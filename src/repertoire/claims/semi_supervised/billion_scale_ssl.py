@@ -151,8 +151,8 @@ def each_class(budget: Budget, seed: int) -> Measured:
     "billion-scale-ssl",
     part="how many",
     statement=(
-        "Neither few samples of each class nor as many as there are pretrain a student best: its accuracy rises with the "
-        "number of samples, and falls again."
+        "Neither few samples of each class nor as many as there are pretrain a student best: its accuracy rises with "
+        "their number, and falls again."
     ),
     metric="test accuracy",
     arms=("10 of each class", "100 of each class", "396 of each class, as many as there are"),
