@@ -331,7 +331,7 @@ class TestExtend:
         first = train.fit(out=tmp_path / "a", **{**options, "epochs": 2})
         shutil.copytree(first.path, tmp_path / "b")
         expected = first.extend(5).model.state_dict()
-        from repertoire.train import _fit
+        from repertoire.train import _extend, _fit
 
         def killed(*_: object, **__: object) -> None:
             raise RuntimeError("killed")
@@ -347,7 +347,7 @@ class TestExtend:
             assert torch.equal(found[name], value), name
 
     def test_other_ranks_wait_for_the_first(self, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        from repertoire.train import _fit
+        from repertoire.train import _extend, _fit
 
         run = train.fit(out=tmp_path / "a", **{**options, "epochs": 1})
         monkeypatch.setenv("LOCAL_RANK", "1")
@@ -357,7 +357,7 @@ class TestExtend:
         change.start()
         assert run.extend(7).config.epochs == 7
         with pytest.raises(RunError, match="did not extend"):
-            run._wait_for({"epochs": 9}, seconds=0.1)
+            _extend.wait_for(run, {"epochs": 9}, seconds=0.1)
 
     def test_what_cannot_be_extended_says_why(self, options: dict, tmp_path: Path):
         run = train.fit(out=tmp_path / "a", **{**options, "epochs": 2})

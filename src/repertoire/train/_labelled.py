@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repertoire.data import Samples, load_feature_set
-from repertoire.errors import DataError, ShapeError, Unreadable, ascii_path, nearest
+from repertoire.data import Samples, load_feature_set, load_folder_set
+from repertoire.errors import DataError, RunError, ShapeError, Unreadable, ascii_path, nearest
+from repertoire.tasks import Task
 
-__all__ = ["Labelled", "labelled_list", "vectors"]
+__all__ = ["Labelled", "called", "labelled_list", "labelled_samples", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,63 @@ def _reader_of(shown: str, columns: dict[str, str], classes: Sequence[str], kind
         return positions[name] if name else -1
 
     return position
+
+
+def labelled_samples(
+    images: Samples | str | os.PathLike[str],
+    classes: tuple[str, ...],
+    task: Task,
+    reading: Mapping[str, Any] | None,
+    skip: bool,
+    run: str,
+) -> Samples | Labelled:
+    """Labelled images or vectors, from whatever `Run.evaluate` takes.
+
+    Args:
+        images: a set, or a path: a folder with a directory per class, a list of paths and labels, a file of features.
+        classes, task: of the run.
+        reading: how its images are read; None for a run on features.
+        skip: whether images that cannot be used are left out.
+        run: what to call the run.
+
+    Raises:
+        RunError: a set of other classes. DataError, UnreadableImages: as `Run.evaluate`.
+    """
+    if isinstance(images, Samples):
+        if images.classes != classes:
+            raise RunError(f"the images have the classes {list(images.classes)}, the run {list(classes)}")
+        task.check(images)
+        return images
+    if not isinstance(images, str | os.PathLike):
+        raise DataError(
+            f"labelled images are a folder with a directory per class, a .csv file or an ImageSet, found a "
+            f"{type(images).__name__}"
+        )
+    path = Path(images)
+    if reading is None:
+        vectors = load_feature_set(path, classes=classes)
+        task.check(vectors)
+        return vectors
+    if path.is_dir():
+        if task.kind not in ("classes", "maps"):
+            raise DataError(f"{run} predicts {called(task.kind)}; give a .csv file with a column for each")
+        found = load_folder_set(path, classes=classes, skip_unreadable=skip, **reading)
+        task.check(found)
+        return found
+    if task.kind == "maps":
+        raise DataError(f"{ascii_path(os.fspath(images))} is no folder; name one that holds images/ and maps/")
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        return labelled_list(path, classes, task.kind)
+    what = "is no folder and no .csv file" if path.exists() else "does not exist"
+    raise DataError(
+        f"{ascii_path(os.fspath(images))} {what}; name a folder with a directory per class or a .csv file of paths "
+        "and labels, or nothing for the run's own test images"
+    )
+
+
+def called(kind: str) -> str:
+    """What a run of a kind of task predicts, in a message."""
+    return {"number": "numbers", "votes": "classes", "maps": "a class for every pixel"}.get(kind, kind)
 
 
 def vectors(images: Any, width: int, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor, list[Unreadable]]]:

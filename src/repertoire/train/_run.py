@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from repertoire import registry
 from repertoire.adapters import plain_state
-from repertoire.data import Samples, Splits, digest, load_feature_set, load_folder_set
+from repertoire.data import Samples, Splits, digest
 from repertoire.errors import (
     CheckpointError,
     ConfigError,
@@ -32,7 +31,6 @@ from repertoire.errors import (
     UnreadableImages,
     ascii_path,
     option,
-    resuming,
 )
 from repertoire.local import Exits
 from repertoire.losses import LogitsLoss, Loss
@@ -49,14 +47,14 @@ from repertoire.recipe import (
     load_splits,
     takes_loss,
 )
-from repertoire.rules import Rule
 from repertoire.tasks import Number, Outputs, exit_table
 from repertoire.train import _checkpoint
 from repertoire.train._answers import Answers, Predictor
 from repertoire.train._directory import RunDirectory
+from repertoire.train._early import leave_early, read_exits, said_at_exits
 from repertoire.train._given import give_again, lacking
 from repertoire.train._images import Images, Reading, stream
-from repertoire.train._labelled import Labelled, labelled_list, vectors
+from repertoire.train._labelled import Labelled, called, labelled_samples, vectors
 from repertoire.train._outputs import outputs
 from repertoire.train._probe import PROBES, Probe, probe_outputs
 
@@ -402,7 +400,7 @@ class Run(Predictor):
         """
         if self.task.kind in ("number", "maps"):
             raise RunError(
-                f"{self.directory} predicts {_called(self.task.kind)} and has no probabilities; use run.predict"
+                f"{self.directory} predicts {called(self.task.kind)} and has no probabilities; use run.predict"
             )
         return self.predict(images, **options)
 
@@ -517,39 +515,9 @@ class Run(Predictor):
         """
         if images is None:
             return self.splits.test
-        if isinstance(images, Samples):
-            if images.classes != self.classes:
-                raise RunError(f"the images have the classes {list(images.classes)}, the run {list(self.classes)}")
-            self.task.check(images)
-            return images
-        if not isinstance(images, str | os.PathLike):
-            raise DataError(
-                f"labelled images are a folder with a directory per class, a .csv file or an ImageSet, found a "
-                f"{type(images).__name__}"
-            )
-        path = Path(images)
-        if self.facts.modality == "features":
-            vectors = load_feature_set(path, classes=self.classes)
-            self.task.check(vectors)
-            return vectors
-        if path.is_dir():
-            if self.task.kind not in ("classes", "maps"):
-                raise DataError(
-                    f"{self.directory} predicts {_called(self.task.kind)}; give a .csv file with a column for each"
-                )
-            skip = self._skips if skip_unreadable is None else skip_unreadable
-            found = load_folder_set(path, classes=self.classes, skip_unreadable=skip, **self.reading)
-            self.task.check(found)
-            return found
-        if self.task.kind == "maps":
-            raise DataError(f"{ascii_path(os.fspath(images))} is no folder; name one that holds images/ and maps/")
-        if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
-            return labelled_list(path, self.classes, self.task.kind)
-        what = "is no folder and no .csv file" if path.exists() else "does not exist"
-        raise DataError(
-            f"{ascii_path(os.fspath(images))} {what}; name a folder with a directory per class or a .csv file of paths "
-            "and labels, or nothing for the run's own test images"
-        )
+        reading = self.reading if self.facts.modality == "images" else None
+        skip = self._skips if skip_unreadable is None else skip_unreadable
+        return labelled_samples(images, self.classes, self.task, reading, skip, str(self.directory))
 
     def check_answers(self, what: str) -> None:
         """Refuses what is only defined of one answer for an image.
@@ -618,38 +586,15 @@ class Run(Predictor):
     def _exits_on(self, device: torch.device) -> Exits:
         with self._lock:
             if str(device) not in self._exits:
-                self._exits[str(device)] = self._load_exits().to(device)
+                model = self._model_on(torch.device("cpu"))
+                self._exits[str(device)] = read_exits(self.directory, self.config, self.facts, model).to(device)
             return self._exits[str(device)]
-
-    def _load_exits(self) -> Exits:
-        rule: Rule = registry.build("rules", self.config.rule)
-        model = copy.deepcopy(self._model_on(torch.device("cpu")))
-        with torch.random.fork_rng(devices=[]):
-            exits = rule.exits(model, torch.zeros(2, *self.facts.shape))
-        if not isinstance(exits, Exits):
-            raise RunError(
-                f"{self.directory} has no early exits: it was trained by the rule {self.config.rule!r}. Exits are the "
-                f"auxiliary networks of local learning: train with {option('rule', 'local:blocks=4')}"
-            )
-        state = _checkpoint.load(self.directory.best_file).part("local")
-        try:
-            exits.classifiers[:-1].load_state_dict(state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"the exits in {self.directory} do not fit its configuration: {reason}") from None
-        return exits.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _leave_early(
         self, images: Images, confidence: float, device: str | torch.device | None, batch_size: int
     ) -> Iterator[Answers]:
-        if not 0 <= confidence <= 1:
-            raise ConfigError(f"early_exit is {confidence}; expected a probability, from 0 to 1")
         where = self._find(device)
-        exits = self._exits_on(where)
-        for index, chunk, failed in self._batches(images, batch_size):
-            with torch.inference_mode():
-                found, left = exits.predict(chunk.to(where), confidence)
-            yield Answers(index, found.double().softmax(1).cpu().numpy(), left.cpu().numpy(), failed)
+        return leave_early(self._exits_on(where), self._batches(images, batch_size), confidence, where)
 
     def predict_early(
         self,
@@ -698,14 +643,8 @@ class Run(Predictor):
         where = self._find(device)
         exits = self._exits_on(where)
         source: Any = samples.paths if isinstance(samples, Labelled) else samples
-
-        def batches() -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...], list[Unreadable]]]:
-            for index, chunk, failed in self._batches(source, batch_size):
-                with torch.inference_mode():
-                    found = [logits.double().softmax(1).cpu().numpy() for logits in exits(chunk.to(where))]
-                yield index, tuple(found), failed
-
-        rows, usable = self._collect(batches(), skip_unreadable)
+        said = said_at_exits(exits, self._batches(source, batch_size), where)
+        rows, usable = self._collect(said, skip_unreadable)
         labels = np.asarray(samples.labels)[usable]
         return exit_table(np.stack([row[usable] for row in rows]), labels, exits.names, exits.work)
 
@@ -783,39 +722,9 @@ class Run(Predictor):
         Raises:
             RunError: the run is not finished, or its data changed. ConfigError: it has as many epochs already.
         """
-        from repertoire.train._fit import resume
+        from repertoire.train._extend import extend
 
-        changes: dict[str, Any] = {"epochs": epochs} | ({} if patience is None else {"patience": patience})
-        if int(os.environ.get("RANK", "0")) and "LOCAL_RANK" in os.environ:
-            self._wait_for(changes)
-            return resume(self.path, quiet=quiet, plugins=self._plugins)
-        done = int(self.info.get("epochs", self.config.epochs))
-        if self.info["status"] != "finished":
-            raise RunError(f"{self.directory} is {self.info['status']}; finish it first: {resuming(self.path)}")
-        if epochs <= self.config.epochs and epochs <= done:
-            raise ConfigError(
-                f"epochs is {epochs}, and {self.directory} has had {done} of {self.config.epochs} already"
-            )
-        waited = done - int(self.metrics.get("best_epoch", done))
-        limit = patience if patience is not None else self.config.patience
-        if limit is not None and waited >= limit:
-            raise ConfigError(
-                f"{self.directory} had no better epoch for {waited} epochs and would stop at once: give "
-                f"{option('patience')}, more than {waited}"
-            )
-        extended = [*self.info.get("extended", []), {"from": done, "to": epochs}]
-        # In this order: whatever ends the process in between, the run is either as it was, or can be resumed.
-        self.directory.write_info({**self.info, "status": "interrupted", "extended": extended, "reason": "extended"})
-        self.directory.write_config(self.config.model_copy(update=changes))
-        return resume(self.path, quiet=quiet, plugins=self._plugins)
-
-    def _wait_for(self, changes: dict[str, Any], seconds: float = 60.0) -> None:
-        """Under a launcher, waits until the first process has changed the configuration."""
-        end = time.monotonic() + seconds
-        while any(getattr(self.directory.read_config(), name) != value for name, value in changes.items()):
-            if time.monotonic() > end:
-                raise RunError(f"the first process did not extend {self.directory}; it says why")
-            time.sleep(0.1)
+        return extend(self, epochs, patience, self._plugins, quiet)
 
 
 def load(
@@ -828,11 +737,6 @@ def load(
 ) -> Run:
     """Opens the run in a directory. See `Run`."""
     return Run(path, device=device, plugins=plugins, backbone=backbone, loss=loss)
-
-
-def _called(kind: str) -> str:
-    """Noun for what a run of a kind of task predicts, in a message."""
-    return {"number": "numbers", "votes": "classes", "maps": "a class for every pixel"}.get(kind, kind)
 
 
 def top(probabilities: np.ndarray, classes: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
