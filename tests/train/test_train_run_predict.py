@@ -331,7 +331,7 @@ class TestExtend:
         first = train.fit(out=tmp_path / "a", **{**options, "epochs": 2})
         shutil.copytree(first.path, tmp_path / "b")
         expected = first.extend(5).model.state_dict()
-        from repertoire.train import _extend, _fit
+        from repertoire.train import _fit
 
         def killed(*_: object, **__: object) -> None:
             raise RuntimeError("killed")
