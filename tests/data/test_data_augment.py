@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repertoire.data._augment import (
+from repertoire.data import (
     CropFlip,
     NoAugmentation,
     PhotoAugmentation,
@@ -19,12 +19,10 @@ from repertoire.data._augment import (
     SimCLRAugmentation,
     StrongAugmentation,
     TrivialAugment,
-    _affine,
-    _resample,
     build_augmentation,
-    move_masks,
     plain,
 )
+from repertoire.data._augment import move_masks
 from repertoire.data._enhance import (
     LUMA,
     WIDE,
@@ -39,6 +37,7 @@ from repertoire.data._enhance import (
     solarise,
 )
 from repertoire.data._jitter import _turned, recoloured
+from repertoire.data._policies import affine, resample
 from repertoire.errors import ConfigError, ShapeError
 
 ALL = [
@@ -199,7 +198,7 @@ def test_a_box_is_scaled_bilinearly(side: tuple[int, int], box: tuple[float, flo
     across, down, at_x, at_y = box
     image = plain(noise(1, height, width)).double()
     affine = torch.tensor([[[across, 0, (1 - across) * (2 * at_x - 1)], [0, down, (1 - down) * (2 * at_y - 1)]]])
-    out = _resample(image, affine.double())[0].numpy()
+    out = resample(image, affine.double())[0].numpy()
     left, top = (1 - across) * at_x * width, (1 - down) * at_y * height
     for row in range(height):
         for column in range(width):
@@ -296,21 +295,21 @@ def test_hue_turns_the_way_of_the_colour_wheel() -> None:
 def test_geometry_moves_as_it_says() -> None:
     image = plain(noise(1, 9, 9))
     quarter = torch.tensor([torch.pi / 2])
-    turned = _resample(image, _affine(torch.tensor([4]), quarter, SQUARE))
+    turned = resample(image, affine(torch.tensor([4]), quarter, SQUARE))
     torch.testing.assert_close(turned, image.rot90(1, (2, 3)), atol=1e-4, rtol=0)
-    third = _resample(image, _affine(torch.tensor([2]), torch.tensor([1 / 3]), SQUARE))
+    third = resample(image, affine(torch.tensor([2]), torch.tensor([1 / 3]), SQUARE))
     torch.testing.assert_close(third[..., :6], image[..., 3:], atol=1e-4, rtol=0)
-    third = _resample(image, _affine(torch.tensor([3]), torch.tensor([-1 / 3]), SQUARE))
+    third = resample(image, affine(torch.tensor([3]), torch.tensor([-1 / 3]), SQUARE))
     torch.testing.assert_close(third[..., 3:, :], image[..., :6, :], atol=1e-4, rtol=0)
-    sheared = _resample(image, _affine(torch.tensor([0]), torch.tensor([0.3]), SQUARE))
+    sheared = resample(image, affine(torch.tensor([0]), torch.tensor([0.3]), SQUARE))
     torch.testing.assert_close(sheared[..., 4, :], image[..., 4, :], atol=1e-4, rtol=0)
     assert not torch.allclose(sheared[..., 0, :], image[..., 0, :], atol=0.05)
-    still = _resample(image, _affine(torch.arange(5), torch.zeros(5), SQUARE)[:1])
+    still = resample(image, affine(torch.arange(5), torch.zeros(5), SQUARE)[:1])
     torch.testing.assert_close(still, image, atol=1e-5, rtol=0)
 
 
 def test_rotation_of_a_wide_image_keeps_right_angles() -> None:
-    matrix = _affine(torch.tensor([4]), torch.tensor([0.7]), torch.Size((10, 20)))[0, :, :2]
+    matrix = affine(torch.tensor([4]), torch.tensor([0.7]), torch.Size((10, 20)))[0, :, :2]
     scale = torch.diag(torch.tensor([20.0, 10.0]))  # normalised coordinates to pixels
     pixels = scale @ matrix @ scale.inverse()
     torch.testing.assert_close(pixels @ pixels.T, torch.eye(2), atol=1e-6, rtol=0)

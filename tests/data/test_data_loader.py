@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repertoire.data._augment import CropFlip, StrongAugmentation, plain
+from repertoire.data import CropFlip, StrongAugmentation, plain
 from repertoire.data._loader import Loader, step_seed
 from repertoire.data._types import Batch, ImageSet
 from repertoire.errors import ConfigError, DataError

@@ -3,23 +3,13 @@
 from typing import Any
 
 from repertoire._aliases import missing_attribute
-from repertoire.data._augment import (
-    CropFlip,
-    NoAugmentation,
-    PhotoAugmentation,
-    RandAugment,
-    RandomErasing,
-    ResizedCrop,
-    Shift,
-    SimCLRAugmentation,
-    StrongAugmentation,
-    TrivialAugment,
-    build_augmentation,
-    plain,
-)
+from repertoire.data._augment import build_augmentation
+from repertoire.data._batches import plain
 from repertoire.data._cache import cache_directory
+from repertoire.data._crops import CropFlip, NoAugmentation, PhotoAugmentation, ResizedCrop, Shift
 from repertoire.data._decode import decode, plain_reason, read_file
 from repertoire.data._digits import digits
+from repertoire.data._erasing import RandomErasing
 from repertoire.data._features import features, load_feature_set
 from repertoire.data._files import decode_files, grey, read_images
 from repertoire.data._folder import folder, load_folder_set
@@ -29,6 +19,7 @@ from repertoire.data._in_memory import from_memory
 from repertoire.data._load import load, pinned
 from repertoire.data._loader import Loader, StreamSource, step_seed
 from repertoire.data._npz import npz
+from repertoire.data._policies import RandAugment, StrongAugmentation, TrivialAugment
 from repertoire.data._rotate import KnownTransformation, Rotate
 from repertoire.data._shapes import shapes
 from repertoire.data._source import SourceRequest
@@ -36,6 +27,7 @@ from repertoire.data._splits import digest, make_splits
 from repertoire.data._table import table
 from repertoire.data._types import Batch, FeatureSet, ImageSet, Kind, Samples, Splits, kind_of
 from repertoire.data._unlabelled import load_unlabelled
+from repertoire.data._views import SimCLRAugmentation
 from repertoire.data._walk import find_images
 from repertoire.data.beds import (
     cifar10,

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repertoire.data._augment import move_masks, plain
+from repertoire.data._augment import move_masks
+from repertoire.data._batches import plain
 from repertoire.data._maps import check_moves_maps, move_maps
 from repertoire.data._rotate import KnownTransformation
 from repertoire.data._types import Batch, Samples

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from repertoire.data._augment import move_masks, plain
+from repertoire.data._augment import move_masks
+from repertoire.data._batches import plain
 from repertoire.data._layout import some
 from repertoire.data._names import part_of
 from repertoire.errors import DataError, ascii_path

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.data._augment import plain
+from repertoire.data._batches import plain
 from repertoire.errors import ConfigError
 from repertoire.registry import register
 
