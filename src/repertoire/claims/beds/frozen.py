@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,11 @@ from repertoire.claims import Budget, arm
 from repertoire.claims.beds import _named
 from repertoire.data import FeatureSet, Samples, Splits
 from repertoire.estimators import evaluate_episodes
+from repertoire.methods import Method
 from repertoire.metrics import retrieval
+from repertoire.recipe import build, make_config, resolve
 from repertoire.tasks import calibration
+from repertoire.train import in_memory
 
 DRAWINGS = "Omniglot, frozen features of a pretrained network: characters of five alphabets, and of three unseen ones"
 UNSEEN = "Omniglot, frozen features of a pretrained network: characters of eight alphabets, every fourth of them unseen"
@@ -71,6 +74,13 @@ def splits_of(rows: Rows, source: str) -> Splits:
 
     parts = part(rows.x, rows.y), part(rows.val_x, rows.val_y), part(rows.test_x, rows.test_y)
     return Splits(*parts, source=source, augmentation="none")
+
+
+def trained(splits: Splits, **fields: Any) -> Method:
+    """A method trained on rows; `fields` are those of the training configuration. Two hidden layers of 256."""
+    options: dict[str, Any] = {"backbone": "mlp:hidden=256", "augment": "none", "device": "cpu"}
+    config = resolve(make_config(data=splits.source, **options | fields), splits)
+    return in_memory(build(config, splits, device=config.device), validate=False).method.eval()
 
 
 def components_of(x: Tensor, count: int = COMPONENTS) -> Callable[[Tensor], Tensor]:

@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch.nn import functional as F
 
-from repertoire import heads, losses
+from repertoire import heads
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._training import fit_tensors
-from repertoire.claims.beds.digits import top_k_accuracy, two_digits
-from repertoire.data import load
+from repertoire.claims._claim import REDRAWN
+from repertoire.claims.beds import _named
+from repertoire.claims.beds.frozen import fitted, shares, table_rows
+
+RATE = 0.03
+"""The best of 0.003, 0.01, 0.03 and 0.1 for both, on validation rows of two pilot seeds."""
+
+
+def scored(budget: Budget, seed: int, kind: type[heads.Head], rate: float) -> tuple[dict[str, float], dict[str, float]]:
+    """What linear scores with a link are worth on validation and test rows."""
+    rows = table_rows(_named.get("letters").splits(budget, seed)).to(budget.device)
+    torch.manual_seed(seed)
+    head = kind(rows.x.shape[1], int(rows.y.max()) + 1)
+    fitted(rows, F.cross_entropy, head, epochs=budget.pick(smoke=1, small=40, full=240), rate=rate)
+    with torch.no_grad():
+        return shares(head(rows.val_x), rows.val_y), shares(head(rows.test_x), rows.test_y)
 
 
 @claim(
     "legendretron",
-    statement="With many classes, linear scores and a learned link are more accurate than logistic regression.",
+    statement="With 26 classes, linear scores and a learned link are more accurate than logistic regression.",
     metric="test accuracy",
     method="linear scores, learned link",
     baseline="linear scores, softmax",
-    data="pairs of digits: 100 classes",
-    threshold=0.0,
+    bed="letters",
+    threshold=0.005,
+    learned=0.3,
+    trivial=1 / 26,
+    overlap=REDRAWN,
 )
 def legendretron(budget: Budget, seed: int) -> Measured:
-    """Lam et al., *LegendreTron: Uprising Proper Multiclass Loss Learning* (2023).
+    """Lam et al., *LegendreTron: Uprising Proper Multiclass Loss Learning* (2023), which sees its gains on tables with
+    more than ten classes.
 
-    `extra` has the log-likelihood of the test images, which a proper loss is to make large.
+    `extra` has the log-likelihood of the test rows, which a proper loss is to make large.
     """
-    splits = load("digits", seed=seed)
-    inputs, targets = two_digits(splits.train, budget.pick(smoke=300, small=3000, full=30_000), seed)
-    test_inputs, test_targets = two_digits(splits.test, 2000, seed + 1)
-
-    def log_p(head: heads.Head) -> Tensor:
-        fit_tensors(
-            head,
-            inputs,
-            targets,
-            losses.CrossEntropy(),
-            epochs=budget.pick(smoke=1, small=40, full=240),
-            learning_rate=0.01,
-        )
-        with torch.no_grad():
-            return head(test_inputs).log_softmax(1)
-
-    torch.manual_seed(seed)
-    learned = log_p(heads.Legendre(inputs.shape[1], 100))
-    torch.manual_seed(seed)
-    plain = log_p(heads.Linear(inputs.shape[1], 100))
+    (_, learned), (_, plain) = (
+        scored(budget, seed, heads.Legendre, RATE),
+        scored(budget, seed, heads.Linear, RATE),
+    )
     likelihood = {
-        f"{name}: log-likelihood": float(found.gather(1, test_targets[:, None]).mean())
-        for name, found in (("learned link", learned), ("softmax", plain))
+        "learned link: log-likelihood": learned["log-likelihood"],
+        "softmax: log-likelihood": plain["log-likelihood"],
     }
-    return Measured(top_k_accuracy(learned, test_targets, 1), top_k_accuracy(plain, test_targets, 1), likelihood)
+    return Measured(learned["accuracy"], plain["accuracy"], likelihood)

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._training import fit_tensors, perceptron
-from repertoire.claims.beds.digits import top_k_accuracy, two_digits
-from repertoire.data import load
+from repertoire.claims.beds.frozen import Classifier, characters, epochs_for, fitted, shares
+
+EACH = 5
+TOP = "top-5 accuracy"
+
+A, B = 1.0, 3.0
+RATE = 3e-3
+
+
+def classified_characters(
+    budget: Budget, seed: int, loss: losses.LogitsLoss, rate: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a network that was trained with a loss is worth on validation and on test drawings."""
+    rows = characters(budget, seed, EACH)
+    torch.manual_seed(seed)
+    network = Classifier(rows.x.shape[1], "linear", int(rows.y.max()) + 1)
+    fitted(rows, loss, network, epochs=epochs_for(budget, len(rows.x)), rate=rate)
+    with torch.no_grad():
+        return shares(network(rows.val_x), rows.val_y), shares(network(rows.test_x), rows.test_y)
 
 
 @claim(
     "z-loss",
     statement="With many classes the Z-loss puts the right one among the first five more often than cross-entropy.",
     metric="top-5 test accuracy",
-    method="Z-loss, b chosen on validation images",
+    method="Z-loss, a of 1 and b of 3",
     baseline="cross-entropy",
-    data="pairs of digits: 100 classes",
-    threshold=0.0,
+    data="Omniglot, frozen features of a pretrained network: 242 characters, five drawings of each, unseen drawers",
+    bed="omniglot-all",
+    threshold=0.01,
+    learned=0.3,
+    trivial=5 / 242,
+    ceiling=1.0,
 )
 def z_loss(budget: Budget, seed: int) -> Measured:
-    """De Brébisson and Vincent, *The Z-loss* (2016), which tunes b for the ranking score that is wanted."""
-    splits = load("digits", seed=seed)
-    count = budget.pick(smoke=300, small=3000, full=30_000)
-    inputs, targets = two_digits(splits.train, count, seed)
-    seen, held_out = (two_digits(images, 2000, seed + 1) for images in (splits.val, splits.test))
-
-    def logits(loss: losses.LogitsLoss) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(seed)
-        network = perceptron(inputs.shape[1], 100)
-        fit_tensors(network, inputs, targets, loss, epochs=budget.pick(smoke=1, small=20, full=60))
-        with torch.no_grad():
-            return network(seen[0]), network(held_out[0])
-
-    tried = [logits(losses.ZLoss(b=b)) for b in budget.pick(smoke=(6.0,), small=(3.0, 6.0, 9.0), full=(3.0, 6.0, 9.0))]
-    _, best = max(tried, key=lambda pair: top_k_accuracy(pair[0], seen[1], 5))
-    _, plain = logits(losses.CrossEntropy())
-    top1 = {
-        "Z-loss: top-1": top_k_accuracy(best, held_out[1], 1),
-        "cross-entropy: top-1": top_k_accuracy(plain, held_out[1], 1),
-    }
-    return Measured(top_k_accuracy(best, held_out[1], 5), top_k_accuracy(plain, held_out[1], 5), top1)
+    """De Brébisson and Vincent, *The Z-loss* (2016), which tunes a and b for the ranking score that is wanted; so was
+    done here on pilot seeds, of 1 and 3, 6 and 9, and of 0.3 and 6. `extra`
+    has how often the first is right."""
+    _, ours = classified_characters(budget, seed, losses.ZLoss(a=A, b=B), RATE)
+    _, plain = classified_characters(budget, seed, losses.CrossEntropy(), RATE)
+    top1 = {"Z-loss: top-1": ours["accuracy"], "cross-entropy: top-1": plain["accuracy"]}
+    return Measured(ours[TOP], plain[TOP], top1)
