@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from repertoire.errors import CheckpointError
 from repertoire.train import _checkpoint
-from repertoire.train._loop import Progress
+from repertoire.train._progress import Progress
 
 
 @pytest.fixture

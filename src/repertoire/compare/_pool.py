@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from repertoire.compare._folder import Folder
 from repertoire.compare._jobs import Job, Outcome, execute, ready
 from repertoire.errors import ConfigError, Interrupted, MissingExtra, RunError, UnknownName, option
+from repertoire.train import interruptible
 
 __all__ = ["Backend", "Crew", "dismiss", "run_jobs", "warm_up"]
 
@@ -195,30 +196,18 @@ def _refuse_if_stopped(folder: Folder) -> None:
 @contextlib.contextmanager
 def _stoppable(folder: Folder, crew: Crew) -> Iterator[None]:
     """Turns the first Ctrl-C (or SIGTERM) into a request to save and stop, and the second into an end at once."""
+
+    def request() -> None:
+        folder.stop_file.touch()
+        print("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
+        if crew.backend == "loky":
+            for mark in folder.marks.iterdir():
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    os.kill(int(mark.read_text(encoding="utf-8", errors="replace").splitlines()[0]), signal.SIGTERM)
+
     try:
-        if threading.current_thread() is not threading.main_thread():
+        with interruptible(request):
             yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.getsignal(number) for number in signals}
-
-        def request(number: int, frame: object) -> None:
-            folder.stop_file.touch()
-            print("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
-            for which, handler in previous.items():
-                signal.signal(which, handler)
-            if crew.backend == "loky":
-                for mark in folder.marks.iterdir():
-                    with contextlib.suppress(OSError, ValueError, IndexError):
-                        os.kill(int(mark.read_text(encoding="utf-8", errors="replace").splitlines()[0]), signal.SIGTERM)
-
-        for number in signals:
-            signal.signal(number, request)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
     except KeyboardInterrupt:
         raise Interrupted(STOPPED) from None
 

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from repertoire.train._folds import Folds as Folds
     from repertoire.train._folds import fit_folds as fit_folds
     from repertoire.train._folds import resume_folds as resume_folds
+    from repertoire.train._interrupt import interruptible as interruptible
     from repertoire.train._labelled import Labelled as Labelled
     from repertoire.train._loop import Loop as Loop
-    from repertoire.train._loop import later_counts as later_counts
     from repertoire.train._merge import merge as merge
     from repertoire.train._outputs import outputs as outputs
     from repertoire.train._probe import probe_outputs as probe_outputs
+    from repertoire.train._progress import later_counts as later_counts
     from repertoire.train._run import Run as Run
     from repertoire.train._run import load as load
     from repertoire.train._run import top as top
@@ -60,11 +61,13 @@ _HOME = {
     "repertoire.train._export": ("export",),
     "repertoire.train._fit": ("complete", "fit", "in_memory", "rehearse", "resume"),
     "repertoire.train._folds": ("Folds", "fit_folds", "resume_folds"),
+    "repertoire.train._interrupt": ("interruptible",),
     "repertoire.train._labelled": ("Labelled",),
-    "repertoire.train._loop": ("Loop", "later_counts"),
+    "repertoire.train._loop": ("Loop",),
     "repertoire.train._merge": ("merge",),
     "repertoire.train._outputs": ("outputs",),
     "repertoire.train._probe": ("probe_outputs",),
+    "repertoire.train._progress": ("later_counts",),
     "repertoire.train._run": ("Run", "load", "top"),
 }
 

@@ -9,12 +9,10 @@ CPU, and on a GPU as far as its kernels are deterministic.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -25,17 +23,19 @@ from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option, resuming
 from repertoire.methods import Method
-from repertoire.recipe import Built, TrainConfig, WeightAverage, is_pretrained, only_head, schedule
+from repertoire.recipe import Built, WeightAverage, schedule
 from repertoire.rules import Rule
-from repertoire.tasks import Outputs, Task
+from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory
 from repertoire.train._display import Display, duration
+from repertoire.train._interrupt import interruptible
 from repertoire.train._monitor import collapsed, monitor
 from repertoire.train._outputs import outputs
+from repertoire.train._progress import Progress, later_counts
 from repertoire.train._track import Callback, make_trackers, watching
 
-__all__ = ["Loop", "Progress", "later_counts"]
+__all__ = ["Loop"]
 
 PATIENT_STEPS = 100
 """Steps in which a diverging loss makes training begin anew."""
@@ -52,50 +52,6 @@ checkpoint, and an epoch of a head takes less time than its network does to be w
 
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device. On a CPU every step is looked at."""
-
-
-@dataclass
-class Progress:
-    """Progress of a run: plain numbers, stored in the checkpoint."""
-
-    epoch: int = 0
-    """Epochs done."""
-    step: int = 0
-    """Steps done of the epoch in progress."""
-    total_steps: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the logs over the images of the epoch in progress, of all processes, and their number as "images"."""
-    best: dict[str, float] = field(default_factory=dict)
-    """The validation metrics of the best epoch so far; empty before the first one."""
-    best_epoch: int = 0
-    highest: float = 0.0
-    """The highest validation accuracy so far, where later epochs of nearly the same accuracy count."""
-    rate: float = 1.0
-    """What the learning rate is multiplied by; less than one once the first steps have diverged."""
-    first_loss: float | None = None
-    """Loss of the first step, by which the next ones are told to diverge."""
-    seconds: float = 0.0
-    """Training time, all sessions together."""
-    ended: bool = False
-    """Whether the method has ended its stage, of a run that is one of several."""
-
-    @classmethod
-    def stored(cls, values: dict[str, Any]) -> Progress:
-        """Reads the progress in a checkpoint, of version 0.1.0 as well.
-
-        Raises:
-            CheckpointError: it says something that this version does not know.
-        """
-        values = dict(values)
-        accuracy, nll = values.pop("best_accuracy", -1.0), values.pop("best_nll", math.inf)
-        if "best" not in values and accuracy >= 0:
-            values["best"] = {"accuracy": accuracy, "nll": nll}
-        unknown = sorted(values.keys() - {f.name for f in fields(cls)})
-        if unknown:
-            raise CheckpointError(
-                f"the progress holds {', '.join(unknown)}, which a newer version of Repertoire wrote; upgrade to go on"
-            )
-        return cls(**values)
 
 
 class Loop:
@@ -194,7 +150,7 @@ class Loop:
         trackers = make_trackers(self.config, self.directory.path, step) if self.main and self.directory else []
         trackers += watching(self.callbacks)
         try:
-            with self._together(), self._interruptible(), self.display:
+            with self._together(), interruptible(self._request, single=self.fabric.world_size == 1), self.display:
                 while self.progress.epoch < self.config.epochs and not self._out_of_patience():
                     self._epoch(trackers)
             self._end()
@@ -601,6 +557,11 @@ class Loop:
             self.directory.truncate_history(self.progress.epoch)
         self.fabric.barrier()
 
+    def _request(self) -> None:
+        """Asks the loop to save and stop after the step in progress."""
+        self._stop = True
+        self.display.note("stopping after this step; press Ctrl-C again to stop at once")
+
     @contextmanager
     def _together(self) -> Iterator[None]:
         """Ends the other processes of a pipeline with this one, and says so where a process is gone."""
@@ -616,45 +577,6 @@ class Loop:
                 short = str(error).split("] ", 1)[-1].split(". ", 1)[0]
                 raise RankLost(f"another process is gone or no longer answers ({short}); {advice}") from None
             raise
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Turns the first Ctrl-C (or SIGTERM) into a request to save and stop; a second one aborts at once.
-
-        Only in the main thread of a single process: ranks would stop at different steps. They end at once, and their
-        run resumes from the last checkpoint.
-        """
-        if self.fabric.world_size > 1 or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.getsignal(number) for number in signals}
-
-        def request(number: int, frame: object) -> None:
-            self._stop = True
-            self.display.note("stopping after this step; press Ctrl-C again to stop at once")
-            for which, handler in previous.items():
-                signal.signal(which, handler)
-
-        for number in signals:
-            signal.signal(number, request)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-def later_counts(config: TrainConfig, task: Task) -> bool:
-    """Whether a later epoch takes the place of the best one unless its validation accuracy is worse by more than a
-    standard error, and not only if it is better.
-
-    What begins with a pretrained network, or is a head on features, converges: its later weights are the better ones,
-    and which epoch happens to be right about one more of twenty validation images says nothing. It is so unless
-    patience was asked for or the learning rate stays.
-    """
-    converges = config.schedule == "cosine" and (only_head(config) or is_pretrained(config))
-    return converges and config.patience is None and task.best.key == "accuracy"
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
