@@ -130,7 +130,7 @@ def test_training_makes_a_network_withstand_more():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="give --teacher"):
+    with pytest.raises(ConfigError, match="give teacher="):
         RobustSemi(classifier(0), losses.CrossEntropy())
     with pytest.raises(ConfigError, match="the teacher knows 5 classes, and this network is to learn 3"):
         RobustSemi(classifier(0), losses.CrossEntropy(), classifier(1, classes=5))

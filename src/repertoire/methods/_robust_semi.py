@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.losses import Loss, reduce
 from repertoire.methods._base import Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
@@ -111,7 +111,8 @@ class RobustSemi(Classifying):
         super().__init__(model, loss)
         if teacher is None:
             raise ConfigError(
-                "method 'robust-semi' learns from another run: give --teacher runs/NAME, or use method 'supervised'"
+                "method 'robust-semi' learns from another run: give "
+                f"{option('teacher', 'runs/NAME')}, or use method 'supervised'"
             )
         if teacher.head.num_classes != model.head.num_classes:
             raise ConfigError(
