@@ -5,6 +5,7 @@ from typing import Any
 from repertoire._aliases import missing_attribute
 from repertoire.heads._arcface import ArcFace
 from repertoire.heads._base import Head
+from repertoire.heads._batch_attention import BatchAttention
 from repertoire.heads._cosface import CosFace
 from repertoire.heads._cosine import Cosine
 from repertoire.heads._dense import Dense
@@ -22,6 +23,7 @@ from repertoire.heads._support_trivial import PrototypeSet, SupportTrivial
 
 __all__ = [
     "ArcFace",
+    "BatchAttention",
     "ConvexGradient",
     "CosFace",
     "Cosine",

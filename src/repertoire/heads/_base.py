@@ -36,6 +36,7 @@ class Head(nn.Module):
         takes_maps: whether a classifier gives it the backbone's last maps `[N, d, h, w]` instead of features `[N, d]`,
             which it takes too.
         dense: whether of maps it gives logits of every pixel, `[N, C, H, W]`, as targets that are maps need.
+        looks_across: whether the answer for a sample depends on the others in its batch.
         per_class: names of the parameters that have a row for each class, as `get_parameter` takes them; empty where
             the head cannot `grow`.
         cannot_grow: why it cannot, for a message.
@@ -44,6 +45,7 @@ class Head(nn.Module):
 
     takes_maps: bool = False
     dense: bool = False
+    looks_across: bool = False
     per_class: Sequence[str] = ()
     cannot_grow: str = "its parameters have no row for each class"
     zero: bool = False

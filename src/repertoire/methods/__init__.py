@@ -3,7 +3,9 @@
 from repertoire.methods._adamixup import AdaMixUp
 from repertoire.methods._apply import apply_loss, on_features, own_state, right_answers
 from repertoire.methods._base import Method, Needs, Stage, Step, Stream, brought_head
+from repertoire.methods._batchformer import BatchFormer
 from repertoire.methods._byol import BYOL
+from repertoire.methods._by_products import ByProducts, spots_of
 from repertoire.methods._classifier import Classifier, Normalize
 from repertoire.methods._cpc import CPC
 from repertoire.methods._datum_index import DatumIndex
@@ -55,6 +57,8 @@ __all__ = [
     "VAT",
     "AdaMixUp",
     "Alignment",
+    "BatchFormer",
+    "ByProducts",
     "ClassQueue",
     "ClassThresholds",
     "Classifier",
@@ -106,4 +110,5 @@ __all__ = [
     "read_scores",
     "rejoined",
     "right_answers",
+    "spots_of",
 ]

@@ -67,8 +67,10 @@ class Classifying(Method):
         self.loss = loss
         self.mix = mix
         self.alpha = alpha
-        # The sum over a batch is not the mean of the sums over its parts.
-        self.needs = replace(own, targets=kinds, per_sample=own.per_sample and loss.reduction == "mean")
+        # The sum over a batch is not the mean of the sums over its parts, nor is what looks at all of it.
+        across = model.head.looks_across
+        per_sample = own.per_sample and loss.reduction == "mean" and not across
+        self.needs = replace(own, targets=kinds, per_sample=per_sample, within_rank=own.within_rank or across)
         if model.head.dense:
             check_dense(loss)
             if mix != "none":
