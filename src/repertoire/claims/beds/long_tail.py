@@ -1,4 +1,4 @@
-"""A long tail of photographs: a small network on features of another one, each class a little rarer than the last.
+"""A long tail of photographs: a head, or a small network, on features of a frozen one, each class rarer than the last.
 
 The rows are those of CIFAR-10 as `frozen.photographs` has them: the most frequent class has 400 to learn from and the
 rarest 4, in the order of the classes; 50 of each to choose on, and 200 of each for the test, the same for every seed.
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from repertoire.claims import Budget, arm
-from repertoire.claims._training import resolved
 from repertoire.claims.beds.frozen import Rows, photographs, splits_of
 from repertoire.data import Splits
 from repertoire.methods import Method
-from repertoire.recipe import build
+from repertoire.recipe import build, make_config, resolve
 from repertoire.train import in_memory, outputs
 
 __all__ = ["BED", "figures", "fitted", "rows", "tail", "tailed"]
@@ -51,9 +50,9 @@ def fitted(budget: Budget, seed: int, splits: Splits, **fields: Any) -> Method:
     """
     steps = budget.pick(smoke=4, small=800, full=4000)
     batch = 64
-    config = resolved(
-        splits,
-        backbone="mlp:hidden=128,depth=1",
+    config = make_config(
+        data=splits.source,
+        augment="none",
         optimizer="adamw",
         weight_decay=1e-4,
         batch_size=batch,
@@ -62,6 +61,7 @@ def fitted(budget: Budget, seed: int, splits: Splits, **fields: Any) -> Method:
         device=budget.device,
         **fields,
     )
+    config = resolve(config, splits)
     return in_memory(build(config, splits, device=config.device), validate=False).method.eval()
 
 
@@ -83,14 +83,15 @@ def tailed(
     method: str = "supervised",
     loss: str = "logit-adjusted",
     head: str = "auto",
+    backbone: str = "identity",
     rate: float = 1e-3,
     ratio: float = RATIO,
 ) -> dict[str, float]:
     """What a method learns from the tail: `balanced accuracy` on the test rows, that of the `frequent` and `rare`
-    classes, and on the validation rows."""
+    classes, and on the validation rows. With backbone `identity`, nothing but the head learns."""
     found = rows(budget, seed, ratio)
     splits = splits_of(found, BED)
-    network = fitted(budget, seed, splits, method=method, loss=loss, head=head, lr=rate)
+    network = fitted(budget, seed, splits, method=method, loss=loss, head=head, backbone=backbone, lr=rate)
     known = found.y.bincount(minlength=len(splits.classes)).tolist()
     device = next(network.parameters()).device
     scores = [outputs(network.model, part, device=device) for part in (splits.test, splits.val)]
