@@ -165,7 +165,7 @@ def test_some_labels_are_kept_and_the_rest_is_a_stream(splits: Splits):
 def test_a_resumed_run_ends_in_the_same_weights(
     splits: Splits, weights: str, tune: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("repertoire.train._fit.HEAD_EPOCHS", 2)
+    monkeypatch.setattr("repertoire.train._session.HEAD_EPOCHS", 2)
     wanted = config(weights=weights, tune=tune, epochs=4, lr=0.01)
     whole = train.fit(config=wanted, splits=splits, out=tmp_path / "whole")
 

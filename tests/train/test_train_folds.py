@@ -74,16 +74,16 @@ def test_what_is_finished_is_not_done_again(done: Folds, tiny: Path, tmp_path: P
 
 
 def test_a_fold_that_was_interrupted_goes_on(done: Folds, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from repertoire.train import _fit
+    from repertoire.train import _session
 
-    finish = _fit._finish
+    finish = _session._finish
 
     def stop(directory, *arguments):
         if directory.path.name == "fold-2":
             raise Interrupted("stopped")
         finish(directory, *arguments)
 
-    monkeypatch.setattr(_fit, "_finish", stop)
+    monkeypatch.setattr(_session, "_finish", stop)
     with pytest.raises(Interrupted, match="the same command goes on"):
         fit_folds(str(tiny), 3, out=tmp_path / "cv", **OPTIONS)
     monkeypatch.undo()

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from repertoire.data import load
-from repertoire.recipe import build, make_config, resolve
+from repertoire.recipe import build, make_config, make_fabric, resolve
 from repertoire.tasks import Outputs, spread_out
 from repertoire.train._display import Display
-from repertoire.train._fit import make_fabric
 from repertoire.train._loop import Loop
 from repertoire.train._monitor import Features, collapsed
 
