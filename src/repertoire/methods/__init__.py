@@ -6,7 +6,6 @@ from repertoire.methods._base import Method, Needs, Stage, Step, Stream, brought
 from repertoire.methods._batchformer import BatchFormer
 from repertoire.methods._by_products import ByProducts, spots_of
 from repertoire.methods._byol import BYOL
-from repertoire.methods._by_products import ByProducts, spots_of
 from repertoire.methods._classifier import Classifier, Normalize
 from repertoire.methods._cpc import CPC
 from repertoire.methods._datum_index import DatumIndex
