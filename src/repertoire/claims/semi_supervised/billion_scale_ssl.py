@@ -122,7 +122,7 @@ def billion_scale(budget: Budget, seed: int) -> Measured:
 
 @claim(
     "billion-scale-ssl",
-    part="each class",
+    part="each-class",
     statement=(
         "A student of the samples that a teacher scores highest for each class is more accurate than one of as many "
         "samples with the highest scores of all."
@@ -149,7 +149,7 @@ def each_class(budget: Budget, seed: int) -> Measured:
 
 @claim(
     "billion-scale-ssl",
-    part="how many",
+    part="how-many",
     statement=(
         "Neither few samples of each class nor as many as there are pretrain a student best: its accuracy rises with "
         "their number, and falls again."
