@@ -88,6 +88,8 @@ class FixMatch(Classifying):
         blend: "none" (default), or "prototypes".
         tempering: of the blend: above 1 more of the prototypes for rare classes, below less.
         warm_up: updates before the first blend.
+        momentum: of the average of the network that prototypes come from, in [0, 1]. The released code has 0.999 for
+            250,000 updates, and less in the beginning.
         diverse: "none" (default), "learned" or "all".
         missing_classes: classes without a name or a label, which the data has all the same.
         even: weight of the mean's divergence from even shares, 0 or more; by default 1 with `missing_classes`, else 0.
@@ -140,6 +142,7 @@ class FixMatch(Classifying):
         blend: Literal["none", "prototypes"] = "none",
         tempering: Annotated[float, Positive] = 1.0,
         warm_up: Annotated[int, AtLeast(0)] = 500,
+        momentum: Annotated[float, Share] = 0.99,
         diverse: Literal["none", "learned", "all"] = "none",
         missing_classes: Annotated[int, AtLeast(0)] = 0,
         even: Annotated[float, AtLeast(0)] | None = None,
@@ -155,7 +158,13 @@ class FixMatch(Classifying):
         self.diverse = diverse
         views = {"weak": "", "strong": strong} | ({} if diverse == "none" else {"other": strong})
         stream = replace(self.needs.streams[STREAM], per_sample=ratio, views=views)
-        self.needs = replace(self.needs, streams={STREAM: stream})
+        self.needs = replace(
+            self.needs,
+            streams={STREAM: stream},
+            # The mean answer of a batch is not that of its parts.
+            per_sample=self.needs.per_sample and not self.even,
+            within_rank=bool(self.even),
+        )
         classes, width = model.head.num_classes, model.backbone.out_features
         if missing_classes >= classes:
             raise ConfigError(f"missing_classes is {missing_classes} of {classes} classes: none would have a label")
@@ -173,7 +182,7 @@ class FixMatch(Classifying):
         if space == "shrunk":
             self.auxiliary = _perceptron(width, classes)
         if blend == "prototypes":
-            self.teacher = Teacher(model, 0.999)
+            self.teacher = Teacher(model, momentum)
         if diverse == "learned":
             if unlabelled is None:
                 raise ConfigError(

@@ -273,8 +273,8 @@ class ShrunkSpace(Memory):
     a sample is :math:`q_1` times the running share of samples that are sure in all classes, which the paper takes for
     the progress of training.
 
-    That share starts from the first batch, as in the released code, which begins it anew each epoch. It moves when the
-    weights have.
+    That share starts from the first batch, and moves when the weights have. The released code has a decay of 0.999, but
+    begins it anew each epoch; a shorter memory takes the place of that.
 
     Args:
         threshold: tau, in [0, 1].
@@ -299,7 +299,7 @@ class ShrunkSpace(Memory):
     remembers: ClassVar = {"sure": "mean"}
 
     @checked
-    def __init__(self, threshold: Annotated[float, Share] = 0.95, decay: Annotated[float, Share] = 0.999) -> None:
+    def __init__(self, threshold: Annotated[float, Share] = 0.95, decay: Annotated[float, Share] = 0.99) -> None:
         super().__init__()
         self.threshold = threshold
         self.decay = decay

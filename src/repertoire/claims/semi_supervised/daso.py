@@ -8,7 +8,7 @@ import numpy as np
 from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims.beds import few_labels as bed
 
-DASO = ",blend=prototypes,warm_up=100,tempering=0.3"
+DASO = ",blend=prototypes,warm_up=100,momentum=0.95,tempering=0.3"
 
 
 @arm
