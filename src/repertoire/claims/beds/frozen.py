@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.decomposition import TruncatedSVD
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -426,6 +427,22 @@ def predictor(
     """A network with so many outputs, trained on rows with a loss."""
     torch.manual_seed(seed)
     return fitted(rows, loss, nn.Sequential(body(rows.x.shape[1]), nn.Linear(128, outputs)), epochs=epochs, rate=rate)
+
+
+@functools.lru_cache(maxsize=1)
+def questions(budget: Budget, seed: int) -> tuple[Rows, tuple[str, ...]]:
+    """Questions to a bank, of 77 intents, as the principal directions of their hashed words; and what the intents are
+    called. The seed draws those to learn from and to choose on; those of the test are always the same."""
+    splits = _named.get("intents").splits(budget, seed)
+    rows = table_rows(splits)
+    count = min(COMPONENTS, rows.x.shape[1])
+    directions = TruncatedSVD(count, random_state=0).fit(torch.cat([rows.x, rows.val_x]).numpy())
+    scale = count**0.5
+    x, val_x, test_x = (
+        torch.from_numpy(directions.transform(part.numpy())).float() * scale
+        for part in (rows.x, rows.val_x, rows.test_x)
+    )
+    return rows._replace(x=x, val_x=val_x, test_x=test_x), splits.train.classes
 
 
 def embedder(inputs: int) -> nn.Sequential:

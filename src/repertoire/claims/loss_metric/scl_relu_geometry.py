@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
+from repertoire.claims.beds import get
 from repertoire.claims.beds.unseen_classes import thinned_out
-from repertoire.data import ImageSet, load
+from repertoire.data import ImageSet
 from repertoire.methods import Method
 
 
@@ -27,8 +28,9 @@ from repertoire.methods import Method
     metric="standard deviation of the cosines between class means of the training embeddings",
     method="supervised contrastive loss, ReLU and batch binding",
     baseline="supervised contrastive loss",
-    data="digits, five classes with 100 images and five with 10",
-    threshold=0.0,
+    data="Fashion-MNIST: five classes with 100 photographs and five with 10",
+    bed="fashion-mnist",
+    threshold=0.05,
     higher_is_better=False,
 )
 def scl_relu_geometry(budget: Budget, seed: int) -> Measured:
@@ -36,7 +38,7 @@ def scl_relu_geometry(budget: Budget, seed: int) -> Measured:
 
     `extra` has the ReLU without binding, the mean cosine, which is to be zero with the ReLU, and accuracies.
     """
-    splits = load("digits", seed=seed)
+    splits = get("fashion-mnist").splits(budget, seed)
     splits = replace(splits, train=thinned_out(splits.train, seed, [100] * 5 + [10] * 5))
     options: dict[str, Any] = {
         "backbone": "mlp:hidden=128",
