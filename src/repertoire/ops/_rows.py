@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
+from repertoire.ops._tiles import inverse_lengths
 from repertoire.ops._transforms import transformed
-from repertoire.ops._workers import by_rows
+from repertoire.ops._workers import by_rows, worker_count
 
 __all__ = ["class_index", "class_sums", "unit_rows"]
 
@@ -52,14 +53,18 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, inverse = torch.empty_like(x), x.new_empty(len(x), 1)
+        # No slices where there is one share: a trace would be one of so many rows.
+        if worker_count(x) == 1:
+            inverse = inverse_lengths(x)
+            z = x * inverse
+        else:
+            z, inverse = torch.empty_like(x), x.new_empty(len(x), 1)
 
-        def share(rows: slice) -> None:
-            length = torch.linalg.vector_norm(x[rows], dim=1, keepdim=True)
-            torch.reciprocal(length, out=inverse[rows]).masked_fill_(length < torch.finfo(x.dtype).tiny, 0.0)
-            torch.mul(x[rows], inverse[rows], out=z[rows])
+            def share(rows: slice) -> None:
+                inverse[rows] = inverse_lengths(x[rows])
+                torch.mul(x[rows], inverse[rows], out=z[rows])
 
-        by_rows(share, x)
+            by_rows(share, x)
         ctx.save_for_backward(z, inverse)
         ctx.set_materialize_grads(False)
         return z, inverse

@@ -79,8 +79,8 @@ if hasattr(os, "register_at_fork"):
 def worker_count(*tensors: Tensor | None) -> int:
     """Number of workers for these tensors: as many as this thread has threads of arithmetic, or one.
 
-    One on an accelerator, within a worker, under `torch.compile`, and where something that belongs to this thread alone
-    watches or replaces operations (a dispatch mode, `torch.func`, a subclass of tensors).
+    One on an accelerator, within a worker, under `torch.compile` or a trace, and where something that belongs to this
+    thread alone watches or replaces operations (a dispatch mode, `torch.func`, a subclass of tensors).
 
     Example:
         >>> import torch
@@ -88,7 +88,7 @@ def worker_count(*tensors: Tensor | None) -> int:
         >>> worker_count(torch.zeros(3)) == torch.get_num_threads()
         True
     """
-    if torch.compiler.is_compiling() or _STATE.inside:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _STATE.inside:
         return 1
     given = [t for t in tensors if t is not None]
     if any(t.device.type != "cpu" or type(t) not in (Tensor, torch.nn.Parameter) for t in given):
