@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire import losses, registry
-from repertoire.claims import Budget, arm
+from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims._training import accuracy, new_method, optimise, pixels, resolved
 from repertoire.claims.beds import few_labels as bed
 from repertoire.data import Splits
