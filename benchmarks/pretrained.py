@@ -284,6 +284,43 @@ def bare(folder: Path) -> Result:
     return float((torch.cat(parts).numpy() == splits.test.labels).mean()), seconds, said
 
 
+def fine_tune(folder: Path) -> Result:
+    """fastai's `fine_tune` with its defaults: the same weights, batch, size, and epochs after the frozen one."""
+    import_timm("tf_efficientnet_lite0")  # also where torchvision does not fit this torch
+    from fastai.metrics import accuracy
+    from fastai.vision.augment import Resize
+    from fastai.vision.data import ImageDataLoaders, Normalize
+    from fastai.vision.learner import vision_learner
+
+    config = recipe.make_config(data=str(folder), backbone="lite0")
+    config = recipe.resolve(config, recipe.load_splits(config))
+    own = registry.build("backbones", "lite0", in_channels=3)
+    begun = time.process_time()
+    torch.manual_seed(0)
+    data = ImageDataLoaders.from_folder(
+        folder / "train",
+        valid_pct=0.1,
+        seed=0,
+        item_tfms=Resize(config.size),
+        batch_tfms=[Normalize.from_stats(own.preset.mean, own.preset.std)],
+        bs=config.batch_size,
+        num_workers=0,
+        device=torch.device("cpu"),
+    )
+    learner = vision_learner(data, "tf_efficientnet_lite0", pretrained=False, metrics=accuracy)
+    body = learner.model[0]
+    pairs = zip(body.state_dict().items(), own.state_dict().values(), strict=False)
+    missing = body.load_state_dict({name: value for (name, _), value in pairs}, strict=False).missing_keys
+    assert not missing, missing
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(config.epochs)
+    seconds = time.process_time() - begun
+    with learner.no_bar():
+        files = sorted((folder / "test").rglob("*.jpg"))
+        found = learner.validate(dl=data.test_dl(files, with_labels=True))
+    return float(found[1]), seconds, f"1 + {config.epochs} epochs"
+
+
 def steps(arguments: argparse.Namespace, images: int = 128) -> None:
     """Epochs of `--tune all`, in turn with those of the bare loop."""
     config = recipe.make_config(
@@ -342,6 +379,7 @@ def commands(arguments: argparse.Namespace) -> None:
                 after = os.times()
                 processor = sum(after[2:4]) - sum(before[2:4])
                 spent.setdefault(name, []).append((processor, time.perf_counter() - clock))
+                print(f"{name}: {processor:.1f} s of a processor", file=sys.stderr, flush=True)
     count = len(list(folder.rglob("*.jpg")))
     base = spent["a bare pass over the photographs"]
     print(
@@ -361,6 +399,7 @@ WAYS: dict[str, Callable[[Path], Result]] = {
     "head": lambda folder: by_default(folder, backbone="lite0", tune="head"),
     "auto": by_default,
     "timm": bare,
+    "fastai": fine_tune,
 }
 
 
@@ -389,7 +428,8 @@ OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="hold train/CLASS/* and test/CLASS/*")
-    parser.add_argument("--ways", default=",".join(WAYS), help="how --only train trains, of " + ", ".join(WAYS))
+    usual = ",".join(name for name in WAYS if name != "fastai")
+    parser.add_argument("--ways", default=usual, help="how --only train trains, of " + ", ".join(WAYS))
     parser.add_argument("--backbones", default="lite0", help="specs, separated by spaces")
     parser.add_argument("--per-class", default="5,20,100", help="training images of each class")
     parser.add_argument("--pool", type=int, default=200, help="images of each class that the draws are from")
