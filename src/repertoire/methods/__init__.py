@@ -37,8 +37,9 @@ from repertoire.methods._readout import read_scores
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._replay import Replay
-from repertoire.methods._sample_losses import SampleLosses, otsu_threshold, rejoined
+from repertoire.methods._robust_self_training import RobustSelfTraining
 from repertoire.methods._robust_semi import RobustSemi
+from repertoire.methods._sample_losses import SampleLosses, otsu_threshold, rejoined
 from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
@@ -83,6 +84,7 @@ __all__ = [
     "ReLUEmbedding",
     "Relational",
     "Replay",
+    "RobustSelfTraining",
     "RobustSemi",
     "SampleLosses",
     "SelfLabelBYOL",
