@@ -398,9 +398,7 @@ def _with_missing_classes(config: TrainConfig, splits: Splits, facts: Facts) -> 
         return samples if samples.classes[-count:] == more else replace(samples, classes=(*samples.classes, *more))
 
     extra = {name: named(samples) for name, samples in splits.extra.items()}
-    splits = replace(
-        splits, train=named(splits.train), val=named(splits.val), test=named(splits.test), extra=extra
-    )
+    splits = replace(splits, train=named(splits.train), val=named(splits.val), test=named(splits.test), extra=extra)
     if facts.task.names[-count:] != more:
         facts = replace(facts, task=type(facts.task)((*facts.task.names, *more)))
     return splits, facts, [f"{count} outputs are for classes that nobody named: {', '.join(more)}."]
