@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget
 from repertoire.claims.beds import frozen
+from repertoire.claims.loss_classification.reject_fixed_predictor import best_threshold, price
+from repertoire.claims.loss_metric.dialog2flow import words_of
 
 SMOKE = Budget("smoke")
 
@@ -46,12 +48,56 @@ def test_classes_are_numbered_in_the_order_in_which_they_are_named():
     assert y.tolist() == [1, 0, 1, 0]
 
 
-def test_unseen_characters_are_of_alphabets_that_nobody_learns_from():
-    rows = frozen.drawings(SMOKE, 0)
-    x, y, test_x, test_y = frozen._drawings(SMOKE)
+@pytest.mark.parametrize("unseen", ["alphabets", "characters"])
+def test_nobody_learns_from_unseen_characters(unseen: frozen.Unseen):
+    rows = frozen.drawings(SMOKE, 0, unseen)
+    x, y, test_x, test_y = frozen._drawings(SMOKE, unseen)
     assert not set(y.unique().tolist()) & set(test_y.unique().tolist())
     assert torch.equal(rows.test_x, test_x)
     assert len(rows.x) + len(rows.val_x) == len(x)
+
+
+def test_every_fourth_character_is_unseen():
+    """Digits stand in for characters in a smoke run, each an alphabet of its own."""
+    assert frozen._drawings(SMOKE, "characters")[3].unique().tolist() == [3, 7]
+    assert frozen._drawings(SMOKE, "alphabets")[3].unique().tolist() == [7, 8, 9]
+
+
+def test_rows_as_data_keep_their_parts():
+    rows = frozen.photographs(SMOKE, 0, 20)
+    splits = frozen.splits_of(rows, "rows")
+    for part, (x, y) in zip(
+        (splits.train, splits.val, splits.test),
+        ((rows.x, rows.y), (rows.val_x, rows.val_y), (rows.test_x, rows.test_y)),
+        strict=True,
+    ):
+        torch.testing.assert_close(torch.from_numpy(part.features), x)
+        assert part.labels.tolist() == y.tolist()
+    assert splits.classes == tuple("0123456789")
+
+
+def test_directions_of_questions_are_fitted_without_those_of_the_test():
+    """Inner products survive where there are as many directions as the words need; 64 pixels stand in for them."""
+    rows, names = frozen.questions(SMOKE, 0)
+    plain = frozen.table_rows(frozen._named.get("intents").splits(SMOKE, 0))
+    assert len(names) == 10
+    torch.testing.assert_close(rows.x @ rows.x.T / 64, plain.x @ plain.x.T, rtol=1e-3, atol=1e-3)
+    assert rows.test_x.shape == plain.test_x.shape
+
+
+def test_a_threshold_is_the_cheapest_there_is():
+    probability = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    assert best_threshold(probability, torch.tensor([False, False, True, False])) == pytest.approx(0.8)
+    assert best_threshold(probability, torch.tensor([True, True, True, True])) > 1
+    assert price(torch.tensor([True, False]), torch.tensor([False, True])) == pytest.approx(0.1)
+
+
+def test_intents_are_alike_as_their_names_are():
+    z = words_of(["card_lost", "Card lost?", "card_late", "cash_late"])
+    alike = z @ z.T
+    assert alike[0, 1] == pytest.approx(1)
+    assert 0 < alike[0, 2] < 1
+    assert alike[0, 3] == 0
 
 
 def test_a_batch_has_whole_groups_and_no_row_comes_twice():

@@ -14,7 +14,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from repertoire.data import ImageSet, Splits
-from repertoire.losses import EmbeddingLoss
 from repertoire.methods import Method
 from repertoire.recipe import TrainConfig, build, make_config, resolve
 from repertoire.train import in_memory, outputs
@@ -22,7 +21,6 @@ from repertoire.train import in_memory, outputs
 __all__ = [
     "accuracy",
     "embeddings",
-    "fit_embedding",
     "fit_tensors",
     "new_method",
     "optimise",
@@ -30,7 +28,6 @@ __all__ = [
     "pixels",
     "probe",
     "probe_accuracy",
-    "recall_at_one",
     "resolved",
     "train",
 ]
@@ -124,50 +121,3 @@ def fit_tensors(
             loss(network(inputs[index]), targets[index]).backward()
             optimizer.step()
     return network.eval()
-
-
-def fit_embedding(
-    loss: EmbeddingLoss,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    epochs: int,
-    seed: int,
-    dimensions: int = 32,
-    batch_size: int = 128,
-    per_class: int | None = None,
-    network: nn.Module | None = None,
-) -> nn.Module:
-    """A perceptron that embeds rows, trained with Adam and a loss on embeddings.
-
-    Args:
-        per_class: so many samples of each class that occurs in a batch; batches are drawn at random if None.
-        network: what to train in place of a fresh perceptron, whose weights are a function of the seed.
-    """
-    torch.manual_seed(seed)
-    network = network or perceptron(inputs.shape[1], dimensions)
-    loss.prepare(dimensions)
-    optimizer = torch.optim.Adam([*network.parameters(), *loss.parameters()], lr=1e-3)
-    network.train()
-    for _ in range(epochs):
-        order = torch.randperm(len(inputs))
-        if per_class is not None:
-            # Samples of a class in groups, in random order; and the groups in random order.
-            order = order[labels[order].argsort(stable=True)]
-            groups = order[: len(order) - len(order) % per_class].view(-1, per_class)
-            order = groups[torch.randperm(len(groups))].flatten()
-        for index in order.split(batch_size):
-            known = {"index": index} if "index" in loss.wants else {}
-            optimizer.zero_grad()
-            loss(network(inputs[index]), labels[index], **known).backward()
-            optimizer.step()
-            loss.after_update()
-    return network.eval()
-
-
-@torch.no_grad()
-def recall_at_one(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
-    """Share of the rows whose nearest other row, by cosine, has their label."""
-    z = nn.functional.normalize(network(inputs))
-    nearest = (z @ z.T).fill_diagonal_(-2.0).argmax(1)
-    return float((labels[nearest] == labels).float().mean())
