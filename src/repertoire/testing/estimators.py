@@ -37,7 +37,11 @@ class _Estimators:
         self.factory, self.options = factory, {**example_options(factory), **options}
 
     def build(self) -> Any:
-        return self.factory(**self.options)
+        """An estimator with the options of its example; with a seed, where it has chance and the example has none."""
+        built = self.factory(**self.options)
+        if hasattr(built, "get_params") and built.get_params(deep=False).get("random_state", 0) is None:
+            built.set_params(random_state=0)
+        return built
 
     def data(self, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
         """One sample a class for a classifier, and a number of each sample for a regressor."""
