@@ -18,6 +18,8 @@ DIMENSIONS, LABELLED, TESTED = 50, 20, 10_000
 MEAN, SHIFT = 2.0, 1.5
 """Of each class, on either side of the origin; and of the unlabelled rows, at a right angle to that."""
 GAMMA = 0.5
+FIRST = 100_000
+"""Of the seeds of what is drawn. Those from 0 on were looked at with other settings."""
 
 
 def drawn(seed: int, count: int, *, shift: float = 0.0, crowds: float = MEAN) -> tuple[Tensor, Tensor]:
@@ -59,8 +61,8 @@ def learned(
         decay: of the weights.
         crowds: how far the unlabelled classes are from the origin; 0 makes one crowd of them.
     """
-    x, y = drawn(2 * seed, LABELLED)
-    others, _ = drawn(2 * seed + 1, budget.pick(smoke=50, small=1000, full=5000), shift=SHIFT, crowds=crowds)
+    x, y = drawn(FIRST + 2 * seed, LABELLED)
+    others, _ = drawn(FIRST + 2 * seed + 1, budget.pick(smoke=50, small=1000, full=5000), shift=SHIFT, crowds=crowds)
     model = Classifier(
         Normalize([0.0] * DIMENSIONS, [1.0] * DIMENSIONS), Identity(DIMENSIONS), Linear(DIMENSIONS, 2, zero=True)
     )
@@ -102,16 +104,19 @@ DATA = "two Gaussians in 50 dimensions: 20 labelled rows, 1,000 unlabelled ones 
 )
 def rss(budget: Budget, seed: int) -> Measured:
     """Saberi et al., *Out-Of-Domain Unlabeled Data Improves Generalization* (2023): the setting of their theorem. Each
-    arm has the best of three settings on three pilot seeds: of the decay of the weights, for the labelled rows alone
-    and for self-training with hard labels, and of the cost of moving.
+    arm has the decay of the weights of 0.1 and 1 (of 3, too, for the labelled rows alone, where it was best) that did
+    best on four pilot seeds, and robust self-training the cost of moving of 0.5, 1 and 2.
+
+    The bed was measured once before, with decay for the rivals alone: robust self-training then began with a network
+    that knew next to nothing, and failed on half of the seeds. What is drawn is drawn anew since.
 
     `extra` has self-training, and both where the unlabelled rows are one crowd, which the theory rules out.
     """
     found = {
-        "robust self-training": learned(budget, seed, gamma=GAMMA)["error"],
+        "robust self-training": learned(budget, seed, gamma=GAMMA, decay=1.0)["error"],
         "labelled rows alone": learned(budget, seed, weight=0.0, decay=3.0)["error"],
         "self-training with hard labels": learned(budget, seed, decay=1.0)["error"],
-        "robust self-training, one crowd": learned(budget, seed, gamma=GAMMA, crowds=0.0)["error"],
+        "robust self-training, one crowd": learned(budget, seed, gamma=GAMMA, decay=1.0, crowds=0.0)["error"],
     }
     ours, alone, *_ = found.values()
     return Measured(ours, alone, dict(list(found.items())[2:]))
