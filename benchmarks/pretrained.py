@@ -21,6 +21,7 @@ pass of timm's network over the same files. Prints Markdown.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -44,6 +45,7 @@ from repertoire import recipe, registry
 from repertoire import train as training
 from repertoire.backbones import Backbone, Preset, frozen, import_timm
 from repertoire.data import Samples, Splits
+from repertoire.plan import dry_step, seconds
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -287,6 +289,8 @@ def bare(folder: Path) -> Result:
 def fine_tune(folder: Path) -> Result:
     """fastai's `fine_tune` with its defaults: the same weights, batch, size, and epochs after the frozen one."""
     import_timm("tf_efficientnet_lite0")  # also where torchvision does not fit this torch
+    import fastai.callback.progress
+    import fastai.callback.schedule  # noqa: F401 both give learners more methods
     from fastai.metrics import accuracy
     from fastai.vision.augment import Resize
     from fastai.vision.data import ImageDataLoaders, Normalize
@@ -417,10 +421,38 @@ def ways(arguments: argparse.Namespace) -> None:
             print(f"| mean of {len(values)} | {name} | {statistics.mean(values):.3f} | | |")
 
 
+RULES = ("backprop", "checkpoint", "local:blocks=4,auxiliary=linear", "local:blocks=12,auxiliary=linear")
+
+
+def memory(arguments: argparse.Namespace, batch: int = 32) -> None:
+    """What a step of fine-tuning needs with several rules, with AdamW, as the planner predicts it."""
+    size = int(arguments.sizes.split(",")[-1])
+    for spec in arguments.backbones.split():
+        options = {"backbone": spec, "size": size, "tune": "all", "batch_size": batch, "optimizer": "adamw"}
+        config = recipe.make_config(data=str(arguments.folders[0]), device="cpu", **options)
+        splits = recipe.load_splits(config, shapes=True)
+        config = recipe.resolve(config, splits)
+        print(
+            f"\n### Memory of fine-tuning {spec}, {batch} images of {size} pixels, as `repertoire plan` predicts it\n"
+        )
+        print("| rule | peak, MiB | memory | time |\n| --- | --: | --: | --: |")
+        method = recipe.build(config, splits, weights=False).method.to(memory_format=torch.channels_last)
+        first: tuple[int, float] | None = None
+        for rule, pieces in itertools.product(RULES, (1, 2, 4)):
+            chosen = config.model_copy(update={"rule": rule, "accumulate": pieces})
+            found = dry_step(chosen, method, splits.train.shape, device=torch.device("cpu"), ranks=1, numbers=0)
+            taken = seconds(found.work, torch.device("cpu"), config.precision)
+            first = first or (found.peak, taken)
+            name = f"{rule}, {pieces} pieces" if pieces > 1 else rule
+            row = f"{found.peak / 2**20:.0f} | {found.peak / first[0]:.2f} | {taken / first[1]:.2f}"
+            print(f"| {name} | {row} |", flush=True)
+
+
 OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": ways,
     "steps": steps,
     "commands": commands,
+    "memory": memory,
     "pass": lambda arguments: bare_pass(arguments.folders[0]),
 }
 
