@@ -277,7 +277,7 @@ class TestTrain:
         (["train", "digits", "--imgsz", "64"], "here it is called --size"),
         (["train", "digits", "--model", "x"], "here it is called --backbone"),
         (["train", "digits", "--workers", "3"], "no workers to set"),
-        (["train", "digits", "--mixup", "0.2"], "given with augment"),
+        (["train", "digits", "--mixup", "0.2"], "supervised:mix=mixup"),
         (["train", "digits", "--pretrained"], "backbone lite0"),
         (["train", "digits", "--loss", "ce"], "here it is called 'cross-entropy'"),
         (["train", "digits", "--backbone", "resnet18"], "timm:resnet18"),

@@ -67,6 +67,8 @@ def test_agrees_with_the_definition(count, channels, h, w, tau, seed):
             np.testing.assert_allclose(np.abs(y), np.abs(vectors[:, 1]), atol=1e-5)
         seed_cell = int(np.abs(y).argmax())
         assert y[seed_cell] > 0
+        if np.abs(y - y.mean()).min() < 1e-9:
+            continue  # a cell as near to the mean as the rounding of the mean lies on either side
         side = (y > y.mean()).reshape(h, w)
         np.testing.assert_array_equal(cut.side[image].numpy(), side)
         mask = connected(side, divmod(seed_cell, w))
