@@ -7,7 +7,7 @@ imported from a room. An answer is only given where what it names exists, so tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = ["answer_for", "missing_attribute"]
 
@@ -201,10 +201,12 @@ def answer_for(kind: str, name: str, known: Iterable[str]) -> str | None:
         lowered = name.lower()
         return f"that is a network of timm: timm:{_TORCHVISION.get(lowered, lowered)}"
     wanted = _plain(name)
-    table = (
-        _OPTIONS if kind == "training option" else _CLASSES if kind.startswith("name in ") else _COMPONENTS.get(kind)
-    )
-    for ours, theirs in (table or {}).items():
+    table: Mapping[str, Iterable[str]] = _COMPONENTS.get(kind, {})
+    if kind == "training option":
+        table = _OPTIONS
+    elif kind.startswith("name in "):
+        table = _CLASSES
+    for ours, theirs in table.items():
         if ours in known and wanted in {_plain(alias) for alias in theirs}:
             return f"here it is called {ours!r}"
     for theirs, sentence in _SENTENCES.get(kind, {}).items():
