@@ -147,7 +147,7 @@ _TORCHVISION = {
 _BUILT_IN = re.compile(r"(?:tf_)?efficientnet_lite([012])(?:\.\w+)?$")
 
 # Where there is no such thing: why, and what to do.
-_SENTENCES = {
+_SENTENCES: dict[str, dict[tuple[str, ...], str]] = {
     "training option": {
         ("workers", "num_workers", "dataloader_workers", "n_jobs", "dataloader_num_workers"): (
             "images are decoded once, into a cache, so there are no workers to set"
