@@ -79,7 +79,7 @@ class LowDensitySeparation(ClassifierMixin, FeatureEstimator):
         >>> x = np.concatenate([np.linspace(-1, 1, 50), np.linspace(3, 5, 50)])[:, None]
         >>> y = np.full(100, -1)
         >>> y[[0, 50]] = 0, 1  # halfway between them is 1, where the crowd on the left ends; the gap is beyond it
-        >>> [LowDensitySeparation(C=30, unlabelled=u).fit(x, y).predict([[1.2]]).tolist() for u in (0, 1)]
+        >>> [LowDensitySeparation(unlabelled=u, balance=u > 0).fit(x, y).predict([[1.2]]).tolist() for u in (0, 1)]
         [[1], [0]]
     """
 
