@@ -99,3 +99,15 @@ def test_what_does_not_fit():
     for alpha in (0.0, -1.0, 65.0, math.nan):
         with pytest.raises(ValueError, match=r"alpha must lie in \(0, 64\]"):
             ProxyAnchor(num_classes=2, alpha=alpha)
+
+
+def test_a_sample_opposite_its_proxy_has_a_finite_loss_at_the_largest_sharpness():
+    """Its exponent is alpha (1 + margin) = 128, whose power is no number in float32."""
+    proxies = torch.eye(3)
+    x = torch.cat([-proxies, proxies[:1]]).requires_grad_()
+    labels = torch.tensor([0, 1, 2, -1])
+    value = proxy_anchor_loss(x, labels, proxies, alpha=64.0, margin=1.0)
+    # Each pulls with 64 (1 + 1), and is pushed by two samples at a cosine of 0: log(1 + 2 e^64).
+    assert float(value.detach()) == pytest.approx(128 + 64 + math.log(2), rel=1e-6)
+    value.backward()
+    assert x.grad.isfinite().all()

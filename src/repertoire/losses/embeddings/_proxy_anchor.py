@@ -81,8 +81,12 @@ def proxy_anchor_loss(
     known = labels >= 0
     warn_if_none(known)
     target = labels.clamp_min(0).long()
-    own = torch.exp(-alpha * ((z * p[target]).sum(1) - margin)).masked_fill(~known, 0.0)
-    pulled = own.new_zeros(len(p)).index_add(0, target, own).log1p()
+    own = (-alpha * ((z * p[target]).sum(1) - margin)).masked_fill(~known, -torch.inf)
+    # log(1 + sum of e^own) of each class, relative to its largest exponent where that is positive: a sample opposite
+    # its proxy has the exponent alpha (1 + margin), whose power may be no number.
+    largest = own.new_zeros(len(p)).scatter_reduce(0, target, own.detach(), "amax")
+    powers = own.new_zeros(len(p)).index_add(0, target, torch.exp(own - largest[target]))
+    pulled = torch.log1p(powers + torch.expm1(-largest)) + largest
     present = torch.zeros_like(pulled).index_add(0, target, known.to(pulled)) > 0
     pushed = pair_logsumexp(
         p,
