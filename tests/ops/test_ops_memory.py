@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from repertoire.errors import RepertoireWarning
 from repertoire.ops import Memory, Queue, commit_memories, discard_memories, frozen_memories
 
 
@@ -75,6 +76,22 @@ def test_one_value_that_is_not_finite_holds_up_all_memories(spoilt: float):
         memory(torch.ones(2, 2))
     commit_memories(both)
     assert [memory.commits for memory in both.values()] == [1, 1]
+
+
+def test_who_is_never_told_of_an_update_says_so_once(recwarn: pytest.WarningsRecorder):
+    memory, x = Running(), torch.randn(1, 2)
+    for _ in range(999):
+        memory(x)
+    assert not recwarn.list
+    for _ in range(500):
+        memory(x)
+    (warning,) = recwarn.list
+    assert issubclass(warning.category, RepertoireWarning)
+    assert "its after_update() after each step" in str(warning.message)
+    for _ in range(1500):
+        memory(x)
+        memory.after_update()
+    assert len(recwarn.list) == 1
 
 
 def test_all_that_is_declared_must_be_remembered():

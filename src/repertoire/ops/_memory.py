@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Self
@@ -10,6 +11,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, distributed, nn
 
+from repertoire.errors import RepertoireWarning
 from repertoire.ops._ranks import of_all_ranks, ranks_of
 
 __all__ = ["Memory", "commit_memories", "discard_memories", "frozen_memories", "sees_all_ranks"]
@@ -18,6 +20,10 @@ __all__ = ["Memory", "commit_memories", "discard_memories", "frozen_memories", "
 _ALIVE: WeakSet[Memory] = WeakSet()
 """All memories: where there are none, no network need be searched for them in each step. One is noted when it is
 made, not when it sees something, which compiled code would not note."""
+
+
+_MANY = 1000
+"""Pieces of a batch that no loop has any use for: whoever has seen so many was never told of an update."""
 
 
 class Memory(nn.Module):
@@ -82,6 +88,13 @@ class Memory(nn.Module):
             raise TypeError(f"{type(self).__name__} remembers {sorted(self.remembers)}, found {sorted(values)}")
         pending = self.__dict__.setdefault("_pending", [])
         pending.append((count, {name: value.detach() for name, value in values.items()}, self._whole))
+        if len(pending) == _MANY and not torch.compiler.is_compiling():
+            warnings.warn(
+                f"{type(self).__name__} has seen {_MANY} batches or pieces of them, and no update of the weights: call "
+                "its after_update() after each step of the optimiser, or nothing is remembered and all of it is kept",
+                RepertoireWarning,
+                stacklevel=2,
+            )
 
     def commit(self, *args: Any, **values: Any) -> None:
         """Writes what was seen in one step, by all pieces and ranks, into the buffers. A subclass takes the tensors
