@@ -68,6 +68,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {name: root / name for name in (PHOTOS, TAGGED, NUMBERED, SCENES, FEATURES, "masked")}
     small = {"size": 32, "backbone": "resnet20:width=4", "epochs": 1, "batch_size": 16, "device": "cpu"}
     run = fit(root / PHOTOS, out=root / "run", **small)
+    found["more/"] = root / "more"
+    for i in range(48):
+        draw(root / "more" / f"{i}.png")
     return {**found, "weights": root / "weights.safetensors", RUN: run.path}
 
 

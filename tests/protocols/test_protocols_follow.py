@@ -16,7 +16,7 @@ from repertoire.methods import Classifier, Needs, Stage, Step
 from repertoire.methods._classifying import Classifying
 from repertoire.protocols import Memory, Outcome, _follow
 from repertoire.rules import Backprop
-from repertoire.train import Loop, _fit, last_state
+from repertoire.train import Loop, _session, last_state
 
 SPEC = "classes:step=1,memory=24"
 
@@ -317,7 +317,7 @@ def test_a_method_is_told_of_stages_and_what_it_keeps_goes_on(
     counting: None, config: recipe.TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
 ):
     own = config.model_copy(update={"method": "counting"})
-    where = {"end": (Loop, "_save_best"), "finish": (_fit, "_finish")}.get(crash)
+    where = {"end": (Loop, "_save_best"), "finish": (_session, "_finish")}.get(crash)
     if where is not None:
         original, calls = getattr(*where), []
 

@@ -141,7 +141,7 @@ BROKEN = {
     "outputs begin with forward": Otherwise,
     "it grows or says why not": HalfGrown,
     "gradients reach everything": Unused,
-    "rows do not depend on each other": Together,
+    "rows do not depend on each other unless declared": Together,
     "its state is complete and moves after updates only": Counting,
     "any precision": Single,
     "it can be exported": Undecided,
