@@ -29,11 +29,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 demo: $(VENV)/.base ## train on handwritten digits and write runs/demo/report.html
 	$(BIN)/repertoire train digits --epochs 20 --seed 1 --out runs/demo --overwrite
 
-# The contracts in processes of their own: they compile and trace every component, and after thousands of other tests in
-# one process the interpreter has gone down in the matrix of methods and rules.
+# The contracts, and the tests of their checks, in processes of their own: they compile and trace every component, and
+# after thousands of other tests in one process the compiler has failed, and the interpreter has gone down.
 test: $(VENV)/.dev ## run all tests
-	$(BIN)/python -m pytest -n auto --ignore=tests/contracts
-	$(BIN)/python -m pytest -n auto tests/contracts
+	$(BIN)/python -m pytest -n auto --ignore=tests/contracts --ignore=tests/testing
+	$(BIN)/python -m pytest -n auto tests/contracts tests/testing
 
 test-changed: $(VENV)/.dev ## run the tests that changes since BASE reach (make test-changed BASE=main)
 	@found="$$($(BIN)/python tools/closure.py --base $(BASE))" || exit 1; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ def failing(check: Checks, component: Any) -> list[str]:
         try:
             one()
         except Exception:  # what a component raises by itself fails its owner's test just as well
+            traceback.print_exc()  # shown where a test fails
             found.append(str(one))
     return found
 
