@@ -28,7 +28,7 @@ HELP = """Representation learning in which every method can be performed.
 Start with:  repertoire train PHOTOS/   where PHOTOS has a directory of images for each class."""
 
 
-_CONFIGURED = {"train", "plan", "compare"}
+_CONFIGURED = {"train", "plan", "compare", "self-train"}
 """Commands whose options are read off the configuration of a run."""
 
 
@@ -49,6 +49,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         predict,
         report,
         select,
+        self_train,
         train,
     )
 
@@ -60,6 +61,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("train")(train.make_command() if configured else train.outline)
     app.command("plan")(plan.make_command() if configured else plan.outline)
     app.command("compare")(compare.make_command() if configured else compare.outline)
+    app.command("self-train")(self_train.make_command() if configured else self_train.outline)
     app.command("evaluate")(evaluate.evaluate)
     app.command("diagnose")(diagnose.diagnose)
     app.command("predict")(predict.predict)

@@ -1,4 +1,4 @@
-"""`repertoire report`: the page that explains a run, or the stages of a protocol."""
+"""`repertoire report`: the page that explains a run, the stages of a protocol, or self-training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def report(
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,
 ) -> None:
-    """Write the report of a run, or of a directory of stages: one HTML file that opens offline."""
+    """Write the report of a run, or of a directory of stages or of self-training: one HTML file that opens offline."""
     from repertoire.cli._options import open_run
 
     if (run / "outcome.json").is_file():
@@ -30,3 +30,9 @@ def report(
         typer.echo(f"report: {write_stages(Outcome.read(run), out)}")
         return
     typer.echo(f"report: {open_run(run, device, plugin).report(out)}")
+    if (run / "self-train.json").is_file():
+        from repertoire.report import write_self_training
+        from repertoire.train import SelfTraining
+
+        typer.echo(f"report: {write_self_training(SelfTraining.read(run), out)}")
+        return

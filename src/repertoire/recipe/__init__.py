@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._build import Built as Built
     from repertoire.recipe._build import StageStart as StageStart
     from repertoire.recipe._build import build as build
+    from repertoire.recipe._build import prepared as prepared
     from repertoire.recipe._bytes import format_bytes as format_bytes
     from repertoire.recipe._bytes import parse_bytes as parse_bytes
     from repertoire.recipe._config import TrainConfig as TrainConfig
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._resolve import stem as stem
 
 _HOME = {
-    "_build": ("Built", "StageStart", "build"),
+    "_build": ("Built", "StageStart", "build", "prepared"),
     "_bytes": ("format_bytes", "parse_bytes"),
     "_config": ("TrainConfig", "make_config", "read_config", "write_config"),
     "_embed": ("embed_data",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from repertoire.recipe._resolve import resolve
 from repertoire.rules import Rule
 from repertoire.tasks import Task
 
-__all__ = ["Built", "StageStart", "build"]
+__all__ = ["Built", "StageStart", "build", "prepared"]
 
 SMALL_BATCH = 64
 """Images at a time below which batch normalisation of a pretrained network keeps its statistics."""
@@ -211,7 +211,7 @@ def build(
             f"The {' and the '.join(named)} were given as modules, which are needed again to open this run elsewhere: "
             f"load(path, {', '.join(f'{name}=module' for name in named)})."
         )
-    splits, more = _prepared(config, splits)
+    splits, more = prepared(config, splits)
     notes += more
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -226,6 +226,14 @@ def build(
             notes.append(f"{config.adapter} on {len(adapted.layers)} layers: {adapted.count:,} numbers learn in them.")
         if stage_start is not None and stage_start.state is not None:
             _take_up(config, model, stage_start)
+        block = None
+        if is_pretrained(config):
+            # What an adapter changes is the frozen network, its statistics included.
+            model.keeps_statistics = config.adapter is not None or config.batch_size // config.accumulate < SMALL_BATCH
+            block = entrance(model, config.tune)
+            # Before the method is made: a copy of the network that it keeps takes the same inputs.
+            if config.adapter is None:
+                model.enter_at(block)
         context: dict[str, Any] = {} if config.teacher is None else {"teacher": _teacher(config)}
         if "unlabelled" in splits.extra:
             context["unlabelled"] = len(splits.extra["unlabelled"])
@@ -241,14 +249,16 @@ def build(
     _check_streams(config, method, splits)
     # Before anything is computed for a rule that could not train it.
     registry.build("rules", config.rule).check(method, accumulate=config.accumulate)
-    if is_pretrained(config):
-        # What an adapter changes is the frozen network, its statistics included.
-        model.keeps_statistics = config.adapter is not None or config.batch_size // config.accumulate < SMALL_BATCH
-        block = entrance(model, config.tune)
-        if config.adapter is None:
-            model.enter_at(block)
-        if block is not None:
-            splits = frozen_splits(model.to(device), splits, block, device=torch.device(device), report=report)
+    if block is not None:
+        if method.needs.view_count > 1 or any(s.view_count > 1 for s in method.needs.streams.values()):
+            notes.append(
+                "Views of what frozen layers give: the hard one has half of it left out. With all layers "
+                f"({option('tune', 'all')}) it is an augmented image, which tells more and takes longer."
+            )
+        where = torch.device(device)
+        splits = frozen_splits(
+            model.to(where), splits, block, streams=method.needs.streams, device=where, report=report
+        )
     return Built(config, facts, splits, method, loss, notes, record, stage_start)
 
 
@@ -347,22 +357,46 @@ def _called(kinds: tuple[str, ...]) -> str:
     return " or ".join(words.get(kind, kind) for kind in kinds)
 
 
-def _prepared(config: TrainConfig, splits: Splits) -> tuple[Splits, list[str]]:
-    """The splits with the streams that the options make, and without what the method has no use for."""
+def prepared(config: TrainConfig, splits: Splits) -> tuple[Splits, list[str]]:
+    """The splits with the streams that the options make, and without what the method has no use for.
+
+    Args:
+        config: of which `labels`, `unlabelled`, `seed` and the method count.
+        splits: the data as it is.
+
+    Returns:
+        The splits, and what a person should know about them, a sentence each.
+
+    Raises:
+        DataError: a class has fewer samples than labels are to be kept, or the unlabelled samples cannot be used.
+
+    Example:
+        >>> from repertoire import recipe
+        >>> config = recipe.make_config(data="digits", labels=4, method="fixmatch")
+        >>> splits, notes = recipe.prepared(config, recipe.load_splits(config))
+        >>> len(splits.train), len(splits.extra["unlabelled"]) > 1000
+        (40, True)
+    """
     notes = []
     needs = needs_of(config)
     train: Samples = splits.train
     extra = dict(splits.extra)
+    more: list[Samples] = []
     if config.labels is not None:
         keep, rest = _some_labels(train, config.labels, config.seed)
-        extra["unlabelled"] = train.subset(rest)
+        more.append(train.subset(rest))
         train = train.subset(keep)
         notes.append(f"{len(keep)} training {train.noun}s keep their label, {len(rest)} are unlabelled.")
     if config.unlabelled is not None:
-        extra["unlabelled"] = load_unlabelled(
-            config.unlabelled, like=splits.train, fit=config.fit, levels=splits.levels
-        )
-        notes.append(f"{len(extra['unlabelled']):,} images without labels from {Path(config.unlabelled).name}.")
+        more.append(load_unlabelled(config.unlabelled, like=splits.train, fit=config.fit, levels=splits.levels))
+        notes.append(f"{len(more[-1]):,} {train.noun}s without labels from {Path(config.unlabelled).name}.")
+    if more and "unlabelled" in needs.streams:
+        if "unlabelled" in extra:
+            beside = extra["unlabelled"]
+            # Those of the training part are among the others, whose labels were set aside.
+            new = np.ones(len(beside), bool) if config.labels is None else ~np.isin(beside.keys, splits.train.keys)
+            more.append(beside.subset(np.flatnonzero(new)))
+        extra["unlabelled"] = _together([samples for samples in more if len(samples)] or more[:1])
     known = train.known
     if needs.labels == "required" and not known.all() and known.any():
         without = np.flatnonzero(~known)
@@ -372,6 +406,23 @@ def _prepared(config: TrainConfig, splits: Splits) -> tuple[Splits, list[str]]:
             notes.append(f"{len(without)} training {train.noun}s have no label, and this method has no use for them.")
         train = train.subset(np.flatnonzero(known))
     return replace(splits, train=train, extra=extra), notes
+
+
+def _together(parts: Sequence[Samples]) -> Samples:
+    """Several sets as one, which is copied into memory; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    inputs = np.concatenate([part.inputs(slice(None)) for part in parts])
+    stored = {"images": inputs, "masks": None} if isinstance(parts[0], ImageSet) else {"features": inputs}
+    return replace(
+        parts[0],
+        **stored,
+        labels=np.concatenate([part.labels for part in parts]),
+        names=[name for part in parts for name in part.names],
+        keys=np.concatenate([part.keys for part in parts]),
+        factors={},
+        rows=None,
+    )
 
 
 _UNNAMED = "unnamed "
@@ -429,6 +480,9 @@ def _start(config: TrainConfig, model: Classifier, facts: Facts) -> dict[str, An
     if source is None:
         preset = model.backbone.preset
         return {} if preset is None else {"pretrained": preset.source}
+    if config.start is not None and not model.backbone.state_dict():
+        # Features go straight to the head, which is all that there is to start from.
+        return {"head": _start_head(config.start, model, facts)}
     report = load_weights(model.backbone, source, download=config.download)
     record: dict[str, Any] = {"weights": report.record()}
     preset = model.backbone.preset
@@ -444,7 +498,9 @@ def _start_head(path: str, model: Classifier, facts: Facts) -> str:
     """Takes over the rows of a run's head for classes of the same name, where the head is of the same kind."""
     from repertoire.recipe._stored import stored_head
 
-    names, state = stored_head(path)
+    names, modality, state = stored_head(path)
+    if modality != facts.modality:
+        raise ConfigError(f"start is {path!r}, which is a run on {modality}, and this data holds {facts.modality}")
     own = model.head.state_dict()
     if set(own) != set(state) or any(own[k].shape[1:] != state[k].shape[1:] for k in own):
         return "fresh: the other run's head is of another kind"

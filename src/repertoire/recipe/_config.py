@@ -34,7 +34,9 @@ class TrainConfig(pydantic.BaseModel):
         None, ge=4, le=2048, description="Images are resized to this many pixels; by default what suits the data."
     )
     unlabelled: str | None = Field(
-        None, description="A folder of further images without labels, for methods that learn from them."
+        None,
+        description="A folder of further images without labels, or beside features a file of these, for methods that "
+        "learn from them.",
     )
     labels: int | None = Field(
         None, ge=1, description="Labels that are kept of each class; the other training images become unlabelled."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,13 @@ def entrance(model: Classifier, tune: str) -> int | None:
 
 
 def frozen_splits(
-    model: Classifier, splits: Splits, block: int, *, device: torch.device, report: Report | None = None
+    model: Classifier,
+    splits: Splits,
+    block: int,
+    *,
+    streams: Collection[str] = (),
+    device: torch.device,
+    report: Report | None = None,
 ) -> Splits:
     """The splits with what enters a block of the network in the place of the images.
 
@@ -55,14 +61,22 @@ def frozen_splits(
         model: a classifier, on its device.
         splits: images.
         block: see `Classifier.activations`.
+        streams: which of the further sets a method draws from; the others stay images, at which nobody looks.
         device: where to compute.
         report: gets a line for each part that is computed, and none for what was kept.
     """
-    train, val, test = (
-        activations_of(model, part, block, device=device, report=report)
-        for part in (splits.train, splits.val, splits.test)
+
+    def seen(samples: Samples) -> FeatureSet:
+        return activations_of(model, samples, block, device=device, report=report)
+
+    drawn = {name: seen(samples) for name, samples in splits.extra.items() if name in streams and len(samples)}
+    return replace(
+        splits,
+        train=seen(splits.train),
+        val=seen(splits.val),
+        test=seen(splits.test),
+        extra={**splits.extra, **drawn},
     )
-    return replace(splits, train=train, val=val, test=test)
 
 
 def activations_of(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import compress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from repertoire.backbones import Backbone
 from repertoire.methods import Method
@@ -116,11 +117,18 @@ class WeightAverage:
     def __init__(self, method: Method, decay: float) -> None:
         self.method = copy.deepcopy(method).requires_grad_(False).eval()
         self.decay = decay
+        # Of a network of which only a head learns, the average of the rest is the rest.
+        self._moving = [
+            parameter.requires_grad or not name.startswith("model.") for name, parameter in method.named_parameters()
+        ]
 
     @torch.no_grad()
     def update(self, method: Method, step: int) -> None:
         """Follows the weights after step number `step`, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.method.parameters()), list(method.parameters()), weight)
+        torch._foreach_lerp_(self._parameters(self.method), self._parameters(method), weight)
         for mine, theirs in zip(self.method.buffers(), method.buffers(), strict=True):
             mine.copy_(theirs)
+
+    def _parameters(self, method: Method) -> list[Tensor]:
+        return list(compress(method.parameters(), self._moving))

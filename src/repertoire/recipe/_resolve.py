@@ -137,11 +137,10 @@ def _tune(config: TrainConfig, kind: str) -> str:
             f"tune {config.tune} trains on what pretrained layers see, and backbone {config.backbone!r} has random "
             f"weights: name one with weights, such as lite0, or give {option('weights')} or {option('start')}"
         )
-    whole = "targets that are maps move with the images" if kind == "maps" else _why_whole(config)
+    moving = f"targets that are maps move with the images: use {option('tune', 'all')}"
+    whole = moving if kind == "maps" else _why_whole(config)
     if frozen and whole:
-        raise ConfigError(
-            f"tune {config.tune} computes what frozen layers give once, and {whole}: use {option('tune', 'all')}"
-        )
+        raise ConfigError(f"tune {config.tune} computes what frozen layers give once, and {whole}")
     return "all" if whole or needs.labels != "required" else config.tune
 
 
@@ -162,17 +161,29 @@ def _check_adapter(config: TrainConfig, frozen: bool) -> None:
 
 
 def _why_whole(config: TrainConfig) -> str:
-    """Why frozen layers cannot be computed once; empty if they can."""
+    """Why frozen layers cannot be computed once; empty if they can.
+
+    A method whose views differ by name can: those of features do as well (`Built.loader`). Not so one that counts its
+    views, which would all be the same, or that asks for more than the augmentation of any supervised run, without which
+    frozen layers always go.
+    """
     needs = needs_of(config)
     name = registry.parse(config.method).name
-    if needs.view_count != 1 or needs.augmentation is not None:
-        return f"method {name!r} needs new views of every image in every epoch"
-    if needs.streams or needs.fields:
-        return f"method {name!r} needs more than the images' features"
+    counted = [views for views in (needs.views, *(s.views for s in needs.streams.values())) if isinstance(views, int)]
+    if any(views != 1 for views in counted) or needs.augmentation not in (None, "crop-flip"):
+        return (
+            f"method {name!r} needs new views of every image in every epoch: use {option('tune', 'all')}, or a method "
+            "that learns from one view, such as vat or unlabelled-loss"
+        )
+    way_out = f": use {option('tune', 'all')}"
+    if needs.fields:
+        return f"method {name!r} needs more than the images' features{way_out}"
     if needs.takes_maps:
-        return f"method {name!r} looks at maps"
+        return f"method {name!r} looks at maps{way_out}"
+    if needs.reference:
+        return f"the teacher of method {name!r} looks at images{way_out}"
     if registry.parse(config.rule).name not in ("backprop", "sam"):
-        return f"rule {config.rule!r} trains the layers itself"
+        return f"rule {config.rule!r} trains the layers itself{way_out}"
     return ""
 
 

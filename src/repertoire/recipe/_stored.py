@@ -32,14 +32,15 @@ def _open(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return info, {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
 
-def stored_head(path: str) -> tuple[list[str], dict[str, Tensor]]:
-    """The class names of a run, and the tensors of its head.
+def stored_head(path: str) -> tuple[list[str], str, dict[str, Tensor]]:
+    """The class names of a run, whether it is one on "images" or on "features", and the tensors of its head.
 
     Raises:
         RunError: the directory is not a run with whole weights.
     """
     info, state = _open(path)
-    return list(info["classes"]), {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
+    head = {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
+    return list(info["classes"]), str(info.get("modality", "images")), head
 
 
 def stored_classifier(path: str) -> Classifier:

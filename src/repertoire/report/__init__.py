@@ -3,8 +3,8 @@
 import repertoire
 repertoire.report.write_report(repertoire.train.load("runs/demo"))
 
-the diagnosis of one, `diagnose`, the report of a comparison of many, `write_comparison`, and that of training in
-stages, `write_stages`.
+the diagnosis of one, `diagnose`, the report of a comparison of many, `write_comparison`, that of training in stages,
+`write_stages`, and that of self-training, `write_self_training`.
 """
 
 from repertoire.report._comparison import write_comparison
@@ -13,6 +13,7 @@ from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
 from repertoire.report._page import write_report
 from repertoire.report._stages import write_stages
+from repertoire.report._self_training import write_self_training
 
 __all__ = [
     "Diagnosis",
@@ -23,4 +24,5 @@ __all__ = [
     "write_folds",
     "write_report",
     "write_stages",
+    "write_self_training",
 ]

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "repertoire.plan": ("Plan", "PlanRow", "plan"),
+    from repertoire.train._self_train import STUDENT as STUDENT
+    from repertoire.train._self_train import SelfTraining as SelfTraining
+    from repertoire.train._self_train import self_train as self_train
     "repertoire.recipe": ("TrainConfig", "make_config", "read_config"),
     "repertoire.tasks": ("Outputs", "calibration", "score", "wilson"),
     "repertoire.train._answers": ("Answers",),
@@ -72,6 +75,7 @@ _HOME = {
 }
 
 __all__ = [name for names in _HOME.values() for name in names]
+    "repertoire.train._self_train": ("STUDENT", "SelfTraining", "self_train"),
 
 
 def __getattr__(name: str) -> Any:

@@ -476,7 +476,8 @@ class Loop:
         state = self.method.state_dict()
         tensors: dict[str, Tensor] = {f"method.{name}": value for name, value in state.items() if name not in frozen}
         if self.average is not None:
-            tensors.update({f"average.{name}": value for name, value in self.average.method.state_dict().items()})
+            average = self.average.method.state_dict()
+            tensors.update({f"average.{name}": value for name, value in average.items() if name not in frozen})
         values = {
             "rule": _checkpoint.flatten(self.rule.state_dict(), "rule", tensors),
             "progress": asdict(self.progress),
@@ -546,7 +547,7 @@ class Loop:
             frozen = {name: value for name, value in self.method.state_dict().items() if name in self._frozen()}
             self.method.load_state_dict(frozen | checkpoint.part("method"))
             if self.average is not None:
-                self.average.method.load_state_dict(checkpoint.part("average"))
+                self.average.method.load_state_dict(frozen | checkpoint.part("average"))
             if "best" in checkpoint.values:
                 self._best_learned, self._best_late = (checkpoint.part("best"), checkpoint.values["best"]), True
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

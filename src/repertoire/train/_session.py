@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -121,8 +122,14 @@ def _train(
     built = build(
         config, splits, facts=facts, device=fabric.device, weights=early, report=display.note, stage_start=stage_start
     )
+    streams = _streams_of(built)
     if fresh:
-        info = {**(record or {}), **_new_info(built, splits, fabric, notes)}
+        info = {**(record or {}), **_new_info(built, splits, fabric, notes), "streams": streams}
+    elif info.get("streams", streams) != streams:
+        raise RunError(
+            f"what {directory} draws from beside its data ({', '.join(streams)}) changed since the run began; start a "
+            "new run"
+        )
     parts = " / ".join(f"{len(part):,}" for part in (built.splits.train, built.splits.val, built.splits.test))
     noun = splits.train.noun
     what = f"{info['size']} pixels; " if facts.modality == "images" else ""
@@ -185,6 +192,16 @@ def settled(config: TrainConfig, splits: Splits, fabric: Fabric) -> tuple[TrainC
     from repertoire.plan import settle
 
     return settle(config, splits, fabric.device, layout(config)[1])
+
+
+def _streams_of(built: Built) -> dict[str, str]:
+    """A hash of the samples of each further stream that a run draws from."""
+    found = {name: built.splits.extra.get(name) for name in built.method.needs.streams}
+    return {
+        name: hashlib.blake2b(np.ascontiguousarray(samples.keys).tobytes(), digest_size=8).hexdigest()
+        for name, samples in sorted(found.items())
+        if samples is not None and len(samples)
+    }
 
 
 def _outputs(facts: Facts) -> str:
