@@ -29,10 +29,10 @@ def report(
 
         typer.echo(f"report: {write_stages(Outcome.read(run), out)}")
         return
-    typer.echo(f"report: {open_run(run, device, plugin).report(out)}")
     if (run / "self-train.json").is_file():
         from repertoire.report import write_self_training
         from repertoire.train import SelfTraining
 
         typer.echo(f"report: {write_self_training(SelfTraining.read(run), out)}")
         return
+    typer.echo(f"report: {open_run(run, device, plugin).report(out)}")

@@ -12,8 +12,8 @@ from repertoire.report._diagnosis import Diagnosis, diagnose
 from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
 from repertoire.report._page import write_report
-from repertoire.report._stages import write_stages
 from repertoire.report._self_training import write_self_training
+from repertoire.report._stages import write_stages
 
 __all__ = [
     "Diagnosis",
@@ -23,6 +23,6 @@ __all__ = [
     "write_comparison",
     "write_folds",
     "write_report",
-    "write_stages",
     "write_self_training",
+    "write_stages",
 ]

@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from repertoire.train._run import Run as Run
     from repertoire.train._run import load as load
     from repertoire.train._run import top as top
-
-_HOME = {
-    "repertoire.plan": ("Plan", "PlanRow", "plan"),
     from repertoire.train._self_train import STUDENT as STUDENT
     from repertoire.train._self_train import SelfTraining as SelfTraining
     from repertoire.train._self_train import self_train as self_train
+
+_HOME = {
+    "repertoire.plan": ("Plan", "PlanRow", "plan"),
     "repertoire.recipe": ("TrainConfig", "make_config", "read_config"),
     "repertoire.tasks": ("Outputs", "calibration", "score", "wilson"),
     "repertoire.train._answers": ("Answers",),
@@ -72,10 +72,10 @@ _HOME = {
     "repertoire.train._probe": ("probe_outputs",),
     "repertoire.train._progress": ("later_counts",),
     "repertoire.train._run": ("Run", "load", "top"),
+    "repertoire.train._self_train": ("STUDENT", "SelfTraining", "self_train"),
 }
 
 __all__ = [name for names in _HOME.values() for name in names]
-    "repertoire.train._self_train": ("STUDENT", "SelfTraining", "self_train"),
 
 
 def __getattr__(name: str) -> Any:
