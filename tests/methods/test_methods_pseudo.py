@@ -24,7 +24,6 @@ from repertoire.methods import (
     SampleLosses,
     ShrunkSpace,
     Threshold,
-    otsu_threshold,
     rejoined,
 )
 from repertoire.rules import Backprop
@@ -234,38 +233,6 @@ def test_queues_hold_features_of_labelled_samples_by_the_moving_average_alone():
     torch.testing.assert_close(queue.memory[:, 0], features, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0, 5, width=32), min_size=2, max_size=30))
-def test_otsu_maximises_the_variance_between_the_groups(values):
-    best, most = None, -1.0
-    rising = sorted(values)
-    for n in range(1, len(rising)):
-        if rising[n] > rising[n - 1]:
-            low, high = rising[:n], rising[n:]
-            gap = sum(high) / len(high) - sum(low) / len(low)
-            between = len(low) * len(high) * gap**2
-            if between > most * (1 + 1e-9):
-                best, most = n, between
-    found = float(otsu_threshold(torch.tensor(values)))
-    if best is None:
-        assert found == rising[0]
-        return
-    low = [value for value in rising if value < found]
-    high = [value for value in rising if value >= found]
-    assert low
-    assert high
-    gap = sum(high) / len(high) - sum(low) / len(low)
-    assert len(low) * len(high) * gap**2 == pytest.approx(most, rel=1e-4)
-
-
-def test_otsu_agrees_with_that_of_histograms():
-    filters = pytest.importorskip("skimage.filters")
-    generator = torch.Generator().manual_seed(0)
-    values = torch.cat([torch.rand(400, generator=generator) ** 3, 2 + torch.randn(150, generator=generator).abs()])
-    width = float(values.max() - values.min()) / 256
-    assert abs(float(otsu_threshold(values)) - filters.threshold_otsu(values.numpy())) < 2 * width
-
-
 def test_losses_of_samples_are_averaged_and_divided_once_a_pass():
     history = SampleLosses(samples=6, decay=0.25)
     expected: dict[int, float] = {}
@@ -392,8 +359,6 @@ def test_what_is_refused():
         PseudoLabels(Threshold(), blend=PrototypeBlend(C, 3))(torch.zeros(2, C), torch.arange(2))
     with pytest.raises(ShapeError, match="halves are joined of images"):
         rejoined(torch.zeros(2, 5), torch.zeros(2, 5))
-    with pytest.raises(ShapeError, match=r"values must be \[N\]"):
-        otsu_threshold(torch.zeros(2, 2))
     for make, text in (
         (lambda: ShrunkSpace(1.5), "threshold must lie in"),
         (lambda: PrototypeBlend(C, 3, temperature=0.0), "temperature must be positive"),
@@ -402,4 +367,3 @@ def test_what_is_refused():
     ):
         with pytest.raises(ConfigError, match=text):
             make()
-    assert otsu_threshold(torch.zeros(0)) == math.inf

@@ -39,7 +39,7 @@ from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._replay import Replay
 from repertoire.methods._robust_self_training import RobustSelfTraining
 from repertoire.methods._robust_semi import RobustSemi
-from repertoire.methods._sample_losses import SampleLosses, otsu_threshold, rejoined
+from repertoire.methods._sample_losses import SampleLosses, rejoined
 from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
@@ -107,7 +107,6 @@ __all__ = [
     "cutmix",
     "mixup",
     "on_features",
-    "otsu_threshold",
     "own_state",
     "read_scores",
     "rejoined",

@@ -16,6 +16,7 @@ from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._maps import as_maps, fits_image
 from repertoire.ops._memory import Memory, commit_memories, discard_memories, frozen_memories, sees_all_ranks
 from repertoire.ops._modes import evaluating, handing_copies, keeping_modes
+from repertoire.ops._otsu import otsu_threshold
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import gather_rows, of_all_ranks, ranks_of
@@ -62,6 +63,7 @@ __all__ = [
     "newton_whiten",
     "not_counting",
     "of_all_ranks",
+    "otsu_threshold",
     "pair_count",
     "pair_hardest",
     "pair_logsumexp",
