@@ -67,8 +67,9 @@ class Classifying(Method):
         self.loss = loss
         self.mix = mix
         self.alpha = alpha
-        # The sum over a batch is not the mean of the sums over its parts, nor is what looks at all of it.
-        across = model.head.looks_across
+        # The sum over a batch is not the mean of the sums over its parts, nor is what looks at all of it, nor what is
+        # drawn once for all of it.
+        across = model.head.looks_across or any(isinstance(part, Loss) and part.random for part in loss.modules())
         per_sample = own.per_sample and loss.reduction == "mean" and not across
         self.needs = replace(own, targets=kinds, per_sample=per_sample, within_rank=own.within_rank or across)
         if model.head.dense:
@@ -84,7 +85,6 @@ class Classifying(Method):
     def transform(self, batch: Batch) -> Batch:
         if self.mix == "none" or not self.training:
             return batch
-        # A batch in pieces is mixed piece by piece: partners come from the piece.
         mixed: Callable[..., Batch] = mixup if self.mix == "mixup" else cutmix
         return mixed(batch, self.model.head.num_classes, self.alpha)
 

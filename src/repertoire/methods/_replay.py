@@ -73,7 +73,9 @@ class Replay(Classifying):
     ) -> None:
         super().__init__(model, loss, mix, alpha)
         stream = replace(self.needs.streams[STREAM], per_sample=ratio)
-        self.needs = replace(self.needs, streams={STREAM: stream})
+        # The mixing is drawn once for new and remembered samples, which come together in the step.
+        per_sample = self.needs.per_sample and mix == "none"
+        self.needs = replace(self.needs, streams={STREAM: stream}, per_sample=per_sample)
 
     def step(self, batch: Batch) -> Step:
         if STREAM in batch.streams:

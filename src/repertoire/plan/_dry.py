@@ -181,7 +181,7 @@ class _Step:
         spec = replace(spec, kwargs={name: value for name, value in spec.kwargs.items() if name != "compile"})
         rule: Rule = registry.build("rules", spec)
         pieces = max(1, min(self.config.accumulate, count // 2))
-        alike = rule.pieces_alike and pieces > 2
+        alike = rule.pieces_alike and pieces > 2 and not self._changes(method)
         rule.setup(
             method,
             lambda module: make_optimizer(self.config, module),
@@ -196,6 +196,11 @@ class _Step:
                 if self.device.type == "cuda" and group.get("foreach") is None and not group.get("fused"):
                     group["foreach"] = True  # the default on a GPU, which fake tensors are not given
         return rule, 2 * math.ceil(count / pieces) if alike else count, pieces if alike else 1
+
+    def _changes(self, method: Method) -> bool:
+        """Whether a method makes another batch of all that comes in a step, which two pieces would not show."""
+        batch = self._batch(2, method)
+        return method.transform(batch) is not batch
 
     def _prime(self, rule: Rule) -> Work:
         """A first step of the optimisers alone, which makes their state; what it computes."""

@@ -94,17 +94,18 @@ class Alternating(Rule):
     def _pass(self, method: Method, batch: Batch, name: str) -> dict[str, Tensor]:
         """Forward and backward of one part over the pieces of a batch."""
         logs: dict[str, Tensor] = {}
-        for piece, share, _ in self._pieces(batch):
-            with self.fabric.autocast():
-                step = method.step(piece)
-            losses = step.losses or {name: step.loss}
-            if name not in losses:
-                raise ConfigError(
-                    f"method {type(method).__name__} gives no loss for its part {name!r}: Step.losses has "
-                    f"{', '.join(losses)}"
-                )
-            self.fabric.backward(self._scaled(losses[name], share, batch))
-            add_logs(logs, {"loss": step.loss.detach(), **step.logs}, share)
+        with self._pieces(method, batch) as pieces:
+            for piece, share, _ in pieces:
+                with self.fabric.autocast():
+                    step = method.step(piece)
+                losses = step.losses or {name: step.loss}
+                if name not in losses:
+                    raise ConfigError(
+                        f"method {type(method).__name__} gives no loss for its part {name!r}: Step.losses has "
+                        f"{', '.join(losses)}"
+                    )
+                self.fabric.backward(self._scaled(losses[name], share, batch))
+                add_logs(logs, {"loss": step.loss.detach(), **step.logs}, share)
         return logs
 
     def _take(self, number: int, name: str) -> None:

@@ -18,7 +18,7 @@ class Direct(Rule):
     pieces_alike = True
 
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
-        logs = self._gradients(batch)
+        logs = self._gradients(method, batch)
         self._update(method)
         return logs
 

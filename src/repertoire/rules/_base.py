@@ -101,9 +101,9 @@ class Rule:
         if accumulate > 1 and not needs.per_sample:
             way = "gradcache" if needs.step == "objective" else "checkpoint"
             raise ConfigError(
-                f"accumulate splits a batch into pieces, and the loss of a batch is not the mean of theirs in method "
-                f"{called('methods', method)}: samples are compared with each other, or losses are added up. Use rule "
-                f"{way}, a smaller batch_size, or a loss with reduction=mean"
+                "accumulate splits a batch into pieces, and the loss of a batch is not the mean of theirs in method "
+                f"{called('methods', method)}: samples are compared with each other, something is drawn once for all "
+                f"of them, or losses are added up. Use rule {way}, a smaller batch_size, or a loss with reduction=mean"
             )
 
     def setup(
@@ -206,25 +206,34 @@ class Rule:
                         held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 
-    def _gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def _gradients(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         """Forward and backward over the pieces of a batch: leaves the mean gradient in the parameters."""
         logs: dict[str, Tensor] = {}
-        for piece, share, last in self._pieces(batch):
-            with self.fabric.no_backward_sync(self.module, enabled=not last):
-                step = self.module(piece)
-                self.fabric.backward(self._scaled(step.loss, share, batch))
-            add_logs(logs, {"loss": step.loss.detach(), **step.logs}, share)
+        with self._pieces(method, batch) as pieces:
+            for piece, share, last in pieces:
+                with self.fabric.no_backward_sync(self.module, enabled=not last):
+                    step = self.module(piece)
+                    self.fabric.backward(self._scaled(step.loss, share, batch))
+                add_logs(logs, {"loss": step.loss.detach(), **step.logs}, share)
         return logs
 
-    def _pieces(self, batch: Batch) -> Iterator[tuple[Batch, float, bool]]:
-        """Each piece, its share of the batch, and whether it is the last."""
+    @contextmanager
+    def _pieces(self, method: Method, batch: Batch) -> Iterator[Iterable[tuple[Batch, float, bool]]]:
+        """Each piece, its share of the batch, and whether it is the last.
+
+        What a method does to a batch before the network sees it is done to the whole one, and not again to its pieces:
+        how samples are mixed is drawn once a step, and a sample may be mixed with any other.
+        """
         if self.accumulate == 1:
-            yield batch, 1.0, True
+            yield [(batch, 1.0, True)]
             return
-        done = 0
-        for piece in batch.split(self.accumulate):
-            done += len(piece)
-            yield piece, len(piece) / len(batch), done == len(batch)
+        pieces = list(method.transform(batch).split(self.accumulate))
+        # An attribute of the object goes before the method of its class.
+        vars(method)["transform"] = lambda piece: piece
+        try:
+            yield [(piece, len(piece) / len(batch), number == len(pieces)) for number, piece in enumerate(pieces, 1)]
+        finally:
+            del vars(method)["transform"]
 
     def _scaled(self, loss: Tensor, share: float, batch: Batch) -> Tensor:
         """The loss of a piece as a part of that of the batch, and the batch as a part of what all ranks have: gradients

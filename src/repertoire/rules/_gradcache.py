@@ -163,8 +163,9 @@ class GradCache(Rule):
 
     def step(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         logs: dict[str, Tensor] = {}
-        for piece, share, _ in self._pieces(batch):
-            add_logs(logs, self._piece(method, method.transform(piece), share, batch), share)
+        with self._pieces(method, batch) as pieces:
+            for piece, share, _ in pieces:
+                add_logs(logs, self._piece(method, method.transform(piece), share, batch), share)
         self._average(method.parameters())
         self._update(method)
         return logs

@@ -70,7 +70,7 @@ class SAM(Rule):
         device = batch.targets.device
         random = torch.random.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
         with self.fabric.no_backward_sync(self.module):
-            logs = self._gradients(batch)
+            logs = self._gradients(method, batch)
         parameters = [p for p in method.parameters() if p.grad is not None]
         original = [p.detach().clone() for p in parameters]
         self._climb(parameters)
@@ -80,7 +80,7 @@ class SAM(Rule):
         else:
             torch.cuda.set_rng_state(random, device)
         with not_counting(method):
-            self._gradients(batch)
+            self._gradients(method, batch)
         # The saved copy, not a subtraction: w + e - e is not w in floating point.
         with torch.no_grad():
             torch._foreach_copy_([p.detach() for p in parameters], original)

@@ -247,6 +247,17 @@ class _Losses:
                 found = torch.autograd.grad(value, parameter)[0]
                 assert found.isfinite().all(), name
 
+    def check_what_it_draws_is_declared(self) -> None:
+        """A batch is not cut into pieces, and processes agree on a seed, where a loss says that it is `random`."""
+        for kind in self.kinds():
+            loss = self.build(kind).train()
+            arguments = self.inputs(loss, kind)
+            torch.manual_seed(0)
+            before = torch.get_rng_state()
+            self.call(loss, arguments)
+            drew = not torch.equal(torch.get_rng_state(), before)
+            assert loss.random or not drew, "it draws from torch's random state: declare random = True"
+
     def check_compiled(self) -> None:
         for kind in self.kinds():
             loss = self.build(kind)

@@ -112,6 +112,18 @@ class _Methods:
         whole = torch.stack([_loss_of(method, piece) * len(piece) / len(batch) for piece in pieces]).sum()
         agree(_loss_of(method, batch), whole, rtol=1e-6, atol=1e-8)
 
+    def check_what_it_draws_goes_into_no_pieces(self) -> None:
+        """What a step draws (a mixture, where a search begins) it would draw anew for each piece of a batch. What
+        `transform` draws is drawn once, for all of them."""
+        method = self.build().train()
+        batch = batch_for(method)
+        vars(method)["transform"] = lambda given: given
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        _loss_of(method, batch)
+        drew = not torch.equal(torch.get_rng_state(), before)
+        assert not (drew and method.needs.per_sample), "its step draws: declare per_sample=False"
+
     def check_its_state_is_complete(self) -> None:
         """After some steps, into a copy that is otherwise: what was kept answers alike, however it was brought over."""
         method = self.build()
