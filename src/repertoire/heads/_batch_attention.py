@@ -38,8 +38,9 @@ class BatchAttention(Head):
 
     The batch is looked at in prediction as well. A sample alone gives :math:`W(x + V(x)) + b`; among others its answer
     is another one, and better than it deserves where a batch holds one class (a folder read in order, say): what is
-    measured there is leakage of the test set. Compare shuffled batches with batches of one, which is what a deployed
-    network sees. A batch in pieces is not the batch, so accumulation is refused.
+    measured there is leakage of the test set. So runs evaluate such a head in an order that knows nothing of classes;
+    `predict` asks about the images in the order in which they are given. Compare with batches of one, which is what a
+    deployed network sees (`batch_size=1`). A batch in pieces is not the batch, so accumulation is refused.
 
     Args:
         in_features: d, width of the features `[N, d]`.

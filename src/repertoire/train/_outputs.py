@@ -13,7 +13,7 @@ from repertoire.methods import Classifier
 from repertoire.ops import evaluating
 from repertoire.tasks import MapTally, Outputs, tally_maps
 
-__all__ = ["outputs"]
+__all__ = ["mixed_order", "outputs"]
 
 
 @torch.inference_mode()
@@ -27,6 +27,10 @@ def outputs(
 ) -> Outputs:
     """Runs a classifier over a set in evaluation mode, and leaves its mode as it was.
 
+    Where the answer for a sample depends on the others in its batch (`Head.looks_across`), the samples go through in
+    the order of their content keys, which know nothing of classes: in that of a folder, a batch of one class would tell
+    the head what all of it is. The answers come in the order of the set all the same.
+
     Args:
         model: the classifier, on its device.
         samples: images or features.
@@ -36,11 +40,13 @@ def outputs(
     """
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    order = mixed_order(model, samples.keys)
     logits, embeddings, answers = [], [], []
     tallies: list[MapTally] = []
     classes = len(samples.classes)
     with evaluating(model):
-        for batch in Loader(samples, batch_size, shuffle=False, device=device).epoch(0):
+        mixed = samples if order is None else samples.subset(order)
+        for batch in Loader(mixed, batch_size, shuffle=False, device=device).epoch(0):
             features, scores = model.embed_and_score(batch.images)
             embeddings.append(features.float().cpu())
             if samples.kind == "maps":
@@ -51,10 +57,16 @@ def outputs(
                 found = answer(scores.float()).float().cpu()
                 answers.append(found if found.ndim == 2 else found[:, None])
     tally = MapTally.joined(tallies) if tallies else None
+    back = slice(None) if order is None else np.argsort(order)
     return Outputs(
-        torch.cat(logits).numpy(),
-        torch.cat(embeddings).numpy(),
+        torch.cat(logits).numpy()[back],
+        torch.cat(embeddings).numpy()[back],
         (tally.pixels[:, 2] > 0).astype(np.uint8) if tally is not None else np.asarray(samples.labels),
-        torch.cat(answers).numpy() if answers else None,
+        torch.cat(answers).numpy()[back] if answers else None,
         tally,
     )
+
+
+def mixed_order(model: Classifier, keys: np.ndarray) -> np.ndarray | None:
+    """The order in which samples go through a network, given a hash of each; None for that in which they come."""
+    return np.argsort(keys, kind="stable") if model.head.looks_across else None

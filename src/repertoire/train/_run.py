@@ -55,7 +55,7 @@ from repertoire.train._early import leave_early, read_exits, said_at_exits
 from repertoire.train._given import give_again, lacking
 from repertoire.train._images import Images, Reading, stream
 from repertoire.train._labelled import Labelled, called, labelled_samples, vectors
-from repertoire.train._outputs import outputs
+from repertoire.train._outputs import mixed_order, outputs
 from repertoire.train._probe import PROBES, Probe, probe_outputs
 
 if TYPE_CHECKING:
@@ -492,11 +492,20 @@ class Run(Predictor):
             if self.task.kind == "maps":
                 batch_size = min(batch_size, MAP_BATCH)
             return outputs(self._model_on(where), samples, batch_size=batch_size, device=where, answer=answer)
+        # Of files that are not read yet, no content is known to go by.
+        keys = samples.keys if isinstance(samples, Samples) else np.random.default_rng(0).permutation(len(labels))
+        order = mixed_order(self._model_on(self._find(device)), keys)
+        if order is not None:
+            found = samples.subset(order) if isinstance(samples, Samples) else [samples.paths[i] for i in order]
+            labels = labels[order]
         batches = (
             (index, (logits.numpy(), features.numpy()), failed)
             for index, features, logits, failed in self._scores(found, device, batch_size, tta)
         )
         rows, usable = self._collect(batches, skip_unreadable)
+        if order is not None and rows:
+            back = np.argsort(order)
+            rows, usable, labels = [row[back] for row in rows], usable[back], labels[back]
         if not usable.any():
             raise DataError("there is no image that can be used")
         logits, features = (row[usable] for row in rows)
