@@ -31,6 +31,7 @@ __all__ = [
     "nearest",
     "option",
     "options",
+    "plural",
     "resuming",
     "speak_command_line",
 ]
@@ -65,6 +66,15 @@ def options(**values: object) -> str:
     "rule='checkpoint', accumulate=2"
     """
     return (" " if _command_line else ", ").join(option(name, value) for name, value in values.items())
+
+
+def plural(count: int, singular: str, many: str | None = None) -> str:
+    """A number and its noun, with thousands separated.
+
+    >>> plural(1, "image"), plural(2, "class", "classes"), plural(60000, "image")
+    ('1 image', '2 classes', '60,000 images')
+    """
+    return f"{count:,} {singular if count == 1 else many or singular + 's'}"
 
 
 def resuming(path: object) -> str:

@@ -114,6 +114,34 @@ def test_a_folder_in_the_imagefolder_layout(tmp_path: Path, capfd: pytest.Captur
     assert "".join(capfd.readouterr()) == "", "no progress bars"
 
 
+@pytest.mark.parametrize("layout", ["parts", "classes", "deep parts", "listed"])
+def test_what_systems_and_storage_leave_is_passed_over(layout: str, tmp_path: Path) -> None:
+    """The builder would take a folder of thumbnails for a class, or the depth of one for that of all."""
+    root = tmp_path / "data [1]"
+    first = {"parts": root / "train", "deep parts": root / "set" / "train", "listed": root}.get(layout, root)
+    for number, pixels in enumerate(PIXELS):
+        file = first / NAMES[LABELS[number]] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(pixels))
+    if layout == "listed":
+        rows = [f"{NAMES[label]}/{number}.png,{NAMES[label]}" for number, label in enumerate(LABELS)]
+        (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    left = [
+        first / NAMES[0] / "@eaDir" / "0.png" / "SYNOPHOTO_THUMB_M.png",
+        first / "#recycle" / NAMES[0] / "gone.png",
+        root / "#snapshot" / "test" / "x.png",
+        first / ".trash" / "gone.png",
+        root / "@eaDir" / "table.parquet",
+        root / ".cache" / "table.arrow",
+    ]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(PIXELS[0]))
+    splits = hf(SourceRequest(), str(root))
+    check(splits)
+    assert any("hidden or left by a system" in note for note in splits.notes)
+
+
 @pytest.mark.parametrize(
     ("file", "split"),
     [

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +23,17 @@ from repertoire.data._names import part_of
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
-from repertoire.errors import ConfigError, DataError, MissingExtra, UnknownName, Unreadable, UnreadableImages, option
+from repertoire.data._walk import passed_over
+from repertoire.errors import (
+    ConfigError,
+    DataError,
+    MissingExtra,
+    UnknownName,
+    Unreadable,
+    UnreadableImages,
+    option,
+    plural,
+)
 from repertoire.registry import register
 
 if TYPE_CHECKING:
@@ -74,7 +85,10 @@ def hf(
         import datasets  # noqa: F401  (everything below needs it)
     except ImportError:
         raise MissingExtra("hf", f"data source 'hf:{name}'") from None
-    tables, notes = _parts(name, _open(name, config, request.download))
+    opened, left_out = _open(name, config, request.download)
+    tables, notes = _parts(name, opened)
+    if left_out:
+        notes.append(f"{plural(left_out, 'file')} hidden or left by a system, and not looked at.")
     first = next(iter(tables.values()))
     images = _column(first, "image", image_column, ("image", "img"))
     usual = ("label", "labels", "class", "target", "fine_label")
@@ -121,8 +135,8 @@ def hf(
     return replace(splits, levels=levels)
 
 
-def _open(name: str, config: str | None, download: bool) -> Mapping[str, Dataset]:
-    """The dataset's splits, by the names that they have there."""
+def _open(name: str, config: str | None, download: bool) -> tuple[Mapping[str, Dataset], int]:
+    """The dataset's splits, by the names that they have there, and how many files of a folder were passed over."""
     import datasets
     import pyarrow  # type: ignore[import-untyped]
 
@@ -139,32 +153,23 @@ def _open(name: str, config: str | None, download: bool) -> Mapping[str, Dataset
     else:
         source = f"{name!r} as a Hugging Face dataset"
     try:
-        loaded = datasets.load_dataset(name, config) if not path.exists() else _open_path(path)
+        loaded, left_out = (datasets.load_dataset(name, config), 0) if not path.exists() else _open_path(path)
     except (OSError, ValueError, datasets.exceptions.DatasetsError, pyarrow.ArrowException) as error:
         raise DataError(f"cannot read {source}: {' '.join(str(error).split())}") from error
-    return loaded if isinstance(loaded, Mapping) else {"train": loaded}
+    return loaded if isinstance(loaded, Mapping) else {"train": loaded}, left_out
 
 
-def _open_path(path: Path) -> Any:
+def _open_path(path: Path) -> tuple[Any, int]:
     import datasets
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return datasets.load_from_disk(os.fspath(path))
+        return datasets.load_from_disk(os.fspath(path)), 0
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".parquet", ".arrow"))
+    if path.is_dir():
+        files = [file for file in files if not _is_passed_over(file, path)]
     if not files:
-        # The builder writes a table of the file names, which is not needed for longer than it takes to read it.
-        with tempfile.TemporaryDirectory(prefix="repertoire-hf-") as cache:
-            named = {folder.name: part_of(folder.name) for folder in sorted(path.iterdir()) if folder.is_dir()}
-            if "train" in named.values():  # it knows fewer names of parts than we do
-                below = {
-                    name: os.path.join(glob.escape(str(path / name)), "**") for name, part in named.items() if part
-                }
-                options: dict[str, Any] = {"data_files": below}
-            else:
-                options = {"data_dir": os.fspath(path)}
-            with _without_bars():
-                return datasets.load_dataset("imagefolder", cache_dir=cache, keep_in_memory=True, **options)
+        return _open_images(path)
     groups: dict[str, list[Dataset]] = {}
     for file in files:
         if file.suffix == ".parquet":
@@ -172,7 +177,46 @@ def _open_path(path: Path) -> Any:
         else:
             table = datasets.Dataset.from_file(os.fspath(file))
         groups.setdefault(_split_of(file.relative_to(path.parent)), []).append(table)
-    return {split: datasets.concatenate_datasets(parts) for split, parts in groups.items()}
+    return {split: datasets.concatenate_datasets(parts) for split, parts in groups.items()}, 0
+
+
+def _open_images(path: Path) -> tuple[Any, int]:
+    """A folder in the `imagefolder` layout, and how many files were passed over."""
+    import datasets
+
+    root = Path(os.path.abspath(path))
+    # Hidden ones the builder passes over by itself.
+    files = [file for file in sorted(root.rglob("[!.]*")) if file.is_file()]
+    kept = [file for file in files if not _is_passed_over(file, root)]
+    named = {folder.name: part_of(folder.name) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    if len(kept) < len(files):
+        # By their names: the builder takes any folder of images for a class, and would look for parts in all of them.
+        options: dict[str, Any] = {"data_files": _by_part(kept, root)}
+    elif "train" in named.values():  # it knows fewer names of parts than we do
+        below = {name: os.path.join(glob.escape(str(root / name)), "**") for name, part in named.items() if part}
+        options = {"data_files": below}
+    else:
+        options = {"data_dir": os.fspath(root)}
+    # The builder writes a table of the file names, which is not needed for longer than it takes to read it.
+    with tempfile.TemporaryDirectory(prefix="repertoire-hf-") as cache, _without_bars():
+        loaded = datasets.load_dataset("imagefolder", cache_dir=cache, keep_in_memory=True, **options)
+    return loaded, len(files) - len(kept)
+
+
+def _by_part(files: Sequence[Path], root: Path) -> dict[str, list[str]]:
+    """Patterns of files by the part that a folder says, the highest first; all are one where no folder says train."""
+    groups: dict[str | None, list[str]] = defaultdict(list)
+    for file in files:
+        parts = (part_of(folder) for folder in file.relative_to(root).parts[:-1])
+        groups[next(filter(None, parts), None)].append(glob.escape(os.fspath(file)))
+    if "train" not in groups:
+        return {"train": [pattern for several in groups.values() for pattern in several]}
+    return {part: several for part, several in groups.items() if part is not None}
+
+
+def _is_passed_over(file: Path, root: Path) -> bool:
+    """Whether a file, or a folder between it and the root, is hidden or left by a system."""
+    return any(map(passed_over, file.relative_to(root).parts))
 
 
 @contextlib.contextmanager

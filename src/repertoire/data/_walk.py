@@ -13,7 +13,7 @@ from pathlib import Path
 from repertoire.data._decode import plain_reason, signature
 from repertoire.errors import DataError, Unreadable, ascii_path
 
-__all__ = ["Tree", "find_images", "walk"]
+__all__ = ["Tree", "find_images", "passed_over", "walk"]
 
 _NO_IMAGE = """
 .7z .aac .arrow .avi .bat .bz2 .c .cfg .ckpt .cpp .css .csv .db .dll .doc .docx .exe .feather .flac .gz .h .h5 .hdf5
@@ -111,7 +111,7 @@ def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, 
     if not entries and prefix:
         tree.empty.append(prefix.rstrip("/"))
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in _LEFT_BY_SYSTEMS:
+        if passed_over(entry.name):
             tree.ignored["hidden or left by a system"] += 1
             continue
         name = prefix + entry.name
@@ -132,6 +132,15 @@ def _visit(tree: Tree, directory: str, prefix: str, above: frozenset[tuple[int, 
             tree.files.append(name)
             tree.bytes += status.st_size
             tree.signatures[name] = signature(status)
+
+
+def passed_over(name: str) -> bool:
+    """Tells the name of a hidden file or folder, or of one that operating systems and network storage leave behind.
+
+    >>> passed_over("@eaDir"), passed_over(".cache"), passed_over("cat")
+    (True, True, False)
+    """
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def _is_ignored(tree: Tree, name: str) -> bool:
