@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from repertoire.backbones._read import WEIGHT_FILES
-from repertoire.errors import ConfigError, MissingExtra
+from repertoire.errors import ConfigError, MissingExtra, option
 
 __all__ = ["check_reachable", "hub_file", "is_hub_name"]
 
@@ -46,7 +46,7 @@ def hub_file(source: str, *, download: bool) -> Path:
     if not download:
         raise ConfigError(
             f"weights: there is no file {source}, and the Hugging Face cache has no {' or '.join(WEIGHT_FILES)} of "
-            f"{repository}; add --download to fetch it"
+            f"{repository}; fetch it with {option('download', True)}"
         )
     check_reachable(f"weights {repository}")
     reasons = []

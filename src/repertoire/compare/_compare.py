@@ -19,7 +19,7 @@ from repertoire.compare._pool import Backend, Crew, dismiss, run_jobs, warm_up
 from repertoire.compare._rows import Measurement, make_rows, measure
 from repertoire.compare._search import SEARCH_SEED, Range, Study, Trial, parse_space, require_optuna
 from repertoire.data import digest
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, plural
 from repertoire.files import lock_directory, write_text
 from repertoire.recipe import TrainConfig, find_device, pinned, stem
 
@@ -106,7 +106,9 @@ def compare(
     folder = Folder(out) if out is not None else _default(grid, threads)
     crew = crew.resolved(find_device(grid.shared).type)
     board = Board(grid.members, grid.baseline.label, numbers, chosen, quiet=quiet)
-    board.note(f"{len(grid.members)} configurations, {seeds} seed(s) each: looking at all of them before any is run")
+    board.note(
+        f"{plural(len(grid.members), 'configuration')}, {plural(seeds, 'seed')} each: looking at all before any is run"
+    )
     forget_splits()
     left = sum(
         not finished(folder.run(m.label, m.config.model_copy(update={"seed": s})))

@@ -14,7 +14,7 @@ import numpy as np
 
 from repertoire.data._names import alike
 from repertoire.data._types import Samples, Splits
-from repertoire.errors import DataError, Unreadable, ascii_path, option
+from repertoire.errors import DataError, Unreadable, ascii_path, option, plural
 
 __all__ = ["dealt", "digest", "hashed", "held", "indicators_of", "make_splits", "remarks", "units_of_groups"]
 
@@ -120,8 +120,8 @@ def _check_targets(samples: Samples, source: str) -> None:
     if samples.kind in ("classes", "votes", "maps") and len(samples.classes) < 2:
         only = f": {ascii_path(samples.classes[0])}" if samples.classes else ""
         raise DataError(
-            f"{source} has {len(samples.classes)} class{'' if samples.classes else 'es'}{only}; a classifier needs at "
-            f"least two. Methods without labels ({option('method', 'simclr')}, say) train on it as it is"
+            f"{source} has {plural(len(samples.classes), 'class', 'classes')}{only}; a classifier needs at least two. "
+            f"Methods without labels ({option('method', 'simclr')}, say) train on it as it is"
         )
     if not samples.known.any():
         raise DataError(

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError, NonFiniteLoss
+from repertoire.errors import ConfigError, NonFiniteLoss, option, plural
 from repertoire.local._block import LocalBlock, LocalObjective
 from repertoire.local.pipeline._channel import dense
 from repertoire.local.pipeline._pipeline import Arrival, Pipeline
@@ -85,7 +85,8 @@ class Trainer:
                 fabric = single_process(self.blocks[0], precision=fabric.strategy.precision.precision)
             if fabric.strategy.precision.precision == "16-mixed":
                 raise ConfigError(
-                    "a pipeline does not work in float16, whose loss scale all blocks share: use --precision bf16"
+                    "a pipeline does not work in float16, whose loss scale all blocks share: use "
+                    f"{option('precision', 'bf16')}"
                 )
             assert example is not None
             self.held = pipeline.open(
@@ -129,8 +130,8 @@ class Trainer:
         """
         if self._normalised and min(len(piece) * len(piece.views) for piece in pieces) < 2:
             raise ConfigError(
-                f"a batch of {len(batch)} image(s) in {len(pieces)} piece(s) is too small for batch normalisation, "
-                "which needs two images at a time"
+                f"a batch of {plural(len(batch), 'image')} in {plural(len(pieces), 'piece')} is too small for batch "
+                "normalisation, which needs two images at a time"
             )
         if self.fabric.device.type != "cpu":
             return

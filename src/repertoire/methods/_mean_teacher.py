@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, plural
 from repertoire.losses import Loss, reduce
 from repertoire.methods._base import Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
@@ -95,8 +95,8 @@ class MeanTeacher(Classifying):
         if STREAM not in batch.streams or len(batch.views) < 2:
             raise ConfigError(
                 "method 'mean-teacher' needs two views of each sample and unlabelled samples, and the batch has "
-                f"{len(batch.views)} view(s) and the streams {', '.join(batch.streams) or 'none'}: give the loader "
-                "views=2 and a stream 'unlabelled', or use method 'supervised'"
+                f"{plural(len(batch.views), 'view')} and the streams {', '.join(batch.streams) or 'none'}: give the "
+                "loader views=2 and a stream 'unlabelled', or use method 'supervised'"
             )
         unlabelled = batch.streams[STREAM]
         first, second = (torch.cat([batch.views[v], unlabelled.views[v]]) for v in (0, 1))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.heads import PrototypeSet, SupportTrivial
 from repertoire.losses import closeness_loss, cross_entropy, discrimination_loss, orthogonality_loss, reduce
 from repertoire.methods._base import Method, Needs, Step
@@ -81,8 +81,8 @@ class SupportTrivialPrototypes(Method, Memory):
         super().__init__()
         if not isinstance(model.head, SupportTrivial):
             raise ConfigError(
-                f"method 'support-trivial' needs a head with prototypes, found {type(model.head).__name__}; use --head "
-                "support-trivial, or leave --head out"
+                f"method 'support-trivial' needs a head with prototypes, found {type(model.head).__name__}; use "
+                f"{option('head', 'support-trivial')}, or leave {option('head')} out"
             )
         self.separation = {"support": separation_support, "trivial": separation_trivial}
         self.weights = {

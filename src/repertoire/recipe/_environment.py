@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 
 import repertoire
-from repertoire.errors import ConfigError, option
+from repertoire.errors import ConfigError, option, plural
 from repertoire.recipe._config import TrainConfig
 
 __all__ = ["describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"]
@@ -41,7 +41,8 @@ def layout(config: TrainConfig) -> tuple[int, int]:
     stages = ranks if config.pipeline == "all" else config.pipeline
     if ranks % stages:
         raise ConfigError(
-            f"pipeline is {stages}, and {ranks} process(es) cannot be divided into pipelines of {stages}: start with "
+            f"pipeline is {stages}, and {plural(ranks, 'process', 'processes')} cannot be divided into pipelines of "
+            f"{stages}: start with "
             f"torchrun --nproc-per-node {stages} -m repertoire train ..., or a multiple of it"
         )
     return stages, ranks // stages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from repertoire.errors import ascii_path
+from repertoire.errors import ascii_path, plural
 
 __all__ = ["count", "data_size", "duration", "label", "number", "percent", "plural", "shorten", "signed"]
 
@@ -49,15 +49,6 @@ def count(value: int) -> str:
     '60,000'
     """
     return f"{value:,}"
-
-
-def plural(value: int, singular: str, many: str | None = None) -> str:
-    """A number and its noun.
-
-    >>> plural(1, "image"), plural(2, "class", "classes")
-    ('1 image', '2 classes')
-    """
-    return f"{count(value)} {singular if value == 1 else many or singular + 's'}"
 
 
 def duration(seconds: float | None) -> str:

@@ -196,7 +196,7 @@ def seeds_needed(differences: Sequence[float], *, alpha: float = 0.05, power: fl
     39
     """
     if len(differences) < 2:
-        raise ValueError(f"{len(differences)} difference(s) have no spread; at least two are needed")
+        raise ValueError(f"at least two differences are needed, or there is no spread; found {len(differences)}")
     mean, spread = _moments(differences)
     if min(differences) == max(differences):
         return math.floor(2 - math.log2(alpha)) if differences[0] else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, option
 from repertoire.explain._arguments import one_of
 from repertoire.explain._explainer import Explainer, classes, every_row, moved, undisturbed
 from repertoire.heads import SupportTrivial
@@ -167,7 +167,8 @@ def _head(model: nn.Module) -> SupportTrivial:
     head = getattr(model, "head", None)
     if not isinstance(head, SupportTrivial):
         raise ConfigError(
-            f"the {type(model).__name__} has no prototypes to show; train one with --method support-trivial"
+            f"the {type(model).__name__} has no prototypes to show; train one with "
+            f"{option('method', 'support-trivial')}"
         )
     return head
 
