@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -11,23 +10,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repertoire.data import Batch
-from repertoire.errors import ConfigError, option
 from repertoire.losses import Loss, reduce
 from repertoire.methods._base import Needs, Step, Stream
+from repertoire.methods._beside import STREAM, all_images, at_ratio
 from repertoire.methods._classifier import Classifier
-from repertoire.methods._classifying import Classifying
 from repertoire.methods._precision import at_least_float32
+from repertoire.methods._taught import Taught
 from repertoire.ops import evaluating, projected_gradient
 from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["RobustSemi"]
 
-STREAM = "unlabelled"
-
 
 @register("methods", "robust-semi", paper="srst-awr")
-class RobustSemi(Classifying):
+class RobustSemi(Taught):
     r"""Learns to withstand adversarial changes of images from few labels and a teacher that knows the plain images.
 
     Yang, Kong and Kim, *Enhancing Adversarial Robustness in Low-Label Regime via Adaptively Weighted Regularization and
@@ -108,18 +105,7 @@ class RobustSemi(Classifying):
         weighted: bool = True,
         ratio: Annotated[float, Positive] = 4.0,
     ) -> None:
-        super().__init__(model, loss)
-        if teacher is None:
-            raise ConfigError(
-                "method 'robust-semi' learns from another run: give "
-                f"{option('teacher', 'runs/NAME')}, or use method 'supervised'"
-            )
-        if teacher.head.num_classes != model.head.num_classes:
-            raise ConfigError(
-                f"the teacher knows {teacher.head.num_classes} classes, and this network is to learn "
-                f"{model.head.num_classes}: use a run on the same classes"
-            )
-        self.teacher = teacher.requires_grad_(False)
+        super().__init__(model, loss, teacher, "robust-semi")
         self.epsilon = epsilon
         self.steps = steps
         self.robust = robust
@@ -127,23 +113,12 @@ class RobustSemi(Classifying):
         self.beta = beta
         self.hard = hard
         self.weighted = weighted
-        self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
-        self.train(self.training)
+        self.needs = at_ratio(self.needs, ratio)
 
     @classmethod
     def example_options(cls) -> dict[str, Any]:
         """Options for an example of four classes and images of 8 x 8 pixels, where the defaults do not do."""
-        from repertoire import backbones, heads
-        from repertoire.methods._classifier import Normalize
-
-        net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
-        return {"teacher": Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 4)), "steps": 2}
-
-    def train(self, mode: bool = True) -> RobustSemi:
-        """The teacher answers as it did when its run was over, whatever the mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+        return {**super().example_options(), "steps": 2}
 
     def attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images that are changed against these labels `[N]`, in the network's evaluation mode."""
@@ -167,12 +142,9 @@ class RobustSemi(Classifying):
             )
 
     def step(self, batch: Batch) -> Step:
-        images = batch.images
-        if STREAM in batch.streams:
-            images = torch.cat([images, batch.streams[STREAM].images])
+        images = all_images(batch)
         count = len(images)
-        with torch.no_grad():
-            taught = at_least_float32(self.teacher(images)).log_softmax(1)
+        taught = self.answers(images)
         label = taught.argmax(1)
         changed = self.attacked(images, label)
         features = self.model.embed(torch.cat([images, changed]))

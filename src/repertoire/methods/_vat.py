@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.losses import Loss, entropy_loss, virtual_adversarial_loss
 from repertoire.methods._base import Needs, Step, Stream
+from repertoire.methods._beside import STREAM, all_images, at_ratio
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
 from repertoire.ops import not_counting, rewinding
@@ -18,8 +17,6 @@ from repertoire.ranges import AtLeast, Positive
 from repertoire.registry import register
 
 __all__ = ["VAT"]
-
-STREAM = "unlabelled"
 
 
 @register("methods", "vat", paper="vat")
@@ -97,12 +94,10 @@ class VAT(Classifying):
         self.entropy = entropy
         self.steps = steps
         self.xi = xi
-        self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
+        self.needs = at_ratio(self.needs, ratio)
 
     def step(self, batch: Batch) -> Step:
-        images = batch.images
-        if STREAM in batch.streams:
-            images = torch.cat([images, batch.streams[STREAM].images])
+        images = all_images(batch)
         rewind = rewinding(images.device)
         features = self.model.embed(images)
         found = self.classify(features[: len(batch)], batch.targets)

@@ -10,13 +10,13 @@ network and of 0.01, 0.03 and 0.1 for FixMatch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from repertoire.claims import Budget, arm
+from repertoire.claims import Budget, Measured, arm
 from repertoire.claims._training import resolved
 from repertoire.claims.beds._named import get
 from repertoire.data import ImageSet, Splits
@@ -35,10 +35,12 @@ __all__ = [
     "TITLE",
     "WEAK",
     "balanced_accuracy",
+    "beside_fixmatch",
     "digits",
     "few",
     "learned",
     "matched",
+    "perceptron",
     "scores",
     "tail",
     "trained",
@@ -121,6 +123,29 @@ def trained(budget: Budget, seed: int, splits: Splits, method: str, **fields: An
     return in_memory(build(config, splits, device=config.device), validate=False).method.eval()
 
 
+def perceptron(budget: Budget, seed: int, splits: Splits, *, steps: int = 400, batch: int = 32) -> dict[str, Any]:
+    """How a perceptron is trained without augmentation: fields of the training configuration, all but the method and
+    what a claim sets otherwise.
+
+    Args:
+        steps: so many at the small budget, whatever the number of samples.
+        batch: labelled samples of a step.
+    """
+    batch = min(batch, len(splits.train))
+    steps = budget.pick(smoke=2, small=steps, full=20_000)
+    return {
+        "backbone": budget.pick(smoke="mlp:hidden=16", small="mlp:hidden=128", full="mlp:hidden=512"),
+        "augment": "none",
+        "optimizer": "adamw",
+        "lr": 0.003,
+        "weight_decay": 1e-4,
+        "batch_size": batch,
+        "epochs": max(1, round(steps / (len(splits.train) // batch))),
+        "seed": seed,
+        "device": budget.device,
+    }
+
+
 def scores(method: Method, images: ImageSet) -> Outputs:
     """Logits, features and labels of images."""
     return outputs(method.model, images, device=next(method.parameters()).device)
@@ -169,3 +194,15 @@ def learned(budget: Budget, seed: int, *, method: str, labels: int = 4, lr: floa
     splits = few(digits(budget), seed, labels)
     found = scores(trained(budget, seed, splits, method, lr=lr), splits.test)
     return {"accuracy": float((found.logits.argmax(1) == found.labels).mean()), "trivial": trivial(splits)}
+
+
+def beside_fixmatch(budget: Budget, seed: int, change: str, extra: Mapping[str, str]) -> Measured:
+    """FixMatch with a change beside FixMatch as it is, with four labels of each digit.
+
+    Args:
+        change: further options of its spec.
+        extra: specs of other methods by what their accuracy is called.
+    """
+    ours, theirs = (learned(budget, seed, method=FIXMATCH + more) for more in (change, ""))
+    others = {name: learned(budget, seed, method=spec)["accuracy"] for name, spec in extra.items()}
+    return Measured(ours["accuracy"], theirs["accuracy"], others, trivial=theirs["trivial"])

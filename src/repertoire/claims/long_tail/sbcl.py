@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, arm, claim
-from repertoire.claims.beds.frozen import descend, embedder, photographs, shuffled
+from repertoire.claims.beds.frozen import embedded, photographs
 
 MOST, FOLD, RARE = 400, 100, 3
 
@@ -31,24 +31,7 @@ def long_tailed(budget: Budget, seed: int, *, clusters: bool, rate: float) -> di
     loss: losses.EmbeddingLoss = losses.SupCon()
     if clusters:
         loss = losses.SubclassContrastive(samples=len(rows.x), warmup=max(1, epochs // 4), every=max(1, epochs // 8))
-    torch.manual_seed(seed)
-    network = embedder(rows.x.shape[1]).to(budget.device).train()
-    loss.prepare(64)
-    loss.to(budget.device)
-
-    def objective(index: Tensor) -> Tensor:
-        more = {"index": index} if "index" in loss.wants else {}
-        return loss(network(rows.x[index]), rows.y[index], **more)
-
-    descend(
-        network.parameters(),
-        objective,
-        shuffled(len(rows.x), 128),
-        epochs=epochs,
-        rate=rate,
-        after=loss.after_update,
-    )
-    network.eval()
+    network = embedded(loss, rows.x, rows.y, seed=seed, epochs=epochs, rate=rate)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced"))
     with torch.no_grad():
         seen, chosen, unseen = (network(x).cpu().numpy() for x in (rows.x, rows.val_x, rows.test_x))

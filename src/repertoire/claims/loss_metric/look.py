@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from repertoire import losses
 from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims.beds import _named
-from repertoire.claims.beds.frozen import characters, descend, embedder, shuffled
+from repertoire.claims.beds.frozen import characters, embedded
 
 
 @functools.lru_cache(maxsize=1)
@@ -28,26 +28,9 @@ def neighbours(budget: Budget, seed: int, *, loss: str, rate: float) -> dict[str
     """Characters, and alphabets, by the five nearest drawings in an embedding that was told the alphabets only."""
     rows = characters(budget, seed)
     alphabets = alphabet_of(budget).to(budget.device)
-    coarse = alphabets[rows.y]
-    torch.manual_seed(seed)
-    network = embedder(rows.x.shape[1]).to(budget.device).train()
     criterion: losses.EmbeddingLoss = losses.LOOK(queue=2048) if loss == "look" else losses.SupCon()
-    criterion.prepare(64)
-    criterion.to(budget.device)
-
-    def objective(index: Tensor) -> Tensor:
-        return criterion(network(rows.x[index]), coarse[index])
-
     epochs = budget.pick(smoke=1, small=40, full=200)
-    descend(
-        network.parameters(),
-        objective,
-        shuffled(len(rows.x), 128),
-        epochs=epochs,
-        rate=rate,
-        after=criterion.after_update,
-    )
-    network.eval()
+    network = embedded(criterion, rows.x, alphabets[rows.y], seed=seed, epochs=epochs, rate=rate)
     with torch.no_grad():
         return {
             f"{part}: {what}": vote(network(x), labels(y), network(rows.x), labels(rows.y))

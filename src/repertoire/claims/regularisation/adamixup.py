@@ -17,21 +17,8 @@ from repertoire.methods import AdaMixUp, Classifier, Normalize, Supervised
 def digits_mixed(budget: Budget, seed: int, *, method: str, lr: float) -> dict[str, float]:
     """The test accuracy of a perceptron that learned from 100 digits of each class."""
     splits = bed.few(bed.digits(budget), seed, 100)
-    batch = min(50, len(splits.train))
-    steps = budget.pick(smoke=2, small=800, full=20_000)
-    trained = train(
-        splits,
-        method=method,
-        backbone=budget.pick(smoke="mlp:hidden=16", small="mlp:hidden=128", full="mlp:hidden=512"),
-        augment="none",
-        optimizer="adamw",
-        lr=lr,
-        weight_decay=1e-4,
-        batch_size=batch,
-        epochs=max(1, round(steps / (len(splits.train) // batch))),
-        seed=seed,
-        device=budget.device,
-    )
+    fields = bed.perceptron(budget, seed, splits, steps=800, batch=50) | {"lr": lr}
+    trained = train(splits, method=method, **fields)
     return {"accuracy": accuracy(trained, splits.test), "trivial": bed.trivial(splits)}
 
 

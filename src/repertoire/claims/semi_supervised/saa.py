@@ -28,10 +28,5 @@ def saa(budget: Budget, seed: int) -> Measured:
 
     `extra` has FixMatch with the harder view for every sample, where nothing adapts.
     """
-    ours, everyone = (
-        bed.learned(budget, seed, method=bed.FIXMATCH + f",diverse={which}", lr=bed.RATE)
-        for which in ("learned", "all")
-    )
-    theirs = bed.learned(budget, seed, method=bed.FIXMATCH, lr=bed.RATE)
-    extra = {"harder views of all": everyone["accuracy"]}
-    return Measured(ours["accuracy"], theirs["accuracy"], extra, trivial=theirs["trivial"])
+    everyone = {"harder views of all": bed.FIXMATCH + ",diverse=all"}
+    return bed.beside_fixmatch(budget, seed, ",diverse=learned", everyone)

@@ -26,7 +26,4 @@ def shrinkmatch(budget: Budget, seed: int) -> Measured:
 
     `extra` has the supervised network.
     """
-    ours = bed.learned(budget, seed, method=bed.FIXMATCH + ",space=shrunk", lr=bed.RATE)
-    theirs = bed.learned(budget, seed, method=bed.FIXMATCH, lr=bed.RATE)
-    extra = {"supervised": bed.learned(budget, seed, method="supervised", lr=bed.SUPERVISED_RATE)["accuracy"]}
-    return Measured(ours["accuracy"], theirs["accuracy"], extra, trivial=theirs["trivial"])
+    return bed.beside_fixmatch(budget, seed, ",space=shrunk", {"supervised": "supervised"})

@@ -43,21 +43,7 @@ def withstood(network: nn.Module, x: Tensor, y: Tensor, epsilon: float, *, steps
 
 
 def _config(budget: Budget, seed: int, splits: Splits, method: str) -> TrainConfig:
-    batch = min(32, len(splits.train))
-    steps = budget.pick(smoke=2, small=400, full=20_000)
-    return resolved(
-        splits,
-        method=method,
-        backbone=budget.pick(smoke="mlp:hidden=16", small="mlp:hidden=128", full="mlp:hidden=512"),
-        augment="none",
-        optimizer="adamw",
-        lr=0.003,
-        weight_decay=1e-4,
-        batch_size=batch,
-        epochs=max(1, round(steps / (len(splits.train) // batch))),
-        seed=seed,
-        device=budget.device,
-    )
+    return resolved(splits, method=method, **bed.perceptron(budget, seed, splits))
 
 
 def _student(budget: Budget, seed: int, splits: Splits, teacher: Method, spec: str) -> Method:

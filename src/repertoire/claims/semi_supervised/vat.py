@@ -18,21 +18,7 @@ FOUND, DRAWN = "vat:epsilon=2", "vat:epsilon=8,steps=0"
 def digits_told(budget: Budget, seed: int, *, method: str, labels: int = 10) -> dict[str, float]:
     """The test accuracy of a perceptron with so many labels a class, and of the nearest labelled image."""
     splits = bed.few(bed.digits(budget), seed, labels)
-    batch = min(32, len(splits.train))
-    steps = budget.pick(smoke=2, small=400, full=20_000)
-    trained = train(
-        splits,
-        method=method,
-        backbone=budget.pick(smoke="mlp:hidden=16", small="mlp:hidden=128", full="mlp:hidden=512"),
-        augment="none",
-        optimizer="adamw",
-        lr=0.003,
-        weight_decay=1e-4,
-        batch_size=batch,
-        epochs=max(1, round(steps / (len(splits.train) // batch))),
-        seed=seed,
-        device=budget.device,
-    )
+    trained = train(splits, method=method, **bed.perceptron(budget, seed, splits))
     found = bed.scores(trained, splits.test)
     return {"accuracy": float((found.logits.argmax(1) == found.labels).mean()), "trivial": bed.trivial(splits)}
 
