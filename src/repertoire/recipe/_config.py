@@ -77,7 +77,11 @@ class TrainConfig(pydantic.BaseModel):
     loss: str = Field("auto", description="What is minimised; chosen to fit the targets.")
     method: str = Field("auto", description="What is optimised; chosen to fit the loss.")
     rule: str = Field("backprop", description="How gradients become changed weights.")
-    augment: str = Field("auto", description="Random changes to training images; chosen to fit data and method.")
+    augment: str = Field(
+        "auto",
+        description="Random changes to training images; chosen to fit data and method. With +mixup:alpha=1, or alone, "
+        "samples are mixed as well.",
+    )
 
     epochs: int = Field(20, ge=1, description="Passes over the training images; more where that would be few steps.")
     batch_size: int = Field(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from repertoire import registry
 from repertoire.data import ImageSet, Splits
 from repertoire.data import pinned as data_pinned
-from repertoire.errors import ConfigError, option
+from repertoire.errors import ConfigError, UnknownName, option
 from repertoire.losses import LogitsLoss
 from repertoire.methods import Needs, brought_head
 from repertoire.recipe._config import TrainConfig
@@ -31,6 +32,7 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
     Raises:
         ConfigError: options that exclude each other.
     """
+    config = _mixing(config)
     train = splits.train
     images = isinstance(train, ImageSet)
     changes: dict[str, Any] = {"size": max(train.size) if images else None}
@@ -70,6 +72,45 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
     _settle_steps(config, now(), len(train), changes)
     changes |= {"lr": learning_rate(now()), "weight_decay": weight_decay(now())}
     return now()
+
+
+_MIXES = ("mixup", "cutmix")
+"""What mixes the samples of a batch, and so their targets too: a matter of the method."""
+
+
+def _mixing(config: TrainConfig) -> TrainConfig:
+    """The configuration with what its augmentation says of mixing said by method and loss, as in
+    `crop-flip+mixup:alpha=1,decoupled=0.1`.
+
+    Raises:
+        ConfigError: a method or a loss for which that cannot be said.
+    """
+    parts = re.split(r"\+(?=\s*[a-z])", config.augment)
+    mixes = [spec for part in parts if (spec := registry.parse(part)).name in _MIXES]
+    if not mixes:
+        return config
+    if len(mixes) > 1:
+        raise ConfigError(f"augment {config.augment!r} mixes samples twice: name one of {' and '.join(_MIXES)}")
+    options = {**dict(zip(("alpha",), mixes[0].args, strict=False)), **mixes[0].kwargs}
+    for name in options.keys() - {"alpha", "decoupled"}:
+        raise UnknownName(f"option of augmentation {mixes[0].name!r}", name, ["alpha", "decoupled"])
+    method = "supervised" if config.method == "auto" else config.method
+    if "mix" not in registry.options(registry.get("methods", registry.parse(method).name).factory):
+        raise ConfigError(
+            f"augment {config.augment!r} mixes samples, which method {method!r} does not: use "
+            f"{option('method', 'supervised')}, fixmatch or unlabelled-loss"
+        )
+    more = f"mix={mixes[0].name}" + (f",alpha={options['alpha']}" if "alpha" in options else "")
+    changes = {"method": f"{method}{',' if ':' in method else ':'}{more}"}
+    if "decoupled" in options:
+        if config.loss not in DEFAULT_LOSSES:
+            raise ConfigError(
+                f"augment {config.augment!r} asks for loss decoupled-mixup, and {option('loss', config.loss)} for "
+                "another one; leave one of them out"
+            )
+        changes["loss"] = f"decoupled-mixup:eta={options['decoupled']}"
+    rest = [part for part in parts if registry.parse(part).name not in _MIXES]
+    return config.model_copy(update={**changes, "augment": "+".join(rest) or "auto"})
 
 
 def _designed_for(given: TrainConfig, config: TrainConfig, needs: Needs) -> dict[str, Any]:

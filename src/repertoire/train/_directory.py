@@ -276,6 +276,8 @@ class RunDirectory:
         if not self.info_file.exists():
             folds = sorted(place.parent.name for place in self.path.glob("fold-*/run.json"))
             hint = f"; it holds folds, each of which is a run, such as {self}/{folds[0]}" if folds else ""
+            if (self.path / "finetune" / "run.json").exists():
+                hint = f"; it holds self-training, whose student is {self}/finetune"
             raise RunError(f"{self} is not a run directory: it has no run.json{hint}")
         try:
             info = json.loads(self.info_file.read_text(encoding="utf-8"))
