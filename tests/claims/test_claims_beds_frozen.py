@@ -48,6 +48,15 @@ def test_classes_are_numbered_in_the_order_in_which_they_are_named():
     assert y.tolist() == [1, 0, 1, 0]
 
 
+def test_a_seed_draws_what_is_learned_from_and_not_the_test():
+    first, other = (frozen.genes(SMOKE, seed) for seed in (0, 1))
+    assert torch.equal(first.test_x, other.test_x)
+    assert not torch.equal(first.x, other.x)
+    whole = frozen.table_rows(frozen._named.get("yeast").splits(SMOKE, 0))
+    assert len(first.x) == round(0.8 * len(whole.x))
+    assert {tuple(row) for row in first.x.tolist()} <= {tuple(row) for row in whole.x.tolist()}
+
+
 @pytest.mark.parametrize("unseen", ["alphabets", "characters"])
 def test_nobody_learns_from_unseen_characters(unseen: frozen.Unseen):
     rows = frozen.drawings(SMOKE, 0, unseen)

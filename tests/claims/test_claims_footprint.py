@@ -266,7 +266,7 @@ def test_an_arm_is_measured_once_and_again_when_its_code_changes(tmp_path: Path,
         return {"accuracy": seed + width}
 
     figures.__module__ = "repertoire.claims.beds.digits"  # as if it were defined there
-    figures.__qualname__ = figures.__name__ = "digit_rows"
+    figures.__qualname__ = figures.__name__ = "share_right"
     kept = _arms.arm(figures)
     small = claims.Budget("small")
     assert kept(small, 1) == kept(small, 1) == kept(small, seed=1, width=3) == {"accuracy": 4.0}

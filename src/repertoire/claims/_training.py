@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from repertoire import registry
 from repertoire.data import ImageSet, Splits
 from repertoire.methods import Method
 from repertoire.recipe import TrainConfig, build, make_config, resolve
@@ -32,10 +33,16 @@ __all__ = [
     "train",
 ]
 
+OF_VECTORS = ("mlp", "identity")
+"""Backbones that read vectors as well as images."""
+
 
 def resolved(splits: Splits, *, device: str = "cpu", **fields: Any) -> TrainConfig:
-    """The configuration that `repertoire.train.fit` would use with these fields."""
-    if splits.train.noun == "vector":  # data of the user's own may be features, which no convolution reads
+    """The configuration that `repertoire.train.fit` would use with these fields.
+
+    Data of the user's own may be features, which no network of images reads: a head alone then takes its place.
+    """
+    if splits.train.noun == "vector" and registry.parse(fields.get("backbone", "auto")).name not in OF_VECTORS:
         fields |= {"backbone": "auto", "augment": "auto"}
     return resolve(make_config(data=splits.source, device=device, **fields), splits)
 

@@ -1,4 +1,4 @@
-"""Digits of eight pixels as rows, scenes made of them, and perceptrons that several claims look at."""
+"""Perceptrons that several claims look at."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.claims._training import fit_tensors, perceptron, pixels
-from repertoire.data import load
-
-
-def digit_rows(seed: int, device: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Training and test digits as rows, with their labels."""
-    splits = load("digits", seed=seed)
-    seen, unseen = pixels(splits.train), pixels(splits.test)
-    return (seen[0].to(device), seen[1].to(device)), (unseen[0].to(device), unseen[1].to(device))
+from repertoire.claims._training import fit_tensors, perceptron
 
 
 def fitted_perceptron(seed: int, x: Tensor, y: Tensor, width: int, epochs: int, outputs: int = 10) -> nn.Module:

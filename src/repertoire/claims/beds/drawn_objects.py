@@ -1,35 +1,17 @@
-"""Drawn objects on textured ground, and networks that classify them."""
+"""Scores of heat maps over sets of images with masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from repertoire.claims import Budget
-from repertoire.claims._training import train
-from repertoire.data import ImageSet, Splits, load, plain
+from repertoire.data import ImageSet, plain
 from repertoire.explain import Explainer, class_sensitivity
 from repertoire.methods import Method
 
 Score = Callable[[Tensor, Tensor], Tensor]
-
-
-def trained_on_shapes(budget: Budget, seed: int) -> tuple[Splits, Method]:
-    """Shapes with their exact masks, and a small residual network that tells them apart."""
-    count = budget.pick(smoke=300, small=2000, full=50_000)
-    splits = load(f"shapes:count={count},classes=8", size=32, seed=seed)
-    method = train(
-        splits,
-        backbone=budget.pick(smoke="resnet20:width=4", small="resnet20:width=8", full="resnet32"),
-        augment="crop-flip",
-        epochs=budget.pick(smoke=1, small=8, full=60),
-        seed=seed,
-        device=budget.device,
-    )
-    return splits, method
 
 
 def mean_scores(
@@ -57,20 +39,3 @@ def in_pieces(images: ImageSet, device: str, size: int = 256) -> list[tuple[Tens
         pixels, labels, masks = (torch.from_numpy(array).to(device) for array in arrays)
         found.append((plain(pixels), labels, masks))
     return found
-
-
-def local_shapes(budget: Budget, seed: int) -> tuple[Splits, dict[str, Any]]:
-    """Small images of six shapes, and how a residual network is trained on them: back-propagation comes near to its
-    best within the epochs, so that a rule cannot win by learning faster at first. Nearly half of the images are for
-    the test, because the differences are small."""
-    count = budget.pick(smoke=140, small=2400, full=60_000)
-    splits = load(
-        f"shapes:count={count},classes=6", size=budget.pick(smoke=16, small=16, full=32), seed=seed, val=0.05, test=0.45
-    )
-    return splits, {
-        "backbone": budget.pick(smoke="convnet:width=4", small="resnet20:width=8", full="resnet32"),
-        "batch_size": budget.pick(smoke=32, small=32, full=128),
-        "augment": "crop-flip",
-        "seed": seed,
-        "device": budget.device,
-    }

@@ -1,10 +1,4 @@
-"""Claims of papers on losses that compare two towers, or views whose relation is known.
-
-Pictures with captions are shapes of a colour in a corner. Objects on a turntable are clouds of seven points, one cloud
-for each class, of which every object is a copy with other proportions; what is nearer to the viewer is brighter. How
-they are drawn, and for how long networks are trained, was chosen on a seed that is not among those of the claims,
-before any of the claims was measured.
-"""
+"""What claims on losses share that compare two towers, or views of a garment whose relation is a known turn."""
 
 from __future__ import annotations
 
@@ -16,6 +10,7 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget
 from repertoire.claims._training import probe
+from repertoire.claims.beds.handwriting import SIDE, drawn_rows
 from repertoire.losses import ViewsLoss
 
 WIDTH = 128
@@ -28,28 +23,17 @@ def new_tower(inputs: int, outputs: int, width: int = WIDTH) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-CLASSES, POINTS, PIXELS = 8, 7, 10
+TURNED = "garments of Fashion-MNIST at 14 pixels, turned by any angle"
 
 
-TURNTABLE = "drawn objects on a turntable: 8 classes, 10 pixels"
-
-
-def turntable_objects(count: int, seed: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points `[N, 7, 3]` and classes `[N]` of objects; the clouds of the classes depend on the seed alone."""
-    clouds = F.normalize(torch.randn(CLASSES, POINTS, 3, generator=torch.Generator().manual_seed(seed)), dim=2)
-    classes = torch.arange(count) % CLASSES
-    return clouds[classes] + 0.15 * torch.randn(count, POINTS, 3, generator=generator), classes
-
-
-def seen_from(points: Tensor, angles: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures `[N, 100]` of objects turned by angles `[N]` about the upright axis."""
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    across, up = points[..., 0] * cos + points[..., 2] * sin, points[..., 1]
-    near = points[..., 2] * cos - points[..., 0] * sin
-    grid = torch.linspace(-1.3, 1.3, PIXELS)
-    rows, columns = (torch.exp(-((grid - place[..., None]) ** 2) / 0.08) for place in (up, across))
-    pictures = torch.einsum("np,npr,npc->nrc", 0.6 + 0.4 * near, rows, columns)
-    return pictures.flatten(1) + 0.05 * torch.randn(len(points), PIXELS**2, generator=generator)
+def turned(images: Tensor, angles: Tensor, generator: torch.Generator) -> Tensor:
+    """Images `[N, 196]` turned about their middle by angles `[N]`, with a little noise."""
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    square = images.view(-1, 1, SIDE, SIDE)
+    grid = F.affine_grid(matrices, list(square.shape), align_corners=False)
+    found = F.grid_sample(square, grid, align_corners=False).flatten(1)
+    return found + 0.05 * torch.randn(found.shape, generator=generator)
 
 
 class Halves(nn.Module):
@@ -68,23 +52,23 @@ class Halves(nn.Module):
 
 
 def turned_halves(budget: Budget, seed: int, loss: ViewsLoss, step: float | None) -> nn.Module:
-    """An encoder trained on views of objects: adjacent ones along a path if there is a step, else any two."""
+    """An encoder trained on turned images: adjacent turns along a path if there is a step, else any two."""
     generator = torch.Generator().manual_seed(seed)
-    points, _ = turntable_objects(budget.pick(smoke=256, small=1024, full=8192), seed, generator)
+    (images, _), _ = drawn_rows(budget, seed, budget.pick(smoke=256, small=1024, full=8192), bed="fashion-mnist")
     torch.manual_seed(seed)
-    encoder = nn.Sequential(*list(new_tower(PIXELS**2, 1))[:-1])
+    encoder = nn.Sequential(*list(new_tower(SIDE**2, 1))[:-1])
     projector = Halves(32)
     loss.prepare(32)
     parameters = [*encoder.parameters(), *projector.parameters(), *loss.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=2e-3)
     for _ in range(budget.pick(smoke=1, small=40, full=200)):
-        for index in torch.randperm(len(points), generator=generator).split(128):
+        for index in torch.randperm(len(images), generator=generator).split(128):
             first = 2 * math.pi * torch.rand(len(index), generator=generator)
             if step is None:
                 angles = [first, 2 * math.pi * torch.rand(len(index), generator=generator)]
             else:
                 angles = [first, first + step, first + 2 * step]
-            views = [seen_from(points[index], angle, generator) for angle in angles]
+            views = [turned(images[index], angle, generator) for angle in angles]
             embeddings = projector(encoder(torch.cat(views))).chunk(len(views))
             turn = angles[-1] - first
             known = {"transformation": torch.stack([turn.cos(), turn.sin()], 1)} if loss.wants else {}
@@ -96,14 +80,15 @@ def turned_halves(budget: Budget, seed: int, loss: ViewsLoss, step: float | None
 
 
 def pose_and_class(budget: Budget, seed: int, encoder: nn.Module) -> dict[str, tuple[float, float]]:
-    """For all features, and for their second half: how well the five nearest of known objects tell the angle of a new
+    """For all features, and for their second half: how well the five nearest of known images tell the angle of a new
     one (R² of its cosine and sine), and the accuracy of a linear probe for its class."""
     generator = torch.Generator().manual_seed(seed + 1000)
-    known, new = budget.pick(smoke=400, small=1500, full=10_000), budget.pick(smoke=100, small=800, full=2000)
-    points, classes = turntable_objects(known + new, seed, generator)
+    known, new = budget.pick(smoke=200, small=1500, full=9000), budget.pick(smoke=60, small=800, full=2000)
+    (x, y), (u, v) = drawn_rows(budget, seed, known, bed="fashion-mnist", tested=new)
+    images, classes = torch.cat([x, u]), torch.cat([y, v])
     angles = 2 * math.pi * torch.rand(known + new, generator=generator)
     with torch.no_grad():
-        features = encoder(seen_from(points, angles, generator))
+        features = encoder(turned(images, angles, generator))
     poses = torch.stack([angles.cos(), angles.sin()], 1)
     found = {}
     for name, part in (("all", features), ("second half", features[:, WIDTH // 2 :])):

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.digits import digit_rows, fitted_perceptron, hidden_features
+from repertoire.claims.beds.digits import fitted_perceptron, hidden_features
+from repertoire.claims.beds.handwriting import DIGITS, SIDE, drawn_rows
 from repertoire.diagnostics import hierarchy, weak_subgroups
 
 
@@ -22,18 +23,19 @@ from repertoire.diagnostics import hierarchy, weak_subgroups
     metric="F1 of the images that are shown for the planted ones",
     method="worst node of the tree",
     baseline="worst class",
-    data="digits, of which 40% of the test images of one class are turned by 90 degrees",
+    bed="mnist5k",
+    data=DIGITS + ", of which 40% of the test images of one class are turned by 90 degrees",
     threshold=0.1,
 )
 def planted_group(budget: Budget, seed: int) -> Measured:
     """Bertucci et al., *DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine Learning with Treemaps*
     (2022)."""
-    (x, y), (u, v) = digit_rows(seed, budget.device)
-    network = fitted_perceptron(seed, x, y, 128, budget.pick(smoke=1, small=30, full=100))
+    (x, y), (u, v) = drawn_rows(budget, seed, 3000)
+    network = fitted_perceptron(seed, x, y, 128, budget.pick(smoke=1, small=15, full=60))
     members = (v == 7).nonzero().squeeze(1)
     planted = members[: max(5, round(0.4 * len(members)))]
     u = u.clone()
-    u[planted] = torch.rot90(u[planted].view(-1, 8, 8), 1, (1, 2)).flatten(1)
+    u[planted] = torch.rot90(u[planted].view(-1, SIDE, SIDE), 1, (1, 2)).flatten(1)
     with torch.no_grad():
         wrong = (network(u).argmax(1) != v).cpu().numpy()
     truth = np.zeros(len(v), dtype=bool)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.digits import digit_rows, fitted_perceptron, share_right
+from repertoire.claims.beds.digits import fitted_perceptron, share_right
+from repertoire.claims.beds.handwriting import DIGITS, drawn_rows
 from repertoire.diagnostics import merge_features
 
 
@@ -16,20 +17,24 @@ from repertoire.diagnostics import merge_features
     "ifm",
     statement=(
         "When half of the channels of each layer are merged by their incoming weights, without data, more test "
-        "accuracy is left than when the half with the smallest incoming weights is cut out."
+        "accuracy is left, by more than a percentage point, than when the half with the smallest incoming weights is "
+        "cut out."
     ),
     metric="test accuracy with half of the channels",
     method="iterative feature merging",
     baseline="pruning by magnitude",
-    data="digits",
-    threshold=0.0,
+    bed="mnist5k",
+    data=DIGITS,
+    threshold=0.01,
+    learned=0.1,
+    trivial=0.1,
 )
 def merged_channels(budget: Budget, seed: int) -> Measured:
     """Chen, Zhou and Yan, *Going Beyond Neural Network Feature Similarity: The Network Feature Complexity and Its
     Interpretation Using Category Theory* (2023)."""
-    (x, y), (u, v) = digit_rows(seed, budget.device)
+    (x, y), (u, v) = drawn_rows(budget, seed, 3500)
     width = budget.pick(smoke=32, small=256, full=1024)
-    network = fitted_perceptron(seed, x, y, width, budget.pick(smoke=1, small=40, full=200))
+    network = fitted_perceptron(seed, x, y, width, budget.pick(smoke=1, small=15, full=60))
     assert isinstance(network, nn.Sequential)
     extra = {"test accuracy of the whole": share_right(network, u, v)}
     for share in (0.75, 0.25):

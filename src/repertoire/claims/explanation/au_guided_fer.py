@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
+from repertoire.claims.beds._named import majority
 from repertoire.claims.beds.drawn_objects import in_pieces
-from repertoire.data import ImageSet, load
+from repertoire.claims.beds.pasted import PASTED, pasted
+from repertoire.data import ImageSet
 from repertoire.explain import GradCAM, mask_intersection
 from repertoire.methods import Classifier
 
@@ -37,7 +39,8 @@ def _looks(model: Classifier, images: ImageSet, device: str) -> tuple[float, flo
     metric="intersection over union of Grad-CAM and the object's mask",
     method="guided training",
     baseline="supervised training",
-    data="shapes: 6 classes, 32 pixels, a background tied to the class in training only",
+    data=PASTED + ", tied to the class in training only",
+    tier="real, small",
     threshold=0.0,
 )
 def guided(budget: Budget, seed: int) -> Measured:
@@ -47,14 +50,13 @@ def guided(budget: Budget, seed: int) -> Measured:
     background is tied to the class as in training and where it is random, and, as a control, training with the masks of
     other images.
     """
-    count = budget.pick(smoke=120, small=1500, full=20_000)
-    splits = load(f"shapes:count={count},correlation=0.9", size=32, seed=seed)
+    splits = pasted(budget, seed, budget.pick(smoke=80, small=1500, full=4000), tied=0.9)
     other = np.random.default_rng(seed).permutation(len(splits.train))
     shuffled = replace(splits, train=replace(splits.train, masks=splits.train.object_masks(other)))
     fields = {
-        "backbone": budget.pick(smoke="convnet:width=2,depth=2", small="resnet20:width=8", full="resnet32"),
+        "backbone": budget.pick(smoke="convnet:width=2,depth=2", small="resnet20:width=4", full="resnet32"),
         "augment": "crop-flip",
-        "epochs": budget.pick(smoke=1, small=10, full=60),
+        "epochs": budget.pick(smoke=1, small=8, full=60),
         "seed": seed,
         "device": budget.device,
     }
@@ -68,4 +70,5 @@ def guided(budget: Budget, seed: int) -> Measured:
         cams[name], extra[f"{name}, attention"] = _looks(method.model, splits.test, budget.device)
         extra[f"{name}, accuracy, random background"] = accuracy(method, splits.test)
         extra[f"{name}, accuracy, tied background"] = accuracy(method, splits.val)
+    extra["majority"] = majority(splits.test)
     return Measured(cams["guided"], cams["supervised"], {"masks of others": cams["masks of others"], **extra})

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import fit_tensors, perceptron
-from repertoire.data import ImageSet, load, plain
+from repertoire.claims.beds.handwriting import DIGITS, split_images
+from repertoire.data import ImageSet, plain
 from repertoire.explain import diffroar, energy_inside
 
 
@@ -104,7 +105,8 @@ def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     metric="share of the gradient's mass on the digit's block",
     method="adversarial training",
     baseline="standard training",
-    data="digits above or below an empty block",
+    bed="mnist5k",
+    data=DIGITS + ", above or below an empty block",
     threshold=0.1,
 )
 def diffroar_blocks(budget: Budget, seed: int) -> Measured:
@@ -116,8 +118,8 @@ def diffroar_blocks(budget: Budget, seed: int) -> Measured:
     explained network's answer away, whatever is on them. Further the share where the digit is always above, where the
     authors find standard gradients to be right.
     """
-    splits = load("digits", seed=seed, size=budget.pick(smoke=None, small=None, full=16))
-    width, epochs = budget.pick(smoke=32, small=256, full=1024), budget.pick(smoke=1, small=40, full=200)
+    splits = split_images(budget, seed, budget.pick(smoke=300, small=1500, full=3500))
+    width, epochs = budget.pick(smoke=32, small=128, full=1024), budget.pick(smoke=1, small=20, full=200)
     radius = 0.75
     images, labels, _ = _blocks(splits.train, seed, budget.device)
     test, test_labels, masks = _blocks(splits.test, seed + 1, budget.device)

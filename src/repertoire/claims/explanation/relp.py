@@ -8,7 +8,8 @@ from torch import Tensor
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
-from repertoire.data import load, plain
+from repertoire.claims.beds.handwriting import DIGITS, split_images
+from repertoire.data import plain
 from repertoire.explain import activation_patching, estimated_patching
 
 
@@ -27,7 +28,8 @@ def _correlation(estimates: dict[str, Tensor], effects: dict[str, Tensor]) -> fl
     metric="Pearson correlation with activation patching, over layers, tokens and samples",
     method="relevance patching",
     baseline="attribution patching",
-    data="digits: pairs of two classes; a transformer of 6 layers",
+    bed="mnist5k",
+    data=DIGITS + ": pairs of two classes; a transformer of 6 layers",
     threshold=0.0,
 )
 def relp(budget: Budget, seed: int) -> Measured:
@@ -36,15 +38,15 @@ def relp(budget: Budget, seed: int) -> Measured:
     An image's logit against that of the class of another image, which is patched in token by token. In `extra` are the
     correlations for the residual stream.
     """
-    splits = load("digits", seed=seed)
+    splits = split_images(budget, seed, budget.pick(smoke=300, small=1500, full=3500))
     depth = budget.pick(smoke=2, small=6, full=12)
     method = train(
         splits,
-        backbone=f"vit:patch=2,dim={budget.pick(smoke=16, small=32, full=96)},depth={depth},heads=2",
+        backbone=f"vit:patch=4,dim={budget.pick(smoke=16, small=32, full=96)},depth={depth},heads=2",
         optimizer="adamw",
         augment="none",
-        batch_size=budget.pick(smoke=128, small=32, full=32),
-        epochs=budget.pick(smoke=1, small=25, full=60),
+        batch_size=budget.pick(smoke=128, small=64, full=32),
+        epochs=budget.pick(smoke=1, small=16, full=60),
         seed=seed,
         device=budget.device,
     )

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import epochs_for, patches, predictor
 
 WORDS = 6
@@ -32,7 +31,6 @@ def _hundredths(numbers: Tensor) -> Tensor:
     threshold=0.1,
     higher_is_better=False,
     learned=3.0,
-    overlap=REDRAWN,
 )
 def number_token(budget: Budget, seed: int) -> Measured:
     """Zausinger et al., *Regress, Don't Guess* (2025): the Wasserstein form, 0.3 of it. `extra` has exact matches. The

@@ -1,30 +1,34 @@
-"""The claim of *Learning with Local Gradients at the Edge* (2022)."""
+"""The claims of *Learning with Local Gradients at the Edge* (2022)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._training import pixels
-from repertoire.data import load
+from repertoire.claims import Budget, Measured, arm, claim
+from repertoire.claims.beds.handwriting import DIGITS, SIDE, drawn_rows
 from repertoire.local import LocalLearning, RecurrentTargetProjection
+
+Kind = Literal["perceptron", "convolutional", "recurrent"]
 
 
 def _shallow(kind: str, width: int) -> nn.Module:
-    """A shallow network on digits of 8 pixels, given as rows of 64 numbers."""
+    """A shallow network on digits of 14 pixels, given as rows of 196 numbers."""
     if kind == "perceptron":
-        return nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 10))
+        return nn.Sequential(
+            nn.Linear(SIDE**2, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 10)
+        )
     return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
+        nn.Unflatten(1, (1, SIDE, SIDE)),
         nn.Conv2d(1, width // 8, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(width // 8, width // 4, 3, padding=1),
         nn.ReLU(),
-        nn.MaxPool2d(4),
+        nn.MaxPool2d(7),
         nn.Flatten(),
         nn.Linear(width, 10),
     )
@@ -35,11 +39,11 @@ class _Rows(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.recurrent = nn.GRU(8, width, batch_first=True)
+        self.recurrent = nn.GRU(SIDE, width, batch_first=True)
         self.head = nn.Linear(width, 10)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.head(self.recurrent(rows.unflatten(1, (8, 8)))[0][:, -1])
+        return self.head(self.recurrent(rows.unflatten(1, (SIDE, SIDE)))[0][:, -1])
 
 
 def _fit_steps(
@@ -50,14 +54,12 @@ def _fit_steps(
             step(inputs[rows], labels[rows])
 
 
-def _digits_by(rule: str, kind: str, budget: Budget, seed: int) -> float:
-    """Test accuracy on digits of one kind of network, trained by one rule; optimiser and order are the same for all."""
+@arm
+def by_rule(budget: Budget, seed: int, *, rule: str, kind: Kind) -> dict[str, float]:
+    """Test accuracy of one kind of network, trained by one rule; optimiser and order are the same for all."""
     device = budget.device
-    width, epochs = budget.pick(smoke=(32, 1), small=(128, 15), full=(512, 60))
-    splits = load("digits", seed=seed)
-    count = budget.pick(smoke=160, small=len(splits.train), full=len(splits.train))
-    inputs, labels = (part[:count].to(device) for part in pixels(splits.train))
-    test_inputs, test_labels = (part.to(device) for part in pixels(splits.test))
+    width, epochs, count = budget.pick(smoke=(32, 1, 160), small=(128, 10, 1500), full=(512, 60, 3500))
+    (inputs, labels), (test_inputs, test_labels) = drawn_rows(budget, seed, count)
     torch.manual_seed(seed)
     network = (_Rows(width) if kind == "recurrent" else _shallow(kind, width)).to(device).train()
 
@@ -76,7 +78,7 @@ def _digits_by(rule: str, kind: str, budget: Budget, seed: int) -> float:
         recurrent = RecurrentTargetProjection(network.recurrent, network.head, adam)
 
         def step(x: Tensor, y: Tensor) -> None:
-            recurrent.step(x.unflatten(1, (8, 8)), y)
+            recurrent.step(x.unflatten(1, (SIDE, SIDE)), y)
 
     else:
         frozen = rule == "last layer"
@@ -96,7 +98,9 @@ def _digits_by(rule: str, kind: str, budget: Budget, seed: int) -> float:
     torch.manual_seed(seed)
     _fit_steps(step, inputs, labels, epochs, batch_size=32)
     with torch.no_grad():
-        return float((network.eval()(test_inputs).argmax(1) == test_labels).float().mean())
+        right = (network.eval()(test_inputs).argmax(1) == test_labels).float()
+    counts = test_labels.bincount()
+    return {"accuracy": float(right.mean()), "majority": float(counts.max() / counts.sum())}
 
 
 def _gives_classes(block: nn.Module) -> bool:
@@ -106,23 +110,68 @@ def _gives_classes(block: nn.Module) -> bool:
 @claim(
     "tpsgd",
     statement=(
-        "On a perceptron, a convolutional and a recurrent network of two or three layers, target projection SGD is no "
-        "more than five points less accurate than back-propagation, wherever it falls furthest behind."
+        "On a convolutional network of three layers, target projection SGD is no more than five points less accurate "
+        "than back-propagation."
     ),
-    metric="test accuracy, of the kind of network where target projection falls furthest behind",
+    metric="test accuracy",
     method="target projection SGD",
     baseline="back-propagation",
-    data="digits, 8 pixels",
+    bed="mnist5k",
+    data=DIGITS,
     threshold=-0.05,
+    learned=0.3,
 )
-def tpsgd(budget: Budget, seed: int) -> Measured:
+def convolutional(budget: Budget, seed: int) -> Measured:
     """Lomnitz et al., *Learning with Local Gradients at the Edge* (2022). Every layer has a target of its own, the head
-    learns with cross-entropy, and no gradient passes between layers or time steps. On the perceptron, `extra` has
-    direct random target projection, and hidden layers left as they were drawn."""
-    kinds = ("perceptron", "convolutional", "recurrent")
-    found = {(rule, kind): _digits_by(rule, kind, budget, seed) for rule in ("tpsgd", "backprop") for kind in kinds}
-    worst = min(kinds, key=lambda kind: found["tpsgd", kind] - found["backprop", kind])
-    extra = {f"{kind}: {rule}": value for (rule, kind), value in found.items()}
-    for rule, name in (("direct", "direct random target projection"), ("last layer", "only the last layer trained")):
-        extra[f"perceptron: {name}"] = _digits_by(rule, "perceptron", budget, seed)
-    return Measured(found["tpsgd", worst], found["backprop", worst], extra)
+    learns with cross-entropy, and no gradient passes between layers."""
+    return _compared(budget, seed, "convolutional")
+
+
+@claim(
+    "tpsgd",
+    part="perceptron",
+    statement=(
+        "On a perceptron of three layers, target projection SGD is no more than five points less accurate than "
+        "back-propagation."
+    ),
+    metric="test accuracy",
+    method="target projection SGD",
+    baseline="back-propagation",
+    bed="mnist5k",
+    data=DIGITS,
+    threshold=-0.05,
+    learned=0.3,
+)
+def perceptron(budget: Budget, seed: int) -> Measured:
+    """Lomnitz et al. (2022). `extra` has direct random target projection, and hidden layers left as they were drawn."""
+    extra = {
+        name: by_rule(budget, seed, rule=rule, kind="perceptron")["accuracy"]
+        for rule, name in (("direct", "direct random target projection"), ("last layer", "only the last layer trained"))
+    }
+    return _compared(budget, seed, "perceptron", extra)
+
+
+@claim(
+    "tpsgd",
+    part="recurrent",
+    statement=(
+        "On a recurrent network that reads an image row by row, target projection SGD is no more than five points less "
+        "accurate than back-propagation through time."
+    ),
+    metric="test accuracy",
+    method="target projection SGD",
+    baseline="back-propagation through time",
+    bed="mnist5k",
+    data=DIGITS,
+    threshold=-0.05,
+    learned=0.3,
+)
+def recurrent(budget: Budget, seed: int) -> Measured:
+    """Lomnitz et al. (2022). No gradient passes between time steps; the rule is the reading of the paper that makes its
+    statement on memory true."""
+    return _compared(budget, seed, "recurrent")
+
+
+def _compared(budget: Budget, seed: int, kind: Kind, extra: dict[str, float] | None = None) -> Measured:
+    ours, theirs = (by_rule(budget, seed, rule=rule, kind=kind) for rule in ("tpsgd", "backprop"))
+    return Measured(ours["accuracy"], theirs["accuracy"], extra or {}, trivial=theirs["majority"])

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import Rows, epochs_for, patches, predictor
 
 BINS = 20
@@ -41,7 +40,6 @@ def _even_error(found: Tensor, numbers: Tensor) -> float:
     higher_is_better=False,
     learned=0.5,
     trivial=1.0,
-    overlap=REDRAWN,
 )
 def classification_helps_regression(budget: Budget, seed: int) -> Measured:
     """Pintea et al., *A step towards understanding why classification helps regression* (2023). The weight of the

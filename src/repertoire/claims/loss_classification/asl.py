@@ -6,7 +6,6 @@ import torch
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import epochs_for, genes, mean_precision, ranked_labels
 
 
@@ -19,7 +18,6 @@ from repertoire.claims.beds.frozen import epochs_for, genes, mean_precision, ran
     bed="yeast",
     threshold=0.005,
     learned=0.05,
-    overlap=REDRAWN,
 )
 def asl(budget: Budget, seed: int) -> Measured:
     """Ridnik et al., *Asymmetric Loss For Multi-Label Classification* (2021), with its default exponents and margin."""

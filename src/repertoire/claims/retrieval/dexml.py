@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import epochs_for, genes, ranked_labels
 
 
@@ -36,7 +35,6 @@ def _ranked(scores: Tensor, targets: Tensor) -> float:
     bed="yeast",
     threshold=0.005,
     learned=0.02,
-    overlap=REDRAWN,
 )
 def dexml(budget: Budget, seed: int) -> Measured:
     """Gupta et al., *Dual-Encoders for Extreme Multi-Label Classification* (2024): the loss, on a small classifier.

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import epochs_for, patches, predictor
 
 NOISE = 1.0
@@ -25,7 +24,6 @@ NOISE = 1.0
     higher_is_better=False,
     learned=0.5,
     trivial=1.0,
-    overlap=REDRAWN,
 )
 def stop_regressing(budget: Budget, seed: int) -> Measured:
     """Farebrother et al., *Stop Regressing* (2024), which finds that tolerance of noise explains most of the gain.

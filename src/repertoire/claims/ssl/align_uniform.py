@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, projected, untrained
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, learned, projected, untrained
 
 
 @claim(
@@ -18,6 +18,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, project
     method="alignment and uniformity",
     baseline="NT-Xent at temperature 0.2",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=-0.01,
     strict=False,
     own_data=True,

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.disturbed_digits import (
-    DISTURBED,
-    PROBE,
-    disturbed_digits,
-    epochs_of,
-    pretrained,
-    probed_accuracy,
-)
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, further, untrained
 
 
 @claim(
     "e2mc",
     statement=(
-        "A few more epochs with entropy maximisation added to the loss give features with a more accurate linear probe "
-        "than as many more epochs with the loss alone."
+        "A few more epochs with entropy maximisation added to the loss give features with a more accurate linear "
+        "probe, by half a percentage point, than as many more epochs with the loss alone."
     ),
-    metric=PROBE,
+    metric=LINEAR,
     method="VICReg, then VICReg plus entropy maximisation",
     baseline="VICReg, then VICReg",
-    data=DISTURBED,
-    threshold=0.0,
+    bed=BED,
+    data=PHOTOGRAPHS,
+    threshold=0.005,
+    own_data=True,
+    learned=0.02,
 )
 def e2mc(budget: Budget, seed: int) -> Measured:
     """Chakraborty et al., *Improving Pre-Trained Self-Supervised Embeddings Through Effective Entropy Maximization*
     (2024)."""
-    data = disturbed_digits(budget, seed)
-    start = pretrained(losses.VICReg(), data.images, epochs=epochs_of(budget), seed=seed)
-    scores = [
-        probed_accuracy(
-            pretrained(loss, data.images, epochs=epochs_of(budget, small=10), seed=seed + 1, start=start), data
-        )
-        for loss in (losses.EntropyMaximization(), losses.VICReg())
-    ]
-    return Measured(scores[0], scores[1], {"before": probed_accuracy(start, data)})
+    ours, plain = (further(budget, seed, first="vicreg", then=loss) for loss in ("entropy-maximization", "vicreg"))
+    extra = {"VICReg plus entropy: effective rank": ours["rank"], "VICReg: effective rank": plain["rank"]}
+    return Measured(ours["linear"], plain["linear"], extra, trivial=untrained(budget, seed)["linear"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, learned, projected, untrained
+from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, PHOTOGRAPHS, learned, projected, untrained
 
 
 @claim(
@@ -16,6 +16,7 @@ from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, learned, pro
     method="GroCo, two views",
     baseline="NT-Xent at temperature 0.2",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=0.01,
     own_data=True,
     learned=0.03,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, untrained
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, learned, untrained
 
 
 @claim(
@@ -16,6 +16,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, untrain
     method="both directions, the harder half of the queue",
     baseline="MoCo",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=0.01,
     own_data=True,
     learned=0.03,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, SIMCLR, learned, untrained
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, SIMCLR, learned, untrained
 
 
 @claim(
@@ -16,6 +16,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, SIMCLR, learned,
     method="relational reasoning, four views, half the epochs",
     baseline="SimCLR, two views",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=0.03,
     strict=False,
     own_data=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.towers import TURNTABLE, pose_and_class, turned_halves
+from repertoire.claims.beds.towers import TURNED, pose_and_class, turned_halves
 
 
 @claim(
@@ -16,7 +16,8 @@ from repertoire.claims.beds.towers import TURNTABLE, pose_and_class, turned_halv
     metric="R² of the angle, from the five nearest known objects",
     method="SIE, the equivariant half of the features",
     baseline="VICReg, all features",
-    data=TURNTABLE,
+    bed="fashion-mnist",
+    data=TURNED,
     threshold=0.05,
 )
 def sie(budget: Budget, seed: int) -> Measured:

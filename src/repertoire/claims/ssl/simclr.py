@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, SIMCLR, VIEWS, learned, untrained
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, SIMCLR, VIEWS, learned, untrained
 
 
 @claim(
@@ -16,6 +16,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, SIMCLR, VIEWS, l
     method="SimCLR, no labels",
     baseline="random weights",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=0.05,
     strict=False,
     own_data=True,
@@ -38,6 +39,7 @@ def simclr(budget: Budget, seed: int) -> Measured:
     method="crop, flip, colour jitter and grey",
     baseline="crop and flip",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=0.02,
     strict=False,
     own_data=True,

@@ -4,35 +4,31 @@ Learning* (2022).
 
 from __future__ import annotations
 
-from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.disturbed_digits import (
-    DISTURBED,
-    PROBE,
-    disturbed_digits,
-    epochs_of,
-    pretrained,
-    probed_accuracy,
-)
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, learned, projected, untrained
 
 
 @claim(
     "tico",
     statement=(
-        "With batches of 16, a linear probe of features learned with TiCo is more accurate than one of features "
-        "learned with Barlow Twins for equally long."
+        "With batches of 32, a linear probe of features learned with TiCo is more accurate, by one percentage point, "
+        "than one of features learned with Barlow Twins in as many steps."
     ),
-    metric=PROBE,
-    method="TiCo with its slowly moving teacher",
+    metric=LINEAR,
+    method="TiCo",
     baseline="Barlow Twins",
-    data=DISTURBED,
-    threshold=0.0,
+    bed=BED,
+    data=PHOTOGRAPHS,
+    threshold=0.01,
+    own_data=True,
+    learned=0.02,
 )
 def tico(budget: Budget, seed: int) -> Measured:
     """Zhu et al., *TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual Representation
-    Learning* (2022)."""
-    data = disturbed_digits(budget, seed)
-    options = {"epochs": epochs_of(budget, small=10), "seed": seed, "batch_size": 16}
-    ours = probed_accuracy(pretrained(losses.TiCo(), data.images, teacher=0.99, **options), data)  # type: ignore[arg-type]
-    theirs = probed_accuracy(pretrained(losses.BarlowTwins(), data.images, **options), data)  # type: ignore[arg-type]
-    return Measured(ours, theirs)
+    Learning* (2022), without the slowly moving teacher, which Barlow Twins has not either."""
+    ours, theirs = (
+        learned(budget, seed, method=projected(128), loss=loss, batch=32, share=0.5)
+        for loss in ("tico", "barlow-twins")
+    )
+    extra = {"TiCo: nearest neighbours": ours["neighbours"], "Barlow Twins: nearest neighbours": theirs["neighbours"]}
+    return Measured(ours["linear"], theirs["linear"], extra, trivial=untrained(budget, seed)["linear"])

@@ -6,20 +6,21 @@ import math
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.towers import TURNTABLE, pose_and_class, turned_halves
+from repertoire.claims.beds.towers import TURNED, pose_and_class, turned_halves
 
 
 @claim(
     "trajssl",
     statement=(
-        "Features trained with VICReg on three adjacent views of an object tell its angle better if a straight "
-        "trajectory is asked for as well."
+        "Features trained with VICReg on three adjacent views of an object tell its angle better, by 0.01 in R², "
+        "if a straight trajectory is asked for as well."
     ),
     metric="R² of the angle, from the five nearest known objects",
     method="VICReg and trajectory regularisation",
     baseline="VICReg",
-    data=TURNTABLE,
-    threshold=0.0,
+    bed="fashion-mnist",
+    data=TURNED,
+    threshold=0.01,
 )
 def trajssl(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Pose-Aware Self-Supervised Learning with Viewpoint Trajectory Regularization* (2024)."""

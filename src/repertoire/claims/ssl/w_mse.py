@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, projected, untrained
+from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, learned, projected, untrained
 
 
 @claim(
@@ -16,6 +16,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, learned, project
     method="W-MSE, two views",
     baseline="NT-Xent at temperature 0.2",
     bed=BED,
+    data=PHOTOGRAPHS,
     threshold=-0.02,
     strict=False,
     own_data=True,

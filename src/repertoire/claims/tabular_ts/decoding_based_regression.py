@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, arm, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import Rows, body, epochs_for, fitted, patches, predictor
 from repertoire.heads import DigitDecoder
 
@@ -84,7 +83,6 @@ def _told(rows: Rows, chosen: Tensor, found: Tensor, density: float) -> dict[str
     strict=False,
     learned=0.3,
     trivial=0.0,
-    overlap=REDRAWN,
 )
 def decoding(budget: Budget, seed: int) -> Measured:
     """Song and Bahri, *Decoding-based Regression* (2025), whose first claim is to lose nothing. `extra` has the mean
@@ -109,7 +107,6 @@ def decoding(budget: Budget, seed: int) -> Measured:
     threshold=0.05,
     learned=0.3,
     trivial=-1.419,
-    overlap=REDRAWN,
 )
 def decoding_density(budget: Budget, seed: int) -> Measured:
     """Song and Bahri (2025), whose second claim is to describe any distribution. The trivial answer is the normal

@@ -66,7 +66,6 @@ def grownet(budget: Budget, seed: int) -> Measured:
     threshold=0.005,
     learned=0.2,
     trivial=0.0,
-    overlap=REDRAWN,
 )
 def grownet_regression(budget: Budget, seed: int) -> Measured:
     """Badirli et al. (2020), who regress too."""

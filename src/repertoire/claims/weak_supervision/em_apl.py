@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
 from repertoire.claims.beds.frozen import descend, genes, mean_precision, ranked_labels, ranker, shuffled
 
 
@@ -31,7 +30,6 @@ def _one_of(targets: Tensor, seed: int) -> Tensor:
     bed="yeast",
     threshold=0.005,
     learned=0.02,
-    overlap=REDRAWN,
 )
 def em_apl(budget: Budget, seed: int) -> Measured:
     """Zhou et al., *Acknowledging the Unknown for Multi-label Learning with Single Positive Labels* (2022).
