@@ -84,3 +84,49 @@ def test_json_has_a_list_of_numbers_on_a_line_and_loses_nothing(tmp_path: Path) 
     assert '"counts": [1, 2, 3]' in text
     files.write_json(tmp_path / "b.json", {"confusion": [[0] * 300] * 300})
     assert len((tmp_path / "b.json").read_text().splitlines()) == 304
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "a.txt"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        files.write_text(folder, "new")
+    assert caught.value.filename == str(folder)
+    with pytest.raises(OSError, match=r"[Nn]o such file|denied|not permitted") as failed:
+        files.write_text("/proc/here.txt", "new")
+    assert failed.value.filename == "/proc/here.txt"
+    # What the block says of another file, or of who reads the output, stays.
+    for error in (FileNotFoundError(errno.ENOENT, "no", "other"), BrokenPipeError(errno.EPIPE, "gone")):
+        with pytest.raises(type(error)) as stays, files.atomic_path(tmp_path / "b.txt"):
+            raise error
+        assert stays.value is error
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("where", ["making the file", "making the folder"])
+def test_a_full_disk_names_the_file_from_the_first_moment(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "elsewhere")
+
+    monkeypatch.setattr(*((files.tempfile, "mkstemp") if where == "making the file" else (Path, "mkdir")), full)
+    with pytest.raises(RunError, match=r"no space left on the disk to write .*a\.txt"):
+        files.write_text(tmp_path / "deep" / "a.txt", "new")
+
+
+def test_a_place_is_looked_at_and_left_as_it_is(tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    files.check_place(tmp_path / "file", "out")
+    files.check_place(tmp_path / "deep" / "er" / "file", "out")
+    files.check_place(tmp_path / "deep", "out", folder=True)
+    for place, folder, words in (
+        (" ", False, "out is empty: name a file"),
+        ("", True, "out is empty: name a folder"),
+        (tmp_path, False, "which is a folder"),
+        (tmp_path / "file", True, "which is a file"),
+        (tmp_path / "file" / "x", False, "is no folder"),
+        (tmp_path / "file" / "x" / "y", True, "is no folder"),
+        ("/proc/x/y", True, "nothing can be written to /proc"),
+    ):
+        with pytest.raises(RunError, match=words):
+            files.check_place(place, "out", folder=folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

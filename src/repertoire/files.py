@@ -12,9 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repertoire.errors import RunError, option
+from repertoire.errors import RunError, ascii_path, option
 
-__all__ = ["atomic_path", "lock_directory", "sync", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "atomic_path",
+    "check_place",
+    "lock_directory",
+    "naming",
+    "sync",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 _NUMBERS = re.compile(r"\[\n([-+.,\deE\s]+)\n\s*\]")
 """A list of numbers that the indented form of JSON writes a line each."""
@@ -29,27 +38,92 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         RunError: the disk is full; whatever stood at `target` still does.
+        OSError: it cannot be written there. It names `target`, and not the temporary file.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
-        yield temporary
-        sync(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        sync(target.parent)
+        with naming(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            sync(temporary)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+            sync(target.parent)
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the file that a block writes in the errors of the system, which knows a temporary name, or none at all.
+
+    Raises:
+        RunError: the disk is full.
+        OSError: the system's error, about `target`.
+    """
+    target = Path(target)
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RunError(
                 f"no space left on the disk to write {target}; free some and resume: nothing is lost"
             ) from error
-        raise
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        if error.errno is None or isinstance(error, ConnectionError) or not _unnamed(error, target):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+
+
+def _unnamed(error: OSError, target: Path) -> bool:
+    """Whether an error of the system names no file, or one that stands for `target` while it is written."""
+    if not isinstance(error.filename, str | bytes):
+        return error.filename is None
+    named = Path(os.fsdecode(error.filename))
+    return named.parent == target.parent and named.name.startswith(f".{target.name}.")
+
+
+def check_place(target: str | os.PathLike[str], what: str, *, folder: bool = False) -> None:
+    """Refuses a place to which nothing can be written, before the work is done whose result goes there.
+
+    Nothing is made, and nothing that is there is touched.
+
+    Args:
+        target: a file, or a folder, that is there or not.
+        what: which option or argument names it, for the message.
+        folder: whether it is to be a folder.
+
+    Raises:
+        RunError: says what stands in the way.
+
+    Example:
+        >>> check_place("report.html", "out")
+    """
+    text = os.fspath(target)
+    if not text.strip():
+        raise RunError(f"{what} is empty: name a {'folder' if folder else 'file'}, or leave it out")
+    path, shown = Path(text), ascii_path(text)
+    if not folder and path.is_dir():
+        raise RunError(f"{what} is {shown}, which is a folder: name a file in it")
+    if folder and path.exists() and not path.is_dir():
+        raise RunError(f"{what} is {shown}, which is a file: name a folder")
+    place = path if folder else path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise RunError(f"{what} is {shown}, and {ascii_path(str(place))} is no folder: name another place")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise RunError(
+            f"{what} is {shown}, and nothing can be written to {ascii_path(str(place))} ({error.strerror or error}): "
+            "name another place"
+        ) from None
 
 
 def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:

@@ -315,10 +315,10 @@ def split(text: str) -> list[str]:
     Raises:
         ConfigError: parentheses do not match, or an item is empty.
     """
-    return [_unwrap(item.strip()) for item in _split(text, text)]
+    return [_unwrap(item.strip()) for item in _split(text, text, "value")]
 
 
-def _split(text: str, spec: str) -> list[str]:
+def _split(text: str, spec: str, noun: str = "option") -> list[str]:
     """Splits at the commas that stand outside parentheses."""
     items, depth, start = [], 0, 0
     for position, character in enumerate(text):
@@ -332,7 +332,7 @@ def _split(text: str, spec: str) -> list[str]:
         raise ConfigError(f"{spec!r} opens a parenthesis that it does not close")
     items.append(text[start:])
     if any(not item.strip() for item in items):
-        raise ConfigError(f"{spec!r} has an empty option")
+        raise ConfigError(f"{spec!r} has an empty {noun}")
     return items
 
 

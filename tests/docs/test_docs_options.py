@@ -34,7 +34,7 @@ def named(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tree():
-    return typer.main.get_command(build_app(["train", "plan", "compare"]))
+    return typer.main.get_command(build_app(["train", "plan", "compare", "self-train"]))
 
 
 @pytest.fixture(scope="module")

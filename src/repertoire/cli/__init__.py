@@ -57,11 +57,9 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         name="repertoire", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
     )  # fmt: skip
-    configured = not _CONFIGURED.isdisjoint(arguments)
-    app.command("train")(train.make_command() if configured else train.outline)
-    app.command("plan")(plan.make_command() if configured else plan.outline)
-    app.command("compare")(compare.make_command() if configured else compare.outline)
-    app.command("self-train")(self_train.make_command() if configured else self_train.outline)
+    for name, module in (("train", train), ("plan", plan), ("compare", compare), ("self-train", self_train)):
+        # Only what is called: to read the options of another may take an import of torch.
+        app.command(name)(module.make_command() if name in arguments else module.outline)
     app.command("evaluate")(evaluate.evaluate)
     app.command("diagnose")(diagnose.diagnose)
     app.command("predict")(predict.predict)

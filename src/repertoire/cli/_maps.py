@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from repertoire.cli._options import safe_cell
-from repertoire.files import atomic_path
+from repertoire.files import atomic_path, naming
 
 __all__ = ["Index", "MapArchive", "file_stem", "printable"]
 
@@ -100,14 +100,16 @@ class MapArchive:
         self._shape: tuple[int, ...] = ()
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the archive, where there must be room for it anyway; /tmp may be memory.
-        self._raw: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)
+        with naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Beside the archive, where there must be room for it anyway; /tmp may be memory.
+            self._raw: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)
         return self
 
     def add(self, maps: np.ndarray, names: Sequence[str], targets: np.ndarray) -> None:
         """Maps `[n, E, K, H, W]` of n images."""
-        self._raw.write(np.ascontiguousarray(maps, dtype=np.float32).data)
+        with naming(self.path):
+            self._raw.write(np.ascontiguousarray(maps, dtype=np.float32).data)
         self._shape = maps.shape[1:]
         self._names.extend(names)
         self._targets.append(targets)

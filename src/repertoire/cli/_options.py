@@ -22,6 +22,8 @@ __all__ = [
     "SkipOption",
     "TtaOption",
     "answer_options",
+    "file_out",
+    "folder_out",
     "holds_folds",
     "open_run",
     "open_runs",
@@ -72,6 +74,26 @@ EnsembleOption = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+
+
+def file_out(text: str | Path) -> Path:
+    """Reads the value of an --out that names a file; refuses one that cannot be written before anything is done.
+
+    Raises:
+        RunError: says what stands in the way.
+    """
+    from repertoire.files import check_place
+
+    check_place(text, "--out")
+    return Path(text)
+
+
+def folder_out(text: str | Path) -> Path:
+    """Reads the value of an --out that names a folder; see `file_out`."""
+    from repertoire.files import check_place
+
+    check_place(text, "--out", folder=True)
+    return Path(text)
 
 
 def open_run(path: Path, device: str = "cpu", plugins: Sequence[str] | None = None) -> Run:

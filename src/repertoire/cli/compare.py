@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from repertoire.cli._listing import print_table
+from repertoire.cli._options import folder_out
 from repertoire.cli.train import config_parameters, fields_of, finished, input_parameters
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ def make_command() -> Callable[..., None]:
         (
             "out",
             Path | None,
-            typer.Option("-o", "--out", help="Directory; comparisons/NAME-1 or the next number by default."),
+            typer.Option(
+                "-o",
+                "--out",
+                parser=folder_out,
+                metavar="PATH",
+                help="Directory; comparisons/NAME-1 or the next number by default.",
+            ),
             None,
         ),
         ("jobs", int | None, _option("--jobs", "Runs at once; by default one a core, and one on a GPU."), None),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repertoire.cli._options import DeviceOption, PluginOption, RunArgument
+from repertoire.cli._options import DeviceOption, PluginOption, RunArgument, file_out
 
 __all__ = ["diagnose"]
 
@@ -15,7 +15,15 @@ __all__ = ["diagnose"]
 def diagnose(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The page; RUN/diagnosis.html by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=file_out,
+            metavar="PATH",
+            help="The page; RUN/diagnosis.html by default.",
+            show_default=False,
+        ),
     ] = None,
     against: Annotated[
         Path | None,
@@ -34,13 +42,10 @@ def diagnose(
     import json as writer
 
     from repertoire.cli._options import open_run
-    from repertoire.errors import RunError, ascii_path
     from repertoire.report import diagnose as measure
 
     opened = open_run(run, device, plugin)
     target = opened.path / "diagnosis.html" if out is None else out
-    if target.is_dir():  # said before minutes of work
-        raise RunError(f"cannot write to {ascii_path(str(target))}: it is a directory; name a file in it")
     found = measure(opened, None if against is None else open_run(against, device, plugin), landscape=landscape)
     found.write(target)
     opened.directory.record(target)

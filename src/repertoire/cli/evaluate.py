@@ -16,6 +16,7 @@ from repertoire.cli._options import (
     RunArgument,
     SkipOption,
     TtaOption,
+    file_out,
 )
 
 __all__ = ["evaluate", "print_metrics"]
@@ -39,7 +40,15 @@ def evaluate(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where to write the metrics as JSON.", show_default=False)
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=file_out,
+            metavar="PATH",
+            help="Where to write the metrics as JSON.",
+            show_default=False,
+        ),
     ] = None,
     probe: Annotated[
         ProbeKind | None,

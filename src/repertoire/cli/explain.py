@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repertoire.cli._options import DeviceOption, ImagesArgument, NullOption, PluginOption, RunArgument, SkipOption
+from repertoire.cli._options import (
+    DeviceOption,
+    ImagesArgument,
+    NullOption,
+    PluginOption,
+    RunArgument,
+    SkipOption,
+    folder_out,
+)
 
 if TYPE_CHECKING:
     from repertoire.errors import Unreadable
@@ -52,7 +60,12 @@ def explain(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="Directory for what is written; RUN/explanations by default.", show_default=False
+            "-o",
+            "--out",
+            parser=folder_out,
+            metavar="PATH",
+            help="Directory for what is written; RUN/explanations by default.",
+            show_default=False,
         ),
     ] = None,
     device: DeviceOption = "auto",

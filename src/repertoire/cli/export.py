@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from repertoire.cli._options import PluginOption, RunArgument
+from repertoire.cli._options import PluginOption, RunArgument, file_out
 
 __all__ = ["export"]
 
@@ -26,7 +26,10 @@ def export(
     run: RunArgument,
     format: Annotated[ExportFormat, typer.Option(help="What to write.")] = ExportFormat.onnx,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The file; in RUN by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            "-o", "--out", parser=file_out, metavar="PATH", help="The file; in RUN by default.", show_default=False
+        ),
     ] = None,
     backbone: Annotated[
         bool, typer.Option("--backbone", help="Write the backbone's weights alone, as safetensors: --format backbone.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from repertoire.cli._options import folder_out, safe_cell
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -38,7 +40,14 @@ def fit_features(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Directory; runs/FEATURES-ESTIMATOR-1 by default.", show_default=False),
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_out,
+            metavar="PATH",
+            help="Directory; runs/FEATURES-ESTIMATOR-1 by default.",
+            show_default=False,
+        ),
     ] = None,
     test: Annotated[float, typer.Option(help="Share held out for the test where the file names no test rows.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of what is held out, and of what the estimator draws.")] = 0,
@@ -187,7 +196,6 @@ def _write_predictions(model: Any, path: Path, target: Path) -> None:
     import csv
     import io
 
-    from repertoire.cli._options import safe_cell
     from repertoire.files import write_text
 
     X, names = _rows(path, model.n_features_in_)

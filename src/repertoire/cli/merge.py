@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
-from repertoire.cli._options import DeviceOption, PluginOption
+from repertoire.cli._options import DeviceOption, PluginOption, folder_out
 
 __all__ = ["merge"]
 
 
 def merge(
     runs: Annotated[list[Path], typer.Argument(help="Directories of two runs or more.", show_default=False)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Directory of the new run.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", parser=folder_out, metavar="PATH", help="Directory of the new run.", show_default=False
+        ),
+    ],
     operator: Annotated[
         str, typer.Option("--operator", help="How; see 'repertoire list weight-operators'.")
     ] = "greedy-soup",

@@ -22,6 +22,8 @@ from repertoire.cli._options import (
     RunArgument,
     SkipOption,
     TtaOption,
+    file_out,
+    folder_out,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +91,12 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="Where maps are written, of a run that gives every pixel a class.", show_default=False
+            "-o",
+            "--out",
+            parser=folder_out,
+            metavar="PATH",
+            help="Where maps are written, of a run that gives every pixel a class.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -200,7 +207,12 @@ def embed(
         Path, typer.Argument(help="Directory of a run; with --backbone, the data itself.", show_default=False)
     ],
     images: ImagesArgument = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")] = Path("features.npz"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", parser=file_out, metavar="PATH", help="The .npz file to write.", show_default="features.npz"
+        ),
+    ] = Path("features.npz"),
     backbone: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repertoire.cli._options import DeviceOption, PluginOption, RunArgument
+from repertoire.cli._options import DeviceOption, PluginOption, RunArgument, file_out
 
 __all__ = ["report"]
 
@@ -15,7 +15,15 @@ __all__ = ["report"]
 def report(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The file; RUN/report.html by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=file_out,
+            metavar="PATH",
+            help="The file; RUN/report.html by default.",
+            show_default=False,
+        ),
     ] = None,
     device: DeviceOption = "cpu",
     plugin: PluginOption = None,

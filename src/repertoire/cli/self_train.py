@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from repertoire.cli._options import folder_out
 from repertoire.cli.train import config_parameters, fields_of, finished
 
 __all__ = ["make_command", "outline"]
@@ -69,7 +70,14 @@ def make_command() -> Callable[..., None]:
         (
             "out",
             Path | None,
-            typer.Option("-o", "--out", help="Directory; runs/NAME-self-trained by default.", show_default=False),
+            typer.Option(
+                "-o",
+                "--out",
+                parser=folder_out,
+                metavar="PATH",
+                help="Directory; runs/NAME-self-trained by default.",
+                show_default=False,
+            ),
             None,
         ),
         (

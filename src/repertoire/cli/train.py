@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from repertoire.cli._options import holds_folds
+from repertoire.cli._options import folder_out, holds_folds
 
 __all__ = ["complete", "config_parameters", "fields_of", "finished", "input_parameters", "make_command", "outline"]
 
@@ -39,7 +40,13 @@ def make_command() -> Callable[..., None]:
         _parameter(
             "out",
             Path | None,
-            typer.Option("-o", "--out", help="Directory of the run; runs/NAME-1 or the next free number by default."),
+            typer.Option(
+                "-o",
+                "--out",
+                parser=folder_out,
+                metavar="PATH",
+                help="Directory of the run; runs/NAME-1 or the next free number by default.",
+            ),
         ),
         _parameter("resume", Path | None, typer.Option("--resume", help="Go on with the run in this directory.")),
         _parameter("overwrite", bool, typer.Option("--overwrite", help="Replace a run that lies in --out."), False),
@@ -215,7 +222,7 @@ def _option_type(annotation: Any) -> Any:
 
 def _train(given: dict[str, Any]) -> None:
     from repertoire.recipe import make_config
-    from repertoire.train import fit
+    from repertoire.train import RunDirectory
 
     named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "bounds", "folds")
     run_options = {name: given.pop(name) for name in named}
@@ -238,7 +245,12 @@ def _train(given: dict[str, Any]) -> None:
         run = _resume(run_options, given)
     else:
         config = make_config(**fields_of(run_options["config"], given))
+        if run_options["out"] is not None and "LOCAL_RANK" not in os.environ:
+            # Before anything heavy is imported. Of several processes the first one looks, once, and tells the others.
+            RunDirectory(run_options["out"]).check_free(overwrite=run_options["overwrite"])
         options = {name: run_options[name] for name in ("out", "overwrite", "quiet")}
+        from repertoire.train import fit
+
         run = fit(config=config, record={"report": run_options["report"] is not False}, **options)
     wanted = run_options["report"]
     _close(run, run.info.get("report", True) if wanted is None else wanted)
@@ -285,8 +297,6 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _close(run: Any, with_report: bool) -> None:
     """The last lines: the result, where the report is, what to try next."""
-    import os
-
     if int(os.environ.get("RANK", "0")):
         return
     # Before anything is printed: who reads the output may be gone.

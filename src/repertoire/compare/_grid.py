@@ -130,6 +130,8 @@ def _values(field: str, given: str | Sequence[Any], shared: Mapping[str, Any]) -
         raise ConfigError(f"{field} cannot vary: {why}")
     if field in shared:
         raise ConfigError(f"{field} is given as {written(shared[field])!r} for all, and varies; leave one of them out")
+    if isinstance(given, str) and not given.strip():
+        raise ConfigError(f"{field} varies and has no values: write {option('vary', {field: 'A,B'})}")
     values = [_typed(field, value) for value in (registry.split(given) if isinstance(given, str) else given)]
     seen: dict[str, Any] = {}
     for value in values:

@@ -102,7 +102,7 @@ def parse_space(
 def _range(field: str, given: str | Sequence[Any]) -> Range:
     what = option("search", {field: given if isinstance(given, str) else ",".join(map(written, given))})
     if not isinstance(given, str) or ".." not in given:
-        values = registry.split(given) if isinstance(given, str) else list(given)
+        values = registry.split(given) if isinstance(given, str) and given.strip() else list(given)
         choices = tuple(_checked(field, value, what) for value in values)
         if len(set(map(repr, choices))) < max(2, len(choices)):
             raise ConfigError(f"{what}: a search needs two different values or more, or a range such as 0.001..0.1:log")

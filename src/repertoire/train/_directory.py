@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from repertoire.errors import RepertoireWarning, RunError, ascii_path, option, resuming
-from repertoire.files import write_json, write_text
+from repertoire.files import naming, write_json, write_text
 from repertoire.recipe import TrainConfig, make_config, read_config, write_config
 
 __all__ = ["RunDirectory", "next_free"]
@@ -335,7 +335,7 @@ class RunDirectory:
         write_text(self.history_file, "".join(json.dumps(row) + "\n" for row in rows))
 
     def append_history(self, row: Mapping[str, Any]) -> None:
-        with open(self.history_file, "a", encoding="utf-8") as file:
+        with naming(self.history_file), open(self.history_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
