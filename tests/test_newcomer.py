@@ -7,6 +7,7 @@ parts themselves.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -191,6 +192,36 @@ def test_names_from_elsewhere_are_answered(call: Callable[[Path], object], answe
 
 def test_fit_shows_its_options():
     import inspect
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda d: train("photos/"), r"repertoire\.train is a module and cannot be called: repertoire\.fit\(data"),
+        (lambda d: repertoire.compare("photos/"), r"repertoire\.compare\.compare\(data, vary="),
+        (lambda d: repertoire.explain("x.png"), r"run\.explain\(images\)"),
+        (lambda d: repertoire.report("runs/a"), r"run\.report\(\)"),
+        (lambda d: importlib.import_module("repertoire.plan")("photos/"), r"repertoire\.plan\.plan\(data\)"),
+        (lambda d: importlib.import_module("repertoire.select")(3), r"repertoire\.select\.select\('margin'"),
+        (lambda d: d.run.save("model.pt"), r"repertoire\.load opens it; run\.export\('onnx'\)"),
+        (lambda d: d.run.state_dict(), "here it is called 'model'"),
+        (lambda d: d.run.score(d.photos), "here it is called 'evaluate'"),
+        (lambda d: d.run.fit(3), "here it is called 'extend'"),
+        (lambda d: d.run.nothing_of_the_kind, "'Run' object has no attribute 'nothing_of_the_kind'$"),
+    ],
+)
+def test_what_is_tried_first_is_answered(call: Callable, answer: str, day: SimpleNamespace):
+    with pytest.raises((TypeError, AttributeError), match=answer):
+        call(day)
+
+
+def test_a_property_that_fails_says_why_itself(day: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    def fails(self: Run) -> None:
+        raise AttributeError("what really happened")
+
+    monkeypatch.setattr(Run, "noun", property(fails))
+    with pytest.raises(AttributeError, match="what really happened"):
+        _ = day.run.noun
+
+
 
     assert {"backbone", "epochs", "lr", "callbacks", "fold"} <= set(inspect.signature(repertoire.fit).parameters)
 
@@ -447,6 +478,37 @@ def test_data_that_changed_is_said_and_not_shown(day: SimpleNamespace, tmp_path:
 
 @pytest.mark.parametrize("name", ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"])
 def test_what_storage_leaves_behind_is_no_data(name: str, day: SimpleNamespace, tmp_path: Path):
+@pytest.mark.filterwarnings("always::repertoire.errors.RepertoireWarning")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate",),
+        ("explain", "--judge", "--sample", 12, "--explainer", "eigen-cam", "--explainer", "gradient"),
+        ("diagnose",),
+        ("report",),
+    ],
+)
+def test_files_that_were_renamed_are_said_by_whatever_looks_at_the_test_images(
+    words: tuple[object, ...], day: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """The split is the same, and the order of the images another: stored answers are those of other images."""
+    shutil.copytree(day.photos, tmp_path / "photos")
+    shutil.copytree(day.run.path, tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "data": str(tmp_path / "photos")}))
+    for folder in sorted((tmp_path / "photos").iterdir()):
+        names = sorted(folder.iterdir())
+        for number, path in enumerate(names):
+            path.rename(folder / f"z{len(names) - number:02d}.png")
+    command, *rest = words
+    code, _, err = typed(capsys, command, tmp_path / "run", *rest, "--out", tmp_path / "out" / "written")
+    assert code == 0, err
+    if command == "report":
+        assert "no longer what it was" in (tmp_path / "out" / "written").read_text()
+    else:
+        assert "changed since it was trained" in err
+
+
     shutil.copytree(day.photos, tmp_path / "photos")
     photograph(tmp_path / "photos" / "cat" / name / "x.png" / "SYNOPHOTO_THUMB_M.jpg")
     photograph(tmp_path / "photos" / name / "y.png")

@@ -7,9 +7,12 @@ imported from a room. An answer is only given where what it names exists, so tha
 from __future__ import annotations
 
 import re
+import sys
+import types
 from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
-__all__ = ["answer_for", "missing_attribute"]
+__all__ = ["answer_calls", "answer_for", "missing_attribute", "missing_of_run"]
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "lr": ("learning_rate", "lr0", "base_lr", "max_lr", "initial_lr", "alpha"),
@@ -104,6 +107,17 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "Loader": ("DataLoader",),
 }
 
+# What others call the methods of what training leaves behind.
+_OF_RUNS: dict[str, tuple[str, ...]] = {
+    "evaluate": ("score", "test", "validate", "val", "eval", "accuracy"),
+    "extend": ("fit", "train", "continue_training", "resume"),
+    "embed": ("encode", "transform", "features", "get_features", "forward_features", "extract_features"),
+    "predict": ("forward", "infer", "inference", "classify"),
+    "model": ("net", "network", "module", "state_dict", "parameters", "learner"),
+    "history": ("log", "logs", "log_history", "recorder"),
+    "path": ("directory_name", "output_dir", "save_dir", "log_dir"),
+}
+
 _COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": _LOSSES,
     "method": {
@@ -171,6 +185,12 @@ _SENTENCES: dict[str, dict[tuple[str, ...], str]] = {
             "in Python, fit(callbacks=[f]) calls f with the row of every epoch; track sends the metrics to a tracker"
         ),
     },
+    "name of a run": {
+        ("save", "save_model", "save_pretrained", "to_onnx", "onnx", "torchscript", "jit", "push_to_hub", "dump"): (
+            "a run lies in its directory already, run.path, and repertoire.load opens it; run.export('onnx') writes "
+            "its model for use elsewhere"
+        ),
+    },
     "method": {("mixup", "cutmix", "mix"): "an option of the one that they change: supervised:mix=mixup"},
     "augmentation": {("mixup", "cutmix", "mix"): "images are mixed by a method: supervised:mix=mixup, or mix=cutmix"},
 }
@@ -204,6 +224,8 @@ def answer_for(kind: str, name: str, known: Iterable[str]) -> str | None:
     table: Mapping[str, Iterable[str]] = _COMPONENTS.get(kind, {})
     if kind == "training option":
         table = _OPTIONS
+    elif kind == "name of a run":
+        table = _OF_RUNS
     elif kind.startswith("name in "):
         table = _CLASSES
     for ours, theirs in table.items():
@@ -228,6 +250,34 @@ def missing_attribute(module: str, name: str, known: Iterable[str]) -> Exception
     if answer is not None:
         return ImportError(f"module {module!r} has no {name!r}; {answer}", name=module)
     return AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def missing_of_run(owner: object, name: str) -> AttributeError:
+    """The error of a run, or of several, that has no such name, which says what it is called here."""
+    answer = answer_for("name of a run", name, dir(type(owner)))
+    hint = "" if answer is None else f"; {answer}"
+    return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=owner)
+
+
+class _Answering(types.ModuleType):
+    """A room that is called like a verb, and answers who takes it for a function."""
+
+    answer: str
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(f"{self.__name__} is a module and cannot be called: {self.answer}")
+
+
+def answer_calls(module: str, answer: str) -> None:
+    """Makes a module that is taken for a function say what to call instead.
+
+    Args:
+        module: its name, `__name__` in its own file.
+        answer: the end of a sentence.
+    """
+    room = sys.modules[module]
+    room.__class__ = _Answering
+    vars(room)["answer"] = answer
 
 
 def _plain(name: str) -> str:

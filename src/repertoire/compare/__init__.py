@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from repertoire._aliases import answer_calls
+
 if TYPE_CHECKING:
     from repertoire.compare._compare import compare
     from repertoire.compare._comparison import Comparison
@@ -44,3 +46,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"repertoire.compare.{_HOME[name]}"), name)
     raise AttributeError(f"module 'repertoire.compare' has no attribute {name!r}")
+
+
+answer_calls(__name__, "repertoire.compare.compare(data, vary={'loss': 'cross-entropy,supcon'}) compares")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from repertoire._aliases import missing_attribute
+from repertoire._aliases import answer_calls, missing_attribute
 from repertoire.explain._explainer import Explainer, to_unit_range
 from repertoire.explain._overlay import colour_map, overlay, save_overlay
 from repertoire.explain._place import photograph, place_on
@@ -152,3 +152,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     raise missing_attribute(__name__, name, __all__)
+
+
+answer_calls(__name__, "run.explain(images) explains the answers of a run, and this room holds the explainers")

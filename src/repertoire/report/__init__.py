@@ -7,6 +7,7 @@ the diagnosis of one, `diagnose`, the report of a comparison of many, `write_com
 `write_stages`, and that of self-training, `write_self_training`.
 """
 
+from repertoire._aliases import answer_calls
 from repertoire.report._comparison import write_comparison
 from repertoire.report._diagnosis import Diagnosis, diagnose
 from repertoire.report._folds import write_folds
@@ -26,3 +27,6 @@ __all__ = [
     "write_self_training",
     "write_stages",
 ]
+
+
+answer_calls(__name__, "run.report() writes the report of a run")

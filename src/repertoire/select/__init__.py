@@ -6,6 +6,7 @@ float64 `weight` of the same length. A selector trains nothing, changes nothing,
 given. Those that choose samples to be labelled are registered, and `select` calls one by its name.
 """
 
+from repertoire._aliases import answer_calls
 from repertoire.select._at_random import at_random
 from repertoire.select._badge import badge
 from repertoire.select._contract import check_budget, check_features, check_probabilities, highest, select
@@ -37,3 +38,6 @@ __all__ = [
     "top_k_per_class",
     "typical",
 ]
+
+
+answer_calls(__name__, "repertoire.select.select('margin', budget, probabilities=...) chooses what to label")

@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from repertoire._aliases import answer_calls
+
 if TYPE_CHECKING:
     from repertoire.plan import Plan as Plan
     from repertoire.plan import PlanRow as PlanRow
@@ -83,3 +85,6 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'repertoire.train' has no attribute {name!r}")
+
+
+answer_calls(__name__, "repertoire.fit(data, epochs=10) trains, and repertoire.load(directory) opens what was trained")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repertoire._aliases import missing_of_run
 from repertoire.errors import RepertoireWarning, Unreadable, UnreadableImages, ascii_path
 from repertoire.train._images import Images
 
@@ -62,6 +63,14 @@ class Predictor:
     """Base of one run and of several: images in, answers out."""
 
     classes: tuple[str, ...]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):
+                # A property failed with this error: again, so that it says why itself.
+                return object.__getattribute__(self, name)
+            raise missing_of_run(self, name)
 
     def stream(self, images: Images, **options: Any) -> Iterator[Answers]:
         raise NotImplementedError
