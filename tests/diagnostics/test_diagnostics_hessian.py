@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire import registry
 from repertoire.data import Batch
 from repertoire.diagnostics import Hessian, hessian_eigenvalues, hessian_trace, spectral_density
 from repertoire.errors import ConfigError, DataError, NonFiniteLoss, ShapeError, UnknownName
@@ -221,3 +222,31 @@ def test_no_eigenvalue_is_passed_over_and_each_is_given_as_often_as_it_occurs(se
     expected = values.sort(descending=True).values[:5]
     torch.testing.assert_close(found.values, expected, rtol=0, atol=2e-3 * float(values.abs().max()))
     torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [8, 30])
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("heads") if name not in ("dense", "support-trivial", "simplex")]
+)
+def test_every_head_has_second_derivatives(name: str, rows: int):
+    """Those of distances too, whatever the number of rows: `cdist` has first ones only."""
+    factory = registry.get("heads", name).factory
+    torch.manual_seed(0)
+    head = factory(4, 3, **(factory.example_options() if hasattr(factory, "example_options") else {})).double().eval()
+    x = torch.randn(rows, 4, dtype=torch.float64)
+    y = torch.arange(rows) % head.num_classes
+    weights = {n: p.detach() for n, p in head.named_parameters()}
+    hessian = Hessian(head, [(x, y)])
+    direction = torch.randn(hessian.dimension, dtype=torch.float64)
+    found = hessian @ direction[:, None]
+
+    def slope(step: float) -> Tensor:
+        place = dict(zip(weights, direction.split([w.numel() for w in weights.values()]), strict=True))
+        moved = {n: (w + step * place[n].view_as(w)).requires_grad_() for n, w in weights.items()}
+        loss = F.cross_entropy(torch.func.functional_call(head, moved, (x,)), y)
+        return torch.cat(
+            [g.reshape(-1) for g in torch.autograd.grad(loss, list(moved.values()), materialize_grads=True)]
+        )
+
+    expected = (slope(1e-5) - slope(-1e-5)) / 2e-5
+    torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=1e-6)

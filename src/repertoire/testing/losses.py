@@ -30,7 +30,7 @@ __all__ = ["check_loss"]
 _ROWS, _CLASSES, _WIDTH = 9, 4, 6
 
 
-def check_loss(factory: type[Loss], *, fullgraph: bool = False, **options: Any) -> list[Check]:
+def check_loss(factory: type[Loss], *, fullgraph: bool = False, exported: bool = True, **options: Any) -> list[Check]:
     """Checks of a loss against its contract: :class:`repertoire.losses.LogitsLoss`, `EmbeddingLoss`, `ViewsLoss` or
     `PredictionsLoss`.
 
@@ -40,6 +40,7 @@ def check_loss(factory: type[Loss], *, fullgraph: bool = False, **options: Any) 
     Args:
         factory: the class.
         fullgraph: whether `torch.compile` must make one graph of it; False lets it fall back where it must.
+        exported: whether `torch.export` must take it, which it does where no value decides what is computed.
         options: options to build it with.
 
     Returns:
@@ -53,14 +54,14 @@ def check_loss(factory: type[Loss], *, fullgraph: bool = False, **options: Any) 
     """
     kinds = {"logits": _Logits, "embeddings": _Embeddings, "views": _Views, "predictions": _Predictions}
     contract = kinds[factory.contract]
-    return checks(contract(factory, options, fullgraph))
+    return checks(contract(factory, options, fullgraph, exported))
 
 
 class _Losses:
     """What holds for all contracts."""
 
-    def __init__(self, factory: type[Loss], options: dict[str, Any], fullgraph: bool) -> None:
-        self.factory, self.fullgraph = factory, fullgraph
+    def __init__(self, factory: type[Loss], options: dict[str, Any], fullgraph: bool, exported: bool) -> None:
+        self.factory, self.fullgraph, self.exported = factory, fullgraph, exported
         self.known = options_of(factory)
         self.options = {**factory.example_options(), **options}
 
@@ -89,11 +90,14 @@ class _Losses:
     ) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
+    def known_of(self, loss: Loss, rows: int) -> dict[str, Tensor]:
+        """What a loss wants to know of its samples."""
+        everything = {"index": torch.arange(rows), "transformation": torch.linspace(-1.0, 1.0, 4 * rows).view(rows, 4)}
+        return {name: everything[name] for name in loss.wants}
+
     def call(self, loss: Loss, arguments: tuple[Tensor, ...], order: Tensor | None = None) -> Tensor:
         """The loss of the arguments and of what else it wants, in another order of the samples if one is given."""
-        rows = len(arguments[0])
-        everything = {"index": torch.arange(rows), "transformation": torch.linspace(-1.0, 1.0, 4 * rows).view(rows, 4)}
-        known = {name: everything[name] for name in loss.wants}
+        known = self.known_of(loss, len(arguments[0]))
         if order is not None:
             arguments, known = tuple(a[order] for a in arguments), {name: k[order] for name, k in known.items()}
         value: Tensor = loss(*arguments, **known)
@@ -272,6 +276,23 @@ class _Losses:
             compiled = torch.compile(called, backend="aot_eager", fullgraph=self.fullgraph)
             torch.manual_seed(0)
             same_under_torch(_seeded(called), learned, compiled=_seeded(compiled))
+
+    def check_exported(self) -> None:
+        """A program of `torch.export` gives the value; the gradient too, or it says that it cannot."""
+        loss = self.build(kind := self.kinds()[0]).eval()
+        arguments = self.inputs(loss, kind)
+        known = self.known_of(loss, len(arguments[0]))
+        if not self.exported:
+            return
+        program = torch.export.export(loss, tuple(a.detach() for a in arguments), known, strict=False).module()
+        with torch.no_grad():
+            agree(program(*arguments, **known), self.call(loss, arguments))
+        try:
+            value = program(*arguments, **known)
+        except RuntimeError:  # in place, for values alone
+            return
+        torch.manual_seed(0)
+        agree(self.gradients(value, arguments), self.gradients(self.call(loss, arguments), arguments))
 
     def check_functions_of_torch_func(self) -> None:
         for kind in self.kinds():
