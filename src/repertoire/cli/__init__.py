@@ -47,6 +47,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         papers,
         plan,
         predict,
+        protect,
         report,
         select,
         self_train,
@@ -68,6 +69,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("report")(report.report)
     app.command("export")(export.export)
     app.command("select")(select.select)
+    app.command("protect")(protect.protect)
     app.command("merge")(merge.merge)
     app.command("fit-features")(fit_features.fit_features)
     app.command("list")(catalogue.list_components)

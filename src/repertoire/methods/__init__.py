@@ -19,6 +19,7 @@ from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._label_augmentation import LabelAugmentation
 from repertoire.methods._mean_teacher import MeanTeacher
+from repertoire.methods._meta_auxiliary import MetaAuxiliary
 from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
@@ -46,6 +47,7 @@ from repertoire.methods._simsiam import SimSiam
 from repertoire.methods._supervised import Supervised
 from repertoire.methods._support_trivial import SupportTrivialPrototypes
 from repertoire.methods._teacher import Teacher
+from repertoire.methods._teacher_labels import TeacherLabels
 from repertoire.methods._tribyol import TriBYOL
 from repertoire.methods._unlabelled_loss import UnlabelledLoss
 from repertoire.methods._unmixmatch import UnMixMatch
@@ -74,6 +76,7 @@ __all__ = [
     "InstanceDiscrimination",
     "LabelAugmentation",
     "MeanTeacher",
+    "MetaAuxiliary",
     "Method",
     "MoCo",
     "Needs",
@@ -98,6 +101,7 @@ __all__ = [
     "Supervised",
     "SupportTrivialPrototypes",
     "Teacher",
+    "TeacherLabels",
     "Threshold",
     "TriBYOL",
     "UnMixMatch",
