@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from repertoire.cli.train import config_parameters, fields_of, finished, input_parameters
+
+if TYPE_CHECKING:
+    from repertoire.plan import Storage
 
 __all__ = ["make_command", "outline"]
 
@@ -19,7 +22,8 @@ DETAILS = f"""{SUMMARY}
 
 Takes the options of `train`, and prints a row for back-propagation, for the batch in pieces, for activation
 checkpointing, and for local learning with several numbers of blocks. With --memory it says which of them
-`train --memory` would pick."""
+`train --memory` would pick. Of files of images it says, too, what keeping them decoded takes on the disk and in
+memory, and with which --cache they fit."""
 
 
 def outline() -> None:
@@ -66,6 +70,26 @@ def _plan(given: dict[str, Any]) -> None:
         typer.echo(found.reason())
     else:
         _card(found.device)
+    if found.storage is not None:
+        _stored(found.storage)
+
+
+def _stored(found: Storage) -> None:
+    """What the decoded images need on the disk and in memory."""
+    from repertoire.errors import ascii_path
+    from repertoire.recipe import format_bytes
+
+    typer.echo(
+        f"\n{found.images:,} images of {found.size} pixels, decoded in {ascii_path(str(found.folder))} "
+        f"({format_bytes(found.free)} free) and read through memory ({format_bytes(found.available)} available)"
+    )
+    table: list[Sequence[str]] = [("setting", "disk", "fits", "memory", "fits", "decoded an epoch")]
+    for row in found.rows:
+        fits = ["yes" if good else "no" for good in (found.fits_disk(row), found.fits_memory(row))]
+        amounts = [format_bytes(row.disk), fits[0], format_bytes(row.memory), fits[1], f"{row.decoded:,}"]
+        table.append((row.setting, *amounts))
+    _print(table)
+    typer.echo(found.sentence)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 from repertoire._aliases import missing_attribute
 from repertoire.data._augment import build_augmentation
 from repertoire.data._batches import plain
-from repertoire.data._cache import cache_directory
+from repertoire.data._cache import cache_bytes, cache_directory
 from repertoire.data._crops import CropFlip, NoAugmentation, PhotoAugmentation, ResizedCrop, Shift
 from repertoire.data._decode import decode, plain_reason, read_file
 from repertoire.data._digits import digits
@@ -16,12 +16,13 @@ from repertoire.data._folder import folder, load_folder_set
 from repertoire.data._folds import fold_splits
 from repertoire.data._hf import hf
 from repertoire.data._in_memory import from_memory
-from repertoire.data._load import load, pinned
+from repertoire.data._load import load, pinned, source_of
 from repertoire.data._loader import Loader, StreamSource, step_seed
 from repertoire.data._npz import npz
 from repertoire.data._policies import RandAugment, StrongAugmentation, TrivialAugment
 from repertoire.data._rotate import KnownTransformation, Rotate
 from repertoire.data._shapes import shapes
+from repertoire.data._shards import wds
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import digest, make_splits
 from repertoire.data._table import table
@@ -73,6 +74,7 @@ __all__ = [
     "StrongAugmentation",
     "TrivialAugment",
     "build_augmentation",
+    "cache_bytes",
     "cache_directory",
     "cifar10",
     "cifar10_lite0",
@@ -113,10 +115,12 @@ __all__ = [
     "segment",
     "shapes",
     "shuttle",
+    "source_of",
     "spoken_digits",
     "step_seed",
     "table",
     "vowel",
+    "wds",
     "yeast",
 ]
 

@@ -13,6 +13,10 @@ Where the cache lies, each being safe to delete at any time:
 Images of more than 8 bits have one black and one white, that of all of them together (`_levels`). They are looked at
 once, and decoded once it is known; the other images are decoded at once.
 
+Where only so many bytes are allowed, an entry holds the rows of some images, evenly spaced among the files, and the
+index of all: every file has then been decoded once all the same, so that what cannot be used is known beforehand. The
+other images are decoded when they are asked for (`_undecoded`).
+
 An entry is named by a hash of the keys of its images (hashes of the files' bytes), the size, and how images are made
 square; so two folders with the same images share one, whatever the files are called. A folder whose files look as
 before is not read at all. An entry appears by renaming a directory that is complete and on disk.
@@ -33,14 +37,15 @@ from typing import Any
 
 import numpy as np
 
-from repertoire.data._decode import Fit, Levels, What, open_file, plain_reason, write_all
+from repertoire.data._decode import Fit, Levels, What, file_of, open_file, plain_reason, write_all
 from repertoire.data._levels import settle
 from repertoire.data._pool import decode_into
 from repertoire.data._seen import Seen, Signature, looks
-from repertoire.errors import DataError
+from repertoire.data._undecoded import Undecoded
+from repertoire.errors import DataError, option
 from repertoire.files import sync
 
-__all__ = ["Decoded", "cache_directory", "decode_once"]
+__all__ = ["Decoded", "cache_bytes", "cache_directory", "decode_once"]
 
 _FORMAT = 2
 """Part of every name; a new number for a change in how images are decoded, or in the files of the cache."""
@@ -53,14 +58,14 @@ class Decoded:
     """The images of a list of files.
 
     Attributes:
-        images: uint8 `[M, S, S, 3]`, a memory map.
+        images: uint8 `[M, S, S, 3]`, a memory map, or what decodes them when they are asked for.
         rows: int64 `[N]`, the row of `images` for each file; -1 where it cannot be used.
         keys: uint64 `[N]`, a hash of each file's bytes; 0 where it could not be read.
         failures: what is wrong, by the number of the file.
         levels: black and white of the images of more than 8 bits, by kind.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Undecoded
     rows: np.ndarray
     keys: np.ndarray
     failures: dict[int, str]
@@ -70,6 +75,21 @@ class Decoded:
 def cache_directory(chosen: str | os.PathLike[str] | None = None) -> Path:
     """Directory of decoded images: as chosen, or $REPERTOIRE_CACHE, or ~/.cache/repertoire."""
     return Path(chosen or os.environ.get("REPERTOIRE_CACHE") or Path.home() / ".cache" / "repertoire")
+
+
+def cache_bytes(count: int, size: int, room: int | None = None) -> int:
+    """Approximate size on disk of so many decoded images.
+
+    Args:
+        count: of the files.
+        size: side of the images in pixels.
+        room: images whose pixels are kept; all if None.
+
+    Example:
+        >>> cache_bytes(1_200_000, 224) // 2**30
+        168
+    """
+    return (count if room is None else room) * size * size * 3 + 32 * count + 4096
 
 
 def decode_once(
@@ -83,6 +103,8 @@ def decode_once(
     levels: Levels | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    most: int | None = None,
+    shards: np.ndarray | None = None,
 ) -> Decoded:
     """The images of a folder's files, decoded now or, if nothing has changed, some time before.
 
@@ -95,24 +117,36 @@ def decode_once(
         levels: black and white of images of more than 8 bits, where they are not those of these images; by kind.
         cache_dir: see `cache_directory`.
         workers: processes that decode; one for each core if None.
+        most: bytes of pixels that may be written; all that there are if None.
+        shards: int32 `[N]`, the archive that each file is a part of, where they are.
 
     Raises:
         DataError: the cache cannot be written, for want of space or otherwise. Nothing half-made is left.
     """
+    room = None if most is None or most >= len(names) * size * size * 3 else most // (size * size * 3)
     base = cache_directory(cache_dir) / "decoded"
-    kind = f"{size} {fit} {_FORMAT}" + (f" {what}" if what != "image" else "")
-    kind += f" {sorted((name, *ends) for name, ends in levels.items())}" if levels else ""
-    folder = _hash(os.fsencode(os.path.realpath(root)), kind.encode())
-    cache = _Cache(
-        base, folder, os.fspath(root), list(names), looks(names, signatures), size, fit, what, dict(levels or {}), kind
-    )
+    more = f" {what}" if what != "image" else ""
+    more += f" {sorted((name, *ends) for name, ends in levels.items())}" if levels else ""
+
+    def make(room: int | None) -> _Cache:
+        # What is only looked at is so at any size.
+        kind = f"{size} {fit} {_FORMAT}" if room != 0 else f"{fit} {_FORMAT}"
+        kind += more if room is None else f"{more} {room} kept"
+        folder = _hash(os.fsencode(os.path.realpath(root)), kind.encode())
+        signed = looks(names, signatures)
+        place = os.fspath(root)
+        options = (size, fit, what, dict(levels or {}), kind, room, shards, workers)
+        return _Cache(base, folder, place, list(names), signed, *options)
+
+    cache = make(room)
     try:
-        found = cache.look_up()
+        # What was kept of all of them serves whoever wants less.
+        found = (make(None).look_up() if room is not None else None) or cache.look_up()
         if found is None:
             base.mkdir(parents=True, exist_ok=True)
-            with _locked(base / f"{folder}.lock"):
+            with _locked(base / f"{cache.folder}.lock"):
                 # Another process may have done it while this one waited.
-                found = cache.look_up() or cache.build(workers)
+                found = cache.look_up() or cache.build()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(_no_space(base, cache.bytes)) from error
@@ -129,6 +163,8 @@ class _Entry:
 
     images: np.ndarray
     keys: np.ndarray
+    place: np.ndarray | None
+    """Row of the images for each key, or -1; None where each has the row of its own number."""
     failures: dict[int, str]
     """By key."""
     ranges: dict[int, tuple[str, float, float]]
@@ -136,7 +172,7 @@ class _Entry:
     levels: dict[str, tuple[float, float]]
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
-        """The row of each key; every key must be there."""
+        """The number of each key; every key must be there."""
         order = np.argsort(self.keys, kind="stable")
         return order[np.searchsorted(self.keys, keys, sorter=order)]
 
@@ -154,11 +190,25 @@ class _Cache:
     levels: Levels
     kind: str
     """How the images are made, as part of names."""
+    room: int | None
+    """Rows that are kept; None for all."""
+    shards: np.ndarray | None
+    workers: int | None
 
     @property
     def bytes(self) -> int:
         """Approximate size on disk of an entry for all files."""
-        return len(self.names) * (self._row_bytes + 32) + 4096
+        return cache_bytes(len(self.names), self.size, self.room)
+
+    @property
+    def _place(self) -> np.ndarray:
+        """The row of each file of an entry, int32 `[N]`; -1 where its pixels are not kept."""
+        count = len(self.names)
+        if self.room is None:
+            return np.arange(count, dtype=np.int32)
+        place = np.full(count, -1, dtype=np.int32)
+        place[np.arange(self.room) * count // max(1, self.room)] = np.arange(self.room)
+        return place
 
     @property
     def _row_bytes(self) -> int:
@@ -188,7 +238,7 @@ class _Cache:
             reasons |= {int(number): entry.failures[int(seen.keys[number])] for number in np.flatnonzero(bad)}
         return self._decoded(entry, seen, reasons)
 
-    def build(self, workers: int | None) -> Decoded:
+    def build(self) -> Decoded:
         """Reads and decodes the files that are new or changed, in a directory that becomes an entry when complete."""
         self._sweep()
         if shutil.disk_usage(self.base).free < self.bytes:
@@ -197,7 +247,7 @@ class _Cache:
         building = self.base / f"building-{self.folder}"
         building.mkdir()
         try:
-            outcomes = self._fill(building, before, workers)
+            outcomes = self._fill(building, before)
             seen = Seen.of(self.names, outcomes)
             entry = self._publish(building, self._name(seen))
             building.mkdir(exist_ok=True)
@@ -212,52 +262,61 @@ class _Cache:
         reasons = {number: outcome["reason"] for number, outcome in enumerate(outcomes) if "reason" in outcome}
         return self._decoded(entry, seen, reasons)
 
-    def _fill(self, building: Path, before: Seen, workers: int | None) -> list[dict[str, Any]]:
+    def _fill(self, building: Path, before: Seen) -> list[dict[str, Any]]:
         """Writes the pixels and the index, and says what became of each file; see `_decode.decode_rows`."""
         file = building / "images.npy"
-        shape = (len(self.names), self.size, self.size, 3)
+        kept = len(self.names) if self.room is None else self.room
+        shape = (kept, self.size, self.size, 3)
         with open(file, "wb") as handle:
             np.lib.format.write_array_header_1_0(
                 handle, {"descr": np.dtype(np.uint8).str, "fortran_order": False, "shape": shape}
             )
             offset = handle.tell()
             # Rows of files that fail are never written, and the file must be whole all the same.
-            handle.truncate(offset + len(self.names) * self._row_bytes)
+            handle.truncate(offset + kept * self._row_bytes)
         former = self._open(self._name(before))
         known = {} if former is None else before.unchanged(self.names, self.looks)
-        pending = [number for number in range(len(self.names)) if number not in known]
         outcomes: list[dict[str, Any]] = [{} for _ in self.names]
 
         def decode(numbers: list[int], rows: list[int], levels: Levels) -> None:
             files = [self.names[number] for number in numbers]
             length = int(self.looks[numbers, 0].clip(0).sum())
-            options: dict[str, Any] = {"what": self.what, "levels": levels, "workers": workers, "total_bytes": length}
+            options: dict[str, Any] = {"what": self.what, "levels": levels, "total_bytes": length}
+            options["workers"] = self.workers
             made = decode_into(file, offset, self.root, files, self.size, self.fit, rows=rows, **options)
             for position, outcome in made:
                 outcomes[numbers[position]] = outcome
 
-        decode(pending, list(range(len(pending))), self.levels)
+        if self.room is None:
+            pending = [number for number in range(len(self.names)) if number not in known]
+            order = [*pending, *known]
+            row = dict(zip(order, range(len(order)), strict=True))
+        else:
+            order = list(range(len(self.names)))
+            row = dict(zip(order, self._place.tolist(), strict=True))
+            pending = [number for number in order if number not in known or row[number] >= 0]
+        decode(pending, [row[number] for number in pending], self.levels)
         if former is not None:
-            rows = former.rows(np.array(list(known.values()), dtype=np.uint64))
-            _copy_rows(former.images, rows, file, offset + len(pending) * self._row_bytes)
+            if self.room is None:
+                rows = former.rows(np.array(list(known.values()), dtype=np.uint64))
+                _copy_rows(former.images, rows, file, offset + len(pending) * self._row_bytes)
             for number, key in known.items():
                 outcomes[number] = {"signature": self.looks[number].tolist(), "key": key}
                 if key in former.failures:
                     outcomes[number]["reason"] = former.failures[key]
                 if key in former.ranges:
                     outcomes[number]["range"] = former.ranges[key]
-        order = [*pending, *known]
         found = settle(outcome["range"] for outcome in outcomes if "range" in outcome)
         levels = {kind: self.levels.get(kind, ends) for kind, ends in found.items()}
         # Those that were only looked at; and those decoded before, when their folder had another white.
         again = [
-            (number, row)
-            for row, number in enumerate(order)
+            number
+            for number in order
             if (kind := outcomes[number].get("range", (None,))[0]) is not None
             and (kind not in self.levels if number not in known else former.levels.get(kind) != tuple(levels[kind]))  # type: ignore[union-attr]
         ]
         if again:
-            decode([number for number, _ in again], [row for _, row in again], levels)
+            decode(again, [row[number] for number in again], levels)
         sync(file)
         self._write_index(building, [outcomes[number] for number in order], levels)
         return outcomes
@@ -296,13 +355,18 @@ class _Cache:
             file = self.base / name / "images.npy"
             if index["format"] != _FORMAT or file.stat().st_size != index["bytes"]:
                 return None
-            images = np.load(file, mmap_mode="r", allow_pickle=False)
-            if images.dtype != np.uint8 or images.shape != (len(index["keys"]), self.size, self.size, 3):
-                return None
             keys = np.array(index["keys"], dtype=np.uint64)
+            kept = len(keys) if self.room is None else self.room
+            if kept:
+                images = np.load(file, mmap_mode="r", allow_pickle=False)
+            else:  # nothing to map
+                images = np.empty((0, self.size, self.size, 3), dtype=np.uint8)
+            if images.dtype != np.uint8 or images.shape != (kept, self.size, self.size, 3):
+                return None
             return _Entry(
                 images,
                 keys,
+                None if self.room is None else self._place,
                 {int(key): reason for key, reason in index["failures"].items()},
                 {int(key): tuple(found) for key, found in index["ranges"].items()},
                 {kind: tuple(ends) for kind, ends in index["levels"].items()},
@@ -313,8 +377,16 @@ class _Cache:
     def _decoded(self, entry: _Entry, seen: Seen, reasons: dict[int, str]) -> Decoded:
         rows = np.full(len(seen.keys), -1, dtype=np.int64)
         rows[seen.read] = entry.rows(seen.keys[seen.read])
+        images: np.ndarray | Undecoded = entry.images
+        if self.room is not None or self.shards is not None:
+            place = np.full(len(rows), -1, dtype=np.int32)
+            place[seen.read] = rows[seen.read] if entry.place is None else entry.place[rows[seen.read]]
+            options: dict[str, Any] = {"size": self.size, "fit": self.fit, "what": self.what, "levels": entry.levels}
+            options |= {"kept": entry.images, "place": place, "shards": self.shards, "workers": self.workers}
+            images = Undecoded(self.root, self.names, seen.keys, **options)
+            rows = np.where(seen.read, np.arange(len(rows)), -1)
         rows[list(reasons)] = -1
-        return Decoded(entry.images, rows, seen.keys, dict(sorted(reasons.items())), entry.levels)
+        return Decoded(images, rows, seen.keys, dict(sorted(reasons.items())), entry.levels)
 
     def _name(self, seen: Seen) -> str:
         """Cache key of these files."""
@@ -335,7 +407,7 @@ class _Cache:
 def _obstacle(path: str) -> str | None:
     """Why a file cannot be read, or None if it can be."""
     try:
-        open_file(path)[0].close()
+        open_file(file_of(path))[0].close()
     except OSError as error:
         return plain_reason(error)
     return None
@@ -357,8 +429,9 @@ def _copy_rows(source: np.ndarray, rows: np.ndarray, file: Path, offset: int) ->
 def _no_space(base: Path, needed: int) -> str:
     free = shutil.disk_usage(base).free
     return (
-        f"decoded images need {needed:,} bytes in {base}, where {free:,} are free. Free some, use a smaller size, or "
-        "choose another directory with cache_dir or the environment variable REPERTOIRE_CACHE"
+        f"decoded images need {needed:,} bytes in {base}, where {free:,} are free. Free some, use a smaller size, "
+        f"choose another directory with cache_dir or the environment variable REPERTOIRE_CACHE, or keep fewer of them: "
+        f"{option('cache', 'none')}, or a size"
     )
 
 

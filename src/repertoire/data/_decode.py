@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import sys
 import threading
@@ -30,7 +31,10 @@ __all__ = [
     "decode_or_look",
     "decode_rows",
     "dimensions",
+    "file_of",
+    "member",
     "open_file",
+    "part_signature",
     "plain_reason",
     "read_file",
     "signature",
@@ -175,8 +179,27 @@ def signature(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
+_MEMBER = re.compile(r"(.+)//(\d+)\+(\d+)", re.DOTALL)
+
+
+def member(path: str, offset: int, length: int) -> str:
+    """Name of a part of a file, as `read_file` takes it. No path of a file looks so: it has no empty part.
+
+    Example:
+        >>> member("shards/000.tar", 512, 1024)
+        'shards/000.tar//512+1024'
+    """
+    return f"{path}//{offset}+{length}"
+
+
+def file_of(path: str) -> str:
+    """The file that a path, or the name of a part of a file, lies in."""
+    part = _MEMBER.fullmatch(path)
+    return path if part is None else part[1]
+
+
 def read_file(path: str) -> tuple[bytes, tuple[int, int, int, int]]:
-    """The bytes of a file and its `signature`.
+    """The bytes of a file, or of a part of it (`member`), and its `signature`.
 
     A file with the same signature later is taken to be unchanged. One that was changed within the last tick of the
     clock could change once more without its time changing, so it is given a moment first.
@@ -184,11 +207,28 @@ def read_file(path: str) -> tuple[bytes, tuple[int, int, int, int]]:
     Raises:
         OSError: as `open_file`.
     """
+    part = _MEMBER.fullmatch(path)
+    if part is not None:
+        return _read_part(part[1], int(part[2]), int(part[3]))
     file, status = open_file(path)
     with file:
         if 0 <= time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _CLOCK_TICK:
             time.sleep(_CLOCK_TICK / 1e9)
         return file.readall(), signature(status)
+
+
+def _read_part(path: str, offset: int, length: int) -> tuple[bytes, tuple[int, int, int, int]]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.pread(descriptor, min(length, MAX_BYTES), offset)
+        return data, part_signature(os.fstat(descriptor), offset, length)
+    finally:
+        os.close(descriptor)
+
+
+def part_signature(status: os.stat_result, offset: int, length: int) -> tuple[int, int, int, int]:
+    """As `signature`, of a part of a file: its place stands in place of the inode."""
+    return length, status.st_mtime_ns, offset, status.st_ctime_ns
 
 
 def decode_rows(
@@ -568,13 +608,16 @@ def decode_to(
 ) -> list[dict[str, Any]]:
     """Decodes files to the rows of a file that have these numbers, and says what became of each; see `decode_rows`.
 
+    What has the number -1 is only looked at.
+
     Raises:
         OSError: a row cannot be written.
     """
     size = setting["size"]
     rows, outcomes = decode_rows(paths, size, setting["fit"], setting["what"], setting["levels"])
     for number, row in zip(numbers, rows, strict=True):
-        write_all(descriptor, row, setting["offset"] + number * size * size * 3)
+        if number >= 0:
+            write_all(descriptor, row, setting["offset"] + number * size * size * 3)
     return outcomes
 
 

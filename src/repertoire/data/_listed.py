@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from repertoire.data._seen import Signature
 from repertoire.data._source import SourceRequest
 from repertoire.data._splits import make_splits
 from repertoire.data._types import ImageSet, Splits
+from repertoire.data._undecoded import Undecoded
 from repertoire.errors import ConfigError, DataError, Unreadable, UnreadableImages, ascii_path
 
 __all__ = ["Listed", "natural_size", "read", "splits_of", "with_white"]
@@ -39,6 +41,8 @@ class Listed:
         masks: for each image that has one, the file of its mask.
         maps: for each image the file of its map of classes, where targets are maps; `labels` are then not looked at.
         signatures: of the files, where they have been asked; see `_decode.signature`.
+        shown: what to call each, where that is not the name of its file; `[N]`.
+        shards: number of the archive that each is a part of, int32 `[N]`, or None.
         failures: what cannot be used already.
         notes: for a person.
     """
@@ -52,6 +56,8 @@ class Listed:
     masks: Mapping[str, str] = field(default_factory=dict)
     maps: Mapping[str, str] = field(default_factory=dict)
     signatures: Mapping[str, Signature] = field(default_factory=dict)
+    shown: Sequence[str] | None = None
+    shards: np.ndarray | None = None
     failures: list[Unreadable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -98,13 +104,14 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
     unusable = _with_maps(listed, signatures, size, request) if listed.maps else {}
     if request.shapes:
         return _black(listed, size), np.array(listed.parts), listed.failures, {}
-    options = {"size": size, "fit": request.fit, "cache_dir": request.cache_dir, "workers": request.workers}
-    decoded = decode_once(root, names, signatures, levels=request.levels, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"size": size, "fit": request.fit, "cache_dir": request.cache_dir}
+    options |= {"workers": request.workers, "most": request.most}
+    decoded = decode_once(root, names, signatures, levels=request.levels, shards=listed.shards, **options)
     reasons, masks = {**unusable, **decoded.failures}, None
     if listed.masks:
         _check_beside(root, names, listed.masks, _looked_at(listed), "mask")
         files = sorted(set(listed.masks.values()))
-        found = decode_once(root, files, signatures, what="mask", **options)  # type: ignore[arg-type]
+        found = decode_once(root, files, signatures, what="mask", **options)
         number = {name: position for position, name in enumerate(files)}
         for position, name in enumerate(names):
             if name in listed.masks and (why := found.failures.get(number[listed.masks[name]])):
@@ -113,17 +120,18 @@ def read(listed: Listed, request: SourceRequest) -> tuple[ImageSet, np.ndarray, 
     usable = np.ones(len(names), dtype=bool)
     usable[list(reasons)] = False
     good = np.flatnonzero(usable)
+    shown = names if listed.shown is None else listed.shown
     images = ImageSet(
-        decoded.images,
+        decoded.images,  # type: ignore[arg-type]  # an array to look at
         listed.labels[good] if len(good) < len(names) else listed.labels,
-        [names[number] for number in good],
+        [shown[number] for number in good.tolist()],
         listed.classes,
         decoded.keys[good],
         masks=masks,  # type: ignore[arg-type]
         factors={} if listed.groups is None else {"group": listed.groups[good]},
         rows=decoded.rows[good],
     )
-    failures = [Unreadable(os.path.join(root, names[number]), why) for number, why in sorted(reasons.items())]
+    failures = [Unreadable(os.path.join(root, shown[number]), why) for number, why in sorted(reasons.items())]
     return images, np.array(listed.parts)[good], listed.failures + failures, decoded.levels
 
 
@@ -133,7 +141,7 @@ def _black(listed: Listed, size: int) -> ImageSet:
     return ImageSet(
         np.broadcast_to(np.zeros((), np.uint8), (count, size, size, 3)),
         listed.labels,
-        listed.names,
+        listed.names if listed.shown is None else listed.shown,
         listed.classes,
         np.arange(count, dtype=np.uint64),
         masks=np.broadcast_to(np.zeros((), bool), (count, size, size)) if listed.masks else None,
@@ -218,7 +226,7 @@ class _Masks:
 
     dtype = np.dtype(bool)
 
-    def __init__(self, pixels: np.ndarray, rows: np.ndarray) -> None:
+    def __init__(self, pixels: np.ndarray | Undecoded, rows: np.ndarray) -> None:
         self._pixels, self._rows = pixels, rows
         self.shape = (len(rows), *pixels.shape[1:3])
 

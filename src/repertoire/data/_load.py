@@ -11,7 +11,7 @@ from repertoire.data._source import Fit, SourceRequest
 from repertoire.data._types import Splits
 from repertoire.errors import ConfigError, DataError, UnknownName, ascii_path, nearest
 
-__all__ = ["load", "pinned"]
+__all__ = ["load", "pinned", "source_of"]
 
 
 def load(
@@ -29,13 +29,14 @@ def load(
     unlabelled: bool = False,
     photographs: int = 128,
     shapes: bool = False,
+    most: int | None = None,
 ) -> Splits:
     """Training, validation and test samples.
 
     Args:
         data: a folder with a directory per class (with or without train/, val/ and test/) or a table labels.csv, an
             .npz file of images or features, a .safetensors file of features, a .csv of paths and labels, or the spec of
-            a source: `digits`, `shapes:count=1000`, `hf:NAME`.
+            a source: `digits`, `shapes:count=1000`, `hf:NAME`, `wds:shards-{000..099}.tar`.
         size: side of the images in pixels; None for what is natural to the data.
         fit: how an image that is not square becomes square: "crop", "squash" or "pad".
         seed: decides the splits, and the images of a generated source.
@@ -49,6 +50,8 @@ def load(
         photographs: side in pixels of images that are larger than 64 pixels, or of several sizes, where `size` is None.
         shapes: whether shapes and targets are all that is wanted, as for a plan: images of files are black then, and
             none is decoded.
+        most: bytes of decoded images of files that are kept on the disk, for data that does not fit there: 0 keeps
+            none. The others are decoded in processes whenever they are asked for, and are the same. None keeps all.
 
     Raises:
         DataError: the data cannot be used, or does not exist.
@@ -72,13 +75,32 @@ def load(
         unlabelled=unlabelled,
         photographs=photographs,
         shapes=shapes,
+        most=most,
     )
-    path = Path(data)
-    text = os.fspath(data)
+    name, text = source_of(data), os.fspath(data)
+    if Path(data).exists():
+        return registry.build("data", registry.Spec(name, (text,)), request=request)
+    return registry.build("data", text, request=request)
+
+
+def source_of(data: str | Path) -> str:
+    """Name of the source that reads data.
+
+    Args:
+        data: as for `load`.
+
+    Raises:
+        DataError: there is no such file, folder or source, or it is a file of another kind.
+
+    Example:
+        >>> source_of("shapes:count=100")
+        'shapes'
+    """
+    path, text = Path(data), os.fspath(data)
     if path.is_dir():
-        return registry.build("data", registry.Spec("folder", (text,)), request=request)
+        return "folder"
     if path.is_file():
-        return registry.build("data", registry.Spec(_source_of(path), (text,)), request=request)
+        return _source_of_file(path)
     try:
         name = registry.parse(text).name
         registry.get("data", name)
@@ -90,7 +112,7 @@ def load(
             f"there is no folder or file {ascii_path(text)}, and no data source of that name{hint} "
             f"(sources: {', '.join(known)})"
         ) from None
-    return registry.build("data", text, request=request)
+    return name
 
 
 def pinned(data: str) -> str:
@@ -116,7 +138,9 @@ def pinned(data: str) -> str:
     named = {**dict.fromkeys(chosen, ""), **{key: f"{key}=" for key in spec.kwargs}}
     parts = []
     for key, value in {**chosen, **spec.kwargs}.items():
-        if key in _PATHS and isinstance(value, str) and Path(value).exists():
+        if spec.name == "wds" and key in _SHARDS:
+            value = os.path.abspath(value)
+        elif key in _PATHS and isinstance(value, str) and Path(value).exists():
             value = str(Path(value).resolve())
         parts.append(f"{named[key]}({value})" if "," in value or "=" in value else f"{named[key]}{value}")
     return f"{spec.name}:{','.join(parts)}" if parts else data
@@ -125,8 +149,11 @@ def pinned(data: str) -> str:
 _PATHS = ("path", "name", "root")
 """Options of sources that may be paths."""
 
+_SHARDS = ("path", "val", "test")
+"""Those that stand for several files each."""
 
-def _source_of(path: Path) -> str:
+
+def _source_of_file(path: Path) -> str:
     """The source that reads a file."""
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
@@ -136,6 +163,8 @@ def _source_of(path: Path) -> str:
     if suffix == ".npz":
         return "npz"
     unpack = "; unpack it and give the folder" if suffix in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
+    if suffix == ".tar":
+        unpack += f"; or give wds:{ascii_path(os.fspath(path))}, if it is a shard in the format of WebDataset"
     raise DataError(
         f"{ascii_path(os.fspath(path))} is a file, not a folder with a directory per class, an .npz or .safetensors "
         f"file, or a .csv of paths and labels{unpack}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,12 @@ __all__ = ["Loader", "StreamSource", "step_seed"]
 Transform = Callable[[Tensor], Tensor]
 Views = int | Mapping[str, Transform | None]
 """How many augmented views, or named ones with the augmentation of each (None for that of the run)."""
+
+AHEAD = 3
+"""Batches that are asked for beforehand where each has to be decoded first."""
+
+SHARDS = 8
+"""Archives whose samples are mixed with each other: so many are read at a time."""
 
 _ORDER = 2**64 - 1
 """Takes the place of a step where the order of an epoch is drawn; no epoch has as many steps."""
@@ -173,6 +180,10 @@ class Loader:
     some rank would get fewer than two images of it, which batch normalisation cannot use; and `balanced` draws with
     replacement.
 
+    Samples that lie in archives come in a random order that takes a few archives at a time (`SHARDS`, drawn anew in
+    each epoch) and mixes all their samples: files that are too many for the memory are then read from the disk once an
+    epoch. What an archive holds should be mixed already.
+
     Further streams (unlabelled images, say) are drawn beside the main one, each from a sequence of its own that is a
     function of seed, stream, epoch and step: endless passes over its set, each in a new order. A stream changes neither
     the main one nor the others.
@@ -194,7 +205,8 @@ class Loader:
             come equally often.
         drop_last: leave out a last batch that is not full.
         rank, world_size: which process this is, and of how many.
-        prefetch: read the next images in a thread while a batch is used; by default where the device is not the CPU.
+        prefetch: read the next images in a thread while a batch is used; by default where the device is not the CPU, or
+            images are decoded when they are asked for.
 
     Raises:
         ConfigError: an option is out of its range, or the augmentation cannot move masks.
@@ -252,7 +264,9 @@ class Loader:
         self.shuffle = shuffle
         self.balanced = balanced
         self.rank, self.world_size = rank, world_size
-        self.prefetch = self.device.type != "cpu" if prefetch is None else prefetch
+        late = samples.late or any(source.samples.late for source in sources.values())
+        self.prefetch = late or self.device.type != "cpu" if prefetch is None else prefetch
+        self._ahead = AHEAD if late else 1
         # Evaluation in the middle of training must not change what training draws next.
         self._seeds = shuffle or augmentation is not None
         if balanced:
@@ -324,7 +338,11 @@ class Loader:
             return np.arange(self._length)
         generator = np.random.Generator(np.random.Philox(step_seed(self.seed, number, _ORDER)))
         if not self.balanced:
-            return generator.permutation(self._length)
+            order, shards = generator.permutation(self._length), self.samples.shards
+            if shards is None:
+                return order
+            together = generator.permutation(int(shards.max()) + 1)[shards] // SHARDS
+            return order[np.argsort(together[order], kind="stable")]
         counts = self.samples.counts()
         present = np.flatnonzero(counts)
         classes = present[generator.permutation(self._length) % len(present)]
@@ -367,15 +385,19 @@ class Loader:
         if not self.prefetch:
             yield from map(share, steps)
             return
-        # The thread only copies: it draws no random number, so prefetching changes no batch. It works on at most one
-        # batch ahead, and leaving the loop early waits for that one only.
+        # The thread only reads: it draws no random number, so prefetching changes no batch. It works on one batch after
+        # the other, and leaving the loop early waits for that one only.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="repertoire-loader") as pool:
-            ahead = [pool.submit(share, step) for step in steps[:1]]
-            for step in steps:
-                ready = ahead.pop().result()
-                if step + 1 < self._steps:
-                    ahead.append(pool.submit(share, step + 1))
-                yield ready
+            ahead = deque(pool.submit(share, step) for step in steps[: self._ahead])
+            try:
+                for step in steps:
+                    ready = ahead.popleft().result()
+                    if step + self._ahead < self._steps:
+                        ahead.append(pool.submit(share, step + self._ahead))
+                    yield ready
+            finally:
+                for future in ahead:
+                    future.cancel()
 
 
 def _stream_seed(seed: int, name: str) -> int:

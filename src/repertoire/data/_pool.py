@@ -23,7 +23,7 @@ from typing import Any
 from repertoire.data import _decode
 from repertoire.data._decode import Fit, Levels, What
 
-__all__ = ["decode_into"]
+__all__ = ["Children", "cores", "decode_into"]
 
 _PROGRAM = _decode.__file__
 _CHUNK_BYTES = 1 << 20
@@ -53,7 +53,8 @@ def decode_into(
         offset: where in it the first row begins, in bytes. A row is uint8 `[size, size, 3]`.
         root, names: the files.
         size, fit: see `_decode.decode`.
-        rows: for each file the number of its row; one after another if None.
+        rows: for each file the number of its row, or -1 for one that is only to be looked at; one after another if
+            None.
         what, levels: see `_decode.decode_rows`.
         workers: number of processes; one for each core if None. With 1, or little to do, it is done in this one.
         total_bytes: of all files, where it is known.
@@ -71,7 +72,7 @@ def decode_into(
     ]
     if workers is None:
         few = len(names) <= _FEW_FILES and (total_bytes or 0) <= _FEW_BYTES
-        workers = 1 if few else _cores()
+        workers = 1 if few else cores()
     workers = min(workers, len(chunks))
     setting = {"file": os.fspath(file), "offset": offset, "size": size, "fit": fit, "what": what}
     setting["levels"] = {kind: list(ends) for kind, ends in (levels or {}).items()}
@@ -80,13 +81,14 @@ def decode_into(
             yield from _here(setting, root, *chunk)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="repertoire-decode") as pool:
-        children = _Children(setting, root)
+        children = Children(setting, root)
         with children:
             for outcomes in pool.map(children.decode, *zip(*chunks, strict=True)):
                 yield from outcomes
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -102,18 +104,29 @@ def _here(
     return list(enumerate(outcomes, start))
 
 
-class _Children:
-    """A decoding process for each thread that asks."""
+class Children:
+    """A decoding process for each thread that asks.
 
-    def __init__(self, setting: dict[str, Any], root: str) -> None:
+    Args:
+        setting: the first line that each is told; see `_decode`.
+        root: what the names of files are relative to.
+        inherited: numbers of open files that the processes are to have, too.
+    """
+
+    def __init__(self, setting: dict[str, Any], root: str, inherited: Sequence[int] = ()) -> None:
         self._setting = setting
         self._root = root
+        self._inherited = inherited
         self._local = threading.local()
         self._running: list[subprocess.Popen[str]] = []
         self._closed = False
 
-    def __enter__(self) -> _Children:
+    def __enter__(self) -> Children:
         return self
+
+    def close(self) -> None:
+        """Ends all processes, when they have done what they were asked."""
+        self.__exit__(None, None, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -174,6 +187,7 @@ class _Children:
                 encoding="ascii",
                 env=environment,
                 process_group=0,
+                pass_fds=self._inherited,
             )
         except OSError:
             return None

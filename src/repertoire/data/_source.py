@@ -30,6 +30,8 @@ class SourceRequest:
             for.
         levels: black and white of images of more than 8 bits, by kind, where they are given from outside.
         shapes: whether shapes and targets are all that is wanted: images of files are black then, and none is decoded.
+        most: bytes of decoded images of files that may be kept on the disk; what does not fit is decoded whenever it is
+            asked for. None for all.
     """
 
     size: int | None = None
@@ -46,3 +48,4 @@ class SourceRequest:
     photographs: int = 128
     levels: Mapping[str, Sequence[float]] | None = None
     shapes: bool = False
+    most: int | None = None

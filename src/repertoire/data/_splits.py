@@ -170,8 +170,10 @@ def _by_class(samples: Samples, drawn: list[tuple[int, float]], seed: int, sourc
     shared = _in_several_classes(samples)
     order = hashed(samples.keys, seed)
     small = []
+    by_class = np.argsort(samples.labels, kind="stable")
+    bounds = np.searchsorted(samples.labels[by_class], np.arange(len(samples.classes) + 1))
     for label, name in enumerate(samples.classes):
-        members = np.flatnonzero(samples.labels == label)
+        members = by_class[bounds[label] : bounds[label + 1]]
         free = members[~shared[members]]
         # Sorted by hash, copies are neighbours; `group` counts the distinct samples among them.
         free = free[np.argsort(order[free], kind="stable")]

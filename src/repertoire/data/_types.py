@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repertoire.data._undecoded import Undecoded
 from repertoire.errors import DataError, Unreadable
 
 __all__ = ["Batch", "FeatureSet", "ImageSet", "Index", "Kind", "Samples", "Splits", "kind_of"]
@@ -119,6 +120,17 @@ class Samples:
         """The inputs at these positions of the set as they are stored, copied out of the memory map."""
         raise NotImplementedError
 
+    @property
+    def shards(self) -> np.ndarray | None:
+        """Archive that each sample lies in, int32 `[N]`: an epoch takes those of a few at a time. None where samples
+        can be read in any order."""
+        return None
+
+    @property
+    def late(self) -> bool:
+        """True if inputs are made when they are asked for, which takes a while: a loader then asks beforehand."""
+        return False
+
     def _take(self, array: np.ndarray, index: Index) -> np.ndarray:
         if self.rows is not None:
             index = self.rows[index]
@@ -196,7 +208,8 @@ class ImageSet(Samples):
     """Decoded images with targets; the images are usually a memory map, so holding one costs nothing.
 
     Attributes:
-        images: uint8 `[N, H, W, C]`, C being 1 (grey) or 3 (RGB).
+        images: uint8 `[N, H, W, C]`, C being 1 (grey) or 3 (RGB); or what gives these where it is indexed, and decodes
+            them only then (`load(most=...)`).
         masks: bool `[N, H, W]`, the pixels of the labelled object, where the source knows them.
         labels, names, classes, keys, factors, rows: see `Samples`.
     """
@@ -264,6 +277,15 @@ class ImageSet(Samples):
 
     def inputs(self, index: Index) -> np.ndarray:
         return self.pixels(index)
+
+    @property
+    def shards(self) -> np.ndarray | None:
+        found = self.images.shards if isinstance(self.images, Undecoded) else None
+        return found if found is None or self.rows is None else found[self.rows]
+
+    @property
+    def late(self) -> bool:
+        return isinstance(self.images, Undecoded) and not self.images.whole
 
     def pixels(self, index: Index) -> np.ndarray:
         """The images at these positions of the set, uint8 `[n, H, W, C]`, copied out of the memory map."""

@@ -15,5 +15,7 @@ from repertoire.plan._plan import make_plan as make_plan
 from repertoire.plan._plan import plan as plan
 from repertoire.plan._plan import seconds as seconds
 from repertoire.plan._plan import settle as settle
+from repertoire.plan._storage import Storage as Storage
+from repertoire.plan._storage import StorageRow as StorageRow
 
 answer_calls(__name__, "repertoire.plan.plan(data) says what a step will need")

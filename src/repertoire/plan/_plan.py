@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from repertoire.errors import ConfigError, RepertoireError, option, options
 from repertoire.methods import Method
 from repertoire.plan._dry import Footprint, augmentation_bytes, dry_evaluation, dry_step
 from repertoire.plan._ledger import Work
+from repertoire.plan._storage import Storage, storage
 from repertoire.recipe import (
     Facts,
     TrainConfig,
@@ -93,6 +94,7 @@ class Plan:
         budget: bytes there are, or None.
         parameters: bytes of the network's own parameters.
         backbone, batch, size, device: what was planned for.
+        storage: room that decoded images need, where the data is files of images.
     """
 
     rows: tuple[PlanRow, ...]
@@ -103,6 +105,7 @@ class Plan:
     batch: int
     size: int
     device: str
+    storage: Storage | None = None
 
     def fits(self, row: PlanRow) -> bool:
         """True if a row needs no more than the budget; always, if there is none."""
@@ -186,7 +189,8 @@ def plan(
         raise ConfigError("give either config, or data and fields")
     import_plugins(config)
     splits = load_splits(config, shapes=True)
-    return make_plan(resolve(config, splits), splits, find_device(config), report=report)
+    found = make_plan(resolve(config, splits), splits, find_device(config), report=report)
+    return replace(found, storage=storage(config, splits))
 
 
 def settle(config: TrainConfig, splits: Splits, device: torch.device, ranks: int) -> tuple[TrainConfig, str | None]:

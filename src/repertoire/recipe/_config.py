@@ -50,6 +50,11 @@ class TrainConfig(pydantic.BaseModel):
         None, description="Test on one of several equal folds, such as 2/5, and train on the others."
     )
     skip_unreadable: bool = Field(False, description="Go on without the images that cannot be used.")
+    cache: str = Field(
+        "all",
+        description="Decoded images that are kept on the disk: all, none, or so much of them, such as 20GB; the others "
+        "are decoded in every epoch, and are the same.",
+    )
     download: bool = Field(False, description="Allow a data source to fetch from the network.")
 
     backbone: str = Field("auto", description="Network that turns images into features.")
@@ -192,11 +197,26 @@ class TrainConfig(pydantic.BaseModel):
             parse_bytes(value)
         return value
 
+    @pydantic.field_validator("cache", mode="after")
+    @classmethod
+    def _kept(cls, value: str) -> str:
+        if value not in ("all", "none"):
+            try:
+                parse_bytes(value)
+            except ValueError:
+                raise ValueError("expected all, none, or an amount with a unit, such as 20GB") from None
+        return value
+
     @pydantic.field_validator("precision", mode="before")
     @classmethod
     def _number_to_text(cls, value: Any) -> Any:
         # YAML reads 32 as a number
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @property
+    def cache_most(self) -> int | None:
+        """Bytes of decoded images that are kept; None for all."""
+        return None if self.cache == "all" else 0 if self.cache == "none" else parse_bytes(self.cache)
 
     def given(self, name: str) -> bool:
         """True if an option was given, and is not for the data and the weights to decide."""

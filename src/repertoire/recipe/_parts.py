@@ -106,6 +106,7 @@ def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: 
             unlabelled=asked,
             photographs=photographs,
             shapes=shapes,
+            most=config.cache_most,
         )
         return folded(config, splits)
 
