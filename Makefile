@@ -6,7 +6,7 @@ BASE ?= HEAD
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-changed doctest lint types docs smoke evidence bench ci clean
+.PHONY: help demo test test-changed test-cluster doctest lint types docs smoke evidence bench ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,18 +26,25 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[compare,dev,docs,export,hf,timm]'
 	@touch $@ $(VENV)/.base
 
+$(VENV)/.cluster: $(VENV)/.dev
+	$(PIP) -e '.[dask,ray]'
+	@touch $@
+
 demo: $(VENV)/.base ## train on handwritten digits and write runs/demo/report.html
 	$(BIN)/repertoire train digits --epochs 20 --seed 1 --out runs/demo --overwrite
 
 # The contracts, and the tests of their checks, in processes of their own: they compile and trace every component, and
 # after thousands of other tests in one process the compiler has failed, and the interpreter has gone down.
 test: $(VENV)/.dev ## run all tests
-	$(BIN)/python -m pytest -n auto --ignore=tests/contracts --ignore=tests/testing
+	$(BIN)/python -m pytest -n auto --ignore=tests/contracts --ignore=tests/testing --ignore=tests/cluster
 	$(BIN)/python -m pytest -n auto tests/contracts tests/testing
 
 test-changed: $(VENV)/.dev ## run the tests that changes since BASE reach (make test-changed BASE=main)
 	@found="$$($(BIN)/python tools/closure.py --base $(BASE))" || exit 1; \
 	if [ -z "$$found" ]; then echo 'no test is reached'; else $(BIN)/python -m pytest -n auto $$found; fi
+
+test-cluster: $(VENV)/.cluster ## run the tests that start a cluster of two workers here
+	$(BIN)/python -m pytest -n 0 tests/cluster
 
 doctest: $(VENV)/.dev ## run the examples of all docstrings
 	$(BIN)/python -m pytest -n auto --doctest-modules src/repertoire --ignore=src/repertoire/ops/_triton_pairs.py

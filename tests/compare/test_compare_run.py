@@ -246,7 +246,7 @@ def test_what_does_not_exist(tiny: Path, tmp_path: Path):
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize(("backend", "module"), [("ray", "ray.util.joblib"), ("dask", "distributed")])
+@pytest.mark.parametrize(("backend", "module"), [("ray", "ray"), ("dask", "distributed")])
 def test_backends_that_are_not_installed(backend: str, module: str, tiny: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=rf"backend='{backend}' needs .*\[{backend}\]"):

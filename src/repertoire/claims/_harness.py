@@ -9,10 +9,11 @@ import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from repertoire.claims._arms import recording
 from repertoire.claims._claim import (
@@ -28,6 +29,7 @@ from repertoire.claims._claim import (
     registered,
 )
 from repertoire.claims._evidence import decide, footprint, freshness, summarise
+from repertoire.compare import Backend, Cluster, check_backend, cluster, node
 from repertoire.errors import ConfigError
 from repertoire.papers import Evidence, evidence
 from repertoire.statistics import LOOKS, NOMINAL, contrasts, seeds_needed, smallest_effect
@@ -68,6 +70,7 @@ def run(
     progress: Progress | None = None,
     folder: Path | None = None,
     data: str = "",
+    backend: Backend = "loky",
 ) -> Evidence:
     """Measures a claim of a paper and decides whether it holds.
 
@@ -81,17 +84,29 @@ def run(
         progress: called with a line of text after every seed.
         folder: where to store; by default the user's own folder of evidence.
         data: a data source of your own to measure on (a folder of images, say), where the claim permits it.
+        backend: "loky", processes on this machine; "ray" or "dask", the workers of a cluster, all of them. The figures
+            do not depend on it.
 
     Raises:
-        UnknownName: no such claim or budget.
+        UnknownName: no such claim, budget or backend.
         ConfigError: the budget needs a GPU and there is none, or the claim cannot be measured on other data.
+        MissingExtra: the backend needs what is not installed.
         ClaimError: a seed failed, or it cost too much; nothing was stored.
     """
     claim = get(name)
     if data and not claim.own_data:
         others = ", ".join(entry.name for entry in entries() if entry.own_data)
         raise ConfigError(f"claim {name!r} makes its own data and cannot be measured on {data!r}; these can: {others}")
-    (outcome,) = run_all([claim], budget, store=store, workers=workers, progress=progress, folder=folder, data=data)
+    (outcome,) = run_all(
+        [claim],
+        budget,
+        store=store,
+        workers=workers,
+        progress=progress,
+        folder=folder,
+        data=data,
+        backend=backend,
+    )
     if isinstance(outcome, ClaimError):
         raise outcome
     return outcome
@@ -107,6 +122,7 @@ def run_all(
     folder: Path | None = None,
     data: str = "",
     minutes: float | None = None,
+    backend: Backend = "loky",
 ) -> Iterator[Evidence | ClaimError]:
     """Measures several claims, and yields each one's evidence, or the reason why it has none, as it is known.
 
@@ -116,11 +132,13 @@ def run_all(
         minutes: no claim is begun after so many minutes, nor one that took longer than what is left when it was last
             measured. What is finished is stored, so that the same call goes on another time.
     """
+    check_backend(backend)
     chosen = Budget.named(budget, data)
     if data:
         claims = [dataclasses.replace(claim, overlap=REDRAWN) for claim in claims]
     most = MOST_SECONDS.get(chosen.name)
-    for state, failure in _outcomes(claims, chosen, workers, progress or _silent, minutes, folder):
+    options: dict[str, Any] = {"minutes": minutes, "folder": folder, "backend": backend}
+    for state, failure in _outcomes(claims, chosen, workers, progress or _silent, **options):
         if failure is not None:
             yield failure
             continue
@@ -200,6 +218,7 @@ def again(
     workers: int = 1,
     progress: Progress | None = None,
     folder: Path | None = None,
+    backend: Backend = "loky",
 ) -> Again:
     """Measures a claim once more and compares with what is stored; nothing is stored.
 
@@ -213,7 +232,7 @@ def again(
         raise ConfigError(
             f"there is no evidence of {name!r} at the budget {budget!r}; run: repertoire claims run {name}"
         )
-    now = run(name, budget, store=False, workers=workers, progress=progress)
+    now = run(name, budget, store=False, workers=workers, progress=progress, backend=backend)
     common = min(len(then.seeds), len(now.seeds))
     pairs = list(zip(then.differences[:common], now.differences[:common], strict=True))
     moved = math.fsum(new - old for old, new in pairs) / common
@@ -346,6 +365,7 @@ class _State:
     done: dict[int, Timed] = field(default_factory=dict)
     wanted: int = 1
     stopped: str = ""
+    lost: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.one_seed = self.one_seed or self.budget.name == "smoke" or self.claim.exact
@@ -362,6 +382,12 @@ class _State:
     @property
     def built(self) -> frozenset[str]:
         return frozenset().union(*(timed.built for timed in self.done.values()))
+
+    def forgives(self, seed: int, pool: Executor) -> bool:
+        """Whether a seed is measured once more whose worker died: on a cluster, where the others live on."""
+        first = seed not in self.lost
+        self.lost.add(seed)
+        return first and isinstance(pool, Cluster) and not pool.retries
 
     def more(self) -> range:
         """The seeds to measure next, once all that were wanted are done; none when it is decided or too dear."""
@@ -386,6 +412,7 @@ def _outcomes(
     minutes: float | None,
     folder: Path | None,
     one_seed: bool = False,
+    backend: Backend = "loky",
 ) -> Iterator[tuple[_State, ClaimError | None]]:
     started = time.monotonic()
 
@@ -395,8 +422,10 @@ def _outcomes(
         left = 60 * minutes - (time.monotonic() - started)
         return left > 0 and _last_cost(claim, budget.name, folder) < left
 
-    if workers > 1:
-        yield from _shared_out([_State(claim, budget, one_seed) for claim in claims], workers, progress, time_for)
+    if workers > 1 or backend != "loky":
+        states = [_State(claim, budget, one_seed) for claim in claims]
+        with _workers(backend, workers, budget) as (pool, count):
+            yield from _shared_out(states, pool, count, progress, time_for)
         return
     for claim in claims:
         if not time_for(claim):
@@ -419,49 +448,66 @@ def _in_turn(state: _State, progress: Progress) -> ClaimError | None:
     return None
 
 
+@contextmanager
+def _workers(backend: Backend, count: int, budget: Budget) -> Iterator[tuple[Executor, int]]:
+    """Processes of this machine, or the workers of a cluster, and their number."""
+    if backend != "loky":
+        with cluster(backend, gpu=budget.device != "cpu") as found:
+            yield found, found.slots
+        return
+    # spawn: a forked child of a process that has used torch's threads can hang
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool, count
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def _shared_out(
-    states: Sequence[_State], workers: int, progress: Progress, time_for: Callable[[Claim], bool]
+    states: Sequence[_State], pool: Executor, workers: int, progress: Progress, time_for: Callable[[Claim], bool]
 ) -> Iterator[tuple[_State, ClaimError | None]]:
     waiting = list(reversed(states))
     jobs: dict[Future[Timed | ClaimError], tuple[_State, int]] = {}
-    # spawn: a forked child of a process that has used torch's threads can hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
 
-        def submit(state: _State, seeds: range) -> None:
-            for seed in seeds:
-                module, name = state.claim.function.__module__, state.claim.name
-                jobs[pool.submit(_attempt_by_name, module, name, state.budget, seed)] = (state, seed)
+    def submit(state: _State, seeds: range) -> None:
+        for seed in seeds:
+            module, name = state.claim.function.__module__, state.claim.name
+            jobs[pool.submit(_attempt_by_name, module, name, state.budget, seed)] = (state, seed)
 
-        try:
-            while waiting or jobs:
-                # Not all at once: what is begun is finished, also where time runs out.
-                while waiting and len(jobs) < 2 * workers:
-                    state = waiting.pop()
-                    if time_for(state.claim):
-                        submit(state, range(state.wanted))
-                    else:
-                        progress(f"{state.claim.name}: no time left for it")
-                finished, _ = wait(jobs, return_when=FIRST_COMPLETED)
-                for job in finished:
-                    if job not in jobs:  # cancelled with another seed of its claim
+    try:
+        while waiting or jobs:
+            # Not all at once: what is begun is finished, also where time runs out.
+            while waiting and len(jobs) < 2 * workers:
+                state = waiting.pop()
+                if time_for(state.claim):
+                    submit(state, range(state.wanted))
+                else:
+                    progress(f"{state.claim.name}: no time left for it")
+            finished, _ = wait(jobs, return_when=FIRST_COMPLETED)
+            for job in finished:
+                if job not in jobs:  # cancelled with another seed of its claim
+                    continue
+                state, seed = jobs.pop(job)
+                outcome = _result(job, state.claim, seed)
+                if isinstance(outcome, ClaimError):
+                    if isinstance(outcome.__cause__, BrokenExecutor) and state.forgives(seed, pool):
+                        submit(state, range(seed, seed + 1))
                         continue
-                    state, seed = jobs.pop(job)
-                    outcome = _result(job, state.claim, seed)
-                    if isinstance(outcome, ClaimError):
-                        for other in [other for other, (owner, _) in jobs.items() if owner is state]:
-                            other.cancel()
-                            del jobs[other]
-                        yield state, outcome
-                        continue
-                    state.done[seed] = outcome
-                    progress(_line(state.claim, seed, state.wanted, outcome))
-                    if len(state.done) == state.wanted:
-                        following = state.more()
-                        submit(state, following)
-                        if not following:
-                            yield state, None
-        finally:
-            pool.shutdown(cancel_futures=True)
+                    for other in [other for other, (owner, _) in jobs.items() if owner is state]:
+                        other.cancel()
+                        del jobs[other]
+                    yield state, outcome
+                    continue
+                state.done[seed] = outcome
+                progress(_line(state.claim, seed, state.wanted, outcome))
+                if len(state.done) == state.wanted:
+                    following = state.more()
+                    submit(state, following)
+                    if not following:
+                        yield state, None
+    finally:
+        for job in jobs:
+            job.cancel()
 
 
 def _result(job: Future[Timed | ClaimError], claim: Claim, seed: int) -> Timed | ClaimError:
@@ -506,7 +552,8 @@ def _measure(claim: Claim, budget: Budget, seed: int) -> Timed:
 
 
 def _failure(claim: Claim, seed: int, error: Exception) -> ClaimError:
-    failure = ClaimError(f"claim {claim.name!r} failed at seed {seed}: {type(error).__name__}: {error}")
+    place = f" on {node()}" if node() else ""
+    failure = ClaimError(f"claim {claim.name!r} failed at seed {seed}{place}: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
 

@@ -15,6 +15,7 @@ from repertoire.cli._listing import Format, FormatOption, print_table
 
 if TYPE_CHECKING:
     from repertoire.claims import BudgetName
+    from repertoire.compare import Backend
     from repertoire.papers import Evidence
 
 __all__ = ["app"]
@@ -28,6 +29,14 @@ class BudgetChoice(StrEnum):
     smoke = "smoke"
     small = "small"
     full = "full"
+
+
+class BackendChoice(StrEnum):
+    """Where claims are measured."""
+
+    loky = "loky"
+    ray = "ray"
+    dask = "dask"
 
 
 class TableFormat(StrEnum):
@@ -114,6 +123,9 @@ def run(
     ] = False,
     minutes: Annotated[float | None, typer.Option(min=0, help="With --priority: begin none after so many.")] = None,
     workers: WorkersOption = None,
+    backend: Annotated[BackendChoice, typer.Option(help="loky (this machine), ray or dask (a cluster).")] = (
+        BackendChoice.loky
+    ),
 ) -> None:
     """Measure a claim: the method and its rivals, seed by seed, until a look decides."""
     from repertoire import claims
@@ -123,28 +135,45 @@ def run(
     if priority:
         if claim or data or again:
             raise typer.BadParameter("--priority measures all claims; leave the claim, --data and --again out")
-        _run_by_priority(budget.value, store, folder, minutes, workers)
+        _run_by_priority(budget.value, store, folder, minutes, workers, backend.value)
         return
     if claim is None:
         raise typer.BadParameter("name a claim (repertoire claims list shows them), or give --priority")
     if again:
-        typer.echo(claims.again(claim, budget.value, workers=workers, progress=typer.echo).sentence)
+        moved = claims.again(claim, budget.value, workers=workers, progress=typer.echo, backend=backend.value)
+        typer.echo(moved.sentence)
         return
     result = claims.run(
-        claim, budget.value, store=store, workers=workers, progress=typer.echo, folder=folder, data=data
+        claim,
+        budget.value,
+        store=store,
+        workers=workers,
+        progress=typer.echo,
+        folder=folder,
+        data=data,
+        backend=backend.value,
     )
     typer.echo(_describe(result))
     if data:
         typer.echo(_on_own_data(result))
 
 
-def _run_by_priority(budget: BudgetName, store: bool, folder: Path | None, minutes: float | None, workers: int) -> None:
+def _run_by_priority(
+    budget: BudgetName, store: bool, folder: Path | None, minutes: float | None, workers: int, backend: Backend
+) -> None:
     from repertoire import claims, papers
 
     own = folder or papers.user_folder()
     wanted = claims.by_priority(claims.missing_or_stale(budget, folder=own), budget, folder=own)
     outcomes = claims.run_all(
-        wanted, budget, store=store, workers=workers, progress=typer.echo, folder=own, minutes=minutes
+        wanted,
+        budget,
+        store=store,
+        workers=workers,
+        progress=typer.echo,
+        folder=own,
+        minutes=minutes,
+        backend=backend,
     )
     for outcome in outcomes:
         if isinstance(outcome, claims.ClaimError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from repertoire._aliases import answer_calls
 
 if TYPE_CHECKING:
+    from repertoire.compare._cluster import Backend, Cluster, check_backend, cluster, node
     from repertoire.compare._compare import compare
     from repertoire.compare._comparison import Comparison
     from repertoire.compare._grid import parse_assignments
@@ -22,22 +23,32 @@ if TYPE_CHECKING:
     from repertoire.compare._search import Trial
 
 _HOME = {
+    "Backend": "_cluster",
+    "Cluster": "_cluster",
     "Comparison": "_comparison",
     "Measurement": "_rows",
     "Metric": "_metric",
     "Row": "_rows",
     "Trial": "_search",
+    "check_backend": "_cluster",
+    "cluster": "_cluster",
     "compare": "_compare",
+    "node": "_cluster",
     "parse_assignments": "_grid",
 }
 
 __all__ = [
+    "Backend",
+    "Cluster",
     "Comparison",
     "Measurement",
     "Metric",
     "Row",
     "Trial",
+    "check_backend",
+    "cluster",
     "compare",
+    "node",
     "parse_assignments",
 ]
 

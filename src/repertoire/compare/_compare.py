@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from repertoire.compare._check import check
+from repertoire.compare._cluster import Backend
 from repertoire.compare._comparison import Comparison
 from repertoire.compare._display import Board
 from repertoire.compare._folder import Folder, fingerprint, finished
 from repertoire.compare._grid import Grid, Member, make_grid
 from repertoire.compare._jobs import Job, Outcome, forget_splits
 from repertoire.compare._metric import Metric, find_metric
-from repertoire.compare._pool import Backend, Crew, dismiss, run_jobs, warm_up
+from repertoire.compare._pool import Crew, dismiss, run_jobs, warm_up
 from repertoire.compare._rows import Measurement, make_rows, measure
 from repertoire.compare._search import SEARCH_SEED, Range, Study, Trial, parse_space, require_optuna
 from repertoire.data import digest
@@ -104,7 +105,7 @@ def compare(
     if len(numbers) > SEARCH_SEED:
         raise ConfigError(f"seeds is {seeds}; at most {SEARCH_SEED:,} can be told from those of a search")
     folder = Folder(out) if out is not None else _default(grid, threads)
-    crew = crew.resolved(find_device(grid.shared).type)
+    crew = crew.resolved(find_device(grid.shared).type, grid.shared.device)
     board = Board(grid.members, grid.baseline.label, numbers, chosen, quiet=quiet)
     board.note(
         f"{plural(len(grid.members), 'configuration')}, {plural(seeds, 'seed')} each: looking at all before any is run"
@@ -245,7 +246,7 @@ class _Session:
 
         def done(job: Job, outcome: Outcome) -> None:
             if outcome.status == "failed":
-                reasons[job.path] = outcome.reason
+                reasons[job.path] = outcome.why
             self.board.end(job, outcome, *(self._value(job) if outcome.status == "finished" else (None, None)))
 
         self.board.begin(waiting)

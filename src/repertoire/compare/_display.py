@@ -86,7 +86,7 @@ class Board:
         what = f"seed {job.config.seed}" if job.trial is None else f"trial {job.trial + 1} of {self.trials}"
         came = self.metric.title if job.trial is None else "validation accuracy"
         shown = f"{value:.1%}" if job.trial is not None and value is not None else self.metric.value(value)
-        text = f"{came} {shown}{took}" if outcome.status == "finished" else f"failed: {outcome.reason}"
+        text = f"{came} {shown}{took}" if outcome.status == "finished" else f"failed: {outcome.why}"
         self.note(f"[{self._ended}/{self._total}] {job.label}, {what}: {text}")
 
     def take(self, job: Job, value: float | None) -> None:

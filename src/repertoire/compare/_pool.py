@@ -1,4 +1,4 @@
-"""Running jobs side by side, through joblib: a worker may die, and Ctrl-C leaves everything resumable."""
+"""Running jobs side by side, here or on a cluster: a worker may die, and Ctrl-C leaves everything resumable."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from repertoire.compare._cluster import Backend, check_backend, cluster
 from repertoire.compare._folder import Folder
 from repertoire.compare._jobs import Job, Outcome, execute, ready
-from repertoire.errors import ConfigError, Interrupted, MissingExtra, RunError, UnknownName, option
+from repertoire.errors import ConfigError, Interrupted, RunError, option
 from repertoire.train import interruptible
 
-__all__ = ["Backend", "Crew", "dismiss", "run_jobs", "warm_up"]
+__all__ = ["Crew", "dismiss", "run_jobs", "warm_up"]
 
-Backend = Literal["loky", "ray", "dask"]
+ASK_EVERY = 1.0
+"""Seconds between two looks at how many workers a cluster has."""
 
 
 @dataclass(frozen=True)
@@ -31,45 +35,47 @@ class Crew:
         workers: how many runs at once; 1 with "loky" means this process. None means one for each core here that
             `threads` leaves room for, and whatever a cluster has.
         threads: for each run.
+        gpu: whether each run takes a GPU of a cluster, where that has any.
     """
 
     backend: Backend = "loky"
     workers: int | None = None
     threads: int = 1
+    gpu: bool = False
 
     def __post_init__(self) -> None:
-        if self.backend not in get_args(Backend):
-            raise UnknownName("backend", self.backend, get_args(Backend))
         for name in ("workers", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{'jobs' if name == 'workers' else name} is {value}; it must be 1 or more")
 
-    def resolved(self, device: str) -> Crew:
-        """Settles the number of workers: one where a GPU does the work, which runs would have to share."""
-        if self.workers is not None or self.backend != "loky":
+    def resolved(self, device: str, asked: str = "auto") -> Crew:
+        """Settles the number of workers: one where a GPU does the work, which runs would have to share.
+
+        Args:
+            device: of this machine that runs would take, "cpu" or "cuda".
+            asked: device of the configuration; machines of a cluster have others than this one.
+        """
+        if self.backend != "loky":
+            return replace(self, gpu=asked != "cpu")
+        if self.workers is not None:
             return self
         from joblib import cpu_count  # which knows of the limits of containers
 
-        return Crew(self.backend, 1 if device == "cuda" else max(1, cpu_count() // self.threads), self.threads)
+        return replace(self, workers=1 if device == "cuda" else max(1, cpu_count() // self.threads))
 
     def require(self) -> None:
-        """Raises `MissingExtra` where the backend is not installed."""
-        try:
-            if self.backend == "ray":
-                import ray.util.joblib  # noqa: F401
-            elif self.backend == "dask":
-                import distributed  # noqa: F401
-        except ImportError:
-            raise MissingExtra(self.backend, option("backend", self.backend)) from None
+        """Raises `UnknownName` where there is no such backend, and `MissingExtra` where it is not installed."""
+        check_backend(self.backend)
 
 
 def run_jobs(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[[Job, Outcome], None]) -> None:
     """Runs all jobs, and calls `done` with each as it ends, however it ends.
 
-    A worker that is killed (by the system, when memory is short) takes the others with it, and it does not say which
-    run it was at. Those that were under way go on one at a time, each with a worker to itself, and only one that dies
-    again has failed.
+    A worker that is killed (by the system, when memory is short) takes the others of this machine with it, and it does
+    not say which run it was at. Those that were under way go on one at a time, each with a worker to itself, and only
+    one that dies again has failed. On a cluster a worker dies alone; its run goes on with another, and has failed when
+    that one dies, too.
 
     Raises:
         Interrupted: the user pressed Ctrl-C; every run can go on.
@@ -78,6 +84,10 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[[Jo
         return
     if crew.workers == 1 and crew.backend == "loky":
         _in_turn(jobs, done)
+        return
+    if crew.backend != "loky":
+        with _stoppable(folder, crew):
+            _on_cluster(jobs, crew, folder, done)
         return
     waiting = {job.path: job for job in jobs}
     suspects: list[Job] = []
@@ -127,6 +137,47 @@ def _in_turn(jobs: Sequence[Job], done: Callable[[Job, Outcome], None]) -> None:
         done(job, outcome)
 
 
+def _on_cluster(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[[Job, Outcome], None]) -> None:
+    """No more at once than there are workers, so that whatever a worker takes along with it had been begun."""
+    assert crew.backend != "loky"
+    took: dict[str, float] = {}
+    order = in_order(jobs, took)
+    again: list[Job] = []
+    died: set[Path] = set()
+    at_work: dict[Future[Outcome], Job] = {}
+    with cluster(crew.backend, threads=crew.threads, gpu=crew.gpu) as workers:
+        try:
+            while True:
+                _refuse_if_stopped(folder, at_work)
+                while len(at_work) < (crew.workers or workers.slots) and not folder.stop_file.exists():
+                    job = again.pop() if again else next(order, None)
+                    if job is None:
+                        break
+                    at_work[workers.submit(execute, job)] = job
+                if not at_work:
+                    return
+                # Now and then it is asked whether the cluster has grown.
+                for future in wait(at_work, timeout=ASK_EVERY, return_when=FIRST_COMPLETED).done:
+                    job = at_work.pop(future)
+                    try:
+                        outcome = future.result()
+                    except BrokenExecutor:
+                        if job.path in died or workers.retries:
+                            done(job, Outcome(job.path, "failed", _killed(), node=job.died_on()))
+                        else:
+                            died.add(job.path)
+                            again.append(job)
+                        job.mark.unlink(missing_ok=True)
+                        continue
+                    if outcome.status == "finished":
+                        took[job.label] = outcome.seconds
+                    if outcome.status != "interrupted":
+                        done(job, outcome)
+        finally:
+            for future in at_work:
+                future.cancel()
+
+
 def _stream(jobs: Sequence[Job], crew: Crew) -> Iterator[Outcome]:
     """Outcomes as they come."""
     from joblib import Parallel, delayed
@@ -135,11 +186,7 @@ def _stream(jobs: Sequence[Job], crew: Crew) -> Iterator[Outcome]:
     took: dict[str, float] = {}
     tasks = (delayed(execute)(job) for job in in_order(jobs, took))
     with _backend(crew, len(jobs)):
-        try:
-            parallel = Parallel(return_as="generator_unordered", batch_size=1)
-        except ValueError:  # a backend that gives everything at the end
-            parallel = Parallel(batch_size=1)
-        for outcome in parallel(tasks):
+        for outcome in Parallel(return_as="generator_unordered", batch_size=1)(tasks):
             if outcome.status == "finished":
                 took[labels[outcome.path]] = outcome.seconds
             yield outcome
@@ -163,23 +210,9 @@ def in_order(jobs: Sequence[Job], took: Mapping[str, float]) -> Iterator[Job]:
 def _backend(crew: Crew, jobs: int) -> Any:
     from joblib import parallel_config
 
-    if crew.backend == "loky":
-        # Never one: joblib would take this process for it, which must outlive a run that is killed.
-        workers = max(2, min(crew.workers or 1, jobs))
-        return parallel_config("loky", n_jobs=workers, inner_max_num_threads=crew.threads)
-    crew.require()
-    if crew.backend == "ray":
-        from ray.util.joblib import register_ray
-
-        register_ray()
-    else:
-        from distributed import Client, get_client
-
-        try:
-            get_client()
-        except ValueError:  # none yet: that of DASK_SCHEDULER_ADDRESS, or workers on this machine
-            Client()
-    return parallel_config(crew.backend, n_jobs=crew.workers or -1)
+    # Never one: joblib would take this process for it, which must outlive a run that is killed.
+    workers = max(2, min(crew.workers or 1, jobs))
+    return parallel_config("loky", n_jobs=workers, inner_max_num_threads=crew.threads)
 
 
 def _broken() -> type[BaseException]:
@@ -188,8 +221,9 @@ def _broken() -> type[BaseException]:
     return BrokenProcessPool
 
 
-def _refuse_if_stopped(folder: Folder) -> None:
-    if folder.stop_file.exists():
+def _refuse_if_stopped(folder: Folder, at_work: Sized = ()) -> None:
+    """Once nothing is at work any more."""
+    if folder.stop_file.exists() and not at_work:
         raise Interrupted(STOPPED)
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from repertoire.train._folds import Folds as Folds
     from repertoire.train._folds import fit_folds as fit_folds
     from repertoire.train._folds import resume_folds as resume_folds
+    from repertoire.train._interrupt import interrupt as interrupt
     from repertoire.train._interrupt import interruptible as interruptible
     from repertoire.train._labelled import Labelled as Labelled
     from repertoire.train._loop import Loop as Loop
@@ -66,7 +67,7 @@ _HOME = {
     "repertoire.train._export": ("export",),
     "repertoire.train._fit": ("complete", "fit", "in_memory", "rehearse", "resume"),
     "repertoire.train._folds": ("Folds", "fit_folds", "resume_folds"),
-    "repertoire.train._interrupt": ("interruptible",),
+    "repertoire.train._interrupt": ("interrupt", "interruptible"),
     "repertoire.train._labelled": ("Labelled",),
     "repertoire.train._loop": ("Loop",),
     "repertoire.train._merge": ("merge",),

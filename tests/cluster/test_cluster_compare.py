@@ -1,0 +1,98 @@
+"""Comparisons on a cluster: the runs are those of one machine, and what dies or fails is said with its node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from repertoire.compare import Comparison, compare
+from repertoire.errors import Interrupted
+from repertoire.train import RunDirectory
+
+SHARED: dict[str, Any] = {
+    "backbone": "mlp:hidden=8,depth=1",
+    "augment": "none",
+    "epochs": 2,
+    "batch_size": 64,
+    "save_every": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def here(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """What the processes of this machine give."""
+    out = tmp_path_factory.mktemp("here") / "a"
+    return compare(tiny, vary={"loss": "cross-entropy,squentropy"}, seeds=2, jobs=2, out=out, **SHARED)
+
+
+def same_runs(ours: Comparison, theirs: Comparison) -> None:
+    for mine, other in zip(ours.table, theirs.table, strict=True):
+        assert mine.values == other.values
+        for a, b in zip(mine.runs, other.runs, strict=True):
+            same_weights(a.path, b.path)
+
+
+def same_weights(ours: Path, theirs: Path) -> None:
+    one, two = (load_file(RunDirectory(path).best_file) for path in (ours, theirs))
+    assert list(one) == list(two)
+    for name, value in one.items():
+        assert value.numpy().tobytes() == two[name].numpy().tobytes(), name
+
+
+def test_the_runs_are_those_of_this_machine_bit_for_bit(backend: str, here: Comparison, tiny: Path, tmp_path: Path):
+    vary = {"loss": "cross-entropy,squentropy"}
+    found = compare(tiny, vary=vary, seeds=2, out=tmp_path / "a", backend=backend, **SHARED)
+    assert not found.failures
+    same_runs(found, here)
+    assert not (tmp_path / "a" / ".working").exists()
+
+
+def test_who_dies_goes_on_elsewhere_and_who_fails_is_named_with_the_node(
+    backend: str, here: Comparison, plugins: Path, tiny: Path, tmp_path: Path
+):
+    (plugins / "died").unlink(missing_ok=True)
+    vary = {"loss": "cross-entropy,once,deadly,failing"}
+    found = compare(
+        tiny, vary=vary, seeds=1, out=tmp_path / "a", backend=backend, plugins=("cluster_plugin",), **SHARED
+    )
+    assert (plugins / "died").exists(), "a worker was killed in the middle of a run"
+    plain, once, deadly, failing = found.table
+    assert plain.values == [here.table[0].values[0]]
+    same_weights(once.runs[0].path, here.table[0].runs[0].path)
+    reasons = {label: reason for label, _, reason in found.failures}
+    assert sorted(reasons) == ["deadly", "failing"]
+    assert not deadly.values
+    assert not failing.values
+    place = f"on {socket.gethostname()} ({backend} {'worker tcp://127.0.0.1:' if backend == 'dask' else 'node '}"
+    assert reasons["failing"].startswith(f"ValueError: something is wrong here, {place}")
+    assert reasons["deadly"].startswith("its process was killed")
+    assert place in reasons["deadly"]
+
+
+def test_ctrl_c_saves_and_the_same_call_goes_on(backend: str, tiny: Path, tmp_path: Path):
+    def press() -> None:
+        for _ in range(300):
+            if len(list(tmp_path.glob("a/runs/*/seed-0/metrics.jsonl"))) == 2:
+                break
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    options = {**SHARED, "vary": {"momentum": "0.9,0.5"}, "seeds": 1, "epochs": 4000, "save_every": None}
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(Interrupted, match="give the same command again"):
+        compare(tiny, out=tmp_path / "a", backend=backend, **options)
+    thread.join()
+    infos = [path.read_text() for path in tmp_path.glob("a/runs/*/seed-0/run.json")]
+    assert len(infos) == 2
+    assert all('"status": "interrupted"' in info for info in infos)
+    assert not (tmp_path / "a" / ".stop").exists()
