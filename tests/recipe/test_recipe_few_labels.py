@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,3 +68,33 @@ def test_a_batch_of_a_pretrained_network_counts_what_comes_with_each_sample(spli
     assert batch(method="supervised", tune="all") == 32
     assert batch(method="fixmatch") == 8
     assert batch(method="fixmatch", batch_size=20) == 20
+
+
+def steps(splits: Splits, **fields: object) -> int:
+    built = recipe.build(recipe.make_config(data="drawn", **fields), splits)
+    return built.config.epochs * built.loader().steps_per_epoch
+
+
+@pytest.mark.parametrize("labels", [4, 25])
+def test_a_baseline_takes_no_fewer_steps_on_labels(splits: Splits, labels: int):
+    """Most of what unlabelled samples seem to add is gone where the baseline learns for as long."""
+    methods = ("supervised", "vat", "fixmatch", "unlabelled-loss")
+    found = {name: steps(splits, labels=labels, method=name, augment="shift") for name in methods}
+    assert found["supervised"] == max(found.values())
+    assert min(found.values()) >= 200
+    # What is said about batch and epochs holds for all of them alike, and so do the labels that are kept.
+    said = {"labels": labels, "batch_size": 20, "epochs": 7, "augment": "shift"}
+    assert len({steps(splits, method=name, **said) for name in methods}) == 1
+    kept = [
+        set(recipe.build(recipe.make_config(data="drawn", method=n, **said), splits).splits.train.keys) for n in methods
+    ]
+    assert all(each == kept[0] for each in kept)
+
+
+def test_steps_are_those_of_the_labels_alone():
+    """Labels that are set aside, and rows without one, make an epoch no longer, and so do not leave two steps of it."""
+    splits = vectors()
+    rows = splits.train
+    unknown = Splits(replace(rows, labels=np.where(np.arange(60) < 12, rows.labels, -1)), rows, rows, "drawn")
+    for method in ("supervised", "vat", "fixmatch"):
+        assert steps(splits, labels=4, method=method) == steps(unknown, method=method) >= 300, method

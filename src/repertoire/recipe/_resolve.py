@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repertoire import registry
-from repertoire.data import ImageSet, Splits
+from repertoire.data import ImageSet, Samples, Splits
 from repertoire.data import pinned as data_pinned
 from repertoire.errors import ConfigError, UnknownName, option
 from repertoire.losses import LogitsLoss
@@ -69,7 +69,7 @@ def resolve(config: TrainConfig, splits: Splits) -> TrainConfig:
             photographs = splits.augmentation == "crop-flip" and max(train.size) > 64
             natural = "photo" if photographs and "photo" in registry.names("augmentations") else splits.augmentation
             changes["augment"] = wanted if wanted and splits.augmentation != "shift" else natural
-    _settle_steps(config, now(), len(train), changes)
+    _settle_steps(config, now(), _taught(now(), train), changes)
     changes |= {"lr": learning_rate(now()), "weight_decay": weight_decay(now())}
     return now()
 
@@ -228,6 +228,17 @@ def _why_whole(config: TrainConfig) -> str:
     return ""
 
 
+def _taught(config: TrainConfig, train: Samples) -> int:
+    """How many training samples an epoch has: those with a label alone, where a method needs them. Whatever it has
+    beside these comes with them, so that methods with unlabelled samples and without take as many steps."""
+    if needs_of(config).labels != "required" or train.kind not in ("classes", "labels"):
+        return len(train)
+    known = int(train.known.sum())
+    if config.labels is None or train.kind != "classes":
+        return known
+    return min(known, config.labels * int((train.counts() > 0).sum()))
+
+
 def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: dict[str, Any]) -> None:
     """Batch, epochs and optimiser, where the user left them to the data."""
     head = only_head(config)
@@ -245,7 +256,9 @@ def _settle_steps(given: TrainConfig, config: TrainConfig, count: int, changes: 
     floor = 300 if head else STEPS
     if not given.given("epochs") and "epochs" not in needs_of(config).defaults:
         usual = 60 if head else {"all": 10 if tuned else 20, "auto": 10}.get(config.tune, 20)
-        changes["epochs"] = max(usual, min(200, math.ceil(floor * batch / max(1, count))))
+        # A batch has no more samples than there are.
+        needed = math.ceil(floor * min(batch, count) / max(1, count))
+        changes["epochs"] = max(usual, min(max(200, floor), needed))
     if not given.given("optimizer") and "optimizer" not in needs_of(config).defaults and tuned:
         changes["optimizer"] = "adamw"
         if given.momentum == TrainConfig.model_fields["momentum"].default:
