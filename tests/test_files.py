@@ -121,7 +121,7 @@ def test_a_place_is_looked_at_and_left_as_it_is(tmp_path: Path):
     for place, folder, words in (
         (" ", False, "out is empty: name a file"),
         ("", True, "out is empty: name a folder"),
-        (tmp_path, False, "which is a folder"),
+        (tmp_path, False, "which is a directory"),
         (tmp_path / "file", True, "which is a file"),
         (tmp_path / "file" / "x", False, "is no folder"),
         (tmp_path / "file" / "x" / "y", True, "is no folder"),

@@ -88,7 +88,7 @@ def _unnamed(error: OSError, target: Path) -> bool:
     return named.parent == target.parent and named.name.startswith(f".{target.name}.")
 
 
-def check_place(target: str | os.PathLike[str], what: str, *, folder: bool = False) -> None:
+def check_place(target: str | os.PathLike[str], what: str, *, folder: bool = False) -> Path:
     """Refuses a place to which nothing can be written, before the work is done whose result goes there.
 
     Nothing is made, and nothing that is there is touched.
@@ -98,18 +98,22 @@ def check_place(target: str | os.PathLike[str], what: str, *, folder: bool = Fal
         what: which option or argument names it, for the message.
         folder: whether it is to be a folder.
 
+    Returns:
+        The place.
+
     Raises:
         RunError: says what stands in the way.
 
     Example:
         >>> check_place("report.html", "out")
+        PosixPath('report.html')
     """
     text = os.fspath(target)
     if not text.strip():
         raise RunError(f"{what} is empty: name a {'folder' if folder else 'file'}, or leave it out")
     path, shown = Path(text), ascii_path(text)
     if not folder and path.is_dir():
-        raise RunError(f"{what} is {shown}, which is a folder: name a file in it")
+        raise RunError(f"{what} is {shown}, which is a directory: name a file in it")
     if folder and path.exists() and not path.is_dir():
         raise RunError(f"{what} is {shown}, which is a file: name a folder")
     place = path if folder else path.parent
@@ -124,6 +128,7 @@ def check_place(target: str | os.PathLike[str], what: str, *, folder: bool = Fal
             f"{what} is {shown}, and nothing can be written to {ascii_path(str(place))} ({error.strerror or error}): "
             "name another place"
         ) from None
+    return path
 
 
 def write_bytes(target: str | os.PathLike[str], data: bytes) -> None:

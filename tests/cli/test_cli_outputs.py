@@ -76,7 +76,7 @@ def test_a_file_for_a_folder_or_a_folder_for_a_file(name: str, tmp_path: Path, c
     said = [
         refused(capsys, name, *COMMANDS[name], "--out", str(tmp_path / place)) for place in ("file.npz", "folder.npz")
     ]
-    assert ("which is a file: name a folder" in said[0]) != ("which is a folder: name a file in it" in said[1])
+    assert ("which is a file: name a folder" in said[0]) != ("which is a directory: name a file in it" in said[1])
 
 
 def test_a_run_that_is_there_is_refused_before_torch_is_imported(tmp_path: Path):

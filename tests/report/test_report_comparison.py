@@ -63,7 +63,7 @@ def test_a_browser_has_nothing_to_complain_about(page: Path, tmp_path: Path):
 
 
 def test_a_directory_is_no_file(comparison: Comparison, tmp_path: Path):
-    with pytest.raises(RunError, match="it is a directory"):
+    with pytest.raises(RunError, match="which is a directory"):
         write_comparison(comparison, tmp_path)
 
 

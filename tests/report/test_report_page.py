@@ -110,7 +110,7 @@ def test_writing_goes_to_the_run_unless_told_otherwise(copy: Path, tmp_path: Pat
     assert write_report(Run(copy)) == copy / "report.html"
     first = (copy / "report.html").read_bytes()
     assert write_report(Run(copy), tmp_path / "sub" / "other.html").read_bytes() == first
-    with pytest.raises(RunError, match="it is a directory"):
+    with pytest.raises(RunError, match="which is a directory"):
         write_report(Run(copy), tmp_path)
 
 

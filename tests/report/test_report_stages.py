@@ -144,7 +144,7 @@ def test_many_stages_have_ten_curves(tmp_path: Path):
 def test_what_is_refused(written: Path, tmp_path: Path):
     with pytest.raises(RunError, match="say where the report shall be"):
         write_stages(outcome())
-    with pytest.raises(RunError, match="it is a directory"):
+    with pytest.raises(RunError, match="which is a directory"):
         write_stages(outcome(written), tmp_path)
     (written / "outcome.json").write_text("{}")
     with pytest.raises(RunError, match="when all stages are over"):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from repertoire.compare import Comparison, Row
-from repertoire.errors import RunError
-from repertoire.files import write_text
+from repertoire.errors import option
+from repertoire.files import check_place, write_text
 from repertoire.report import _figures, _text
 from repertoire.report._comparison_figures import Estimate, Spot, forest_chart, pareto_chart
 from repertoire.report._page import thin
@@ -40,7 +40,7 @@ def write_comparison(comparison: Comparison, out: str | os.PathLike[str] | None 
         The file's path.
 
     Raises:
-        RunError: `out` is a directory.
+        RunError: nothing can be written to `out`.
 
     Example:
         >>> import repertoire
@@ -48,9 +48,7 @@ def write_comparison(comparison: Comparison, out: str | os.PathLike[str] | None 
         >>> repertoire.report.write_comparison(found)  # doctest: +SKIP
         PosixPath('comparisons/digits-1/report.html')
     """
-    target = comparison.path / "report.html" if out is None else Path(out)
-    if target.is_dir():
-        raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
+    target = check_place(comparison.path / "report.html" if out is None else out, option("out"))
     page = render(
         "comparison.html.j2",
         _content(comparison),

@@ -12,8 +12,8 @@ import numpy as np
 from markupsafe import Markup
 
 from repertoire.diagnostics import Landscape
-from repertoire.errors import RunError
-from repertoire.files import write_text
+from repertoire.errors import option
+from repertoire.files import check_place, write_text
 from repertoire.report import _bars, _figures, _samples, _text, _treemap
 from repertoire.report._advice import Advice
 from repertoire.report._findings import findings
@@ -53,11 +53,9 @@ class Diagnosis:
         """Writes the page: one HTML file that opens offline.
 
         Raises:
-            RunError: `out` is a directory.
+            RunError: nothing can be written to `out`.
         """
-        target = Path(out)
-        if target.is_dir():
-            raise RunError(f"cannot write the diagnosis to {_text.label(target)}: it is a directory; name a file in it")
+        target = check_place(out, option("out"))
         page = render("diagnosis.html.j2", _content(self), styles=("style.css", "diagnosis.css"), script="diagnosis.js")
         write_text(target, page)
         return target

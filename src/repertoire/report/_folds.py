@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from repertoire.errors import RunError
-from repertoire.files import write_text
+from repertoire.errors import option
+from repertoire.files import check_place, write_text
 from repertoire.report import _text
 from repertoire.report._render import render
 from repertoire.train import Folds
@@ -55,7 +55,7 @@ def write_folds(folds: Folds, out: str | os.PathLike[str] | None = None) -> Path
         The file's path.
 
     Raises:
-        RunError: `out` is a directory, or the folds are not finished.
+        RunError: nothing can be written to `out`, or the folds are not finished.
 
     Example:
         >>> import repertoire
@@ -63,9 +63,7 @@ def write_folds(folds: Folds, out: str | os.PathLike[str] | None = None) -> Path
         >>> repertoire.report.write_folds(folds)  # doctest: +SKIP
         PosixPath('runs/digits-folds/report.html')
     """
-    target = folds.path / "report.html" if out is None else Path(out)
-    if target.is_dir():
-        raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
+    target = check_place(folds.path / "report.html" if out is None else out, option("out"))
     write_text(target, render("folds.html.j2", _content(folds)))
     return target
 

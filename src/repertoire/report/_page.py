@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from repertoire import registry
-from repertoire.errors import RunError
-from repertoire.files import write_text
+from repertoire.errors import RunError, option
+from repertoire.files import check_place, write_text
 from repertoire.report import _advice, _answers, _exits, _facts, _figures, _tables, _tested, _text
 from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
@@ -62,7 +62,7 @@ def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
 
     Raises:
         RunError: the run is finished, but metrics.json or predictions.npz is missing, damaged or of other classes; or
-            `out` is a directory.
+            nothing can be written to `out`.
 
     Example:
         >>> import repertoire
@@ -70,9 +70,7 @@ def write_report(run: Run, out: str | os.PathLike[str] | None = None) -> Path:
         >>> repertoire.report.write_report(run)  # doctest: +SKIP
         PosixPath('runs/demo/report.html')
     """
-    target = run.directory.report_file if out is None else Path(out)
-    if target.is_dir():
-        raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
+    target = check_place(run.directory.report_file if out is None else out, option("out"))
     write_text(target, render("report.html.j2", _content(run), script="script.js"))
     return target
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repertoire.errors import RunError
-from repertoire.files import write_text
+from repertoire.errors import option
+from repertoire.files import check_place, write_text
 from repertoire.report import _text
 from repertoire.report._bars import Bar, bar_chart
 from repertoire.report._render import render
@@ -41,7 +41,7 @@ def write_self_training(found: SelfTraining, out: str | os.PathLike[str] | None 
         The file's path.
 
     Raises:
-        RunError: `out` is a directory.
+        RunError: nothing can be written to `out`.
 
     Example:
         >>> import repertoire
@@ -49,9 +49,7 @@ def write_self_training(found: SelfTraining, out: str | os.PathLike[str] | None 
         >>> repertoire.report.write_self_training(found)  # doctest: +SKIP
         PosixPath('runs/photos-self-trained/report.html')
     """
-    target = found.path / "report.html" if out is None else Path(out)
-    if target.is_dir():
-        raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
+    target = check_place(found.path / "report.html" if out is None else out, option("out"))
     write_text(target, render("self_training.html.j2", _content(found), styles=("style.css", "comparison.css")))
     return target
 

@@ -14,8 +14,8 @@ import numpy as np
 from markupsafe import Markup
 
 from repertoire import registry
-from repertoire.errors import RunError
-from repertoire.files import write_text
+from repertoire.errors import RunError, option
+from repertoire.files import check_place, write_text
 from repertoire.protocols import Outcome
 from repertoire.report import _figures, _text
 from repertoire.report._bars import matrix_chart
@@ -59,7 +59,7 @@ def write_stages(outcome: Outcome, out: str | os.PathLike[str] | None = None) ->
         The file's path.
 
     Raises:
-        RunError: the outcome has no directory and `out` is None; or `out` is a directory.
+        RunError: the outcome has no directory and `out` is None; or nothing can be written to `out`.
 
     Example:
         >>> import tempfile
@@ -75,9 +75,8 @@ def write_stages(outcome: Outcome, out: str | os.PathLike[str] | None = None) ->
     """
     if out is None and outcome.path is None:
         raise RunError("this outcome has no directory of its own: say where the report shall be, with out=FILE")
-    target = outcome.path / "report.html" if out is None and outcome.path is not None else Path(str(out))
-    if target.is_dir():
-        raise RunError(f"cannot write the report to {_text.label(target)}: it is a directory; name a file in it")
+    own = outcome.path / "report.html" if out is None and outcome.path is not None else str(out)
+    target = check_place(own, option("out"))
     page = render("stages.html.j2", _content(outcome), styles=("style.css", "comparison.css", "stages.css"))
     write_text(target, page)
     return target

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 import repertoire
 from repertoire.data import plain
-from repertoire.errors import ConfigError, MissingExtra, RepertoireError, RunError
-from repertoire.files import write_bytes, write_json
+from repertoire.errors import ConfigError, MissingExtra, RepertoireError, RunError, option
+from repertoire.files import check_place, write_bytes, write_json
 
 if TYPE_CHECKING:
     from repertoire.train._run import Run
@@ -91,7 +91,8 @@ def export(
     Raises:
         ConfigError: an unknown format, or one that cannot be had in this precision.
         MissingExtra: ONNX is asked for and its packages are not installed.
-        RunError: what was written does not agree with the model, or the disk is full; no file is left behind.
+        RunError: nothing can be written to `out`, what was written does not agree with the model, or the disk is full;
+            no file is left behind.
 
     Example:
         >>> export(run, "onnx", int8=True)  # doctest: +SKIP
@@ -106,9 +107,7 @@ def export(
     if int8 and format != "onnx":
         raise ConfigError(f"int8 is for ONNX files, found format {format!r}")
     stem = "backbone" if format == "backbone" else "model"
-    target = Path(out) if out is not None else run.path / f"{stem}{_SUFFIX[format]}"
-    if target.is_dir():
-        raise RunError(f"cannot write to {target}: it is a directory; name a file in it")
+    target = check_place(run.path / f"{stem}{_SUFFIX[format]}" if out is None else out, option("out"))
     if format == "backbone":
         write_bytes(target, _backbone(run, half))
         run.directory.record(target)
