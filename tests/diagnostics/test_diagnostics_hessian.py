@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 from repertoire import registry
 from repertoire.data import Batch
-from repertoire.diagnostics import Hessian, hessian_eigenvalues, hessian_trace, spectral_density
+from repertoire.diagnostics import (
+    Hessian,
+    hessian_eigenvalues,
+    hessian_trace,
+    loss_landscape,
+    lpntk,
+    spectral_density,
+)
 from repertoire.errors import ConfigError, DataError, NonFiniteLoss, ShapeError, UnknownName
 from repertoire.methods import Step
 
@@ -224,17 +231,37 @@ def test_no_eigenvalue_is_passed_over_and_each_is_given_as_often_as_it_occurs(se
     torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [8, 30])
-@pytest.mark.parametrize(
-    "name", [name for name in registry.names("heads") if name not in ("dense", "support-trivial", "simplex")]
-)
-def test_every_head_has_second_derivatives(name: str, rows: int):
-    """Those of distances too, whatever the number of rows: `cdist` has first ones only."""
+#: All but those of maps, and the one without parameters.
+HEADS = [name for name in registry.names("heads") if name not in ("dense", "support-trivial", "simplex")]
+
+
+def head_of(name: str, rows: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A head, features and labels."""
     factory = registry.get("heads", name).factory
     torch.manual_seed(0)
     head = factory(4, 3, **(factory.example_options() if hasattr(factory, "example_options") else {})).double().eval()
-    x = torch.randn(rows, 4, dtype=torch.float64)
-    y = torch.arange(rows) % head.num_classes
+    return head, torch.randn(rows, 4, dtype=torch.float64), torch.arange(rows) % head.num_classes
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_is_taken_by_what_computes_many_at_once(name: str):
+    head, x, y = head_of(name, 5)
+    rows = []
+    for i in range(5):
+        signs = torch.ones(head.num_classes, dtype=torch.float64).index_fill(0, y[i], -1)
+        found = torch.autograd.grad(head(x[i : i + 1])[0] @ signs, list(head.parameters()), allow_unused=True)
+        rows.append(torch.cat([g.reshape(-1) for g in found if g is not None]))
+    together = torch.stack(rows)
+    torch.testing.assert_close(lpntk(head, x, y), together @ together.T, rtol=1e-8, atol=1e-10)
+    planes = [loss_landscape(head, [(x, y)], x=3, y=2, **options).loss for options in ({}, {"together": 3})]
+    torch.testing.assert_close(planes[1], planes[0])
+
+
+@pytest.mark.parametrize("rows", [8, 30])
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_has_second_derivatives(name: str, rows: int):
+    """Those of distances too, whatever the number of rows: `cdist` has first ones only."""
+    head, x, y = head_of(name, rows)
     weights = {n: p.detach() for n, p in head.named_parameters()}
     hessian = Hessian(head, [(x, y)])
     direction = torch.randn(hessian.dimension, dtype=torch.float64)
