@@ -36,7 +36,7 @@ def log_soft_topk(scores: Tensor, k: int | Tensor, *, sharpness: Annotated[float
         sharpness: alpha, positive; the larger, the closer to a hard choice.
 
     Returns:
-        log z, `[N, C]`; float32 for half-precision scores, else of their dtype. Differentiable twice, and in forward mode.
+        log z, `[N, C]`; float32 for half-precision scores, else of their dtype. It has second derivatives.
 
     Raises:
         ShapeError: scores that are not floating point `[N, C]`, a k of another shape, or (on the CPU) out of range.
