@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images, an archive of images, one of features, and a table."""
+    """A folder of images, an archive of images, one of features, a table, and a shard."""
     root = tmp_path_factory.mktemp("sources")
     for number, (pixels, label) in enumerate(zip(images(), LABELS, strict=True)):
         file = root / "photos" / "abc"[label] / f"{number}.png"
@@ -31,6 +32,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(file)
     np.savez(root / "images.npz", images=images(), labels=LABELS)
     np.savez(root / "features.npz", features=images().reshape(60, -1)[:, :7].astype(np.float32), labels=LABELS)
+    with tarfile.open(root / "shard.tar", "w") as tar:
+        for number, label in enumerate(LABELS):
+            (root / "label").write_text("abc"[label])
+            tar.add(root / "photos" / "abc"[label] / f"{number}.png", f"{number}.png")
+            tar.add(root / "label", f"{number}.cls")
     rows = [f"{'abc'[label]}/{number}.png,{'abc'[label]}" for number, label in enumerate(LABELS)]
     (root / "photos" / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     return root
@@ -44,6 +50,7 @@ PATHS = {
     "npz": "images.npz",
     "features": "features.npz",
     "table": "photos/table.csv",
+    "wds": "shard.tar",
 }
 OPTIONS = {"shapes": {"count": 90}}
 CHECKS = [str(check) for check in check_source(data.digits)]

@@ -17,6 +17,7 @@ from repertoire.recipe import TrainConfig, make_config
 
 _OF_OTHERS = (
     "--nproc-per-node",
+    "--nthreads",
     "--data-binary",
     "--no-deps",
     "--force-reinstall",
