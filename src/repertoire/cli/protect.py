@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repertoire.cli._options import DeviceOption
+from repertoire.cli._options import DeviceOption, folder_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,15 @@ _TURNED = (5, 6, 7, 8)
 def protect(
     photos: Annotated[Path, typer.Argument(help="A folder with a directory for each class.", show_default=False)],
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder of the copy; it must not exist yet.", show_default=False)
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_out,
+            metavar="PATH",
+            help="Folder of the copy; it must not exist yet.",
+            show_default=False,
+        ),
     ],
     epsilon: Annotated[
         str, typer.Option("--epsilon", help="Largest change of a value of [0, 1], as 8/255 or as 0.03.")
