@@ -48,7 +48,8 @@ class Loss(nn.Module):
             `[N]`, the number of each sample in the data set; "transformation", float `[N, p]`, how the last view was
             made from the first.
         augmentation: spec of the augmentation that makes the views it was designed for; empty for that of the method.
-        random: whether it draws from torch's random state while training.
+        random: whether it draws from torch's random state while training: then a batch is not cut into pieces, each of
+            which would draw anew.
         gathers: whether, in several processes, it can be given the samples of all of them (`compare_across_ranks`). Of
             no meaning for a loss on logits, which looks at each sample by itself.
         function: the function that it is the module form of, if any.

@@ -89,7 +89,8 @@ def ens_loss(
     *Statistical Analysis of Some Multi-Category Large Margin Classification Methods* (2004), is ours.
 
     Only the gradient is that of the drawn loss, whose values are unknown. The value is the logistic loss of the
-    margins, so that what a run logs can be compared from step to step.
+    margins, so that what a run logs can be compared from step to step. A batch in pieces would draw a loss for each of
+    them, so accumulation is refused; rule gradcache draws one for all that passes in chunks.
 
     Args:
         logits: float `[N, C]`.
