@@ -74,7 +74,7 @@ def landscape(budget: Budget, seed: int) -> Measured:
 
 def _optimizer(kind: str, network: nn.Module, decay: float) -> torch.optim.Optimizer:
     if kind == "sgd":
-        return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=decay)
+        return torch.optim.SGD(network.parameters(), lr=0.03, momentum=0.9, weight_decay=decay)
     return torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=decay)
 
 

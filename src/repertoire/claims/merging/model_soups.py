@@ -18,7 +18,7 @@ from repertoire.claims.beds.handwriting import DIGITS, split_images
 from repertoire.data import ImageSet, Loader
 from repertoire.weights import greedy_soup, refresh_batchnorm, uniform_soup
 
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.02, 0.03, 0.05)
 AUGMENTATIONS = ("shift:pixels=1", "none")
 
 

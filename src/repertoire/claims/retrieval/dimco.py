@@ -15,9 +15,12 @@ SYMBOLS, POSITIONS, BITS = 16, 8, 32
 
 
 def embedded(rows: Rows, objective: nn.Module, outputs: int, seed: int, epochs: int, rate: float) -> nn.Module:
-    """A network trained on batches of four rows each of 32 classes, with a module that makes a loss of its outputs."""
+    """A linear map, trained on batches of four rows each of 32 classes, with a module that makes a loss of its outputs.
+
+    A hidden layer in between fits the classes that it sees better, and those that it does not see worse.
+    """
     torch.manual_seed(seed)
-    network = nn.Sequential(nn.Linear(rows.x.shape[1], 256), nn.ReLU(), nn.Linear(256, outputs)).to(rows.x.device)
+    network = nn.Linear(rows.x.shape[1], outputs).to(rows.x.device)
 
     def loss(index: Tensor) -> Tensor:
         return objective(network(rows.x[index]), rows.y[index])
@@ -64,15 +67,16 @@ def signs(network: nn.Module, x: Tensor, about: Tensor) -> Tensor:
 def dimco(budget: Budget, seed: int) -> Measured:
     """Lee et al., *Discrete Infomax Codes for Supervised Representation Learning* (2019).
 
-    Codes are compared by how many positions agree. `extra` has the 32 features themselves, 1024 bits, by cosine. The
-    trivial answer are the signs of a network with random weights.
+    Both are linear in frozen features, with the rate of 0.003, 0.01 and 0.03, and of 0.001 and 0.003, that was best on
+    the validation rows of a pilot seed. Codes are compared by how many positions agree. `extra` has the 32 features
+    themselves, 1024 bits, by cosine. The trivial answer is that of the signs of a random map.
     """
     rows = drawings(budget, seed, "characters")
     epochs = budget.pick(smoke=1, small=60, full=300)
-    encoder = embedded(rows, losses.DIMCO(symbols=SYMBOLS), POSITIONS * SYMBOLS, seed, epochs, 3e-3)
+    encoder = embedded(rows, losses.DIMCO(symbols=SYMBOLS), POSITIONS * SYMBOLS, seed, epochs, 3e-2)
     torch.manual_seed(seed)
     softmax = Softmax(BITS, int(rows.y.max()) + 1).to(rows.x.device)
-    features = embedded(rows, softmax, BITS, seed, epochs, 1e-3)
+    features = embedded(rows, softmax, BITS, seed, epochs, 3e-3)
     random = embedded(rows, softmax, BITS, seed, 0, 0.0)
 
     def precision(z: Tensor) -> float:
