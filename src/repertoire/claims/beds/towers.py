@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget
 from repertoire.claims._training import probe
+from repertoire.claims.beds.frozen import descend, shuffled
 from repertoire.claims.beds.handwriting import SIDE, drawn_rows
 from repertoire.losses import ViewsLoss
 
@@ -59,23 +60,27 @@ def turned_halves(budget: Budget, seed: int, loss: ViewsLoss, step: float | None
     encoder = nn.Sequential(*list(new_tower(SIDE**2, 1))[:-1])
     projector = Halves(32)
     loss.prepare(32)
-    parameters = [*encoder.parameters(), *projector.parameters(), *loss.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=2e-3)
-    for _ in range(budget.pick(smoke=1, small=40, full=200)):
-        for index in torch.randperm(len(images), generator=generator).split(128):
-            first = 2 * math.pi * torch.rand(len(index), generator=generator)
-            if step is None:
-                angles = [first, 2 * math.pi * torch.rand(len(index), generator=generator)]
-            else:
-                angles = [first, first + step, first + 2 * step]
-            views = [turned(images[index], angle, generator) for angle in angles]
-            embeddings = projector(encoder(torch.cat(views))).chunk(len(views))
-            turn = angles[-1] - first
-            known = {"transformation": torch.stack([turn.cos(), turn.sin()], 1)} if loss.wants else {}
-            optimizer.zero_grad()
-            loss(*embeddings, **known).backward()
-            optimizer.step()
-            loss.after_update()
+
+    def objective(index: Tensor) -> Tensor:
+        first = 2 * math.pi * torch.rand(len(index), generator=generator)
+        if step is None:
+            angles = [first, 2 * math.pi * torch.rand(len(index), generator=generator)]
+        else:
+            angles = [first, first + step, first + 2 * step]
+        views = [turned(images[index], angle, generator) for angle in angles]
+        embeddings = projector(encoder(torch.cat(views))).chunk(len(views))
+        turn = angles[-1] - first
+        known = {"transformation": torch.stack([turn.cos(), turn.sin()], 1)} if loss.wants else {}
+        return loss(*embeddings, **known)
+
+    descend(
+        [*encoder.parameters(), *projector.parameters(), *loss.parameters()],
+        objective,
+        shuffled(len(images), 128),
+        epochs=budget.pick(smoke=1, small=40, full=200),
+        rate=2e-3,
+        after=loss.after_update,
+    )
     return encoder.eval()
 
 

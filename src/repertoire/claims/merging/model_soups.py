@@ -19,7 +19,7 @@ from repertoire.data import ImageSet, Loader
 from repertoire.weights import greedy_soup, refresh_batchnorm, uniform_soup
 
 RATES = (0.02, 0.03, 0.05)
-AUGMENTATIONS = ("shift:pixels=1", "none")
+AUGMENTATIONS = ("shift:pixels=1", "shift:pixels=2")
 
 
 @claim(
@@ -60,7 +60,7 @@ def model_soups(budget: Budget, seed: int) -> Measured:
     start.model.backbone.load_state_dict(pretrained.model.backbone.state_dict())
     optimise(start, target, config)  # a head that all the networks share
 
-    epochs = budget.pick(smoke=1, small=15, full=30)
+    epochs = budget.pick(smoke=1, small=30, full=60)
     states: list[Mapping[str, Tensor]] = []
     for number, (rate, augment) in enumerate(itertools.product(RATES, AUGMENTATIONS)):
         config = resolved(target, epochs=epochs, lr=rate, augment=augment, seed=1000 * seed + number, **options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -17,8 +18,10 @@ from torch.nn import functional as F
 
 from repertoire import backbones, heads, registry
 from repertoire.claims import Budget, Measured, claim
+from repertoire.claims._training import optimise, resolved
 from repertoire.claims.beds.pasted import PASTED, pasted
-from repertoire.data import Batch, ImageSet
+from repertoire.claims.beds.ssl_photographs import options_of
+from repertoire.data import ImageSet, Splits
 from repertoire.methods import Classifier, Method, Normalize
 
 TILE = 16
@@ -47,37 +50,22 @@ def _scenes(images: ImageSet, count: int, generator: torch.Generator) -> _Scenes
     return _Scenes(pictures, kinds.permute(0, 1, 3, 2, 4).reshape(count, 8, 8))
 
 
-def _view(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to 6 pixels, mirrored or not, with another colour cast and noise."""
-    count, side = len(images), images.shape[2]
-    padded = F.pad(images, (6, 6, 6, 6), mode="reflect")
-    start = torch.randint(0, 13, (2, count, 1), generator=generator)
-    rows, columns = start + torch.arange(side)
-    mirrored = torch.rand(count, 1, generator=generator) < 0.5
-    columns = torch.where(mirrored, columns.flip(1), columns)
-    moved = padded[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    gain = 0.6 + 0.8 * torch.rand(count, 3, 1, 1, generator=generator)
-    return gain * moved + 0.05 * torch.randn(images.shape, generator=generator)
-
-
-def _trained_on_scenes(spec: str, scenes: _Scenes, *, epochs: int, seed: int, batch_size: int = 64) -> Method:
+def _trained_on_scenes(spec: str, scenes: _Scenes, budget: Budget, seed: int, *, trained: bool = True) -> Method:
+    """A method whose network has a map of 8 x 8, after training on scenes or with random weights."""
     torch.manual_seed(seed)
-    # Built for half the side, it halves the grid twice: a map of 8 x 8.
+    # Built for half the side, it halves the grid twice.
     net = backbones.ConvNet(image_size=TILE, width=16, depth=3)
     model = Classifier(Normalize([0.5] * 3, [0.25] * 3), net, heads.Linear(net.out_features, 2))
-    method = registry.build("methods", spec, model=model).train()
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=2e-3)
-    for _ in range(epochs):
-        for index in torch.randperm(len(scenes.images), generator=generator).split(batch_size):
-            if len(index) < batch_size:
-                continue
-            views = tuple(_view(scenes.images[index], generator) for _ in range(2))
-            optimizer.zero_grad()
-            method.step(Batch(views, torch.full_like(index, -1), index)).loss.backward()
-            optimizer.step()
-            method.after_update()
-    return method.eval()
+    method: Method = registry.build("methods", spec, model=model)
+    if not trained:
+        return method.eval()
+    pictures = (255 * scenes.images).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    names = [str(number) for number in range(len(pictures))]
+    keys = np.arange(len(pictures), dtype=np.uint64)
+    images = ImageSet(pictures, np.arange(len(pictures)) % 2, names, ("0", "1"), keys)
+    splits = Splits(images, images, images, source="scenes")
+    fields = options_of(budget, seed, share=0.8) | {"method": spec, "backbone": "convnet:width=16", "batch_size": 64}
+    return optimise(method, splits, resolved(splits, **fields))
 
 
 @torch.no_grad()
@@ -120,11 +108,10 @@ def densecl(budget: Budget, seed: int) -> Measured:
     seen = _scenes(splits.train, budget.pick(smoke=64, small=768, full=20_000), generator)
     unseen = _scenes(splits.test, budget.pick(smoke=20, small=200, full=2000), generator)
     labelled = _Scenes(*(part[: budget.pick(smoke=20, small=200, full=2000)] for part in seen))
-    epochs = budget.pick(smoke=1, small=16, full=100)
     options = "queue=512,momentum=0.99"
     ours, theirs = (
-        _overlap(_trained_on_scenes(f"{name}:{options}", seen, epochs=epochs, seed=seed), labelled, unseen)
+        _overlap(_trained_on_scenes(f"{name}:{options}", seen, budget, seed), labelled, unseen)
         for name in ("densecl", "moco")
     )
-    random = _overlap(_trained_on_scenes(f"moco:{options}", seen, epochs=0, seed=seed), labelled, unseen)
+    random = _overlap(_trained_on_scenes(f"moco:{options}", seen, budget, seed, trained=False), labelled, unseen)
     return Measured(ours, theirs, trivial=random)
