@@ -21,9 +21,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 import repertoire
@@ -190,8 +192,6 @@ def test_names_from_elsewhere_are_answered(call: Callable[[Path], object], answe
         call(day.photos)
 
 
-def test_fit_shows_its_options():
-    import inspect
 @pytest.mark.parametrize(
     ("call", "answer"),
     [
@@ -222,6 +222,8 @@ def test_a_property_that_fails_says_why_itself(day: SimpleNamespace, monkeypatch
         _ = day.run.noun
 
 
+def test_fit_shows_its_options():
+    import inspect
 
     assert {"backbone", "epochs", "lr", "callbacks", "fold"} <= set(inspect.signature(repertoire.fit).parameters)
 
@@ -476,8 +478,6 @@ def test_data_that_changed_is_said_and_not_shown(day: SimpleNamespace, tmp_path:
     assert "no longer what it was" in again.report(tmp_path / "r.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"])
-def test_what_storage_leaves_behind_is_no_data(name: str, day: SimpleNamespace, tmp_path: Path):
 @pytest.mark.filterwarnings("always::repertoire.errors.RepertoireWarning")
 @pytest.mark.parametrize(
     "words",
@@ -509,6 +509,8 @@ def test_files_that_were_renamed_are_said_by_whatever_looks_at_the_test_images(
         assert "changed since it was trained" in err
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"])
+def test_what_storage_leaves_behind_is_no_data(name: str, day: SimpleNamespace, tmp_path: Path):
     shutil.copytree(day.photos, tmp_path / "photos")
     photograph(tmp_path / "photos" / "cat" / name / "x.png" / "SYNOPHOTO_THUMB_M.jpg")
     photograph(tmp_path / "photos" / name / "y.png")
@@ -551,12 +553,6 @@ def test_a_header_alone_asks_for_no_memory(tmp_path: Path):
 def test_heads_of_distances_are_exported(tmp_path: Path):
     run = repertoire.fit("digits", head="harmonic", out=tmp_path / "run", **{**SMALL, "size": None})
     assert run.export("torchscript").exists()
-
-
-def test_jobs_that_start_together_get_a_directory_each(tmp_path: Path):
-    from repertoire.train._directory import next_free
-
-    assert [next_free("d", tmp_path).name for _ in range(3)] == ["d-1", "d-2", "d-3"]
 
 
 @pytest.mark.parametrize("stream", ["closed", "full"])
@@ -680,14 +676,12 @@ def test_a_hostile_record_ends_in_a_line(field: str, day: SimpleNamespace, tmp_p
 
 
 def test_weights_that_are_no_numbers_answer_nothing(day: SimpleNamespace, tmp_path: Path):
-    from repertoire.train import _checkpoint
-
     shutil.copytree(day.run.path, tmp_path / "run")
-    best = _checkpoint.load(tmp_path / "run" / "checkpoints" / "best.safetensors")
-    spoilt = {
-        name: value * float("nan") if value.is_floating_point() else value for name, value in best.tensors.items()
-    }
-    _checkpoint.save(tmp_path / "run" / "checkpoints" / "best.safetensors", spoilt, best.values)
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    with safetensors.safe_open(best, "pt") as file:
+        values, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    spoilt = {name: value * float("nan") if value.is_floating_point() else value for name, value in tensors.items()}
+    save_file(spoilt, best, values)
     with pytest.raises(errors.CheckpointError, match="not finite"):
         train.load(tmp_path / "run").predict(day.new)
 

@@ -11,7 +11,6 @@ import torch
 from repertoire import recipe, train
 from repertoire.adapters import is_adapted
 from repertoire.errors import ConfigError, RepertoireWarning
-from repertoire.report._measure import _trend
 from repertoire.rules import Backprop
 
 BACKBONE = "convnet:width=16,depth=2"
@@ -125,12 +124,3 @@ def test_the_last_weights_stand_in_for_a_damaged_best(options: dict, tmp_path: P
         model = train.load(tmp_path / "run").model
     assert not is_adapted(model)
     assert model.state_dict().keys() == names
-
-
-@pytest.mark.parametrize("changes", [{}, {"adapter": None, "tune": "head"}])
-def test_a_diagnosis_looks_at_each_checkpoint_and_leaves_the_model_alone(options: dict, tmp_path: Path, changes: dict):
-    run = train.fit(out=tmp_path / "run", **{**options, "ema": None, **changes})
-    before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    rows = _trend(run, recipe.load_splits(run.config).train)
-    assert len(rows) == 2
-    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())

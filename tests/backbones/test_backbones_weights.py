@@ -318,12 +318,6 @@ def test_runs_that_are_none(tmp_path: Path) -> None:
         load_weights(ConvNet(width=4), tmp_path / "odd")
 
 
-def test_the_layout_of_runs_is_the_one_that_is_written() -> None:
-    from repertoire.train._directory import FORMAT
-
-    assert RUN_FORMAT == FORMAT
-
-
 def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     cache = tmp_path / "hub"

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from repertoire import claims
 from repertoire.claims import __main__, _claim, _harness, _table
 from repertoire.cli.claims import app
-from repertoire.papers import _evidence
 
 for toy in toys.TOYS:
     _claim._REGISTRY.pop(toy.name, None)
@@ -25,7 +24,7 @@ def _toys_and_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(_claim, "_REGISTRY", own)
     for module in (_claim, _harness, _table, claims, __main__):
         monkeypatch.setattr(module, "entries", lambda: [own[name] for name in sorted(own)])
-    monkeypatch.setattr(_evidence, "FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr("repertoire.papers._evidence.FOLDER", tmp_path / "shipped")
     monkeypatch.setenv("REPERTOIRE_EVIDENCE", str(tmp_path / "own"))
 
 

@@ -13,7 +13,7 @@ import torch
 
 from repertoire import cli, load
 from repertoire.rules import Backprop
-from repertoire.train import _checkpoint
+from repertoire.train import kept_checkpoints
 
 
 def command(*arguments: object) -> int:
@@ -57,7 +57,7 @@ def killed(step: int, *arguments: object) -> None:
 
 def everything(run: Path) -> dict[str, torch.Tensor]:
     """All that the last checkpoint holds: weights, memories, moving average, momentum."""
-    return _checkpoint.load(_checkpoint.checkpoints(run / "checkpoints")[0]).tensors
+    return list(kept_checkpoints(run))[-1][1]
 
 
 STATE = {

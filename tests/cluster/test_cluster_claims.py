@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from repertoire import claims
-from repertoire.claims import ClaimError, _claim
+from repertoire.claims import ClaimError
 
 
 @pytest.fixture(autouse=True)
 def _toys(plugins: Path) -> Iterator[None]:
     toys = importlib.import_module("cluster_claims")
     for toy in toys.TOYS:
-        _claim._REGISTRY[toy.name] = toy
+        claims._claim._REGISTRY[toy.name] = toy
     yield
     for toy in toys.TOYS:
-        _claim._REGISTRY.pop(toy.name, None)
+        claims._claim._REGISTRY.pop(toy.name, None)
 
 
 def test_the_figures_are_those_of_this_machine_also_where_a_worker_dies(backend: str, plugins: Path):

@@ -15,7 +15,7 @@ from repertoire import registry
 from repertoire.data import Batch
 from repertoire.errors import MissingExtra
 from repertoire.methods import Method
-from repertoire.testing._bed import batch_for, build_method
+from repertoire.testing import batch_for, build_method
 
 #: What has to be said to build a backbone whose name alone does not, or which is large.
 SPECS = {

@@ -12,9 +12,7 @@ from registered import each_check
 from repertoire import registry
 from repertoire.errors import ConfigError
 from repertoire.rules import Rule
-from repertoire.testing import check_rule
-from repertoire.testing._bed import build_loss, takes_loss
-from repertoire.testing._check import example_options
+from repertoire.testing import build_loss, check_rule, example_options, takes_loss
 from repertoire.testing.rules import one_step, says, small
 
 

@@ -6,14 +6,14 @@ from types import ModuleType
 
 import pytest
 
-from repertoire.backbones._timm import _import_torchvision
+from repertoire.backbones import import_torchvision
 
 
 @pytest.fixture
 def peers() -> ModuleType:
     """pytorch-grad-cam, to compare with; the test is skipped where it cannot be imported."""
     try:
-        _import_torchvision()  # mends one that does not fit torch
+        import_torchvision()  # mends one that does not fit torch
         import pytorch_grad_cam
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"pytorch-grad-cam cannot be imported: {error}")

@@ -15,7 +15,6 @@ from repertoire.errors import ConfigError
 from repertoire.local import MAN, Exits, Local, LocalLearning
 from repertoire.methods import Classifier, Normalize, Supervised
 from repertoire.recipe import WeightAverage
-from repertoire.train import _checkpoint
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:
@@ -213,7 +212,7 @@ def test_a_run_goes_on_where_it_was(tmp_path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(RuntimeError, match="stands for a crash"):
             train.fit("digits", out=tmp_path / "cut", **options)
     resumed = train.resume(tmp_path / "cut")
-    a, b = (_checkpoint.load(_checkpoint.checkpoints(r.directory.checkpoints)[0]).tensors for r in (whole, resumed))
+    a, b = (train.last_state(run.path) for run in (whole, resumed))
     assert a.keys() == b.keys()
     assert any(".average." in name for name in a)
     assert all(torch.equal(a[name], b[name]) for name in a)

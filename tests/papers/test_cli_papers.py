@@ -7,7 +7,6 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from repertoire.cli._listing import print_table
 from repertoire.cli.papers import app
 from repertoire.errors import ConfigError, UnknownName
 
@@ -67,12 +66,3 @@ def test_unknown_names_get_the_nearest() -> None:
         run("list", "--family", "few-shots")
     with pytest.raises(UnknownName, match="status"):
         run("list", "--status", "done")
-
-
-@pytest.mark.parametrize("width", [60, 200])
-def test_a_table_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a terminal, rich draws the table; brackets in a title are text, not markup."""
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", str(width))
-    print_table(("id", "title"), [("1", "A [bold] title")])
-    assert "A [bold] title" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from repertoire import backbones, recipe, train
 from repertoire.data import FeatureSet, ImageSet, Splits
 from repertoire.errors import ConfigError, DataError
+from repertoire.methods import Stage
 
 SPEC = "convnet:width=4,depth=3"
 
@@ -161,37 +162,6 @@ def test_some_labels_are_kept_and_the_rest_is_a_stream(splits: Splits):
         recipe.build(config(labels=30), splits)
 
 
-@pytest.mark.parametrize("tune", ["head", "last:1", "all", "auto"])
-def test_a_resumed_run_ends_in_the_same_weights(
-    splits: Splits, weights: str, tune: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("repertoire.train._session.HEAD_EPOCHS", 2)
-    wanted = config(weights=weights, tune=tune, epochs=4, lr=0.01)
-    whole = train.fit(config=wanted, splits=splits, out=tmp_path / "whole")
-
-    class Stopped(Exception):
-        pass
-
-    original = train.Loop._finish_epoch
-
-    def stop(self: train.Loop, *args: object) -> None:
-        original(self, *args)
-        if self.directory is not None and self.progress.epoch == 2:
-            raise Stopped
-
-    monkeypatch.setattr(train.Loop, "_finish_epoch", stop)
-    with pytest.raises(Stopped):
-        train.fit(config=wanted, splits=splits, out=tmp_path / "cut")
-    monkeypatch.setattr(train.Loop, "_finish_epoch", original)
-    resumed = train.resume(tmp_path / "cut", splits=splits)
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
-    assert resumed.metrics["accuracy"] == whole.metrics["accuracy"]
-    # The run predicts from images, whatever it was trained on.
-    logits = whole.model(torch.rand(2, 3, 16, 16))
-    assert logits.shape == (2, 2)
-
-
 def test_auto_keeps_the_head_alone_where_tuning_all_is_worse(splits: Splits, weights: str, tmp_path: Path):
     """With a learning rate that ruins the network, what stays is the head of the first half."""
     run = train.fit(
@@ -217,3 +187,21 @@ def test_a_run_starts_from_another_with_the_head_of_common_classes(splits: Split
     head = first.model.head.linear.weight
     torch.testing.assert_close(built.method.model.head.linear.weight.data, head.data[[1, 0]])
     assert built.record["head"] == "2 of 2 classes taken over"
+
+
+def test_the_next_stage_keeps_what_its_own_classes_count(splits: Splits):
+    """What the stage before knew of its training set is not true of the next one, though it has the same shape."""
+    rare = splits.train.subset(np.concatenate([np.flatnonzero(splits.train.labels == 0)[:3], np.arange(1, 48, 2)]))
+    first = recipe.build(config(method="experts"), splits)
+    before = {name: value + 1 for name, value in first.method.state_dict().items()}
+    stage = Stage(1, 2, splits.classes, (), len(rare), 2)
+    later = Splits(rare, splits.val, splits.test, "later")
+    alone = recipe.build(config(method="experts"), later).method
+    found = recipe.build(
+        config(method="experts"), later, stage_start=recipe.StageStart(stage, before, len(splits.classes))
+    ).method
+    for name in ("shifts", "prior"):
+        assert torch.equal(found.get_buffer(name), alone.get_buffer(name)), name
+        assert not torch.equal(found.get_buffer(name), first.method.get_buffer(name)), name
+    weight = "model.backbone.blocks.0.conv.weight"
+    assert torch.equal(found.state_dict()[weight], before[weight])

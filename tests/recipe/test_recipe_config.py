@@ -86,9 +86,3 @@ def test_one_of_several_needs_no_list():
     assert make_config(data="digits", track="tensorboard, mlflow", plugins="mine").track == ("tensorboard", "mlflow")
     with pytest.raises(ConfigError, match=r"track\.0 is 'aim'"):
         make_config(data="digits", track="aim")
-
-
-def test_every_tracker_can_be_named():
-    from repertoire.train._track import TRACKERS
-
-    assert make_config(data="digits", track=tuple(TRACKERS)).track == tuple(TRACKERS)

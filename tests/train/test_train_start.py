@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from repertoire import fit, load, recipe
+from repertoire import backbones, fit, load, recipe
 from repertoire.data import from_memory
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, RunError
 from repertoire.train import Run
 
 LABELS = np.arange(60) % 3
@@ -63,3 +64,16 @@ def test_a_run_on_features_is_no_start_for_images(tmp_path: Path):
         fit((rows, LABELS), out=tmp_path / "d", epochs=1, device="cpu", start=str(tmp_path / "c"))
     assert not (tmp_path / "b").exists()
     assert not (tmp_path / "d").exists()
+
+
+def test_a_run_can_be_started_from_while_its_layout_is_known(tmp_path: Path):
+    """The room of backbones, which reads weights out of runs, knows the number of the layout that is written here."""
+    run(GREY, tmp_path / "a", backbone="convnet:width=4,depth=2")
+    file = tmp_path / "a" / "run.json"
+    info = json.loads(file.read_text())
+    start = str(tmp_path / "a")
+    net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
+    assert backbones.load_weights(net, start).source
+    file.write_text(json.dumps({**info, "format": info["format"] + 1}))
+    with pytest.raises(RunError, match="newer version"):
+        backbones.load_weights(net, start)

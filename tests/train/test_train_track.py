@@ -8,7 +8,7 @@ import pytest
 
 from repertoire.errors import MissingExtra, RepertoireWarning
 from repertoire.recipe import make_config
-from repertoire.train._track import check_trackers, make_trackers
+from repertoire.train._track import TRACKERS, check_trackers, make_trackers
 
 ROWS = [{"epoch": 1, "step": 6, "train_loss": 0.5, "best": True}, {"epoch": 2, "step": 12, "train_loss": 0.25}]
 
@@ -117,3 +117,7 @@ def test_wandb_is_told_and_goes_on_with_its_run(tmp_path: Path, monkeypatch: pyt
     assert [call[0] for call in module.calls] == ["init", "log", "finish"] * 2
     assert [call[2] for call in module.calls if call[0] == "init"] == [None, "w1"]
     assert module.calls[1] == ("log", {"epoch": 1.0, "train_loss": 0.5, "best": 1.0}, 6)
+
+
+def test_every_tracker_can_be_named():
+    assert make_config(data="digits", track=tuple(TRACKERS)).track == tuple(TRACKERS)

@@ -9,7 +9,7 @@ from repertoire.backbones._identity import Identity
 from repertoire.backbones._mlp import MLP
 from repertoire.backbones._preset import Preset
 from repertoire.backbones._resnet import ResNet, resnet20, resnet32, resnet44, resnet56, resnet110
-from repertoire.backbones._timm import Timm, import_timm
+from repertoire.backbones._timm import Timm, import_timm, import_torchvision
 from repertoire.backbones._vit import ViT
 from repertoire.backbones._weights import WeightsReport, load_weights
 
@@ -31,6 +31,7 @@ __all__ = [
     "frozen",
     "imagenet_classes",
     "import_timm",
+    "import_torchvision",
     "lite0",
     "lite1",
     "lite2",

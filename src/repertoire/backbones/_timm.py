@@ -18,7 +18,7 @@ from repertoire.backbones._preset import Preset
 from repertoire.errors import ConfigError, MissingExtra, UnknownName
 from repertoire.registry import register
 
-__all__ = ["Timm", "import_timm"]
+__all__ = ["Timm", "import_timm", "import_torchvision"]
 
 #: Largest difference between the blocks' composition and the network itself, relative to the largest feature.
 TOLERANCE = 1e-4
@@ -207,14 +207,24 @@ def import_timm(name: str) -> ModuleType:
     """
     what = f"backbone 'timm:{name}'"
     try:
-        _import_torchvision()
+        import_torchvision()
         import timm
     except ImportError as error:
         raise MissingExtra("timm", what) from error
     return timm
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
+    """Imports torchvision, and mends one that does not fit torch as far as packages that only look for it need.
+
+    Raises:
+        ImportError: it is not installed.
+        RuntimeError: it does not import for another reason.
+
+    Example:
+        >>> from repertoire.backbones import import_torchvision
+        >>> import_torchvision()  # doctest: +SKIP
+    """
     try:
         import torchvision
     except RuntimeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -146,10 +146,13 @@ class Method(nn.Module):
     Attributes:
         model: the classifier inside: what is left when training is over.
         needs: what it declares; a property of the class, or of the instance where options decide.
+        begins_anew: names of parameters and buffers that are about a training set (its counts, a row for each of its
+            samples), so that the next stage of a run keeps its own. Modules inside a method may declare the same.
     """
 
     model: Classifier
     needs: Needs = Needs()
+    begins_anew: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

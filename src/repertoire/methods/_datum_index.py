@@ -53,6 +53,7 @@ class DatumIndex(Method):
     """
 
     needs = Needs(augmentation="simclr")
+    begins_anew = frozenset({"indices.weight"})
 
     def __init__(
         self, model: Classifier, samples: Annotated[int, AtLeast(1)], label_smoothing: Annotated[float, Share] = 0.8

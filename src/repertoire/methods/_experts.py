@@ -91,6 +91,7 @@ class Experts(Classifying):
 
     shifts: Tensor
     prior: Tensor
+    begins_anew = frozenset({"shifts", "prior"})
 
     def __init__(
         self,

@@ -79,6 +79,7 @@ class InstanceDiscrimination(Method, Memory):
     remembers: ClassVar = {"index": "rows", "embeddings": "rows", "log_normaliser": "mean"}
     bank: Tensor
     seen: Tensor
+    begins_anew = frozenset({"bank", "seen"})
     log_normaliser: Tensor
 
     def __init__(

@@ -123,6 +123,7 @@ class ClassThresholds(Threshold):
     """
 
     chosen: Tensor
+    begins_anew = frozenset({"chosen"})
     remembers: ClassVar = {"index": "rows", "answers": "rows"}
 
     @checked
@@ -236,6 +237,7 @@ class Alignment(Memory):
 
     shares: Tensor
     mean: Tensor
+    begins_anew = frozenset({"shares"})
     remembers: ClassVar = {"mean": "mean"}
 
     @checked

@@ -68,6 +68,8 @@ class ReLUEmbedding(Projected, Memory):
 
     bound: Tensor
     bound_index: Tensor
+    # The fixed examples are samples of a training set, by their numbers in it.
+    begins_anew = frozenset({"bound", "bound_index"})
     needs = Needs(views=2, labels="used", step="whole", per_sample=False, augmentation="simclr", loss="supcon")
     known = ("index",)
     remembers: ClassVar = {"images": "rows", "index": "rows"}

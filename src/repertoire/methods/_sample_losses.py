@@ -55,6 +55,7 @@ class SampleLosses(Memory):
     losses: Tensor
     naive: Tensor
     waiting: Tensor
+    begins_anew = frozenset({"losses", "naive"})
     remembers: ClassVar = {"index": "rows", "losses": "rows"}
 
     @checked

@@ -24,7 +24,7 @@ from repertoire.ops._ring import ring_logsumexp, ring_max, ring_min, ring_sum
 from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._seeding import seed_torch
 from repertoire.ops._sorting import soft_last, soft_sort
-from repertoire.ops._strips import pair_rows
+from repertoire.ops._strips import pair_rows, tile_size
 from repertoire.ops._tiles import Pairs, Similarity, Which
 from repertoire.ops._transforms import transformed
 from repertoire.ops._whitening import Whitening, newton_whiten, whiten
@@ -84,6 +84,7 @@ __all__ = [
     "sees_all_ranks",
     "soft_last",
     "soft_sort",
+    "tile_size",
     "transformed",
     "unit_changes",
     "unit_rows",

@@ -66,6 +66,8 @@ class Memory(nn.Module):
     """
 
     remembers: ClassVar[dict[str, Literal["rows", "mean"]]] = {}
+    #: Names of buffers that are about one training set, a row for each of its samples, say: a next stage has its own.
+    begins_anew: ClassVar[frozenset[str]] = frozenset()
     _frozen: bool = False
     #: Whether what is seen just now is of all ranks already (`sees_all_ranks`).
     _whole: bool = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from repertoire.errors import ShapeError
+from repertoire.ops import _tiles
 from repertoire.ops._backward import dense_gradients, gradients, wants_base
 from repertoire.ops._pairs import prepare
 from repertoire.ops._tiles import Inputs, Plan, Similarity, compute_dtype
 from repertoire.ops._transforms import transformed
 from repertoire.ops._walk import Tile, Walk
 
-__all__ = ["pair_rows"]
+__all__ = ["pair_rows", "tile_size"]
 
 #: Numbers in a strip: with what a function makes of them, some dozens of megabytes.
 _STRIP = 2**21
@@ -71,6 +73,44 @@ def pair_rows(
         values, _ = plan.dense(inputs)
         return _call(function, values, slice(0, len(inputs.x)), parameters)
     return _Rows.apply(plan, function, len(parameters), *inputs, *parameters)
+
+
+@contextmanager
+def tile_size(numbers: int) -> Iterator[None]:
+    """Limits how many similarities all reductions over pairs hold at once, while it lasts.
+
+    The default is made for the cache of a processor. Fewer take longer and less memory, and let a test of a loss cross
+    the borders of tiles with few rows.
+
+    Args:
+        numbers: of a tile or a strip, 1 or more; a tile is made of whole rows all the same.
+
+    Raises:
+        ShapeError: fewer than 1.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.losses import SupCon
+        >>> from repertoire.ops import tile_size
+        >>> x, labels = torch.randn(9, 4), torch.arange(9) % 3
+        >>> whole = SupCon()(x, labels)
+        >>> with tile_size(16):
+        ...     tiled = SupCon()(x, labels)
+        >>> torch.allclose(whole, tiled)
+        True
+    """
+    global _STRIP
+    if numbers < 1:
+        raise ShapeError(f"a tile holds 1 number or more, found {numbers}")
+    strip, tiles = _STRIP, dict(_tiles._TILE_BYTES)
+    # Of float64, which is the widest.
+    _STRIP = numbers
+    _tiles._TILE_BYTES.update(cpu=8 * numbers)
+    try:
+        yield
+    finally:
+        _STRIP = strip
+        _tiles._TILE_BYTES.update(tiles)
 
 
 class _Rows(torch.autograd.Function):

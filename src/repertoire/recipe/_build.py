@@ -287,14 +287,22 @@ def _take_over(method: Method, start: StageStart) -> None:
     """Gives a method what that of the stage before had learned beside the network.
 
     Tensors of the same name and shape are taken over, and the rows of those that have one more for each new class. What
-    a loss keeps in buffers (counts of classes, memories of samples) begins anew, as does what only the one before had:
-    a method makes that in `begin`.
+    a module declares in `begins_anew` says something about the training set of a stage, and stays as it was built. So
+    does what a loss keeps in buffers (counts of classes, memories of samples), and what only the one before had: a
+    method makes that in `begin`.
     """
     assert start.state is not None
     parameters = {name for name, _ in method.named_parameters()}
+    anew = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in method.named_modules()
+        for name in getattr(type(module), "begins_anew", ())
+    }
     for name, own in method.state_dict().items():
         before = start.state.get(name)
-        if before is None or name.startswith("model.") or (name.startswith("loss.") and name not in parameters):
+        if before is None or name in anew or name.startswith("model."):
+            continue
+        if name.startswith("loss.") and name not in parameters:
             continue
         if before.shape == own.shape:
             own.copy_(before)

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from repertoire import diagnostics
 from repertoire.adapters import plain_state
 from repertoire.data import ImageSet, plain
-from repertoire.errors import CheckpointError, DataError, RunError
+from repertoire.errors import DataError, RunError
 from repertoire.report._device import device_of
 from repertoire.report._text import label
 from repertoire.tasks import Outputs
-from repertoire.train import Run, outputs, probe_outputs
-from repertoire.train import _checkpoint as checkpoint
+from repertoire.train import Run, kept_checkpoints, outputs, probe_outputs
 
 if TYPE_CHECKING:
     from repertoire.diagnostics import Hierarchy, LabelErrors, NearDuplicates, Subgroup
@@ -254,17 +253,13 @@ def _trend(run: Run, train: ImageSet) -> list[dict[str, Any]]:
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     prefix = "average" if run.config.ema else "method"
     try:
-        for path in reversed(checkpoint.checkpoints(run.directory.checkpoints)):
-            try:
-                part = checkpoint.load(path).part(prefix)
-            except CheckpointError:
-                continue  # a damaged one is missing from the trend; `train --resume` is who complains
-            state = {n.removeprefix("model."): v for n, v in part.items() if n.startswith("model.")}
+        for step, tensors in kept_checkpoints(run.path):
+            own = f"{prefix}.model."
+            state = {n.removeprefix(own): value for n, value in tensors.items() if n.startswith(own)}
             # What was frozen is in no checkpoint of steps.
             model.load_state_dict(kept | plain_state(state, run.config.adapter))
             found = outputs(model, images)
             values = diagnostics.neural_collapse(torch.from_numpy(found.embeddings), torch.from_numpy(found.labels))
-            step = int(path.stem.partition("-")[2])
             rows.append({"step": step} | {key: _number(value) for key, value in values._asdict().items()})
     finally:
         model.load_state_dict(kept)

@@ -8,9 +8,12 @@ A check is driven by what the component declares about itself, and needs no test
     @pytest.mark.parametrize("check", check_loss(MyLoss), ids=str)
     def test_my_loss(check):
         check()
+
+For tests that no check makes, `build_method` and `batch_for` give a small method and a batch with all that it needs.
 """
 
-from repertoire.testing._check import Check
+from repertoire.testing._bed import batch_for, build_loss, build_method, takes_loss
+from repertoire.testing._check import Check, example_options
 from repertoire.testing.adapters import check_adapter
 from repertoire.testing.augmentations import check_augmentation
 from repertoire.testing.auxiliaries import check_auxiliary
@@ -29,6 +32,9 @@ from repertoire.testing.weights import check_weight_operator
 
 __all__ = [
     "Check",
+    "batch_for",
+    "build_loss",
+    "build_method",
     "check_adapter",
     "check_augmentation",
     "check_auxiliary",
@@ -44,4 +50,6 @@ __all__ = [
     "check_selector",
     "check_source",
     "check_weight_operator",
+    "example_options",
+    "takes_loss",
 ]

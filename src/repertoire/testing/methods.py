@@ -14,8 +14,8 @@ from torch import Tensor
 from repertoire.data import Batch
 from repertoire.methods import Method, Needs
 from repertoire.ops import Memory, Queue, discard_memories
-from repertoire.testing._bed import batch_for, build_method, followers, memory_of, same
-from repertoire.testing._check import Check, agree, checks, described
+from repertoire.testing._bed import CLASSES, SAMPLES, batch_for, build_method, followers, memory_of, same
+from repertoire.testing._check import Check, agree, checks, described, options_of
 
 __all__ = ["check_method"]
 
@@ -145,6 +145,32 @@ class _Methods:
             assert lengths[0] == lengths[1], way
             batch = batch_for(method, seed=9)
             assert torch.equal(_loss_of(copy.deepcopy(method), batch), _loss_of(twin, batch)), way
+
+    def check_what_is_about_a_training_set_is_declared(self) -> None:
+        """A next stage of training, which has other samples, then does not go on with what was true of these."""
+        told = [
+            {"samples": SAMPLES, "unlabelled": SAMPLES, "counts": torch.arange(1, CLASSES + 1)},
+            {"samples": SAMPLES + 1, "unlabelled": SAMPLES + 1, "counts": torch.arange(CLASSES, 0, -1)},
+        ]
+        known = options_of(self.factory)
+        first, second = (
+            build_method(self.factory, self.loss, **self.options, **{k: v for k, v in facts.items() if k in known})
+            for facts in told
+        )
+        anew = {
+            f"{prefix}.{name}".lstrip(".")
+            for prefix, module in first.named_modules()
+            for name in getattr(type(module), "begins_anew", ())
+        }
+        assert anew <= first.state_dict().keys(), "what begins anew is a parameter or a buffer"
+        buffers, other = dict(first.named_buffers()), second.state_dict()
+        found = {
+            name
+            for name, value in first.state_dict().items()
+            if value.shape != other[name].shape
+            or (name in buffers and not torch.allclose(value, other[name], equal_nan=True))
+        }
+        assert found <= anew, f"{sorted(found - anew)} depend on the training set: declare begins_anew"
 
     def check_memories_move_once_an_update_and_never_in_between(self) -> None:
         method = self.build()

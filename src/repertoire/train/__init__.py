@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from repertoire.tasks import score as score
     from repertoire.tasks import wilson as wilson
     from repertoire.train._answers import Answers as Answers
+    from repertoire.train._carry import kept_checkpoints as kept_checkpoints
     from repertoire.train._carry import last_state as last_state
     from repertoire.train._directory import RunDirectory as RunDirectory
     from repertoire.train._display import Forgiving as Forgiving
@@ -60,7 +61,7 @@ _HOME = {
     "repertoire.recipe": ("TrainConfig", "make_config", "read_config"),
     "repertoire.tasks": ("Outputs", "calibration", "score", "wilson"),
     "repertoire.train._answers": ("Answers",),
-    "repertoire.train._carry": ("last_state",),
+    "repertoire.train._carry": ("kept_checkpoints", "last_state"),
     "repertoire.train._directory": ("RunDirectory",),
     "repertoire.train._display": ("Forgiving",),
     "repertoire.train._ensemble": ("Ensemble",),
