@@ -155,7 +155,8 @@ def load_folder_set(
             heads = ", ".join(map(ascii_path, found))
             raise DataError(f"{ascii_path(str(root))} is divided into parts ({heads}); give one of them")
         _check_classes(root, "given", set(placed.values()), known)
-        labels = np.array([known.index(label) for label in placed.values()], dtype=np.int64)
+        number_of = {label: position for position, label in enumerate(known)}
+        labels = np.array([number_of[label] for label in placed.values()], dtype=np.int64)
         masks = layout.masks if set(placed) <= set(layout.masks) else {}
         listed = Listed(
             root, list(placed), labels, known, ["test"] * len(placed), masks=masks, signatures=tree.signatures
