@@ -14,7 +14,9 @@ import typer
 
 from repertoire import cli
 from repertoire.cli._maps import Index, MapArchive
+from repertoire.cli.evaluate import print_metrics
 from repertoire.errors import RunError
+from repertoire.tasks import Outputs, score
 
 
 def commands() -> dict[str, list[str]]:
@@ -133,3 +135,13 @@ def test_a_value_that_is_left_out_is_said_with_its_option(
     words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ):
     assert said in refused(capsys, "compare", "digits", *words)
+
+
+def test_a_long_name_is_cut_where_a_row_is_for_each_class(capsys: pytest.CaptureFixture[str]):
+    """Otherwise one name makes every row as long."""
+    logits = np.eye(2)[[0, 1, 1]] * 5
+    result = Outputs(logits, logits, np.array([0, 1, 0]))
+    print_metrics(score(result, ("n" * 191, "cat")))
+    lines = capsys.readouterr().out.splitlines()
+    assert any("n…" in line for line in lines)
+    assert max(map(len, lines)) < 150
