@@ -58,7 +58,7 @@ def _fit_steps(
 def by_rule(budget: Budget, seed: int, *, rule: str, kind: Kind) -> dict[str, float]:
     """Test accuracy of one kind of network, trained by one rule; optimiser and order are the same for all."""
     device = budget.device
-    width, epochs, count = budget.pick(smoke=(32, 1, 160), small=(128, 10, 1500), full=(512, 60, 3500))
+    width, epochs, count = budget.pick(smoke=(32, 1, 160), small=(128, 20, 1500), full=(512, 60, 3500))
     (inputs, labels), (test_inputs, test_labels) = drawn_rows(budget, seed, count)
     torch.manual_seed(seed)
     network = (_Rows(width) if kind == "recurrent" else _shallow(kind, width)).to(device).train()
