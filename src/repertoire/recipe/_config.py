@@ -113,6 +113,11 @@ class TrainConfig(pydantic.BaseModel):
         description="Under torchrun, with rule local: how many processes share one network, block by block; all of "
         "them if no number is given.",
     )
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="Under several processes, what each holds: the whole network (ddp), or a share of its weights, "
+        "gradients and optimiser (fsdp).",
+    )
     gather: bool = Field(
         True,
         description="Under several processes, losses that compare images compare those of all, and not of each alone.",

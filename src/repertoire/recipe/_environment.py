@@ -96,7 +96,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
             accelerator=parsed.type,
             devices=int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
             num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-            strategy="ddp",
+            strategy=_sharded(ranks) if config.strategy == "fsdp" else "ddp",
             precision=_PRECISION[config.precision],
         )
     else:
@@ -107,6 +107,14 @@ def make_fabric(config: TrainConfig) -> Fabric:
         )
     fabric.launch()
     return fabric
+
+
+def _sharded(ranks: int) -> Any:
+    from lightning_fabric.strategies import ModelParallelStrategy
+
+    from repertoire.rules import shard
+
+    return ModelParallelStrategy(shard, data_parallel_size=ranks, tensor_parallel_size=1)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from repertoire.rules._base import MakeOptimizer, Rule, called
 from repertoire.rules._checkpoint import Checkpoint
 from repertoire.rules._gradcache import GradCache, cached_backward
 from repertoire.rules._sam import SAM
+from repertoire.rules._sharded import divided, is_sharded, own_share, shard, whole, whole_around
 
 __all__ = [
     "SAM",
@@ -17,4 +18,10 @@ __all__ = [
     "Rule",
     "cached_backward",
     "called",
+    "divided",
+    "is_sharded",
+    "own_share",
+    "shard",
+    "whole",
+    "whole_around",
 ]

@@ -32,3 +32,5 @@ class Backprop(Direct):
         >>> Backprop().requires
         'whole'
     """
+
+    supports_sharding = True

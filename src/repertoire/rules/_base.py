@@ -16,6 +16,7 @@ from repertoire.losses import compare_across_ranks
 from repertoire.methods import Method
 from repertoire.ops import discard_memories
 from repertoire.ranges import checked
+from repertoire.rules._sharded import divided, is_sharded, share_buffers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -49,6 +50,7 @@ class Rule:
         parts: whether it trains a method that has several parts, each with a loss of its own.
         pieces_alike: whether it does the same with each of the pieces of a batch, so that two stand for many.
         supports_pipeline: whether several processes can share one network (`setup(pipeline=...)`).
+        supports_sharding: whether it trains a method whose weights are divided among the processes (FSDP).
 
     Example, in a loop of one's own:
         >>> from repertoire.rules import Backprop
@@ -62,6 +64,7 @@ class Rule:
     parts: ClassVar[bool] = False
     pieces_alike: ClassVar[bool] = False
     supports_pipeline: ClassVar[bool] = False
+    supports_sharding: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -151,6 +154,13 @@ class Rule:
 
     def _build(self, method: Method, make_optimizer: MakeOptimizer) -> None:
         """Makes optimisers, and wraps the method for the devices."""
+        if is_sharded(self.fabric):
+            # The optimiser is that of the shares, which are there only then.
+            self.module = self.fabric.setup_module(method)
+            optimizer = self.fabric.setup_optimizers(make_optimizer(method))
+            assert not isinstance(optimizer, tuple)
+            self.optimizer = optimizer
+            return
         self.module, self.optimizer = self.fabric.setup(method, make_optimizer(method))
 
     @property
@@ -203,12 +213,14 @@ class Rule:
                     # In the memory layout of its parameter (channels last), as it was before it was stored: mixed
                     # layouts are slow on a GPU.
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                        held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(divided(value, parameter))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 
     def _gradients(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         """Forward and backward over the pieces of a batch: leaves the mean gradient in the parameters."""
         logs: dict[str, Tensor] = {}
+        if is_sharded(self.fabric):
+            share_buffers(method)
         with self._pieces(method, batch) as pieces:
             for piece, share, last in pieces:
                 with self.fabric.no_backward_sync(self.module, enabled=not last):

@@ -315,7 +315,37 @@ def _set_up(config: TrainConfig, *, fresh: bool) -> Fabric:
     import_plugins(config)
     check_trackers(config)
     _check_pipeline(config, fresh=fresh)
+    _check_sharding(config, fresh=fresh)
     return make_fabric(config)
+
+
+def _check_sharding(config: TrainConfig, *, fresh: bool) -> None:
+    """Refuses weights that are divided among processes where that cannot be.
+
+    Raises:
+        ConfigError: the configuration has what needs all weights in one process, or there is one process.
+    """
+    if config.strategy != "fsdp":
+        return
+    sharded = option("strategy", "fsdp")
+    rule = registry.get("rules", registry.parse(config.rule).name).factory
+    reasons = {
+        f"rule {config.rule!r} looks at all weights, or steps through the network in its own way": not getattr(
+            rule, "supports_sharding", False
+        ),
+        f"{option('pipeline')} divides the network in another way": config.pipeline is not None,
+        f"{option('ema')} keeps a second network whole": config.ema is not None,
+        f"{option('adapter')} computes with whole weights of layers": config.adapter is not None,
+        f"{option('memory')} plans for a network that each process holds": config.memory is not None,
+        f"{option('precision', '16')} has a loss scale that is not divided; use bf16": config.precision == "16",
+        f"{option('teacher')} is a network beside the one that is divided": config.teacher is not None,
+    }
+    if found := [reason for reason, holds in reasons.items() if holds]:
+        raise ConfigError(f"{sharded} does not go together with this: {'; '.join(found)}")
+    if fresh and layout(config)[1] == 1:
+        raise ConfigError(
+            f"{sharded} needs several processes: start with torchrun --nproc-per-node 2 and the command or script"
+        )
 
 
 def _check_pipeline(config: TrainConfig, *, fresh: bool) -> None:

@@ -22,9 +22,9 @@ from torch import Tensor, distributed
 from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option, resuming
-from repertoire.methods import Method
+from repertoire.methods import Classifier, Method
 from repertoire.recipe import Built, WeightAverage, schedule
-from repertoire.rules import Rule
+from repertoire.rules import Rule, divided, is_sharded, own_share, whole, whole_around
 from repertoire.tasks import Outputs
 from repertoire.train import _checkpoint
 from repertoire.train._directory import RunDirectory
@@ -82,6 +82,7 @@ class Loop:
         self.headline = self.monitor.headline if self.monitor else built.task.headline
         self.fabric = fabric
         self.pipeline = pipeline
+        self.sharded = is_sharded(fabric)
         self.main = fabric.is_global_zero
         self.method = built.method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Before anything learns its parameters: a method may add modules for a stage.
@@ -122,6 +123,7 @@ class Loop:
         self._best_learned: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._best_late, self._best_written = False, -math.inf
         self._first = self._start()
+        self._whole: dict[str, Any] = {}
 
     @property
     def replicas(self) -> int:
@@ -229,7 +231,8 @@ class Loop:
         row["seconds"] = seconds
         row["images_per_second"] = images / seconds
         better = False
-        if self.main and self.validates:
+        if (self.main or self.sharded) and self.validates:
+            # A network that is divided takes all processes to run; they look at the same samples.
             measured = self.validate()
             row.update({f"val_{name}": value for name, value in measured.items()})
             better = self._better(measured)
@@ -249,6 +252,7 @@ class Loop:
                 self._save_best()
             self.directory.append_history(row)
             self._write_checkpoint()
+        self._whole = {}
         # The checkpoint first: whoever only watches must not cost an epoch.
         for tracker in trackers:
             tracker.log(row)
@@ -334,6 +338,7 @@ class Loop:
         seconds = self.progress.seconds + time.perf_counter() - self._clock
         self.progress = Progress(rate=0.1, seconds=seconds, first_loss=self.progress.first_loss)
         self.sums = {}
+        self._collect()
         if self.main and self.directory is not None:
             for path in _checkpoint.checkpoints(self.directory.checkpoints):
                 path.unlink(missing_ok=True)
@@ -355,7 +360,10 @@ class Loop:
         return (pipeline.receive() for _ in range(progress.step, self.loader.steps_per_epoch))
 
     def _collect(self) -> None:
-        """In a pipeline: brings what the other processes hold to the first one, which evaluates and writes."""
+        """Brings what the other processes hold, in a pipeline or of divided weights, to the first one, which writes."""
+        if self.sharded:
+            state = {"method": self.method.state_dict(), "rule": self.rule.state_dict()}
+            self._whole = whole(state, keep=self.main)
         if self.pipeline is None:
             return
         average: dict[str, Tensor] = {}
@@ -374,16 +382,23 @@ class Loop:
         # In the order of the blocks, as one process would have them.
         self.progress.sums = {**{k: v for k, v in sums.items() if k != "images"}, "images": sums["images"]}
 
-    def evaluate(self, part: Literal["val", "test"]) -> Outputs:
-        """Outputs of the evaluated weights for the validation or test images, no more at a time than in training."""
-        return self._outputs(getattr(self.splits, part))
+    def evaluate(self, part: Literal["val", "test"], model: Classifier | None = None) -> Outputs:
+        """Outputs of the evaluated weights for the validation or test images, no more at a time than in training.
 
-    def _outputs(self, samples: Samples) -> Outputs:
+        Args:
+            part: which images.
+            model: other weights, all of them in this process.
+        """
+        return self._outputs(getattr(self.splits, part), model)
+
+    def _outputs(self, samples: Samples, model: Classifier | None = None) -> Outputs:
         frozen = self.built.config.tune not in ("all", "auto")
-        batch_size = 256 if frozen else min(256, self._piece)
-        return outputs(
-            self.evaluated.model, samples, batch_size=batch_size, device=self.fabric.device, answer=self.built.answer
-        )
+        options: dict[str, Any] = {"device": self.fabric.device, "answer": self.built.answer}
+        options["batch_size"] = 256 if frozen else min(256, self._piece)
+        if model is None and self.sharded:
+            with whole_around(self.method):
+                return outputs(self.evaluated.model, samples, **options)
+        return outputs(self.evaluated.model if model is None else model, samples, **options)
 
     @property
     def _piece(self) -> int:
@@ -400,7 +415,9 @@ class Loop:
         self.method.eval()
         with torch.no_grad(), self.fabric.autocast():
             for piece in batch.split(self.config.accumulate) if self.config.accumulate > 1 else [batch]:
-                self.method.step(piece)
+                self.method(piece)
+        if self.sharded:
+            self.method.reshard()  # type: ignore[operator]
         self.method.train()
 
     def _accumulate(self, logs: dict[str, Tensor], count: int) -> None:
@@ -437,8 +454,12 @@ class Loop:
     def _check_weights(self) -> None:
         """Raises `NonFiniteLoss` before weights that are not finite are kept: the last step of all may have spoilt
         them without a loss to show it."""
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.method.parameters()]))
-        if not bool(norms.isfinite().all()):
+        norms = torch.stack(torch._foreach_norm([own_share(p.detach()) for p in self.method.parameters()]))
+        good = norms.isfinite().all()
+        if self.sharded:  # all of them, or none, say so
+            good = good.to(torch.uint8)
+            distributed.all_reduce(good, distributed.ReduceOp.MIN)
+        if not bool(good):
             self._refuse("the weights are no longer finite")
 
     def _refuse(self, what: str) -> NoReturn:
@@ -467,19 +488,21 @@ class Loop:
         self._collect()
         if self.main:
             self._write_checkpoint()
+        self._whole = {}
         self.fabric.barrier()
 
     def _write_checkpoint(self) -> None:
         if self.directory is None:
             return
         frozen = self._frozen()
-        state = self.method.state_dict()
+        state = self._whole["method"] if self.sharded else self.method.state_dict()
         tensors: dict[str, Tensor] = {f"method.{name}": value for name, value in state.items() if name not in frozen}
         if self.average is not None:
             average = self.average.method.state_dict()
             tensors.update({f"average.{name}": value for name, value in average.items() if name not in frozen})
+        rule = self._whole["rule"] if self.sharded else self.rule.state_dict()
         values = {
-            "rule": _checkpoint.flatten(self.rule.state_dict(), "rule", tensors),
+            "rule": _checkpoint.flatten(rule, "rule", tensors),
             "progress": asdict(self.progress),
         }
         if self._best_learned is not None:
@@ -506,7 +529,10 @@ class Loop:
 
     def _save_best(self) -> None:
         assert self.directory is not None
-        state = {f"model.{name}": value for name, value in merged_state(self.evaluated.model).items()}
+        if self.sharded:
+            state = {name: value for name, value in self._whole["method"].items() if name.startswith("model.")}
+        else:
+            state = {f"model.{name}": value for name, value in merged_state(self.evaluated.model).items()}
         # What a rule adds beside the model: the auxiliary networks of local learning are its early exits.
         local = dict(self.evaluated.named_children()).get("local")
         if local is not None:
@@ -545,7 +571,11 @@ class Loop:
             self.rule.load_state_dict(_checkpoint.unflatten(checkpoint.values["rule"], checkpoint.tensors))
             progress = Progress.stored(checkpoint.values["progress"])
             frozen = {name: value for name, value in self.method.state_dict().items() if name in self._frozen()}
-            self.method.load_state_dict(frozen | checkpoint.part("method"))
+            state = frozen | checkpoint.part("method")
+            if self.sharded:
+                held = self.method.state_dict()
+                state = {name: divided(value, held.get(name, value)) for name, value in state.items()}
+            self.method.load_state_dict(state)
             if self.average is not None:
                 self.average.method.load_state_dict(frozen | checkpoint.part("average"))
             if "best" in checkpoint.values:

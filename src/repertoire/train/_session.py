@@ -17,10 +17,12 @@ from repertoire.adapters import merge
 from repertoire.data import Splits, digest
 from repertoire.errors import (
     CheckpointError,
+    ConfigError,
     Interrupted,
     RepertoireError,
     RepertoireWarning,
     RunError,
+    option,
 )
 from repertoire.files import atomic_path, write_json
 from repertoire.local import Pipeline
@@ -104,6 +106,7 @@ def _train(
         config, why = settled(config, splits, fabric)
         notes += [why] if why else []
         info, facts = {}, Facts.of(splits)
+        _check_whole(config, stage_start)
     else:
         info = directory.read_info()
         facts = Facts.stored(info)
@@ -181,6 +184,23 @@ def _train(
             directory.write_info({**info, "status": status, "reason": reason})
         raise
     fabric.barrier()
+
+
+def _check_whole(config: TrainConfig, stage_start: StageStart | None) -> None:
+    """Refuses to divide weights among processes where something looks at all of a network.
+
+    Raises:
+        ConfigError: a part of it is frozen, its head is trained first, or it is one stage of several.
+    """
+    if config.strategy != "fsdp":
+        return
+    if config.tune != "all":
+        raise ConfigError(
+            f"{option('strategy', 'fsdp')} divides a network that learns as a whole, and {option('tune', config.tune)} "
+            f"runs frozen layers by themselves: give {option('tune', 'all')}"
+        )
+    if stage_start is not None:
+        raise ConfigError(f"{option('strategy', 'fsdp')} does not train in stages, in which a head grows")
 
 
 def settled(config: TrainConfig, splits: Splits, fabric: Fabric) -> tuple[TrainConfig, str | None]:
@@ -283,7 +303,8 @@ def _new_info(built: Built, splits: Splits, fabric: Fabric, notes: list[str]) ->
 
 def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str, Any]) -> None:
     """Evaluates the best weights on the test samples, and closes the books."""
-    model = merge(loop.evaluated.model)
+    # Of divided weights this process has a share only, and the best ones are whole in their file.
+    model = Run(directory.path).model if loop.sharded else merge(loop.evaluated.model)
     values: dict[str, Any] = {}
     try:
         best = _checkpoint.load(directory.best_file)
@@ -292,7 +313,7 @@ def _finish(directory: RunDirectory, splits: Splits, loop: Loop, info: dict[str,
     except CheckpointError as error:
         # The last weights are whole, and the run is worth more than its best epoch.
         warnings.warn(f"{error}; the last weights are evaluated instead", RepertoireWarning, stacklevel=2)
-    result = loop.evaluate("test")
+    result = loop.evaluate("test", model if loop.sharded else None)
     metrics = loop.task.score(result)
     metrics["best_epoch"] = values.get("epoch", loop.progress.epoch)
     metrics.update({name: value for name, value in values.items() if name.startswith("val_")})

@@ -1,0 +1,139 @@
+"""Weights divided among processes: those of one process in the end, exact after a resume, and whole on the disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from repertoire import train
+from repertoire.errors import ConfigError
+from repertoire.methods import Stage
+from repertoire.recipe import StageStart, make_config
+from repertoire.train._session import _check_whole
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="the extra 'timm' is not installed")
+
+ARGUMENTS = {
+    "backbone": "timm:test_vit",
+    "size": 32,
+    "augment": "none",
+    "epochs": 2,
+    "val": 0.11,  # 165 images to train: the last batch has 29
+    "batch_size": 34,
+    "optimizer": "adamw",
+    "lr": 0.003,
+    "seed": 3,
+    "device": "cpu",
+    "save_every": 2,
+    "keep": 9,
+}
+
+
+LAUNCH = [sys.executable, *["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "repertoire"]]
+
+
+def command(data: str, out: Path, *more: str) -> list[str]:
+    flags = [item for name, value in ARGUMENTS.items() for item in (f"--{name.replace('_', '-')}", str(value))]
+    return [*LAUNCH, "train", data, *flags, "--out", str(out), "--no-report", *more]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+
+
+@pytest.fixture(scope="module")
+def two(options: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fsdp") / "two"
+    done = run(command(str(options["data"]), out, "--strategy", "fsdp"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("test accuracy") == 1
+    return out
+
+
+@pytest.mark.slow
+def test_the_weights_are_those_of_one_process_and_whole_in_the_run(two: Path, options: dict, tmp_path: Path):
+    alone = train.fit(options["data"], out=tmp_path / "one", **ARGUMENTS)
+    divided = train.load(two)
+    assert (divided.info["ranks"], divided.config.strategy) == (2, "fsdp")
+    for (name, a), (_, b) in zip(divided.model.named_parameters(), alone.model.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3, msg=name)
+    for name in ("train_loss", "train_accuracy", "val_accuracy"):
+        assert [row[name] for row in divided.history] == pytest.approx([row[name] for row in alone.history], rel=1e-2)
+    assert divided.metrics["images"] == alone.metrics["images"]
+    file = divided.export("pt2", tmp_path / "model.pt2")
+    images = torch.rand(3, *divided.splits.train.shape)
+    answers = torch.export.load(file).module()(images)
+    torch.testing.assert_close(answers, divided.model(images).softmax(1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_bit_for_bit(two: Path, options: dict, tmp_path: Path):
+    out = tmp_path / "killed"
+    launched = subprocess.Popen(
+        command(str(options["data"]), out, "--strategy", "fsdp"),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    for _ in range(1200):
+        if list(out.glob("checkpoints/step-*2.safetensors")) or launched.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.killpg(launched.pid, signal.SIGKILL)
+    launched.wait()
+    saved = sorted(path.name for path in out.glob("checkpoints/step-*.safetensors"))
+    for path in out.glob("checkpoints/step-*.safetensors"):  # as early as can be, whatever was reached
+        if path.name != saved[0]:
+            path.unlink()
+    done = run([*LAUNCH, "train", "--resume", str(out), "--no-report"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, value in train.load(two).model.state_dict().items():
+        assert torch.equal(value, train.load(out).model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"rule": "sam"}, "rule 'sam' looks at all weights"),
+        ({"rule": "local:blocks=2"}, "rule 'local:blocks=2' looks at all weights, or steps through"),
+        ({"ema": 0.9}, "keeps a second network whole"),
+        ({"adapter": "lora:rank=2"}, "computes with whole weights"),
+        ({"memory": "1GiB"}, "plans for a network that each process holds"),
+        ({"precision": "16"}, "has a loss scale that is not divided"),
+        ({}, "needs several processes"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(more: dict, reason: str, tiny: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=reason):
+        train.fit(tiny, out=tmp_path / "a", strategy="fsdp", backbone="mlp:hidden=8", **more)
+    assert not (tmp_path / "a").exists()
+
+
+def test_weights_beside_the_network_are_refused(monkeypatch: pytest.MonkeyPatch):
+    from repertoire import backbones, heads, losses
+    from repertoire.methods import Classifier, Embedding, Normalize
+    from repertoire.rules import shard
+
+    net = backbones.ConvNet(in_channels=1, image_size=4, width=4, depth=1)
+    model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2))
+    method = Embedding(model, losses.ProxyAnchor(2))
+    with pytest.raises(ConfigError, match=r"Embedding has weights beside it \(loss.*use strategy='ddp'"):
+        shard(method, None)  # type: ignore[arg-type]
+
+
+def test_frozen_layers_and_stages_are_refused():
+    with pytest.raises(ConfigError, match="tune='head' runs frozen layers by themselves: give tune='all'"):
+        _check_whole(make_config(data="digits", strategy="fsdp", tune="head"), None)
+    start = StageStart(Stage(classes=("a", "b"), new=(0, 1), samples=2, epochs=1))
+    with pytest.raises(ConfigError, match="does not train in stages"):
+        _check_whole(make_config(data="digits", strategy="fsdp", tune="all"), start)
