@@ -62,7 +62,7 @@ def test_another_baseline():
         ({"rule": "backprop,local:blocks=4,auxiliary=linear"}, "options goes in parentheses"),
         ({"seed": "1,2"}, "seed cannot vary: .* with seeds, and the first with seed"),
         ({"data": "digits,shapes"}, "data cannot vary"),
-        ({"loss": "supcon,"}, "empty option"),
+        ({"loss": "supcon,"}, "empty value"),
         ({"loss": "a,(b"}, "parenthesis"),
     ],
 )
