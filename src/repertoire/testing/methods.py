@@ -148,7 +148,7 @@ class _Methods:
 
     def check_what_is_about_a_training_set_is_declared(self) -> None:
         """A next stage of training, which has other samples, then does not go on with what was true of these."""
-        told = [
+        told: list[dict[str, Any]] = [
             {"samples": SAMPLES, "unlabelled": SAMPLES, "counts": torch.arange(1, CLASSES + 1)},
             {"samples": SAMPLES + 1, "unlabelled": SAMPLES + 1, "counts": torch.arange(CLASSES, 0, -1)},
         ]
