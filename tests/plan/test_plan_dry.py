@@ -51,6 +51,18 @@ def test_the_peak_is_that_of_the_allocator(planner, rule: str, accumulate: int, 
     assert found.peak == pytest.approx(measured, rel=0.1)
 
 
+def test_a_batch_that_is_changed_before_it_is_cut_is_counted_whole(planner):
+    """Two pieces stand for many, but not for what is made of all of them at once."""
+    config = planner.new_config(NETWORK, 16, 64, "backprop", 8).model_copy(update={"method": "supervised:mix=mixup"})
+    method = planner.new_method(config, 16)
+    found = dry_step(config, method, (3, 16, 16), device=CPU)
+    step = planner.new_step(config, method)
+    step()
+    measured = found.resident + found.images + planner.measured_peak(step)
+    assert found.peak == pytest.approx(measured, rel=0.1)
+    assert found.peak > footprint(planner, "backprop", 64, 8).peak + 64 * 3 * 16 * 16 * 4 / 2
+
+
 def test_what_is_held_between_steps_is_what_the_parts_say(planner):
     config = planner.new_config(NETWORK, 16, 16, "backprop", 1)
     method = planner.new_method(config, 16)
