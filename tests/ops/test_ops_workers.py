@@ -54,6 +54,27 @@ def test_workers_have_one_thread_of_arithmetic_each_and_change_nothing_elsewhere
     assert seen == [2]
 
 
+def test_there_are_as_many_workers_as_were_ever_asked_for_at_once(two: None):
+    def running() -> int:
+        return sum(thread.name.startswith("repertoire-worker") for thread in threading.enumerate())
+
+    def together(count: int) -> list[int]:
+        meeting = threading.Barrier(count, timeout=30)
+
+        def look() -> int:
+            meeting.wait()
+            return torch.get_num_threads()
+
+        return at_once([look] * count)
+
+    together(2)
+    most = max(running(), 4)
+    for count in (3, 4, 2, 4):
+        assert together(count) == [1] * count
+    assert running() == most, "a larger number adds to the workers, and takes the place of none"
+    assert torch.get_num_threads() == 2
+
+
 def test_workers_see_the_modes_of_the_caller(two: None):
     def modes() -> tuple[bool, bool, bool]:
         return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")

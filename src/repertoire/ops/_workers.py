@@ -8,12 +8,14 @@ thread gets a share of the whole work and meets the others once, at the end.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,40 +36,54 @@ class _State(threading.local):
 
 class _Pool:
     """As many threads as were ever asked for at once. They are made once, and wait between one piece of work and the
-    next."""
+    next; who asks for more than there are adds to them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._size = 0
 
-    def get(self, size: int) -> ThreadPoolExecutor:
+    def run(self, works: Sequence[Callable[[], T]]) -> list[Future[T]]:
+        """Hands works to threads, one for each, which have them next."""
         with self._lock:
-            if self._threads is None or self._size < size:
-                self._threads, self._size = _started(size), size
-            return self._threads
+            if self._size < len(works):
+                self._grow(len(works))
+        futures: list[Future[T]] = [Future() for _ in works]
+        for future, work in zip(futures, works, strict=True):
+            self._waiting.put((future, work))
+        return futures
+
+    def _grow(self, size: int) -> None:
+        whole = torch.get_num_threads()
+        entered = threading.Barrier(size - self._size + 1)
+        for number in range(self._size, size):
+            # A daemon: it holds nothing that an end of the program would have to wait for.
+            name = f"repertoire-worker_{number}"
+            threading.Thread(target=_serve, args=(self._waiting, entered), name=name, daemon=True).start()
+        entered.wait()
+        torch.set_num_threads(whole)
+        self._size = size
 
     def forget(self) -> None:
         """After a fork the threads are not there, and the lock may be held by one of them."""
         self.__init__()  # type: ignore[misc]
 
 
-def _started(size: int) -> ThreadPoolExecutor:
-    whole = torch.get_num_threads()
-    together = threading.Barrier(size)
-
-    def enter() -> None:
-        # The number of threads is a setting of the thread, but one that has not asked for it yet takes the number that
-        # was set last, by anybody: so it is asked for here, before that is put back.
-        torch.set_num_threads(1)
-        torch.get_num_threads()
-        _STATE.inside = True
-
-    threads = ThreadPoolExecutor(size, thread_name_prefix="repertoire-worker", initializer=enter)
-    # Each waits for all others, so that none is idle and every one is made.
-    wait([threads.submit(together.wait) for _ in range(size)])
-    torch.set_num_threads(whole)
-    return threads
+def _serve(waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]], entered: threading.Barrier) -> None:
+    # The number of threads is a setting of the thread, but one that has not asked for it yet takes the number that was
+    # set last, by anybody: so it is asked for here, before that is put back.
+    torch.set_num_threads(1)
+    torch.get_num_threads()
+    _STATE.inside = True
+    entered.wait()
+    while True:
+        future, work = waiting.get()
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+        # Until the next work comes, nothing of this one is to be held.
+        del future, work
 
 
 _STATE = _State()
@@ -124,8 +140,7 @@ def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             return work()
 
-    threads = _POOL.get(len(works))
-    futures: list[Future[T]] = [threads.submit(run, work) for work in works]
+    futures = _POOL.run([functools.partial(run, work) for work in works])
     wait(futures)
     return [future.result() for future in futures]
 
