@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from repertoire import train
+from repertoire import backbones, heads, train
 from repertoire.errors import ConfigError
-from repertoire.methods import Stage
+from repertoire.methods import BYOL, Classifier, Normalize, Stage
 from repertoire.recipe import StageStart, make_config
+from repertoire.rules import shard
 from repertoire.train._session import _check_whole
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="the extra 'timm' is not installed")
@@ -40,8 +41,9 @@ ARGUMENTS = {
 LAUNCH = [sys.executable, *["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "repertoire"]]
 
 
-def command(data: str, out: Path, *more: str) -> list[str]:
-    flags = [item for name, value in ARGUMENTS.items() for item in (f"--{name.replace('_', '-')}", str(value))]
+def command(data: str, out: Path, *more: str, **options: object) -> list[str]:
+    arguments = options or ARGUMENTS
+    flags = [item for name, value in arguments.items() for item in (f"--{name.replace('_', '-')}", str(value))]
     return [*LAUNCH, "train", data, *flags, "--out", str(out), "--no-report", *more]
 
 
@@ -119,16 +121,23 @@ def test_what_does_not_go_together_is_refused_with_the_reason(more: dict, reason
     assert not (tmp_path / "a").exists()
 
 
-def test_weights_beside_the_network_are_refused(monkeypatch: pytest.MonkeyPatch):
-    from repertoire import backbones, heads, losses
-    from repertoire.methods import Classifier, Embedding, Normalize
-    from repertoire.rules import shard
-
+def test_teachers_are_refused():
     net = backbones.ConvNet(in_channels=1, image_size=4, width=4, depth=1)
     model = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 2))
-    method = Embedding(model, losses.ProxyAnchor(2))
-    with pytest.raises(ConfigError, match=r"Embedding has weights beside it \(loss.*use strategy='ddp'"):
-        shard(method, None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"BYOL has weights that are not \(teacher.*use strategy='ddp'"):
+        shard(BYOL(model), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_losses_compare_the_images_of_all_processes(options: dict, tmp_path: Path):
+    """With weights beside the network, a projector's; and the batch in processes' shares that are not equal."""
+    arguments = {**ARGUMENTS, "backbone": "vit:patch=4,dim=16,depth=1,heads=2", "method": "embedding", "loss": "supcon"}
+    arguments |= {"size": 8, "optimizer": "sgd", "lr": 0.01, "clip": 5.0}
+    done = run(command(str(options["data"]), tmp_path / "two", "--strategy", "fsdp", **arguments))
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = train.fit(options["data"], out=tmp_path / "one", **arguments)
+    for a, b in zip(train.load(tmp_path / "two").model.parameters(), alone.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_frozen_layers_and_stages_are_refused():

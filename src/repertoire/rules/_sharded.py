@@ -38,16 +38,16 @@ def shard(method: Method, mesh: DeviceMesh) -> Method:
         The method, whose `forward` brings the weights of each block together while it is needed.
 
     Raises:
-        ConfigError: the method has weights beside those of the network.
+        ConfigError: the method has weights that no gradient reaches, and that follow the network.
     """
     from torch.distributed.fsdp import fully_shard
 
-    beside = [name for name, _ in method.named_parameters() if not name.startswith("model.")]
-    if beside:
+    following = [name for name, parameter in method.named_parameters() if not parameter.requires_grad]
+    if following:
         raise ConfigError(
-            f"{option('strategy', 'fsdp')} divides the network, and {type(method).__name__} has weights beside it "
-            f"({', '.join(beside[:3])}{', ...' if len(beside) > 3 else ''}), which follow it or are learned whole: use "
-            f"{option('strategy', 'ddp')}"
+            f"{option('strategy', 'fsdp')} divides what is learned by gradients, and {type(method).__name__} has "
+            f"weights that are not ({', '.join(following[:3])}{', ...' if len(following) > 3 else ''}), such as those "
+            f"of a teacher that follows the network: use {option('strategy', 'ddp')}"
         )
     for parameter in method.parameters():
         # FSDP takes no other layout; channels last comes back with the images.
