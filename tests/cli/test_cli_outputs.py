@@ -57,6 +57,19 @@ def test_a_place_without_a_name(name: str, empty: str, capsys: pytest.CaptureFix
     assert "--out is empty: name a" in refused(capsys, name, *COMMANDS[name], "--out", empty)
 
 
+def test_folders_of_evidence_are_places_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").write_text("mine")
+    words = ("claims", "run", "nothing", "--folder")
+    assert "--folder is empty: name a folder" in refused(capsys, *words, "")
+    assert "--folder is" in refused(capsys, *words, str(tmp_path / "file"))
+
+
+def test_a_merged_run_is_refused_before_the_others_are_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "notes.txt").write_text("mine")
+    said = refused(capsys, "merge", "nothing", "nowhere", "--out", str(tmp_path))
+    assert "holds no run of Repertoire" in said
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_place_that_cannot_be_written(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "file"

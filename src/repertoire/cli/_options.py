@@ -84,16 +84,14 @@ def file_out(text: str | Path) -> Path:
     """
     from repertoire.files import check_place
 
-    check_place(text, "--out")
-    return Path(text)
+    return check_place(text, "--out")
 
 
-def folder_out(text: str | Path) -> Path:
-    """Reads the value of an --out that names a folder; see `file_out`."""
+def folder_out(text: str | Path, flag: str = "--out") -> Path:
+    """Reads the value of an option that names a folder to write to; see `file_out`."""
     from repertoire.files import check_place
 
-    check_place(text, "--out", folder=True)
-    return Path(text)
+    return check_place(text, flag, folder=True)
 
 
 def open_run(path: Path, device: str = "cpu", plugins: Sequence[str] | None = None) -> Run:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from repertoire.cli._listing import Format, FormatOption, print_table
+from repertoire.cli._options import folder_out
 
 if TYPE_CHECKING:
     from repertoire.claims import BudgetName
@@ -45,6 +46,10 @@ class TableFormat(StrEnum):
     table = "table"
     csv = "csv"
     json = "json"
+
+
+def _folder(text: str | Path) -> Path:
+    return folder_out(text, "--folder")
 
 
 BudgetOption = Annotated[BudgetChoice, typer.Option(help="Seconds, minutes, or a GPU.")]
@@ -116,7 +121,10 @@ def run(
         str, typer.Option(help="Measure on data of your own, where the claim permits it: a folder of images.")
     ] = "",
     store: Annotated[bool, typer.Option(help="Keep the evidence, in your own folder.")] = True,
-    folder: Annotated[Path | None, typer.Option(help="Keep it here instead.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(parser=_folder, metavar="PATH", help="Keep it here instead."),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Say how far the stored figures move.")] = False,
     priority: Annotated[
         bool, typer.Option("--priority", help="All claims without fresh evidence, the most valuable first.")

@@ -32,7 +32,11 @@ def merge(
     For runs that started from the same weights. The result costs no more to use than one of them.
     """
     from repertoire.errors import ascii_path
+    from repertoire.train import RunDirectory
     from repertoire.train import merge as merge_runs
+
+    # Before the runs are opened: what comes of them takes minutes.
+    RunDirectory(out).check_free()
 
     merged = merge_runs(runs, out, operator=operator, device=device, plugins=tuple(plugin or ()))
     made = merged.info["merged"]
