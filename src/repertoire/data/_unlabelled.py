@@ -58,7 +58,7 @@ def _vectors(path: Path, like: Samples) -> FeatureSet:
     if path.is_dir():
         raise DataError(
             f"{shown} is a folder, and the data holds {like.noun}s: compute those of its images first, by the network "
-            f"that the data is from (repertoire embed {shown} --backbone NAME --out more.npz), and give that file"
+            "that the data is from, with the command `repertoire embed`, and give the file that it writes"
         )
     found = load_feature_set(path)
     if found.shape != like.shape:
