@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from repertoire.data import Batch
 from repertoire.heads import Linear
@@ -161,8 +162,7 @@ class MetaAuxiliary(Classifying):
         found = self.passed(batch)
         labels = self.finer_labels(batch.images, batch.targets)
         auxiliary = self._learned(found.costs, labels.detach())
-        with torch.autocast(batch.images.device.type, enabled=False), not_counting(self), torch.enable_grad():
-            ahead, slope = self._ahead(batch, labels.detach(), rewind)
+        ahead, slope = self._looked_ahead(batch, labels.detach(), rewind)
         spread = self._spread(labels, batch.targets)
         # Its value is that of the loss ahead, and its gradient reaches the generator alone.
         steered = ahead + (slope * labels).sum() - (slope * labels.detach()).sum()
@@ -178,6 +178,14 @@ class MetaAuxiliary(Classifying):
         sums = labels.new_zeros(self.model.head.num_classes, self.psi).index_add(0, targets.long(), labels)
         shares = sums / max(1, len(labels))
         return -torch.special.xlogy(shares, shares).sum()
+
+    @torch.compiler.disable  # a derivative of a derivative is not what compilers are made for
+    def _looked_ahead(self, batch: Batch, labels: Tensor, rewind: Callable[[], None]) -> tuple[Tensor, Tensor]:
+        """`_ahead`, in full precision, and without a trace in the network."""
+        kind = batch.images.device.type
+        # Of attention only the plain form has second derivatives.
+        with torch.autocast(kind, enabled=False), not_counting(self), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            return self._ahead(batch, labels, rewind)
 
     def _ahead(self, batch: Batch, labels: Tensor, rewind: Callable[[], None]) -> tuple[Tensor, Tensor]:
         """The loss of the classes after a step on these labels, and its derivative by the labels `[N, psi]`; both
