@@ -100,6 +100,7 @@ def run(way: str, folder: Path, options: argparse.Namespace) -> dict[str, float]
     if done.returncode:
         sys.exit(done.stderr)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(way, found, file=sys.stderr, flush=True)
     return found
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from repertoire.compare._folder import Folder, fingerprint
 from repertoire.compare._grid import make_grid, parse_assignments, written
 from repertoire.errors import ConfigError, UnknownName
+from repertoire.recipe import make_config
 
 SHARED = {"data": "digits"}
 
@@ -100,3 +105,16 @@ def test_assignments_of_the_command_line():
 
 def test_values_are_written_as_they_are_read():
     assert [written(v) for v in (0.1, None, False, ("a", "b"), "x:y=1")] == ["0.1", "none", "false", "(a,b)", "x:y=1"]
+
+
+def test_what_changes_no_run_does_not_tell_comparisons_apart(tmp_path: Path):
+    plain, late = (make_config(data="digits", cache=cache) for cache in ("all", "none"))
+    assert fingerprint(plain) == fingerprint(late) != fingerprint(make_config(data="digits", strategy="fsdp"))
+    folder = Folder(tmp_path)
+    folder.open(plain, ("loss",), 1, "digest")
+    assert folder.is_of(late, ("loss",), 1)
+    manifest = json.loads(folder.manifest_file.read_text())
+    del manifest["shared"]["strategy"], manifest["shared"]["cache"]  # begun by an older version
+    folder.manifest_file.write_text(json.dumps(manifest))
+    assert folder.is_of(plain, ("loss",), 1)
+    assert not folder.is_of(make_config(data="digits", strategy="fsdp"), ("loss",), 1)

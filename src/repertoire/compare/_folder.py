@@ -20,6 +20,9 @@ __all__ = ["Folder", "fingerprint", "finished"]
 FORMAT = 1
 LONGEST_NAME = 60
 
+INDIFFERENT = frozenset({"cache"})
+"""Fields that change how long a run takes, and nothing that it computes."""
+
 
 class Folder:
     """Paths of a comparison's files.
@@ -86,12 +89,14 @@ class Folder:
         """Differences of a comparison from that of a manifest; none where one adds to the other."""
         if before["threads"] != threads:
             return f"threads was {before['threads']}, is {threads}"
-        now = shared.model_dump(mode="json")
-        free = {*before["varied"], *varied, "seed"}
+        now, then = shared.model_dump(mode="json"), before["shared"]
+        # What a comparison of an older version does not say was as it is by default.
+        then = {name: field.get_default() for name, field in type(shared).model_fields.items()} | then
+        free = {*before["varied"], *varied, "seed", *INDIFFERENT}
         return "; ".join(
-            f"{field} was {before['shared'].get(field)!r}, is {value!r}"
+            f"{field} was {then[field]!r}, is {value!r}"
             for field, value in now.items()
-            if field not in free and before["shared"].get(field) != value
+            if field not in free and then[field] != value
         )
 
     def is_of(self, shared: TrainConfig, varied: tuple[str, ...], threads: int) -> bool:
@@ -148,8 +153,11 @@ def finished(path: Path) -> bool:
 
 
 def fingerprint(config: TrainConfig) -> str:
-    """Digest of everything that a configuration says but the seed."""
-    content = {key: value for key, value in config.model_dump(mode="json").items() if key != "seed"}
+    """Digest of everything that a configuration says but the seed, and what changes no run."""
+    left_out = {"seed", *INDIFFERENT}
+    # A field that is newer than some comparisons counts where it says something.
+    left_out |= {"strategy"} if config.strategy == "ddp" else set()
+    content = {key: value for key, value in config.model_dump(mode="json").items() if key not in left_out}
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
