@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +78,22 @@ def test_who_dies_goes_on_elsewhere_and_who_fails_is_named_with_the_node(
 
 
 def test_ctrl_c_saves_and_the_same_call_goes_on(backend: str, tiny: Path, tmp_path: Path):
+    over = threading.Event()
+
     def press() -> None:
-        for _ in range(1200):
+        while not over.wait(0.1):
             if len(list(tmp_path.glob("a/runs/*/seed-0/metrics.jsonl"))) == 2:
-                break
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                return
 
     options = {**SHARED, "vary": {"momentum": "0.9,0.5"}, "seeds": 1, "epochs": 4000, "save_every": None}
     thread = threading.Thread(target=press)
     thread.start()
-    with pytest.raises(Interrupted, match="give the same command again"):
-        compare(tiny, out=tmp_path / "a", backend=backend, **options)
+    try:
+        with pytest.raises(Interrupted, match="give the same command again"):
+            compare(tiny, out=tmp_path / "a", backend=backend, **options)
+    finally:
+        over.set()
     thread.join()
     infos = [path.read_text() for path in tmp_path.glob("a/runs/*/seed-0/run.json")]
     assert len(infos) == 2
