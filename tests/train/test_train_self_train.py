@@ -106,7 +106,7 @@ def test_a_finished_one_is_given_back_and_opened(done: SelfTraining, files: Path
     assert (done.path / "finetune" / "run.json").stat().st_mtime_ns == before
     assert SelfTraining.read(done.path).summary == done.summary
     page = write_self_training(done).read_text(encoding="utf-8")
-    for words in ("Did the pool help?", "labels alone", "What each class took"):
+    for words in ("Did the pool help?", "labels alone", "What each class took", ".bar.full"):
         assert words in page
 
 

@@ -50,7 +50,7 @@ def write_self_training(found: SelfTraining, out: str | os.PathLike[str] | None 
         PosixPath('runs/photos-self-trained/report.html')
     """
     target = check_place(found.path / "report.html" if out is None else out, option("out"))
-    write_text(target, render("self_training.html.j2", _content(found), styles=("style.css", "comparison.css")))
+    write_text(target, render("self_training.html.j2", _content(found), styles=("style.css", "diagnosis.css")))
     return target
 
 
