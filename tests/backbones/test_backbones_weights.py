@@ -332,7 +332,7 @@ def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         target = ConvNet(width=4)
         assert load_weights(target, name).source == name
         assert _same(source, target)
-    with pytest.raises(ConfigError, match=r"no file someone/other, and the Hugging Face cache.*--download"):
+    with pytest.raises(ConfigError, match=r"no file someone/other, and the Hugging Face cache.*download=True"):
         load_weights(target, "someone/other")
     with pytest.raises(ConfigError, match=r"cannot be fetched.*HF_HUB_OFFLINE"):
         load_weights(target, "someone/other", download=True)
