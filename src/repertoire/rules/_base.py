@@ -157,9 +157,7 @@ class Rule:
         if is_sharded(self.fabric):
             # The optimiser is that of the shares, which are there only then.
             self.module = self.fabric.setup_module(method)
-            optimizer = self.fabric.setup_optimizers(make_optimizer(method))
-            assert not isinstance(optimizer, tuple)
-            self.optimizer = optimizer
+            self.optimizer: Any = self.fabric.setup_optimizers(make_optimizer(method))
             return
         self.module, self.optimizer = self.fabric.setup(method, make_optimizer(method))
 

@@ -417,7 +417,7 @@ class Loop:
             for piece in batch.split(self.config.accumulate) if self.config.accumulate > 1 else [batch]:
                 self.method(piece)
         if self.sharded:
-            self.method.reshard()  # type: ignore[operator]
+            self.method.reshard()
         self.method.train()
 
     def _accumulate(self, logs: dict[str, Tensor], count: int) -> None:
