@@ -319,9 +319,9 @@ def test_runs_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     cache = tmp_path / "hub"
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     source, target = ConvNet(width=4), ConvNet(width=4)
     snapshot = cache / "models--someone--convnet" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
