@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -310,12 +311,12 @@ class _Phases:
         """How a student learns the labels alone, for as many steps and epochs as the other one has in both phases.
 
         An epoch of it is several passes over the labels: with as many epochs, as many weights are looked at on the
-        validation samples, of which the best stay.
+        validation samples, of which the best stay. Where the steps do not divide, it gets the few more.
         """
         steps, epochs = (sum(int(run.info[name]) for run in (pretrained, student)) for name in ("steps", "epochs"))
         batch = student.config.batch_size
         own = _without(self.kept, "labels", "fold", "patience")
-        rows = np.resize(np.arange(len(self.labelled)), max(1, round(steps / epochs)) * batch)
+        rows = np.resize(np.arange(len(self.labelled)), math.ceil(steps / epochs) * batch)
         config = make_config(**{**own, "data": IN_MEMORY, "epochs": epochs, "batch_size": batch})
         return config, self._apart(self.labelled.subset(rows), "labels alone")
 
