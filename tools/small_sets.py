@@ -1,6 +1,6 @@
 """Small image sets of several kinds, as folders: what `benchmarks/pretrained.py --only train` compares defaults on.
 
-    python benchmarks/small_sets.py small/                     # eight sets of 5 to 100 images a class
+    python tools/small_sets.py small/                          # eight sets of 5 to 100 images a class
     python benchmarks/pretrained.py small/* --only train --ways logistic,head,auto --threads 1
 
 Each set is drawn from a data source of Repertoire (`repertoire list data`), and written as `SET/train/CLASS/*.png` and
