@@ -58,7 +58,7 @@ def test_table_as_text_and_csv(tmp_path: Path) -> None:
     assert "toy-better*\tholds" in text
     # Less is better, and more was measured: the effect is in the metric's own direction.
     assert "toy-smaller\tdoes not hold\t\t+0.98" in text
-    assert "4 claims: 2 holds, 1 does not hold, 1 not measured" in text
+    assert "4 claims: 2 hold, 1 does not hold, 1 not measured" in text
     assert "Of 3 tests 0.1 would hold by chance" in text
     rows = list(csv.DictReader(run("table", "--format", "csv").splitlines()))
     assert [row["claim"] for row in rows] == ["toy-better", "toy-smaller", "toy-trend", "toy-weak:beside"]

@@ -78,8 +78,7 @@ class Table:
     @property
     def sentences(self) -> list[str]:
         """Sentences that sum up the table."""
-        counts = Counter(row.verdict for row in self.rows)
-        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        said = papers.tally(row.verdict for row in self.rows)
         stale = sum(row.note == "stale" for row in self.rows)
         tiers = Counter(row.tier for row in self.rows if row.seeds)
         return [

@@ -9,7 +9,7 @@
 
 from repertoire.papers._cards import Card, get, load
 from repertoire.papers._components import Component, components, family_of
-from repertoire.papers._evidence import TIERS, Evidence, Tier, evidence, stored_evidence, user_folder
+from repertoire.papers._evidence import TIERS, Evidence, Tier, evidence, stored_evidence, tally, user_folder
 from repertoire.papers._families import Family, families, family
 from repertoire.papers._search import Hit, find, search
 from repertoire.papers._status import STATUSES, Status, missing_components
@@ -35,5 +35,6 @@ __all__ = [
     "missing_components",
     "search",
     "stored_evidence",
+    "tally",
     "user_folder",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,11 +24,14 @@ __all__ = [
     "evidence_file",
     "read_evidence",
     "stored_evidence",
+    "tally",
     "user_folder",
 ]
 
 FOLDER = Path(__file__).parent / "evidence"
 FORMAT = 2
+
+_SEVERAL = {"holds": "hold", "does not hold": "do not hold"}
 
 Tier = Literal["drawn", "toy", "real, small", "paper", "yours"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
@@ -39,6 +44,18 @@ def user_folder() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "repertoire" / "evidence"
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """How often there is each verdict, the most frequent first, as part of a sentence.
+
+    Example:
+        >>> from repertoire.papers import tally
+        >>> tally(["holds", "undecided", "holds"])
+        '2 hold, 1 undecided'
+    """
+    counts = Counter(verdicts).most_common()
+    return ", ".join(f"{n} {verdict if n == 1 else _SEVERAL.get(verdict, verdict)}" for verdict, n in counts)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
 
 from repertoire import papers
 from repertoire.claims import Claim, Evidence, Freshness
@@ -109,10 +108,10 @@ def evidence_page(catalogue: Catalogue) -> str:
     tested = [name for name, item in catalogue.evidence.items() if item.interval is not None]
     adjusted = dict(zip(tested, benjamini_hochberg([catalogue.evidence[name].p for name in tested]), strict=True))
     survive = {name for name in tested if catalogue.evidence[name].verdict == "holds" and adjusted[name] <= _ALPHA / 2}
-    counts = Counter(item.verdict for item in catalogue.evidence.values())
+    counts = papers.tally(item.verdict for item in catalogue.evidence.values())
     stale = sum(fresh.state == "stale" for fresh in catalogue.freshness.values())
     sentences = (
-        f"Of {len(names)} claims: {', '.join(f'{n} {verdict}' for verdict, n in counts.most_common())}; "
+        f"Of {len(names)} claims: {counts}; "
         f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. Of {len(tested)} tests "
         f"{_ALPHA / 2 * len(tested):.1f} would hold by chance if no method did anything; {len(survive)} that hold (★) "
         "survive the correction for their number (Benjamini and Hochberg at 5 %)."
