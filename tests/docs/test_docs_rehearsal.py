@@ -120,8 +120,11 @@ def test_the_command_is_accepted(entry: registry.Entry, folders: dict[str, Path]
     accepted(COMMANDS[entry], {**folders, PHOTOS: folders["masked"]} if masked else folders, tmp_path / "stages")
 
 
-_ELSEWHERE = ("--resume", "--weights", "--start", "--teacher", "-c", "--config", "--pipeline", "--plugins", "--track")
-"""Options with which a command of the guide goes on from what another one has made."""
+_ELSEWHERE = (
+    *("--resume", "--weights", "--start", "--teacher", "-c", "--config", "--plugins", "--track"),
+    *("--pipeline", "--strategy"),
+)
+"""Options with which a command of the guide goes on from what another one has made, or takes several processes."""
 
 
 def shown() -> list[str]:
