@@ -44,8 +44,9 @@ def kept_checkpoints(path: str | Path) -> Iterator[tuple[int, dict[str, Tensor]]
         >>> from repertoire import train
         >>> with tempfile.TemporaryDirectory() as out:
         ...     run = train.fit("digits", backbone="convnet:width=4,depth=2", epochs=1, out=f"{out}/run", quiet=True)
-        ...     [(step, "method.model.head.weight" in tensors) for step, tensors in train.kept_checkpoints(run.path)]
-        [(12, True)]
+        ...     ((step, tensors),) = train.kept_checkpoints(run.path)
+        >>> step == run.info["steps"], "method.model.backbone.blocks.0.conv.weight" in tensors
+        (True, True)
     """
     for file in reversed(_checkpoint.checkpoints(RunDirectory(path).checkpoints)):
         try:
