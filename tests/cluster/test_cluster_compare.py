@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,22 @@ def test_who_dies_goes_on_elsewhere_and_who_fails_is_named_with_the_node(
     assert place in reasons["deadly"]
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """Python hears Ctrl-C, also where it was started in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 def test_ctrl_c_saves_and_the_same_call_goes_on(backend: str, tiny: Path, tmp_path: Path):
-    over = threading.Event()
+    over, until = threading.Event(), time.monotonic() + 90
 
     def press() -> None:
         while not over.wait(0.1):
-            if len(list(tmp_path.glob("a/runs/*/seed-0/metrics.jsonl"))) == 2:
+            # What has not begun after so long will not, and the test is to fail and not to wait.
+            if len(list(tmp_path.glob("a/runs/*/seed-0/metrics.jsonl"))) == 2 or time.monotonic() > until:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
