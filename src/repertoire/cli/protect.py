@@ -1,4 +1,4 @@
-"""`repertoire protect`: a copy of a folder of images from which networks learn next to nothing."""
+"""`repertoire protect`: a copy of a folder of images that is harder to learn from."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def protect(
         ),
     ] = None,
     backbone: Annotated[
-        str, typer.Option("--backbone", help="The network that is to learn nothing; see 'repertoire list backbones'.")
+        str, typer.Option("--backbone", help="The network that the changes are made against; see 'repertoire list backbones'.")
     ] = "convnet",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of network and images, at most.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Of the network, and of what it is trained on.")] = 0,
@@ -68,13 +68,14 @@ def protect(
         bool, typer.Option("--skip-unreadable", help="Leave out the images that cannot be used.")
     ] = False,
 ) -> None:
-    """Write a copy of a folder of images from which networks learn next to nothing.
+    """Write a copy of a folder of images that is harder for networks to learn from.
 
     Every image keeps its place, its name and its size, and looks as before: no value changes by more than epsilon, and
     only pixels that matter do. The copies are PNG files, because compression with losses would take the changes away,
     and hold the pixels alone: no date and no place. The copy appears when all of it is written, or not at all.
 
-    This is no encryption: training that is made to withstand small changes learns from the copy all the same.
+    This is no encryption: training that is made to withstand small changes learns from the copy all the same, and so
+    may networks of another kind than the one that the changes are made against.
     """
     import torch
 

@@ -77,13 +77,13 @@ def pair_rows(
 
 @contextmanager
 def tile_size(numbers: int) -> Iterator[None]:
-    """Limits how many similarities all reductions over pairs hold at once, while it lasts.
+    """Limits how many similarities all reductions over pairs on a processor hold at once, while it lasts.
 
     The default is made for the cache of a processor. Fewer take longer and less memory, and let a test of a loss cross
-    the borders of tiles with few rows.
+    the borders of tiles with few rows. It holds for the whole process, and changes nothing on a GPU.
 
     Args:
-        numbers: of a tile or a strip, 1 or more; a tile is made of whole rows all the same.
+        numbers: float64 numbers of a tile or a strip, 1 or more; twice as many of float32 fit into a tile.
 
     Raises:
         ShapeError: fewer than 1.

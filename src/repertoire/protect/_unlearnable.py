@@ -55,7 +55,7 @@ def sparse_unlearnable(
     generator: torch.Generator | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Protected:
-    r"""Changes the most significant pixels of images so that networks trained on them learn next to nothing.
+    r"""Changes the most significant pixels of images so that networks trained on them learn less of use.
 
     Sun, Liu, Yan, Xu and Sun, *Medical Unlearnable Examples: Securing Medical Data from Unauthorized Training via
     Sparsity-Aware Local Masking* (2024), on error-minimising noise (Huang et al., *Unlearnable Examples: Making
