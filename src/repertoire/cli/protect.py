@@ -59,7 +59,8 @@ def protect(
         ),
     ] = None,
     backbone: Annotated[
-        str, typer.Option("--backbone", help="The network that the changes are made against; see 'repertoire list backbones'.")
+        str,
+        typer.Option("--backbone", help="The network to make the changes against; see 'repertoire list backbones'."),
     ] = "convnet",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of network and images, at most.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Of the network, and of what it is trained on.")] = 0,
