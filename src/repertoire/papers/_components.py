@@ -22,7 +22,7 @@ _USE = {
     "backbones": "--backbone {}", "augmentations": "--augment {}", "auxiliaries": "--rule local:auxiliary={}",
     "explainers": "repertoire explain --explainer {}", "options": "--{}", "commands": "repertoire {}",
     "feature-estimators": "repertoire fit-features --estimator {}",
-    "weight-operators": "repertoire merge --operator {}",
+    "weight-operators": "repertoire merge --by {}", "compressors": "repertoire compress --by {}",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from repertoire.testing.adapters import check_adapter
 from repertoire.testing.augmentations import check_augmentation
 from repertoire.testing.auxiliaries import check_auxiliary
 from repertoire.testing.backbones import check_backbone
+from repertoire.testing.compressors import check_compressor
 from repertoire.testing.diagnostics import check_diagnostic
 from repertoire.testing.estimators import check_estimator
 from repertoire.testing.explainers import check_explainer
@@ -39,6 +40,7 @@ __all__ = [
     "check_augmentation",
     "check_auxiliary",
     "check_backbone",
+    "check_compressor",
     "check_diagnostic",
     "check_estimator",
     "check_explainer",
