@@ -103,6 +103,12 @@ def slerp(states: Sequence[State], *, t: Annotated[float, Share] = 0.5) -> dict[
     return tensor_by_tensor(states, None, lambda _, tensors, __: combined(tensors, _arc(*tensors, t)))
 
 
+slerp.at_most = 2  # type: ignore[attr-defined]
+
+
+slerp.at_most = 2  # type: ignore[attr-defined]
+
+
 def _arc(first: Tensor, second: Tensor, t: float) -> tuple[float, float]:
     """The coefficients of two tensors at the place t of the arc between them."""
     inner = squares = others = 0.0
@@ -135,9 +141,9 @@ def task_arithmetic(
     .. math::
         \theta = \theta_0 + \lambda \sum_i w_i (\theta_i - \theta_0)
 
-    The scale is meant to be chosen on validation data; 0.4 is what the authors recommend where there is none. A negative
-    weight makes the network forget a task. Beside the result, one tensor of each state is read at a time. Networks with
-    batch normalisation want :func:`repertoire.weights.refresh_batchnorm` afterwards.
+    The scale is meant to be chosen on validation data; 0.4 is what the authors recommend where there is none. With a
+    negative weight, the network forgets a task. Beside the result, one tensor of each state is read at a time. Networks
+    with batch normalisation want :func:`repertoire.weights.refresh_batchnorm` afterwards.
 
     Args:
         states: fine-tuned from the base, of one architecture; `state_dict()` of models, or `LazyState` of files.

@@ -17,8 +17,8 @@ __all__ = ["TaskVector"]
 class TaskVector(Mapping[str, Tensor]):
     r"""What fine-tuning has added to the weights of a network, tensor by tensor.
 
-    Ilharco et al., *Editing Models with Task Arithmetic* (2023): :math:`\tau = \theta_\text{fine} - \theta_0`. Vectors of
-    networks that started from the same weights can be added, subtracted and scaled, and added to those weights.
+    Ilharco et al., *Editing Models with Task Arithmetic* (2023): :math:`\tau = \theta_\text{fine} - \theta_0`. Those
+    of networks that started from the same weights can be added, subtracted and scaled, and added to those weights.
 
     Nothing is computed before it is asked for, and nothing is kept: a vector of lazy states, and a sum of such vectors,
     read one tensor of each state at a time. Sums are in float64, of the states themselves, so that the vector of a
@@ -30,7 +30,7 @@ class TaskVector(Mapping[str, Tensor]):
         base: the weights before. It may have more tensors, such as another head.
 
     Raises:
-        CheckpointError: the base lacks tensors, or has others shapes.
+        CheckpointError: the base lacks tensors, or has other shapes.
 
     Example:
         >>> import torch
@@ -124,7 +124,7 @@ class TaskVector(Mapping[str, Tensor]):
             New tensors in the base's order, dtypes and devices.
 
         Raises:
-            CheckpointError: the base lacks tensors of the vector, or has others shapes.
+            CheckpointError: the base lacks tensors of the vector, or has other shapes.
         """
         check_base({name: self._terms[0][1][name] for name in self._names}, base)
         terms = self._made([(1.0, base), *((scale * coefficient, state) for coefficient, state in self._terms)])._terms
