@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map_only
 
 from repertoire.errors import ConfigError
@@ -85,12 +84,15 @@ def units(model: nn.Module, example: Tensor) -> list[UnitGroup]:
         >>> import torch
         >>> from repertoire.backbones import MLP
         >>> from repertoire.weights import units
-        >>> first, second = units(torch.nn.Sequential(MLP(1, 8, hidden=16), torch.nn.Linear(16, 3)), torch.zeros(2, 1, 8, 8))
+        >>> net = torch.nn.Sequential(MLP(1, 8, hidden=16), torch.nn.Linear(16, 3))
+        >>> first, second = units(net, torch.zeros(2, 1, 8, 8))
         >>> first.size, [(place.tensor, place.axis) for place in first.axes][-1]
         (16, ('0.blocks.1.linear.weight', 1))
         >>> [(place.tensor, place.axis) for place in second.axes][-1]
         ('1.weight', 1)
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # imports a compiler, which takes seconds
+
     # Of tied tensors the first name takes part, and the others follow it.
     names: dict[int, list[str]] = {}
     tensors: dict[str, Tensor] = {}
@@ -502,8 +504,9 @@ def _segments(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], l
 
 def _sliced(flow: _Flow, node: fx.Node, name: str, args: list[Any]) -> Any:
     x = list(args[0])
-    dim, start, end, step = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
-    x[dim] = x[dim][slice(start, end, step)]
+    given = dict(zip(("dim", "start", "end", "step"), args[1:], strict=False))
+    dim = given.pop("dim", 0)
+    x[dim] = x[dim][slice(given.get("start"), given.get("end"), given.get("step"))]
     return x
 
 
