@@ -38,6 +38,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         catalogue,
         claims,
         compare,
+        compress,
         diagnose,
         evaluate,
         explain,
@@ -71,6 +72,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("select")(select.select)
     app.command("protect")(protect.protect)
     app.command("merge")(merge.merge)
+    app.command("compress")(compress.compress)
     app.command("fit-features")(fit_features.fit_features)
     app.command("list")(catalogue.list_components)
     app.add_typer(papers.app, name="papers")

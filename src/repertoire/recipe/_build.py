@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from repertoire.data import (
 )
 from repertoire.errors import ConfigError, DataError, option
 from repertoire.losses import LogitsLoss, Loss
-from repertoire.methods import Classifier, Method, Stage
+from repertoire.methods import Classifier, Method, Stage, class_means
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._facts import Facts
 from repertoire.recipe._frozen import entrance, frozen_splits
@@ -239,8 +240,11 @@ def build(
             context["unlabelled"] = len(splits.extra["unlabelled"])
         if splits.kind == "classes":
             context["counts"] = torch.from_numpy(splits.train.counts())
+            context["class_means"] = partial(_class_means, splits.train, batch_size=config.batch_size, device=device)
+            if not weights:
+                context["class_means"] = _no_means
         method = build_method(config, model, loss, len(splits.train), **context)
-        if needs_of(config).reference == "teacher" and config.teacher is None:
+        if method.needs.reference == "teacher" and config.teacher is None:
             raise ConfigError(
                 f"method {registry.parse(config.method).name!r} learns from another run: give {option('teacher')}"
             )
@@ -488,6 +492,10 @@ def _start(config: TrainConfig, model: Classifier, facts: Facts) -> dict[str, An
     if source is None:
         preset = model.backbone.preset
         return {} if preset is None else {"pretrained": preset.source}
+    if config.start is not None:
+        from repertoire.recipe._stored import check_whole
+
+        check_whole(config.start)
     if config.start is not None and not model.backbone.state_dict():
         # Features go straight to the head, which is all that there is to start from.
         return {"head": _start_head(config.start, model, facts)}
@@ -528,3 +536,16 @@ def _teacher(config: TrainConfig) -> Classifier:
 
     assert config.teacher is not None
     return stored_classifier(config.teacher).requires_grad_(False)
+
+
+def _class_means(samples: Samples, model: Classifier, *, batch_size: int, device: torch.device | str) -> Tensor:
+    """The means of a network's features of each class over the training set, as evaluation sees it, on the CPU."""
+    batches = Loader(samples, batch_size, shuffle=False, device=device).epoch(0)
+    means = class_means(model.to(device), batches)
+    model.cpu()
+    return means.cpu()
+
+
+def _no_means(model: Classifier) -> Tensor:
+    """In the place of means that a checkpoint will bring."""
+    return torch.zeros(model.head.num_classes, model.backbone.out_features)

@@ -41,6 +41,12 @@ def summary(run: Run) -> str:
             f"A {config.backbone}{parameters} with a {config.head} head, merged by {merged['operator']} from runs on "
             f"{images} ({size}): {runs}."
         )
+    if compressed := info.get("compressed"):
+        before, after = (data_size(each) for each in compressed["bytes"])
+        return (
+            f"A {config.backbone}{parameters} with a {config.head} head, trained on {images} ({size}) and compressed "
+            f"by {compressed['by']}: its weights take {after}, and took {before} in {compressed['run']}."
+        )
     return (
         f"A {config.backbone}{parameters} with a {config.head} head, trained on {images} ({size}): {trained}, "
         f"{plural(config.epochs, 'epoch')}, seed {config.seed}."
@@ -91,7 +97,7 @@ def score_tiles(run: Run, metrics: dict[str, Any]) -> list[tuple[str, str, str]]
         (
             "Validation",
             percent(row.get("val_accuracy")),
-            "accuracy" if run.info.get("merged") else f"accuracy, epoch {row.get('epoch', DASH)}",
+            "accuracy" if {"merged", "compressed"} & run.info.keys() else f"accuracy, epoch {row.get('epoch', DASH)}",
         ),
         ("Baseline", percent(max(counts) / max(1, sum(counts))), "always the commonest class"),
     ]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repertoire import registry
-from repertoire.data import Loader, Samples, digest
+from repertoire.data import Batch, Loader, Samples, Splits, digest
 from repertoire.errors import CheckpointError, ConfigError, RunError, option
-from repertoire.files import atomic_path, write_json
-from repertoire.tasks import Best
-from repertoire.train import _checkpoint
+from repertoire.losses import LogitsLoss
+from repertoire.methods import Classifier
+from repertoire.recipe import Facts, build_classifier, load_splits
+from repertoire.tasks import Best, Outputs
+from repertoire.train._derived import batches_of, outputs_of, some, write_derived
 from repertoire.train._directory import RunDirectory
 from repertoire.train._run import Run
-from repertoire.weights import Soup, refresh_batchnorm
+from repertoire.weights import Soup, Stored, refresh_batchnorm
 
 __all__ = ["merge"]
 
@@ -29,73 +33,83 @@ _STARTS = ("zero", "pretrained")
 _STATISTICS = 2048
 """Training samples that batch statistics are measured on."""
 
+_NEVER = -1e4
+"""Logit of a class that a run does not know."""
+
+State = Mapping[str, Tensor]
+
 
 def merge(
     runs: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     operator: str = "greedy-soup",
+    base: str | os.PathLike[str] | None = None,
+    data: str | None = None,
     device: str = "cpu",
     plugins: Sequence[str] = (),
 ) -> Run:
     """Merges the weights of several runs into one run.
 
-    The runs must be of one network on the same data, and are meant to have started from the same weights: from one
+    The runs must be of one network, and most operators want them to have started from the same weights: from one
     pretrained network, or with `--start` or `--weights`. Batch normalisation is measured anew, on training samples.
+
+    Runs may have been trained on other classes: the result then knows the classes of all. Their backbones are merged,
+    and the rows of their heads are put together; a class that several know has the mean of its rows. What the result
+    is worth is measured on `data`, which holds all of the classes.
 
     Args:
         runs: two directories of runs, or more.
         out: directory of the new run, empty or not there yet.
         operator: spec of a weight operator, such as "greedy-soup" or "uniform-soup".
+        base: the run that all of them started from, for operators on what was changed since; found out where they
+            started from one pretrained network or with `--start`.
+        data: images to measure the result on, and to merge by where the operator looks at any; those of the runs if
+            None. Needed where the runs have other classes.
         device: where to compute.
         plugins: modules to import first, as in `Run`.
 
     Returns:
         The run. Its `info["merged"]` says what it was made of: `operator`, `runs`, the validation metric `key` of each
-        of them (`before`) and of the result (`after`), and the `ingredients` where the operator chose some.
+        of them (`before`) and of the result (`after`), and the `ingredients` where the operator chose some. Of runs of
+        other classes, `parts` has a row for each: accuracy on the test samples of its classes, of the run `alone` and
+        `merged`, where only these classes are asked for.
 
     Raises:
-        RunError: the runs have other classes, inputs or data, or samples of one's test are another's training.
+        RunError: the runs have other inputs or data, or samples of one's test are another's training.
         CheckpointError: their networks differ.
-        ConfigError: fewer than two runs; or the result is worse than each of them, as it is when they did not start
-            from the same weights.
+        ConfigError: fewer than two runs; `out` is taken; or the result is worse than each of them, as it is when they
+            did not start from the same weights.
     """
     if len(runs) < 2:
         raise ConfigError(f"merging takes two runs or more, {len(runs)} given")
+    directory = RunDirectory(Path(out))
+    directory.check_free()
     opened = [Run(path, device=device, plugins=plugins) for path in runs]
-    first = opened[0]
-    _check(opened)
-    samples = first.splits
-    best = first.task.best
-    statistics = _some(samples.train)
-    states = [{name: value.detach().clone() for name, value in run.model.state_dict().items()} for run in opened]
-    model = first.model
-
-    def measure(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        model.load_state_dict(dict(state))
-        # A run by itself keeps the statistics that it was trained with.
-        if not any(_same(state, one) for one in states):
-            refresh_batchnorm(model, Loader(statistics, 256, shuffle=False, device=first.device).epoch(0))
-        return first.evaluate(samples.val)
-
-    def score(state: Mapping[str, Tensor]) -> float:
-        return best.rank(measure(state))[0]
-
+    merging = _Merging(opened, base, data)
+    entry = registry.get("weight-operators", registry.parse(operator).name)
+    context: dict[str, Any] = {"network": merging.network, "batches": merging.batches, "score": merging.score}
+    if "base" in registry.options(entry.factory):
+        context["base"] = merging.base()
     try:
-        merged = registry.build("weight-operators", operator, states=states, score=score)
+        merged = registry.build("weight-operators", operator, states=merging.states, **context)
     except CheckpointError as error:
         shown = ", ".join(f"state {number} is {run.directory}" for number, run in enumerate(opened))
         raise CheckpointError(f"{error} ({shown})") from None
-    before = [measure(state)[best.key] for state in states]
-    result = measure(merged)
-    after, worst = result[best.key], min(before) if best.higher else max(before)
-    if _worse(result, worst, best):
+    best = merging.task.best
+    before = [merging.alone(number)[best.key] for number in range(len(opened))]
+    model, weights = merging.finish(merged)
+    score = merging.measure(model)
+    after, worst = score[best.key], min(before) if best.higher else max(before)
+    if _worse(score, worst, best):
+        halfway = merging.measure(merging.finish(merging.halfway())[0])[best.key]
         raise ConfigError(
             f"the weights of {' and '.join(str(run.directory) for run in opened)} cannot be merged by {operator}: the "
-            f"{best.says} of the result is {after:.3g}, and that of the worst of them {worst:.3g}. Merge runs that "
-            f"started from the same weights ({option('start')}, {option('weights')}, or one pretrained network)"
+            f"{best.says} of the result is {after:.3g}, that of the worst of them {worst:.3g}, and halfway between the "
+            f"first two {halfway:.3g}. Merge runs that started from the same weights ({option('start')}, "
+            f"{option('weights')}, or one pretrained network), or match their units first (permute-least-squares)"
         )
-    made = {
+    made: dict[str, Any] = {
         "operator": operator,
         "runs": [str(run.path.resolve()) for run in opened],
         "key": best.key,
@@ -103,10 +117,220 @@ def merge(
         "after": after,
         "ingredients": list(merged.ingredients) if isinstance(merged, Soup) else list(range(len(opened))),
     }
-    return _write(RunDirectory(Path(out)), first, made)
+    if data is not None:
+        made["data"] = data
+    if merging.joined:
+        made["parts"] = merging.parts(model)
+    return merging.write(directory, model, weights, made)
 
 
-def _same(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+@dataclass
+class _Merging:
+    """What operators on weights are given, and what becomes of what they give."""
+
+    runs: list[Run]
+    given_base: str | os.PathLike[str] | None
+    data: str | None
+
+    def __post_init__(self) -> None:
+        first = self.runs[0]
+        self.joined = any(run.classes != first.classes for run in self.runs)
+        _check(self.runs, self.joined, self.data)
+        self.splits = self._splits()
+        self.classes = tuple(self.splits.train.classes)
+        self.rows = [[self.classes.index(name) for name in run.classes] for run in self.runs] if self.joined else []
+        self.facts = replace(Facts.of(self.splits), mean=first.facts.mean, std=first.facts.std)
+        if not self.joined:
+            self.facts = first.facts
+        self.task = self.facts.task
+        self.device = first.device
+        self.template = self._template()
+        self.states = [self.shared(run.model.state_dict()) for run in self.runs]
+        self.statistics = some(self.splits.train, _STATISTICS)
+
+    def _splits(self) -> Splits:
+        if self.data is None:
+            return self.runs[0].splits
+        first = self.runs[0]
+        splits = load_splits(first.config.model_copy(update={"data": self.data, "size": first.size}))
+        if splits.train.kind != first.task.kind:
+            raise RunError(f"{self.data} has other targets than {first.directory}")
+        wanted = {name for run in self.runs for name in run.classes}
+        if missing := sorted(wanted - set(splits.train.classes)):
+            raise RunError(f"{self.data} has no {', '.join(missing[:5])}, which the runs tell apart")
+        if extra := sorted(set(splits.train.classes) - wanted):
+            raise RunError(f"{self.data} has classes that none of the runs knows: {', '.join(extra[:5])}")
+        for run in self.runs:
+            held = [splits.val.keys, splits.test.keys]
+            if seen := int(sum(np.isin(keys, run.splits.train.keys).sum() for keys in held)):
+                raise RunError(
+                    f"{run.directory} was trained on {seen} of the samples that {self.data} holds out, so nothing "
+                    "could say how good the result is; keep test images apart (folders train/, val/ and test/)"
+                )
+        return splits
+
+    def _template(self) -> Classifier:
+        first = self.runs[0]
+        if not self.joined:
+            return copy.deepcopy(first.model)
+        _check_heads(self.runs)
+        loss = first.loss if isinstance(first.loss, LogitsLoss) else None
+        with torch.random.fork_rng(devices=[]):
+            return build_classifier(first.config, self.facts, loss=loss, pretrained=False).to(self.device)
+
+    def shared(self, state: State) -> dict[str, Tensor]:
+        """A copy of what the operators merge: all of it, or all but the head where that is of other classes."""
+        return {n: v.detach().clone() for n, v in state.items() if not (self.joined and n.startswith("head."))}
+
+    # What operators are given.
+
+    def network(self, state: State, of: int = 0) -> nn.Module:
+        """A new network with a state, in evaluation mode; with the head of run `of` where heads are no part of it."""
+        net = copy.deepcopy(self.runs[of].model if self.joined else self.template)
+        whole = {**net.state_dict(), **state} if self.joined else dict(state)
+        net.load_state_dict(whole)
+        return net.eval()
+
+    def batches(self, of: int | None = None) -> Iterator[Batch]:
+        """Training samples: of one run, by its classes, or those that the result is for."""
+        if of is not None:
+            return batches_of([self.runs[of].splits.train], self.device)
+        if self.data is not None:
+            return batches_of([self.splits.train], self.device)
+        different = {digest(run.splits): run.splits.train for run in self.runs}
+        return batches_of(list(different.values()), self.device)
+
+    def score(self, state: State) -> float:
+        """How good a state is on validation samples, higher being better."""
+        return self.task.best.rank(self.measure(self.finish(state)[0]))[0]
+
+    def base(self) -> dict[str, Tensor]:
+        """The weights that all runs started from. A head that has none there begins at the mean of the runs' heads."""
+        state = self.shared(self._start())
+        heads = [name for name in self.states[0] if name.startswith("head.")]
+        for name in heads:
+            values = [one[name] for one in self.states]
+            if values[0].is_floating_point():
+                state[name] = torch.stack([value.double() for value in values]).mean(0).to(values[0])
+        return state
+
+    def _start(self) -> State:
+        first, names = self.runs[0], "the weights that all runs started from"
+        if self.given_base is not None:
+            found = Run(self.given_base, device=str(self.device)).model.state_dict()
+            own = self.template.state_dict()
+            for name, value in own.items():
+                if not name.startswith("head.") and (name not in found or found[name].shape != value.shape):
+                    raise CheckpointError(f"{self.given_base} is no base of {first.directory}: its {name} differs")
+            return {name: found[name] for name in own if name in found and found[name].shape == own[name].shape}
+        starts = {(run.config.start, run.config.weights, run.config.from_scratch) for run in self.runs}
+        if len(starts) > 1:
+            raise ConfigError(f"the runs did not start from the same weights; say {names}: {option('base', 'RUN')}")
+        if first.config.start is not None:
+            return Run(first.config.start, device=str(self.device)).model.state_dict()
+        if first.config.weights is not None or "pretrained" not in first.info.get("start", {}):
+            raise ConfigError(
+                f"this operator looks at what training has changed, and needs {names}: {option('base', 'RUN')}"
+            )
+        loss = first.loss if isinstance(first.loss, LogitsLoss) else None
+        with torch.random.fork_rng(devices=[]):
+            return build_classifier(first.config, first.facts, loss=loss).to(self.device).state_dict()
+
+    # What becomes of what they give.
+
+    def halfway(self) -> dict[str, Tensor]:
+        """The state in the middle of the line between the first two."""
+        return registry.build("weight-operators", "uniform-soup", states=self.states[:2])  # type: ignore[no-any-return]
+
+    def finish(self, merged: State | Stored) -> tuple[Classifier, State | Stored]:
+        """The network of what an operator gave, with batch statistics of its own, and what is to be written of it."""
+        features = getattr(merged, "features", None)
+        head = self._head(features) if self.joined else {}
+        if isinstance(merged, Stored):
+            stored = replace(merged, tensors={**merged.tensors, **head})
+            model = cast(Classifier, stored.build(copy.deepcopy(self.template))).to(self.device).eval()
+            if stored.form == "shaped":
+                self._refresh(model)
+                stored = replace(stored, tensors=model.state_dict())
+            return model, stored
+        model = copy.deepcopy(self.template)
+        model.load_state_dict({**merged, **head})
+        # A run by itself keeps the statistics that it was trained with.
+        if not any(_same(merged, one) for one in self.states):
+            self._refresh(model)
+        return model.eval(), model.state_dict()
+
+    def _refresh(self, model: nn.Module) -> None:
+        refresh_batchnorm(model, Loader(self.statistics, 256, shuffle=False, device=self.device).epoch(0))
+
+    def _head(self, features: Sequence[Sequence[int]] | None) -> dict[str, Tensor]:
+        """The rows of all heads, in the order of the classes; columns follow the features that the merge has moved."""
+        own = {name: torch.zeros_like(value) for name, value in self.template.head.state_dict().items()}
+        known = torch.zeros(len(self.classes), device=self.device)
+        for number, run in enumerate(self.runs):
+            rows = self.rows[number]
+            known[rows] += 1
+            for name, value in run.model.head.state_dict().items():
+                if features is not None and value.ndim == 2:
+                    source = torch.as_tensor(features[number], device=self.device)
+                    value = value[:, source.clamp_min(0)] * (source >= 0)
+                    if own[name].shape[1:] != value.shape[1:]:
+                        own[name] = value.new_zeros(len(self.classes), value.shape[1])
+                own[name][rows] += value
+        return {f"head.{n}": v / known.view(-1, *(1 for _ in v.shape[1:])) for n, v in own.items()}
+
+    # How good it is.
+
+    def measure(self, model: Classifier) -> dict[str, Any]:
+        return self.task.score(self._outputs(model, self.splits.val))
+
+    def _outputs(self, model: Classifier, samples: Samples) -> Outputs:
+        return outputs_of(self.runs[0], model, samples, self.device)
+
+    def alone(self, number: int) -> dict[str, Any]:
+        """Metrics of a run by itself on the validation samples, of which it knows some classes."""
+        run = self.runs[number]
+        if not self.joined:
+            return run.evaluate(self.splits.val)
+        found = outputs_of(run, run.model, self.splits.val, self.device)
+        return self.task.score(replace(found, logits=self._widened(found.logits, number)))
+
+    def _widened(self, logits: np.ndarray, number: int) -> np.ndarray:
+        wide = np.full((len(logits), len(self.classes)), _NEVER, logits.dtype)
+        wide[:, self.rows[number]] = logits
+        return wide
+
+    def parts(self, model: Classifier) -> list[dict[str, Any]]:
+        """A row a run: how it and the result do on the test samples of its classes, asked for these only."""
+        test, found = self.splits.test, []
+        labels = np.asarray(test.labels)
+        for number, run in enumerate(self.runs):
+            rows = np.asarray(self.rows[number])
+            own = test.subset(np.flatnonzero(np.isin(labels, rows)))
+            right = np.asarray(own.labels)
+            merged = rows[self._outputs(model, own).logits[:, rows].argmax(1)] == right
+            alone = rows[outputs_of(run, run.model, own, self.device).logits[:, : len(rows)].argmax(1)] == right
+            row = {"samples": len(right), "alone": float(alone.mean()), "merged": float(merged.mean())}
+            found.append({"run": str(run.path.resolve()), "classes": list(run.classes), **row})
+        return found
+
+    def write(self, directory: RunDirectory, model: Classifier, weights: State | Stored, made: dict[str, Any]) -> Run:
+        first, result = self.runs[0], self._outputs(model, self.splits.test)
+        metrics = {**self.task.score(result), f"val_{made['key']}": made["after"]}
+        note = f"Merged from {len(self.runs)} runs by {made['operator']}; nothing was trained."
+        info: dict[str, Any] = {"notes": [note], "merged": made}
+        config: dict[str, Any] = {}
+        if self.data is not None:
+            config = {"data": self.data, "size": first.size}
+            counts = {name: getattr(self.splits, name).counts().tolist() for name in ("train", "val", "test")}
+            info |= {"source": self.splits.source, **self.facts.info(), "counts": counts}
+            info |= {"data_digest": digest(self.splits), "skipped": []}
+        info["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        values = {"epoch": 0, f"val_{made['key']}": made["after"]}
+        return write_derived(directory, first, weights, result, metrics, values=values, info=info, config=config)
+
+
+def _same(state: State, other: State) -> bool:
     return all(torch.equal(value, other[name]) for name, value in state.items())
 
 
@@ -119,37 +343,27 @@ def _worse(result: Mapping[str, Any], worst: float, best: Best) -> bool:
     return bool(after < worst - 0.1 * abs(worst) if best.higher else after > worst + 0.1 * abs(worst))
 
 
-def _write(directory: RunDirectory, first: Run, made: dict[str, Any]) -> Run:
-    """The run of the weights that `first.model` holds now."""
-    directory.check_free()
-    result = first.outputs(first.splits.test)
-    metrics = {**first.task.score(result), f"val_{made['key']}": made["after"]}
-    note = f"Merged from {len(made['runs'])} runs by {made['operator']}; nothing was trained."
-    with directory.hold():
-        directory.clear()
-        # Exits belong to auxiliary networks, which are not merged.
-        directory.write_config(first.config.model_copy(update={"rule": "backprop"}))
-        weights = {f"model.{name}": value for name, value in first.model.state_dict().items()}
-        _checkpoint.save(directory.best_file, weights, {"epoch": 0, f"val_{made['key']}": made["after"]})
-        more: dict[str, Any] = {} if result.answers is None else {"answers": first.task.decode(result.answers)}
-        features = result.embeddings.astype(np.float16)
-        with atomic_path(directory.predictions_file) as temporary, open(temporary, "wb") as file:
-            np.savez(file, logits=result.logits, embeddings=features, labels=result.labels, **more)
-        write_json(directory.metrics_file, metrics)
-        kept = {key: value for key, value in first.info.items() if key not in ("format", "reason", "head_only")}
-        told = {"status": "finished", "notes": [note], "epochs": 0, "steps": 0, "seconds": 0.0, "merged": made}
-        directory.write_info({**kept, **told})
-    return Run(directory.path, device=str(first.device), plugins=first.config.plugins)
-
-
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[Run], joined: bool, data: str | None) -> None:
     """Refuses runs that cannot be merged, with the reason."""
     first, *others = runs
     if first.task.kind == "none":
         raise RunError(f"{first.directory} was trained without targets, so nothing says whether merging it helps")
+    if any(run.info.get("compressed") or run.stored().form != "dense" for run in runs):
+        raise RunError("a run that was compressed, or merged into another form, has no weights to merge any more")
+    described = ("predicts",) if not joined else ("predicts a",)
+    for run in others:
+        _compare(first, run, (*described, "takes inputs of shape", "has the backbone", "has the head"))
+    if joined and (first.task.kind != "classes" or data is None):
+        kind = "" if first.task.kind == "classes" else ", which only classes allow"
+        raise RunError(
+            f"{first.directory} and {others[0].directory} differ: one predicts {_task(first)}, the other "
+            f"{_task(next(run for run in others if run.classes != first.classes))}{kind}. To put their classes "
+            f"together, say where images of all of them are: {option('data', 'PHOTOS')}"
+        )
+    if data is not None:
+        return
     held_out = [first.splits.val.keys, first.splits.test.keys]
     for run in others:
-        _compare(first, run, ("predicts", "takes inputs of shape", "has the backbone", "has the head"))
         if digest(run.splits) != digest(first.splits):
             seen = int(sum(np.isin(keys, run.splits.train.keys).sum() for keys in held_out))
             if seen:
@@ -160,6 +374,18 @@ def _check(runs: Sequence[Run]) -> None:
                     f"{option('val')} and {option('test')}, or folders train/, val/ and test/)"
                 )
         _compare(first, run, ("subtracts the mean", "divides by"))
+
+
+def _check_heads(runs: Sequence[Run]) -> None:
+    """Refuses heads whose rows cannot be put together."""
+    for run in runs:
+        head = run.model.head
+        alone = set(head.state_dict()) - set(head.per_class)
+        if alone or head.takes_maps:
+            what = f"its {', '.join(sorted(alone))} belong to no class" if alone else "it looks at maps"
+            raise RunError(
+                f"{run.directory} has the head {run.config.head}, which cannot be put together with another one: {what}"
+            )
 
 
 def _compare(first: Run, other: Run, what: Sequence[str]) -> None:
@@ -174,6 +400,7 @@ def _compare(first: Run, other: Run, what: Sequence[str]) -> None:
 def _described(run: Run) -> dict[str, Any]:
     return {
         "predicts": _task(run),
+        "predicts a": run.task.kind,
         "takes inputs of shape": run.facts.shape,
         "has the backbone": _network(run.config.backbone),
         "has the head": _network(run.config.head),
@@ -192,10 +419,3 @@ def _network(spec: str) -> str:
 def _task(run: Run) -> str:
     names = run.classes
     return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''} ({len(names)} {run.task.kind})"
-
-
-def _some(samples: Samples) -> Samples:
-    """As many as batch statistics need, from all over the set."""
-    if len(samples) <= _STATISTICS:
-        return samples
-    return samples.subset(np.random.default_rng(0).permutation(len(samples))[:_STATISTICS])

@@ -8,9 +8,9 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ from repertoire.train._images import Images, Reading, stream
 from repertoire.train._labelled import Labelled, called, labelled_samples, vectors
 from repertoire.train._outputs import mixed_order, outputs
 from repertoire.train._probe import PROBES, Probe, probe_outputs
+from repertoire.weights import Stored, read_stored
 
 if TYPE_CHECKING:
     from repertoire.train._export import Format
@@ -227,22 +228,28 @@ class Run(Predictor):
                 f"{error}. {self.directory} was trained with the plugins {named}; opening a run imports none. If you "
                 f"trust them, name them: {option('plugin' if option('x') == '--x' else 'plugins', named)}"
             ) from None
-        state = self._best_state()
         try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            model = cast(Classifier, self.stored().build(model))
+        except CheckpointError as error:
+            reason = str(error).removeprefix("the tensors do not fit the network: ")
             raise CheckpointError(
                 f"the weights in {self.directory} do not fit its configuration ({len(self.classes)} classes): {reason}"
             ) from None
+        state = model.state_dict()
         if not all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()):
             raise CheckpointError(f"the weights in {self.directory} are not finite numbers; nothing can be predicted")
         return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _best_state(self) -> dict[str, Tensor]:
-        """The best weights; those of the newest whole checkpoint where the file of the best is missing or damaged."""
+    def stored(self) -> Stored:
+        """The best weights as they lie on the disk: of form "dense", or as merging or compression has left them.
+
+        Those of the newest whole checkpoint, with a warning, where the file of the best is missing or damaged.
+
+        Raises:
+            CheckpointError: there is no whole checkpoint.
+        """
         try:
-            return _checkpoint.load(self.directory.best_file).part("model")
+            best = _checkpoint.load(self.directory.best_file)
         except CheckpointError as error:
             try:
                 path, checkpoint, _ = _checkpoint.latest(self.directory.checkpoints)
@@ -251,7 +258,10 @@ class Run(Predictor):
             warnings.warn(f"{error}; using the last weights, {path.name}, instead", RepertoireWarning, stacklevel=3)
             prefix = "average" if self.config.ema else "method"
             state = {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
-            return plain_state(state, self.config.adapter)
+            return Stored("dense", plain_state(state, self.config.adapter))
+        import repertoire.compress  # noqa: F401  (its forms are known once it is imported)
+
+        return read_stored(best.tensors, best.values.get("stored"))
 
     def answers_of(self, logits: Tensor) -> Tensor:
         """Reads logits `[N, K]` in the units of a user: probabilities, or numbers `[N, k]`."""
@@ -269,6 +279,11 @@ class Run(Predictor):
     def loss(self) -> Loss | None:
         """Loss that the run minimised, to read logits by; None where its method has one of its own."""
         return build_loss(self.config, self.facts) if takes_loss(self.config) else None
+
+    @property
+    def reads_numbers(self) -> Callable[[Tensor], Tensor] | None:
+        """What reads numbers out of logits, of a run that predicts numbers; None of any other."""
+        return self._read_numbers if self.task.kind == "number" else None
 
     def _read_numbers(self, logits: Tensor) -> Tensor:
         """What the loss reads out of the logits of a run that predicts numbers, `[N, k]` in standard deviations."""
@@ -488,10 +503,10 @@ class Run(Predictor):
             self.check_answers("average over versions of an image")
         if not tta and isinstance(samples, Samples):
             where = self._find(device)
-            answer = self._read_numbers if self.task.kind == "number" else None
             if self.task.kind == "maps":
                 batch_size = min(batch_size, MAP_BATCH)
-            return outputs(self._model_on(where), samples, batch_size=batch_size, device=where, answer=answer)
+            model = self._model_on(where)
+            return outputs(model, samples, batch_size=batch_size, device=where, answer=self.reads_numbers)
         # Of files that are not read yet, no content is known to go by.
         keys = samples.keys if isinstance(samples, Samples) else np.random.default_rng(0).permutation(len(labels))
         order = mixed_order(self._model_on(self._find(device)), keys)

@@ -2,6 +2,9 @@
 
 from repertoire.weights._arithmetic import dare, linear, slerp, task_arithmetic, ties
 from repertoire.weights._batchnorm import refresh_batchnorm
+from repertoire.weights._matching import Barrier, Matching, Rebased, git_rebasin, loss_barrier, match
+from repertoire.weights._moments import input_moments
+from repertoire.weights._regmean import regmean
 from repertoire.weights._soup import Soup, greedy_soup, uniform_soup
 from repertoire.weights._state import LazyState, State, check_alike, save_state
 from repertoire.weights._stored import Stored, form, forms, read_stored
@@ -9,7 +12,10 @@ from repertoire.weights._task_vector import TaskVector
 from repertoire.weights._units import UnitAxis, UnitGroup, permute_units, units
 
 __all__ = [
+    "Barrier",
     "LazyState",
+    "Matching",
+    "Rebased",
     "Soup",
     "State",
     "Stored",
@@ -20,11 +26,16 @@ __all__ = [
     "dare",
     "form",
     "forms",
+    "git_rebasin",
     "greedy_soup",
+    "input_moments",
     "linear",
+    "loss_barrier",
+    "match",
     "permute_units",
     "read_stored",
     "refresh_batchnorm",
+    "regmean",
     "save_state",
     "slerp",
     "task_arithmetic",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from repertoire.errors import CheckpointError, ConfigError, UnknownName, ascii_path
 from repertoire.files import write_bytes
 
-__all__ = ["Stored", "form", "forms"]
+__all__ = ["Stored", "form", "forms", "read_stored"]
 
 Form = Callable[..., nn.Module]
 T = TypeVar("T", bound=Form)
@@ -147,6 +147,18 @@ class Stored:
         if not isinstance(found, dict) or not isinstance(found.get("form"), str):
             raise CheckpointError(f"{shown} holds no stored network, or was not written by Repertoire")
         return cls(found["form"], tensors, found.get("settings") or {})
+
+
+def read_stored(tensors: Mapping[str, Tensor], told: Mapping[str, Any] | None) -> Stored:
+    """The network of a checkpoint: of the tensors named "model.NAME" as they are, or of those named "stored.NAME".
+
+    Args:
+        tensors: all tensors of the checkpoint.
+        told: what it says of the form, `{"form": ..., "settings": ...}`; None where it says nothing.
+    """
+    prefix = "model." if told is None else "stored."
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return Stored("dense", own) if told is None else Stored(str(told["form"]), own, told.get("settings") or {})
 
 
 @form("dense")
