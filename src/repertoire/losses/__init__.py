@@ -72,7 +72,9 @@ from repertoire.losses.predictions._entropy import Entropy, entropy_loss
 from repertoire.losses.predictions._label_encoding import LabelEncodingRisk, label_encoding_risk
 from repertoire.losses.predictions._mean_entropy import MeanEntropy, mean_entropy
 from repertoire.losses.terms._attention_alignment import attention_alignment
+from repertoire.losses.terms._cka_distance import cka_distance
 from repertoire.losses.terms._cpc import cpc_loss
+from repertoire.losses.terms._norm_direction import norm_direction
 from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
 from repertoire.losses.terms._virtual_adversarial import virtual_adversarial_loss
 from repertoire.losses.views._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
@@ -184,6 +186,7 @@ __all__ = [
     "check_predictions",
     "check_views",
     "circle_loss",
+    "cka_distance",
     "clip_loss",
     "closeness_loss",
     "compare_across_ranks",
@@ -232,6 +235,7 @@ __all__ = [
     "mse_loss",
     "multi_similarity_loss",
     "next_digit_loss",
+    "norm_direction",
     "nt_xent_loss",
     "number_token_loss",
     "number_token_penalty",

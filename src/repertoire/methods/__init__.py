@@ -11,6 +11,7 @@ from repertoire.methods._cpc import CPC
 from repertoire.methods._datum_index import DatumIndex
 from repertoire.methods._densecl import DenseCL
 from repertoire.methods._dino import DINO
+from repertoire.methods._distil import Distil, class_means
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
 from repertoire.methods._experts import Experts
@@ -38,6 +39,7 @@ from repertoire.methods._readout import read_scores
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._replay import Replay
+from repertoire.methods._representation_guide import RepresentationGuide
 from repertoire.methods._robust_self_training import RobustSelfTraining
 from repertoire.methods._robust_semi import RobustSemi
 from repertoire.methods._sample_losses import SampleLosses, rejoined
@@ -67,6 +69,7 @@ __all__ = [
     "Classifier",
     "DatumIndex",
     "DenseCL",
+    "Distil",
     "DropoutViews",
     "Embedding",
     "Experts",
@@ -87,6 +90,7 @@ __all__ = [
     "ReLUEmbedding",
     "Relational",
     "Replay",
+    "RepresentationGuide",
     "RobustSelfTraining",
     "RobustSemi",
     "SampleLosses",
@@ -108,6 +112,7 @@ __all__ = [
     "UnlabelledLoss",
     "apply_loss",
     "brought_head",
+    "class_means",
     "cutmix",
     "mixup",
     "on_features",
