@@ -37,6 +37,12 @@ from repertoire.diagnostics.labels._label_errors import LabelErrors, label_error
 from repertoire.diagnostics.labels._overlap import ClassOverlap, class_overlap, neighbour_votes
 from repertoire.diagnostics.labels._subgroups import Hierarchy, Subgroup, hierarchy, macro_std, weak_subgroups
 from repertoire.diagnostics.landscape._directions import Trajectory, random_directions, trajectory_directions
+from repertoire.diagnostics.landscape._essential_sparsity import (
+    SparsityKnee,
+    magnitude_masks,
+    prunable_weights,
+    sparsity_knee,
+)
 from repertoire.diagnostics.landscape._hessian import Hessian
 from repertoire.diagnostics.landscape._lanczos import (
     Eigenvalues,
@@ -86,6 +92,7 @@ __all__ = [
     "PowerLaw",
     "Prediction",
     "Sharpness",
+    "SparsityKnee",
     "SpectralDensity",
     "Spectrum",
     "Stitching",
@@ -121,6 +128,7 @@ __all__ = [
     "loss_landscape",
     "lpntk",
     "macro_std",
+    "magnitude_masks",
     "merge_features",
     "mixed_layout",
     "near_duplicates",
@@ -131,10 +139,12 @@ __all__ = [
     "participation_ratio",
     "persistence_separability",
     "persistence_times",
+    "prunable_weights",
     "random_directions",
     "relative_representation",
     "rotation_probe",
     "sharpness",
+    "sparsity_knee",
     "spectral_density",
     "stitching",
     "thumbnails",
