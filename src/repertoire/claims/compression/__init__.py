@@ -1,0 +1,1 @@
+"""Claims of the family compression, a file each."""

@@ -1,0 +1,95 @@
+"""The claim of *The Emergence of Essential Sparsity in Large Pre-trained Models: The Weights that Matter* (2023)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.claims import Budget, Measured, arm, claim
+from repertoire.claims._training import embeddings, train
+from repertoire.claims.beds._named import majority
+from repertoire.claims.beds.handwriting import GARMENTS, split_images
+from repertoire.data import Splits
+from repertoire.diagnostics import sparsity_knee
+from repertoire.methods import Method
+
+SIMCLR = "simclr:temperature=0.2,batch_norm=true"
+VIEWS = "simclr:scale=(0.3,1),strength=0.5,blur=0"
+
+
+def read_out(method: Method, splits: Splits) -> Tensor:
+    """Whether each test image is told right by a classifier of least squares on the features, fitted anew."""
+    (x, y), (u, v) = (
+        (torch.from_numpy(embeddings(method, part)).double(), torch.from_numpy(np.asarray(part.labels)))
+        for part in (splits.train, splits.test)
+    )
+    mean, scale = x.mean(0), x.std(0).clamp_min(1e-6)
+    rows, tested = (F.pad((part - mean) / scale, (0, 1), value=1.0) for part in (x, u))
+    ridge = 1e-2 * len(rows) * torch.eye(rows.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ F.one_hot(y).double())
+    return ((tested @ weights).argmax(1) == v).double()
+
+
+@arm
+def pruned(budget: Budget, seed: int, *, method: str) -> dict[str, float]:
+    """A network trained with or without labels, on the same views for as many epochs, and how much of it is needed."""
+    splits = split_images(budget, seed, budget.pick(smoke=200, small=1500, full=9000), bed="fashion-mnist")
+    trained = train(
+        splits,
+        method=method,
+        augment=VIEWS,
+        backbone=budget.pick(smoke="convnet:width=4,depth=2", small="convnet:width=12,depth=3", full="resnet20"),
+        optimizer="adamw",
+        lr=5e-3,
+        weight_decay=1e-4,
+        batch_size=128,
+        epochs=budget.pick(smoke=1, small=8, full=100),
+        seed=seed,
+        device=budget.device,
+    )
+
+    def answers(backbone: nn.Module) -> Tensor:
+        whole = trained.model.backbone
+        trained.model.backbone = backbone
+        try:
+            return read_out(trained, splits)
+        finally:
+            trained.model.backbone = whole
+
+    found = sparsity_knee(trained.model.backbone, answers, points=budget.pick(smoke=4, small=20, full=40), draws=1)
+    return {
+        "knee": found.knee,
+        "accuracy": found.scores[0],
+        "at the knee": found.scores[found.shares.index(found.knee)],
+        "within two points": found.within(0.02),
+        "majority": majority(splits.test),
+    }
+
+
+@claim(
+    "essential-sparsity",
+    statement=(
+        "After training without labels a larger share of the weights, by five percentage points, can be removed at "
+        "once before the features suffer than after training with labels."
+    ),
+    metric="share of weights removed at the knee of accuracy",
+    method="SimCLR, no labels",
+    baseline="cross-entropy, the same views and epochs",
+    bed="fashion-mnist",
+    data=GARMENTS + ", 1,500 of them, a convolutional network",
+    threshold=0.05,
+)
+def essential_sparsity(budget: Budget, seed: int) -> Measured:
+    """Jaiswal et al., *The Emergence of Essential Sparsity in Large Pre-trained Models: The Weights that Matter*
+    (2023), section 4.3. The smallest weights of all layers are removed in one go; a linear classifier on the frozen
+    features is fitted anew at each sparsity, where the authors fine-tune the network. `extra` has the accuracies, whole
+    and at the knee, and how much can be removed for two points of accuracy."""
+    ours, plain = (pruned(budget, seed, method=method) for method in (SIMCLR, "supervised"))
+    extra = {
+        f"{name}: {what}": figures[what]
+        for name, figures in (("no labels", ours), ("labels", plain))
+        for what in ("accuracy", "at the knee", "within two points", "majority")
+    }
+    return Measured(ours["knee"], plain["knee"], extra)
