@@ -181,6 +181,18 @@ def test_embed_writes_features_with_names(run: train.Run, photos: Path, tmp_path
         np.testing.assert_allclose(saved["features"][0], run.embed([str(first)])[0], atol=1e-5)
 
 
+def test_embed_puts_features_of_several_runs_side_by_side(run: train.Run, photos: Path, tmp_path: Path, capsys):
+    where = ["--concat", "--out", tmp_path / "f.npz"]
+    status, out, err = run_cli(capsys, "embed", run.path, run.path, photos, *where)
+    assert status == 0, err
+    assert "72 x 32 features" in out
+    with np.load(tmp_path / "f.npz", allow_pickle=False) as saved:
+        np.testing.assert_array_equal(saved["features"][:, :16], saved["features"][:, 16:])
+    status, _, err = run_cli(capsys, "embed", run.path, photos, *where)
+    assert status == 2
+    assert "two runs or more, found 1" in err
+
+
 def test_explain_writes_a_picture_an_image(run: train.Run, photos: Path, tmp_path: Path, capsys):
     status, out, err = run_cli(capsys, "explain", run.path, photos / "ünï", "--out", tmp_path, "--class", "a class")
     assert status == 0, err

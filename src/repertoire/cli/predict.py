@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repertoire.errors import Unreadable
-    from repertoire.train import Run
+    from repertoire.train import Concatenated, Run
 
 __all__ = ["embed", "predict", "read_batches"]
 
@@ -229,6 +229,12 @@ def embed(
         typer.Option(help="With --backbone: side of the images in pixels; its natural one.", show_default=False),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="With --backbone: seed of the parts.", show_default=False)] = None,
+    concat: Annotated[
+        bool,
+        typer.Option(
+            "--concat", help="Put the features of several runs side by side, which are named before the images."
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     null: NullOption = False,
@@ -236,7 +242,7 @@ def embed(
 ) -> None:
     """Write the features of images to an .npz file: `features` [N, d] and `names` [N].
 
-    Without a run: embed PHOTOS/ --backbone lite0.
+    Without a run: embed PHOTOS/ --backbone lite0. Of several: embed RUN RUN PHOTOS/ --concat.
     """
     import numpy as np
 
@@ -244,24 +250,29 @@ def embed(
     from repertoire.cli._options import open_run, report_failures, skips
     from repertoire.errors import ConfigError, UnreadableImages
     from repertoire.files import atomic_path
+    from repertoire.train import Concatenated
 
     if out.suffix != ".npz":
         raise ConfigError(f"--out is {out}; features are written as .npz")
     alone = {"weights": weights, "size": size, "seed": seed}
     if backbone is not None:
-        if images or null or plugin:
+        if images or null or plugin or concat:
             raise ConfigError("with --backbone there is no run: give the data alone, as to train")
         _embed_alone(str(run), out, {"backbone": backbone, "device": device, **alone}, skip_unreadable)
         return
     if misplaced := [name for name, value in alone.items() if value is not None]:
         raise ConfigError(f"--{misplaced[0]} goes with --backbone; a run has its own")
     opened = open_run(run, device, plugin)
+    source: Run | Concatenated = opened
+    if concat:
+        others, images = _runs_first(images or [])
+        source = Concatenated([opened, *(open_run(path, device, plugin) for path in others)])
     given = given_inputs(opened, images or [], null=null)
     failures: list[Unreadable] = []
     features: list[np.ndarray] = []
     names: list[str] = []
     kept: list[np.ndarray] = []
-    for found in opened.stream_features(given.source):
+    for found in source.stream_features(given.source):
         failures.extend(found.failed)
         if len(found.index):
             features.append(found.values)
@@ -277,6 +288,14 @@ def embed(
         np.savez(file, features=np.concatenate(features), names=np.array(names), **known)
     typer.echo(f"{len(names)} x {features[0].shape[1]} features in {out}")
     report_failures(failures, len(given), skip)
+
+
+def _runs_first(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The runs at the beginning of what was named, and all that follows."""
+    count = 0
+    while count < len(arguments) and (Path(arguments[count]) / "run.json").is_file():
+        count += 1
+    return [Path(name) for name in arguments[:count]], list(arguments[count:])
 
 
 def _embed_alone(data: str, out: Path, fields: dict[str, Any], skip_unreadable: bool | None) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from repertoire.train._carry import kept_checkpoints as kept_checkpoints
     from repertoire.train._carry import last_state as last_state
     from repertoire.train._compress import compress as compress
+    from repertoire.train._concatenated import Concatenated as Concatenated
     from repertoire.train._directory import RunDirectory as RunDirectory
     from repertoire.train._display import Forgiving as Forgiving
     from repertoire.train._ensemble import Ensemble as Ensemble
@@ -64,6 +65,7 @@ _HOME = {
     "repertoire.train._answers": ("Answers",),
     "repertoire.train._carry": ("kept_checkpoints", "last_state"),
     "repertoire.train._compress": ("compress",),
+    "repertoire.train._concatenated": ("Concatenated",),
     "repertoire.train._directory": ("RunDirectory",),
     "repertoire.train._display": ("Forgiving",),
     "repertoire.train._ensemble": ("Ensemble",),
