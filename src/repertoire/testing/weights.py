@@ -68,7 +68,7 @@ def _batches(of: int | None = None) -> Iterator[Batch]:
     for run in range(3) if of is None else (of,):
         generator = torch.Generator().manual_seed(run)
         for _ in range(2):
-            yield Batch((torch.rand(10, 1, 6, 6, generator=generator),), torch.arange(10) % 3)
+            yield Batch((torch.rand(10, 1, 6, 6, generator=generator),), torch.arange(10) % 3, torch.arange(10))
 
 
 class _Operators:

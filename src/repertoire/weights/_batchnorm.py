@@ -52,14 +52,14 @@ def refresh_batchnorm(model: nn.Module, batches: Iterable[Tensor | Batch | tuple
     count = 0
     with _measuring(model, norms):
         for batch in batches:
-            model(_images(batch).to(device))
+            model(images_of(batch).to(device))
             count += 1
         if count == 0:
             raise ConfigError("batches is empty; give some training images to measure the statistics of")
     return count
 
 
-def _images(batch: Tensor | Batch | tuple[Tensor, ...]) -> Tensor:
+def images_of(batch: Tensor | Batch | tuple[Tensor, ...]) -> Tensor:
     if isinstance(batch, Batch):
         return batch.images
     return batch[0] if isinstance(batch, tuple | list) else batch

@@ -76,7 +76,7 @@ def as_weights(weights: Sequence[float] | None, states: Sequence[State]) -> tupl
     return tuple(float(weight) for weight in weights)
 
 
-def check_base(state: Mapping[str, Tensor], base: State) -> None:
+def check_base(state: Mapping[str, Tensor], base: State, called: str = "base") -> None:
     """Raises unless the base has every tensor of a state, of the same shape. It may have more, such as a head.
 
     Raises:
@@ -90,7 +90,7 @@ def check_base(state: Mapping[str, Tensor], base: State) -> None:
     ]
     if lacking or other:
         told = ([f"lacks {few(lacking)}"] if lacking else []) + ([f"has other shapes: {few(other)}"] if other else [])
-        raise CheckpointError(f"the base is not of the architecture of the states: it {'; '.join(told)}")
+        raise CheckpointError(f"the {called} is not of the architecture of the states: it {'; '.join(told)}")
 
 
 def shape_of(state: State, name: str) -> tuple[int, ...]:
