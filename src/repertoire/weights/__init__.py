@@ -2,6 +2,7 @@
 
 from repertoire.weights._arithmetic import dare, linear, slerp, task_arithmetic, ties
 from repertoire.weights._batchnorm import refresh_batchnorm
+from repertoire.weights._least_squares import permute_least_squares
 from repertoire.weights._matching import Barrier, Matching, Rebased, git_rebasin, loss_barrier, match
 from repertoire.weights._moments import input_moments
 from repertoire.weights._regmean import regmean
@@ -32,6 +33,7 @@ __all__ = [
     "linear",
     "loss_barrier",
     "match",
+    "permute_least_squares",
     "permute_units",
     "read_stored",
     "refresh_batchnorm",
