@@ -54,6 +54,7 @@ from repertoire.diagnostics.landscape._landscape import Landscape, loss_landscap
 from repertoire.diagnostics.landscape._landscape_convergence import LandscapeConvergence, landscape_convergence
 from repertoire.diagnostics.landscape._landscape_figure import landscape_svg
 from repertoire.diagnostics.landscape._lpntk import last_layer_lpntk, lpntk
+from repertoire.diagnostics.landscape._merge_right import MergeRight, both_wrong_merge_right
 from repertoire.diagnostics.landscape._sharpness import Sharpness, sharpness
 from repertoire.diagnostics.landscape._trace import Trace, hessian_trace
 from repertoire.diagnostics.scaling._critical_batch import CriticalBatch, fit_critical_batch
@@ -85,6 +86,7 @@ __all__ = [
     "Landscape",
     "LandscapeConvergence",
     "LayerSparsity",
+    "MergeRight",
     "MixedLayout",
     "ModelComparison",
     "NearDuplicates",
@@ -101,6 +103,7 @@ __all__ = [
     "Trajectory",
     "activation_sparsity",
     "alignment",
+    "both_wrong_merge_right",
     "cka_matrix",
     "class_overlap",
     "classifier_collapse",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from repertoire.errors import CheckpointError
 from repertoire.weights._state import State, is_averaged
 from repertoire.weights._wide import check_base, combined
+
+if TYPE_CHECKING:
+    from repertoire.weights._ternary import TernaryVector
 
 __all__ = ["TaskVector"]
 
@@ -135,3 +139,21 @@ class TaskVector(Mapping[str, Tensor]):
             else:
                 result[name] = base[name].clone()
         return result
+
+    def compress(
+        self, density: float = 0.05, alpha: float = 1.0, *, by_tensor: bool = False, base: State | None = None
+    ) -> TernaryVector:
+        """The vector in a fraction of a bit for each weight: see :func:`repertoire.weights.ternary`.
+
+        Args:
+            density: share of the entries that is kept.
+            alpha: their size, in standard deviations of the vector.
+            by_tensor: whether each tensor has a density and a standard deviation of its own.
+            base: the weights to which the vector will be added, where it is stored for a network.
+
+        Raises:
+            ConfigError: an option lies outside its range.
+        """
+        from repertoire.weights._ternary import ternary
+
+        return ternary(self, density=density, alpha=alpha, by_tensor=by_tensor, base=base)
