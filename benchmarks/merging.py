@@ -1,0 +1,225 @@
+"""Networks of several tasks merged into one, networks made smaller, and the memory that merging takes.
+
+    python tools/small_sets.py small/
+    python benchmarks/merging.py small/clothes small/handwritten-digits small/emoji small/cifar10-5 [--work FOLDER]
+                                 [--only tasks,sizes,memory] [--operators SPEC,SPEC] [--compressors SPEC,SPEC]
+
+`tasks` fine-tunes lite0 on each folder (`train/CLASS/*` and `test/CLASS/*`), merges the runs into one that knows the
+classes of all, and says how it does on the test images of each, asked for the classes of that folder only, relative to
+the run of that folder alone. Options of an operator that are given as several values are tried, as many for each
+operator, and the one with the best validation accuracy over all classes stays. `sizes` compresses the run on the last
+folder by each compressor. `memory` merges two files of 100 MB and samples how much more the process holds at most.
+Runs that are in the work folder already are not trained again. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from repertoire import registry, train
+from repertoire.errors import ConfigError
+
+SIZE = 160
+
+TRIED: dict[str, tuple[str, ...]] = {
+    "uniform-soup": ("uniform-soup",),
+    "task-arithmetic": tuple(f"task-arithmetic:scale={s}" for s in (0.25, 0.4, 0.6, 0.8)),
+    "ties": tuple(f"ties:scale={s}" for s in (0.25, 0.5, 1.0, 1.5)),
+    "dare": tuple(f"dare:scale={s}" for s in (0.25, 0.4, 0.6, 0.8)),
+    "regmean": ("regmean",),
+    "fisher": ("fisher",),
+    "git-rebasin": ("git-rebasin",),
+    "permute-least-squares": ("permute-least-squares", "permute-least-squares:width=1.3"),
+    "anisotropic": ("anisotropic",),
+    "twin": ("twin",),
+}
+"""Specs of each operator, of which the best on validation images stays."""
+
+SMALLER = (
+    "half",
+    "int8",
+    "prune:0.5",
+    "prune:0.8",
+    "codebook:bits=4",
+    "codebook:bits=3",
+    "codebook:bits=2",
+    "lowrank",
+    "dynamic:mass=0.8",
+)
+
+
+def prepare(folders: list[Path], work: Path) -> list[Path]:
+    """Each folder once more with RGB images and the classes named after it, and one folder of all."""
+    made = []
+    for folder in folders:
+        own = work / "data" / folder.name
+        made.append(own)
+        for file in sorted(folder.glob("*/*/*")):
+            part, label = file.relative_to(folder).parts[:2]
+            for root in (own, work / "data" / "all"):
+                target = root / part / f"{folder.name}-{label}" / f"{folder.name}-{file.stem}.png"
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with Image.open(file) as image:
+                        image.convert("RGB").save(target)
+    return made
+
+
+def experts(folders: list[Path], work: Path) -> list[train.Run]:
+    """A run of lite0 on each folder, all layers learned."""
+    found = []
+    for folder in folders:
+        out = work / f"run-{folder.name}"
+        if (out / "metrics.json").exists():
+            found.append(train.load(out))
+            continue
+        begun = time.process_time()
+        options = {"backbone": "lite0", "tune": "all", "size": SIZE, "device": "cpu", "seed": 0}
+        found.append(train.fit(str(folder), out=out, quiet=True, **options))
+        print(f"{folder.name}: {time.process_time() - begun:.0f} processor seconds", file=sys.stderr)
+    return found
+
+
+def tasks(runs: list[train.Run], work: Path, chosen: list[str]) -> None:
+    names = [Path(run.config.data).name for run in runs]
+    known = set(registry.names("weight-operators"))
+    print(f"\n### {len(runs)} tasks fine-tuned from lite0 at {SIZE} pixels, merged into one network\n")
+    print("| operator | " + " | ".join(names) + " | mean share of the runs' own | all classes at once | seconds |")
+    print("| --- |" + " --: |" * (len(names) + 3))
+    own = " | ".join(f"{run.metrics['accuracy']:.3f}" for run in runs)
+    print(f"| the run of each by itself | {own} | 1.000 | | |", flush=True)
+    for name in chosen or TRIED:
+        best: tuple[float, str, train.Run] | None = None
+        begun = time.process_time()
+        refused = ""
+        if name.partition(":")[0] not in known:
+            continue
+        for spec in TRIED.get(name, (name,)):
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                try:
+                    run = train.merge(
+                        [r.path for r in runs], Path(folder) / "m", operator=spec, data=str(work / "data" / "all")
+                    )
+                except ConfigError as error:
+                    refused = refused or str(error).split(":")[0]
+                    continue
+                if best is None or run.info["merged"]["after"] > best[0]:
+                    best = (run.info["merged"]["after"], spec, run)
+        if best is None:
+            print(f"| {name} | " + " | ".join("" for _ in names) + f" | refused: {refused} | | |", flush=True)
+            continue
+        _, spec, run = best
+        parts = run.info["merged"]["parts"]
+        share = sum(part["merged"] / part["alone"] for part in parts) / len(parts)
+        row = " | ".join(f"{part['merged']:.3f}" for part in parts)
+        seconds = (time.process_time() - begun) / len(TRIED.get(name, (name,)))
+        print(f"| {spec} | {row} | {share:.3f} | {run.metrics['accuracy']:.3f} | {seconds:.0f} |", flush=True)
+
+
+def sizes(run: train.Run, work: Path, chosen: list[str]) -> None:
+    known = set(registry.names("compressors"))
+    print(f"\n### Bytes of the weights against accuracy, lite0 on {Path(run.config.data).name}\n")
+    print("| compressor | bytes | of those before | test accuracy | seconds |")
+    print("| --- | --: | --: | --: | --: |")
+    first = True
+    for spec in chosen or SMALLER:
+        if spec.partition(":")[0] not in known:
+            continue
+        begun = time.process_time()
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            made = train.compress(run.path, Path(folder) / "small", by=spec).info["compressed"]
+        before, after = made["bytes"]
+        if first:
+            print(f"| as it is | {before:,} | 1.000 | {made['test'][0]:.3f} | |")
+            first = False
+        seconds = time.process_time() - begun
+        print(f"| {spec} | {after:,} | {after / before:.3f} | {made['test'][1]:.3f} | {seconds:.0f} |", flush=True)
+
+
+MEMORY = """
+import gc, sys, threading, time
+import torch
+from repertoire import registry
+from repertoire.weights import LazyState, save_state
+torch.set_num_threads(1)
+spec, folder = sys.argv[1:]
+def resident():
+    # Of its own: pages of the files that are read belong to the system, which takes them back when it needs them.
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("RssAnon"))
+states = [LazyState(f"{folder}/{i}.safetensors") for i in range(2)]
+context = {"base": LazyState(f"{folder}/base.safetensors")}
+small = [{"w": torch.zeros(4)} for _ in range(2)]
+registry.build("weight-operators", spec, states=small, base=small[0])
+gc.collect()
+before, most, done = resident(), 0, threading.Event()
+def watch():
+    global most
+    while not done.is_set():
+        most = max(most, resident())
+        time.sleep(0.002)
+thread = threading.Thread(target=watch)
+thread.start()
+save_state(registry.build("weight-operators", spec, states=states, **context), f"{folder}/out.safetensors")
+done.set()
+thread.join()
+print((most - before) / 1e6)
+"""
+
+
+def memory(work: Path) -> None:
+    """Two files of 100 MB in twenty tensors, the largest of which has 20 MB."""
+    print("\n### Memory of merging two files of 100 MB, the largest tensor 20 MB, beyond what the process held before\n")
+    print("| operator | MB at most | aim: 1.3 largest tensors and 100 MB |")
+    print("| --- | --: | --: |")
+    from repertoire.weights import save_state
+
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        generator = torch.Generator().manual_seed(0)
+        lengths = [5_000_000] + [20_000_000 // 19] * 19
+        for name in ("base", "0", "1"):
+            state = {f"layer{i}": torch.randn(n, generator=generator) for i, n in enumerate(lengths)}
+            save_state(state, Path(folder) / f"{name}.safetensors")
+            del state
+        for spec in ("uniform-soup", "linear", "slerp", "task-arithmetic", "ties", "dare"):
+            command = [sys.executable, "-c", MEMORY, spec, folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            print(f"| {spec} | {float(done.stdout):.0f} | 126 |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--only", default="tasks,sizes,memory")
+    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--operators", default="")
+    parser.add_argument("--compressors", default="")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    wanted = arguments.only.split(",")
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        if {"tasks", "sizes"} & set(wanted):
+            runs = experts(prepare(arguments.folders, work), work)
+            if "tasks" in wanted:
+                tasks(runs, work, registry.split(arguments.operators) if arguments.operators else [])
+            if "sizes" in wanted:
+                sizes(runs[-1], work, registry.split(arguments.compressors) if arguments.compressors else [])
+        if "memory" in wanted:
+            memory(work)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
