@@ -172,6 +172,14 @@ KINDS: dict[str, Kind] = {
             "`compressor(model, ...) -> Stored`: the same network in fewer bytes",
         ),
         Kind(
+            "novelty-scores",
+            "novelty score",
+            ("repertoire.openset",),
+            ("weight", "bias"),
+            "repertoire predict runs/a new/ --reject 0.95 --score {spec}",
+            "`fit(features, logits, labels)`, then `score(features, logits) -> [N]`, higher for what is known",
+        ),
+        Kind(
             "feature-estimators",
             "estimator on features",
             ("repertoire.estimators",),

@@ -23,6 +23,7 @@ _USE = {
     "explainers": "repertoire explain --explainer {}", "options": "--{}", "commands": "repertoire {}",
     "feature-estimators": "repertoire fit-features --estimator {}",
     "weight-operators": "repertoire merge --by {}", "compressors": "repertoire compress --by {}",
+    "novelty-scores": "repertoire predict --reject 0.95 --score {}",
 }  # fmt: skip
 
 

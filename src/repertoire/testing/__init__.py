@@ -25,6 +25,7 @@ from repertoire.testing.explainers import check_explainer
 from repertoire.testing.heads import check_head
 from repertoire.testing.losses import check_loss
 from repertoire.testing.methods import check_method
+from repertoire.testing.novelty_scores import check_novelty_score
 from repertoire.testing.protocols import check_protocol
 from repertoire.testing.rules import check_rule
 from repertoire.testing.selectors import check_selector
@@ -47,6 +48,7 @@ __all__ = [
     "check_head",
     "check_loss",
     "check_method",
+    "check_novelty_score",
     "check_protocol",
     "check_rule",
     "check_selector",
