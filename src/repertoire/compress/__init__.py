@@ -1,6 +1,19 @@
 """Compressors: a trained network in fewer bytes, or with fewer operations; and tables of vectors in less memory."""
 
+from repertoire.compress._codebook import codebook
+from repertoire.compress._factored import (
+    FactoredConv2d,
+    FactoredLayer,
+    FactoredLinear,
+    group_lasso,
+    low_rank,
+    sampled_rank,
+    truncate,
+)
 from repertoire.compress._half import half
+from repertoire.compress._int8 import int8
+from repertoire.compress._lowrank import lowrank
+from repertoire.compress._prune import prune
 from repertoire.compress.embeddings._base import CompactEmbedding
 from repertoire.compress.embeddings._coded import ProductCodeEmbedding, PrunedEmbedding, QuantisedEmbedding
 from repertoire.compress.embeddings._embedding import embedding
@@ -9,6 +22,9 @@ from repertoire.compress.embeddings._hashed import HashEmbedding, QuotientRemain
 
 __all__ = [
     "CompactEmbedding",
+    "FactoredConv2d",
+    "FactoredLayer",
+    "FactoredLinear",
     "HashEmbedding",
     "LowRankEmbedding",
     "MixedDimensionEmbedding",
@@ -17,6 +33,14 @@ __all__ = [
     "QuantisedEmbedding",
     "QuotientRemainderEmbedding",
     "TensorTrainEmbedding",
+    "codebook",
     "embedding",
+    "group_lasso",
     "half",
+    "int8",
+    "low_rank",
+    "lowrank",
+    "prune",
+    "sampled_rank",
+    "truncate",
 ]

@@ -68,7 +68,7 @@ def _images(count: int = 12) -> Tensor:
 def _batches() -> Iterator[Batch]:
     """Two batches, the same at every call."""
     for images, labels in zip(_images(24).split(12), (torch.arange(24) % 3).split(12), strict=True):
-        yield Batch((images,), labels)
+        yield Batch((images,), labels, torch.arange(len(labels)))
 
 
 def _score(model: nn.Module) -> float:
