@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -30,15 +32,17 @@ from repertoire.errors import ConfigError
 
 SIZE = 160
 
+MOST_TESTED = 20
+"""Test images of each class."""
+
 TRIED: dict[str, tuple[str, ...]] = {
     "uniform-soup": ("uniform-soup",),
-    "task-arithmetic": tuple(f"task-arithmetic:scale={s}" for s in (0.25, 0.4, 0.6, 0.8)),
-    "ties": tuple(f"ties:scale={s}" for s in (0.25, 0.5, 1.0, 1.5)),
-    "dare": tuple(f"dare:scale={s}" for s in (0.25, 0.4, 0.6, 0.8)),
+    "task-arithmetic": tuple(f"task-arithmetic:scale={s}" for s in (0.25, 0.4, 0.7)),
+    "ties": tuple(f"ties:scale={s}" for s in (0.4, 0.7, 1.0)),
+    "dare": tuple(f"dare:scale={s}" for s in (0.25, 0.4, 0.7)),
     "regmean": ("regmean",),
-    "fisher": ("fisher",),
+    "fisher": ("fisher:samples=48",),
     "git-rebasin": ("git-rebasin",),
-    "permute-least-squares": ("permute-least-squares", "permute-least-squares:width=1.3"),
     "anisotropic": ("anisotropic",),
     "twin": ("twin",),
 }
@@ -63,8 +67,12 @@ def prepare(folders: list[Path], work: Path) -> list[Path]:
     for folder in folders:
         own = work / "data" / folder.name
         made.append(own)
+        taken: Counter[tuple[str, str]] = Counter()
         for file in sorted(folder.glob("*/*/*")):
             part, label = file.relative_to(folder).parts[:2]
+            taken[part, label] += 1
+            if part == "test" and taken[part, label] > MOST_TESTED:
+                continue
             for root in (own, work / "data" / "all"):
                 target = root / part / f"{folder.name}-{label}" / f"{folder.name}-{file.stem}.png"
                 if not target.exists():
@@ -95,10 +103,10 @@ def tasks(runs: list[train.Run], work: Path, chosen: list[str]) -> None:
     print(f"\n### {len(runs)} tasks fine-tuned from lite0 at {SIZE} pixels, merged into one network\n")
     print("| operator | " + " | ".join(names) + " | mean share of the runs' own | all classes at once | seconds |")
     print("| --- |" + " --: |" * (len(names) + 3))
-    own = " | ".join(f"{run.metrics['accuracy']:.3f}" for run in runs)
+    own = " | ".join(f"{run.evaluate()['accuracy']:.3f}" for run in runs)
     print(f"| the run of each by itself | {own} | 1.000 | | |", flush=True)
     for name in chosen or TRIED:
-        best: tuple[float, str, train.Run] | None = None
+        best: tuple[float, str, list[dict[str, Any]], float] | None = None
         begun = time.process_time()
         refused = ""
         if name.partition(":")[0] not in known:
@@ -112,17 +120,17 @@ def tasks(runs: list[train.Run], work: Path, chosen: list[str]) -> None:
                 except ConfigError as error:
                     refused = refused or str(error).split(":")[0]
                     continue
-                if best is None or run.info["merged"]["after"] > best[0]:
-                    best = (run.info["merged"]["after"], spec, run)
+                made = run.info["merged"]
+                if best is None or made["after"] > best[0]:
+                    best = (made["after"], spec, made["parts"], run.metrics["accuracy"])
         if best is None:
             print(f"| {name} | " + " | ".join("" for _ in names) + f" | refused: {refused} | | |", flush=True)
             continue
-        _, spec, run = best
-        parts = run.info["merged"]["parts"]
+        _, spec, parts, whole = best
         share = sum(part["merged"] / part["alone"] for part in parts) / len(parts)
         row = " | ".join(f"{part['merged']:.3f}" for part in parts)
         seconds = (time.process_time() - begun) / len(TRIED.get(name, (name,)))
-        print(f"| {spec} | {row} | {share:.3f} | {run.metrics['accuracy']:.3f} | {seconds:.0f} |", flush=True)
+        print(f"| {spec} | {row} | {share:.3f} | {whole:.3f} | {seconds:.0f} |", flush=True)
 
 
 def sizes(run: train.Run, work: Path, chosen: list[str]) -> None:
@@ -178,7 +186,9 @@ print((most - before) / 1e6)
 
 def memory(work: Path) -> None:
     """Two files of 100 MB in twenty tensors, the largest of which has 20 MB."""
-    print("\n### Memory of merging two files of 100 MB, the largest tensor 20 MB, beyond what the process held before\n")
+    print(
+        "\n### Memory of merging two files of 100 MB, the largest tensor 20 MB, beyond what the process held before\n"
+    )
     print("| operator | MB at most | aim: 1.3 largest tensors and 100 MB |")
     print("| --- | --: | --: |")
     from repertoire.weights import save_state
