@@ -187,6 +187,14 @@ KINDS: dict[str, Kind] = {
             "repertoire fit-features features.npz --estimator {spec}",
             "`fit(features, labels)`, `predict(features)`, `score(features, labels)`",
         ),
+        Kind(
+            "zero-shot-classifiers",
+            "zero-shot classifier",
+            ("repertoire.zeroshot",),
+            (),
+            "repertoire fit-features features.npz --attributes attributes.csv --estimator {spec}",
+            "`fit(features, labels, descriptions)`, `predict(features, descriptions)`: classes of which there is no row",
+        ),
     )
 }
 

@@ -21,6 +21,7 @@ from repertoire.files import atomic_path, write_json
 __all__ = ["FeatureEstimator", "load_estimator", "save_estimator"]
 
 FORMAT = 1
+_KINDS = ("feature-estimators", "zero-shot-classifiers")
 _VALUES, _TENSORS = "estimator.json", "estimator.safetensors"
 
 
@@ -68,16 +69,21 @@ def save_estimator(estimator: FeatureEstimator, folder: str | os.PathLike[str]) 
         ['a', 'b']
     """
     check_is_fitted(estimator)
-    name = next((e.name for e in registry.entries("feature-estimators") if e.factory is type(estimator)), None)
-    if name is None:
+    every = (entry for kind in _KINDS for entry in registry.entries(kind))
+    found = next((entry for entry in every if entry.factory is type(estimator)), None)
+    if found is None:
         raise ConfigError(f"{type(estimator).__name__} is not registered, so it could not be loaded again")
     tensors: dict[str, np.ndarray] = {}
     values = {key: _take_apart(key, value, tensors) for key, value in estimator.fitted_state().items()}
-    record = {"format": FORMAT, "estimator": name, "options": estimator.get_params(deep=False), "values": values}
+    record = {"format": FORMAT, "estimator": found.name, "options": estimator.get_params(deep=False), "values": values}
+    if found.kind != _KINDS[0]:
+        record["kind"] = found.kind
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"the options of {name} cannot be written as JSON ({error}); give plain values") from None
+        raise ConfigError(
+            f"the options of {found.name} cannot be written as JSON ({error}); give plain values"
+        ) from None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / _TENSORS) as temporary:
@@ -101,14 +107,14 @@ def load_estimator(folder: str | os.PathLike[str]) -> FeatureEstimator:
     try:
         record = json.loads((folder / _VALUES).read_text(encoding="utf-8"))
         form, name, options = int(record["format"]), record["estimator"], record["options"]
-        stored = dict(record["values"])
+        stored, kind = dict(record["values"]), record.get("kind", _KINDS[0])
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{shown} holds no estimator: it has no {_VALUES}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{shown}/{_VALUES} is damaged: {error!r}") from None
     if form > FORMAT:
         raise RunError(f"{shown} was written by a newer version of Repertoire; upgrade to read it")
-    estimator = registry.get("feature-estimators", name).factory(**options)
+    estimator = registry.get(kind, name).factory(**options)
     try:
         tensors = load_file(folder / _TENSORS)
         state = {key: _put_together(value, tensors) for key, value in stored.items()}

@@ -22,6 +22,7 @@ _USE = {
     "backbones": "--backbone {}", "augmentations": "--augment {}", "auxiliaries": "--rule local:auxiliary={}",
     "explainers": "repertoire explain --explainer {}", "options": "--{}", "commands": "repertoire {}",
     "feature-estimators": "repertoire fit-features --estimator {}",
+    "zero-shot-classifiers": "repertoire fit-features --attributes FILE --estimator {}",
     "weight-operators": "repertoire merge --by {}", "compressors": "repertoire compress --by {}",
     "novelty-scores": "repertoire predict --reject 0.95 --score {}",
 }  # fmt: skip

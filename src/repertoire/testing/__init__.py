@@ -31,6 +31,7 @@ from repertoire.testing.rules import check_rule
 from repertoire.testing.selectors import check_selector
 from repertoire.testing.sources import check_source
 from repertoire.testing.weights import check_weight_operator
+from repertoire.testing.zero_shot import check_zero_shot
 
 __all__ = [
     "Check",
@@ -54,6 +55,7 @@ __all__ = [
     "check_selector",
     "check_source",
     "check_weight_operator",
+    "check_zero_shot",
     "example_options",
     "takes_loss",
 ]
