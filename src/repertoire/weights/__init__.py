@@ -4,6 +4,7 @@ from repertoire.weights._anisotropic import Anisotropic, anisotropic
 from repertoire.weights._arithmetic import dare, linear, slerp, task_arithmetic, ties
 from repertoire.weights._batchnorm import refresh_batchnorm
 from repertoire.weights._fisher import fisher, fisher_average, fisher_diagonal
+from repertoire.weights._flops import count_flops
 from repertoire.weights._interpolate import interpolate, wise_ft
 from repertoire.weights._least_squares import permute_least_squares
 from repertoire.weights._matching import Barrier, Matching, Rebased, git_rebasin, loss_barrier, match
@@ -11,6 +12,7 @@ from repertoire.weights._moments import input_moments
 from repertoire.weights._regmean import regmean
 from repertoire.weights._soup import Soup, greedy_soup, uniform_soup
 from repertoire.weights._state import LazyState, State, check_alike, save_state
+from repertoire.weights._stitch import Route, Stitched, stitch, train_stitched
 from repertoire.weights._stored import Stored, form, forms, read_stored
 from repertoire.weights._task_vector import TaskVector
 from repertoire.weights._ternary import TernaryVector, ternary
@@ -23,8 +25,10 @@ __all__ = [
     "LazyState",
     "Matching",
     "Rebased",
+    "Route",
     "Soup",
     "State",
+    "Stitched",
     "Stored",
     "TaskVector",
     "TernaryVector",
@@ -33,6 +37,7 @@ __all__ = [
     "UnitGroup",
     "anisotropic",
     "check_alike",
+    "count_flops",
     "dare",
     "fisher",
     "fisher_average",
@@ -53,9 +58,11 @@ __all__ = [
     "regmean",
     "save_state",
     "slerp",
+    "stitch",
     "task_arithmetic",
     "ternary",
     "ties",
+    "train_stitched",
     "twin",
     "uniform_soup",
     "units",
