@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from repertoire.cli._options import (
     TtaOption,
     file_out,
 )
+
+if TYPE_CHECKING:
+    from repertoire.train import Run
 
 __all__ = ["evaluate", "print_metrics"]
 
@@ -59,31 +62,67 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    unknown: Annotated[
+        Path | None,
+        typer.Option(
+            "--unknown",
+            metavar="PATH",
+            help="Images of other classes, a folder or, of a run on features, a file: measure how well they are told "
+            "from known ones.",
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            "--score",
+            metavar="LIST",
+            help="Novelty scores to compare, such as costarr,energy,knn; see 'repertoire list novelty-scores'. Without "
+            "--unknown, on the run's own classes, held out in turn.",
+            show_default=False,
+        ),
+    ] = None,
     tta: TtaOption = False,
     ensemble: EnsembleOption = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     skip_unreadable: SkipOption = None,
 ) -> None:
-    """Print accuracy, calibration and a row per class, and write metrics.json. With --probe, those of the features."""
+    """Print accuracy, calibration and a row per class, and write metrics.json. With --probe, those of the features.
+
+    With --unknown OTHER/ or --score LIST, how well scores tell known classes from others: AUROC, the share of unknown
+    images that pass where 95 % of the known ones do (FPR95), OSCR, and risk over coverage.
+    """
     from repertoire import registry
     from repertoire.cli._options import open_runs
     from repertoire.errors import ConfigError
     from repertoire.files import write_json
     from repertoire.train import Folds
 
+    if (novel := unknown is not None or score is not None) and (probe is not None or tta or ensemble):
+        raise ConfigError("novelty scores look at one network once; leave out --probe, --tta and --ensemble")
+    scores = tuple(registry.split(score)) if score is not None else ()
+    for spec in scores:
+        registry.get("novelty-scores", registry.parse(spec).name)  # a typo is answered before anything is read
+    if unknown is not None and not unknown.exists():
+        raise ConfigError(f"--unknown is {unknown}, which does not exist")
     opened, answering = open_runs(run, ensemble, device, plugin)
+    if novel and answering is not opened:
+        raise ConfigError(f"novelty scores look at one network; name one of the runs in {run}")
     if probe is not None and (tta or answering is not opened):
         raise ConfigError("--probe scores the features of one run; leave out --tta and --ensemble")
     if probe is not None:
         metrics = opened.probe(probe.value, data)
+    elif novel:
+        metrics = opened.novelty(_others(opened, unknown), data, scores, skip_unreadable=skip_unreadable)
     else:
         metrics = answering.evaluate(data, tta=tta, skip_unreadable=skip_unreadable)
         if registry.parse(opened.config.rule).name == "local" and answering is opened and opened.task.kind == "classes":
             metrics.update(opened.exit_curve(data, skip_unreadable=skip_unreadable))
     folds = answering if isinstance(answering, Folds) else None
     name = "test" if data is None else Path(data).resolve().stem or "data"
-    parts = ["evaluation", name, *([probe.value] if probe else []), *["tta"] * tta, *["ensemble"] * bool(ensemble)]
+    kinds = {probe.value if probe else "": bool(probe), "tta": tta, "ensemble": bool(ensemble), "novelty": novel}
+    parts = ["evaluation", name, *(kind for kind, given in kinds.items() if given)]
     target = out or _free(opened.path if folds is None else folds.path, "-".join(parts)) / "metrics.json"
     write_json(target, metrics)
     opened.directory.record(target)
@@ -93,8 +132,68 @@ def evaluate(
             if folds.summary.get("held_out")
             else "each sample by the run that was not trained on it"
         )
-    print_metrics(metrics, f"{opened.noun}s")
+    if novel:
+        _print_novelty(metrics, f"{opened.noun}s")
+    else:
+        print_metrics(metrics, f"{opened.noun}s")
     typer.echo(f"metrics: {target}")
+
+
+def _others(run: Run, unknown: Path | None) -> Any:
+    """Images of other classes, as `Run.novelty` takes them."""
+    from repertoire.cli._inputs import image_paths
+    from repertoire.data import load_feature_set
+
+    if unknown is None:
+        return None
+    # Their own classes are none of the run's, so nothing is asked of them.
+    return load_feature_set(unknown) if run.facts.modality == "features" else image_paths([str(unknown)])
+
+
+def _print_novelty(metrics: dict[str, Any], noun: str) -> None:
+    """Prints a row for each score, and why some have none."""
+    usable = [row for row in metrics["scores"] if "reason" not in row]
+    if "groups" in metrics:
+        _table(
+            [
+                ("score", "AUROC", "95 % interval"),
+                *((row["score"], f"{row['auroc']:.3f}", _span(row["interval"])) for row in usable),
+            ]
+        )
+        typer.echo(
+            f"best on classes that were held out, {len(metrics['groups'])} times: {metrics['best']}; the network has "
+            "learned these, so truly unknown ones will be told less well"
+        )
+    else:
+        shares = [(i, share) for i, share in enumerate(metrics["coverages"]) if share in (0.4, 0.8)]
+        heads = [f"risk at {share:.0%}" for _, share in shares]
+        rows = [("score", "AUROC", "95 % interval", "FPR95", "95 % interval", "OSCR", "AURC", *heads)]
+        for row in usable:
+            spans = row["intervals"]
+            rows.append(
+                (
+                    row["score"],
+                    f"{row['auroc']:.3f}",
+                    _span(spans["auroc"]),
+                    f"{row['fpr95']:.3f}",
+                    _span(spans["fpr95"]),
+                    f"{row['oscr']:.3f}",
+                    f"{row['aurc']:.3f}",
+                    *(f"{row['risk'][i]:.1%}" for i, _ in shares),
+                )
+            )
+        _table(rows)
+        typer.echo(
+            f"{metrics['known']} known {noun}, accuracy {metrics['accuracy']:.1%}, and {metrics['unknown']} unknown "
+            "ones; of AUROC and OSCR more is better, of the others less"
+        )
+    for row in metrics["scores"]:
+        if "reason" in row:
+            typer.echo(f"{row['score']}: not used: {row['reason']}")
+
+
+def _span(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def _free(folder: Path, stem: str) -> Path:

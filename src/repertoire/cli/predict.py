@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repertoire.errors import Unreadable
-    from repertoire.train import Concatenated, Run
+    from repertoire.train import Concatenated, Rejector, Run
 
 __all__ = ["embed", "predict", "read_batches"]
 
@@ -45,12 +46,16 @@ class Row:
             printed.
         exit: the exit it left by, from 1; None without early exits.
         true: its class, where that is known; None where nothing is known of any.
+        score: how likely it is of a known class; None where nothing is rejected.
+        known: whether that is enough for an answer.
     """
 
     name: str
     answers: list[tuple[str, float]]
     exit: int | None = None
     true: str | None = None
+    score: float | None = None
+    known: bool = True
 
     @property
     def printable(self) -> str:
@@ -82,6 +87,31 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Call an image unknown that looks like none of the classes, so that this share of images of known "
+            "classes is kept, such as 0.95; the threshold is taken from the run's validation images.",
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="With --reject: what it goes by; see 'repertoire list novelty-scores'. By default the one that tells "
+            "classes best that are held out in turn.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Take the best way through a stitched network that costs no more than this share of the largest.",
+            show_default=False,
+        ),
+    ] = None,
     tta: TtaOption = False,
     ensemble: EnsembleOption = None,
     device: DeviceOption = "auto",
@@ -105,6 +135,8 @@ def predict(
     Several runs with the same classes answer together: predict runs/a runs/b -- IMAGES; so do the folds of
     `train --folds`: predict runs/photos-folds IMAGES. A .csv file of paths and labels
     gives the true classes beside the predicted ones, and the accuracy in the end.
+
+    With --reject 0.95, images of no known class are called unknown: 95 % of those of known classes keep theirs.
     """
     from repertoire.cli._inputs import given_inputs, image_paths, shown
     from repertoire.cli._options import open_runs, report_failures, skips
@@ -113,10 +145,25 @@ def predict(
     more, images = _split(images or [])
     if early_exit is not None and not 0 <= early_exit <= 1:
         raise ConfigError(f"--early-exit is {early_exit}; expected a probability, from 0 to 1")
+    if reject is not None and not 0 < reject < 1:
+        raise ConfigError(f"--reject is {reject:g}; expected the share of known images to keep, above 0 and below 1")
+    if score is not None and reject is None:
+        raise ConfigError(f"--score {score} goes with --reject, the share of known images to keep, such as 0.95")
     others = [*more, *(ensemble or ())]
+    if reject is not None and (tta or early_exit is not None or others):
+        raise ConfigError("--reject asks one network once; leave out --tta, --early-exit, --ensemble and further runs")
     opened, answering = open_runs(run, others, device, plugin)
     if early_exit is not None and (tta or answering is not opened):
         raise ConfigError("--early-exit asks one network once; leave out --tta, --ensemble and further runs")
+    if reject is not None and answering is not opened:
+        raise ConfigError(f"--reject asks one network; name one of the runs in {run}")
+    if budget is not None:
+        from repertoire.weights import Stitched
+
+        model: Any = opened.model
+        if answering is not opened or not isinstance(model, Stitched):
+            raise ConfigError("--budget is for one run that several were stitched into (repertoire stitch)")
+        model.use(model.within(budget))
     if (opened.task.kind == "maps") != (out is not None):
         raise ConfigError(
             f"{opened.directory} gives every pixel a class: name the folder for the maps with --out"
@@ -130,20 +177,28 @@ def predict(
         return
     given = given_inputs(opened, images, null=null)
     options: dict[str, Any] = {"tta": tta}
+    source: Any = answering
+    rejector: Rejector | None = None
+    if reject is not None:
+        source = rejector = opened.reject(reject, score or "auto")
+        _say_threshold(rejector)
     if early_exit is not None:
         _ = opened.exits  # refused before an image is read
         options = {"early_exit": early_exit}
     failures: list[Unreadable] = []
     work: list[float] = []
     right: list[bool] = []
+    unknown: list[bool] = []
 
     def rows() -> Iterator[Row]:
-        for found in answering.stream(given.source, **options):
+        for found in source.stream(given.source, **options):
             failures.extend(found.failed)
-            for i, values, left in zip(
+            nothing = [None] * len(found.index)
+            for i, values, left, rated in zip(
                 found.index,
                 found.values,
-                found.exits if found.exits is not None else [None] * len(found.index),
+                found.exits if found.exits is not None else nothing,
+                found.scores if found.scores is not None else nothing,
                 strict=True,
             ):
                 if left is not None:
@@ -151,10 +206,13 @@ def predict(
                 true = None
                 if given.labels is not None:
                     true = _true(given.labels[i], opened)
-                    if true and opened.task.kind == "classes":
-                        right.append(opened.classes[values.argmax()] == true)
+                known = rejector is None or rated >= rejector.threshold
+                if rejector is not None:
+                    unknown.append(not known)
+                if true and known and opened.task.kind == "classes":
+                    right.append(opened.classes[values.argmax()] == true)
                 number = None if left is None else int(left) + 1
-                yield Row(given.name(i), _answers(values, opened, top), number, true)
+                yield Row(given.name(i), _answers(values, opened, top), number, true, rated, known)
 
     kind = opened.task.kind
     printers = {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}
@@ -162,13 +220,32 @@ def predict(
     sys.stdout.flush()
     if work:
         typer.echo(f"mean work: {sum(work) / len(work):.2f} of the whole network", err=True)
+    if unknown:
+        typer.echo(f"{sum(unknown)} of {len(unknown)} {opened.noun}s are unknown", err=True)
     if right:
         from repertoire.tasks import wilson
 
         low, high = wilson(sum(right), len(right))
         share = sum(right) / len(right)
-        typer.echo(f"accuracy {share:.1%} ({low:.1%} to {high:.1%}) on {len(right)} labelled {opened.noun}s", err=True)
+        which = f"{len(right)} labelled {opened.noun}s" + (" that were kept" if rejector is not None else "")
+        typer.echo(f"accuracy {share:.1%} ({low:.1%} to {high:.1%}) on {which}", err=True)
     report_failures(failures, len(given), skips(opened, skip_unreadable))
+
+
+def _say_threshold(rejector: Rejector) -> None:
+    """Says on standard error what is called unknown, and how far the share that is kept may be trusted."""
+    from repertoire.openset import false_alarm_range
+
+    low, high = false_alarm_range(rejector.validation, 1 - rejector.keep)
+    chosen = ""
+    if rejector.choice is not None:
+        best = rejector.choice.scores[0]
+        chosen = f" (chosen: AUROC {best.auroc:.3f} on classes held out)"
+    typer.echo(
+        f"unknown: {rejector.spec}{chosen} below {rejector.threshold:.4g}, the threshold of {rejector.validation} "
+        f"validation {rejector.run.noun}s; of known ones, {low:.1%} to {high:.1%} will be called unknown",
+        err=True,
+    )
 
 
 def _write_maps(run: Run, paths: Sequence[Any], out: Path, names: Sequence[str], **options: Any) -> list[Unreadable]:
@@ -356,26 +433,32 @@ def _print_table(rows: Iterator[Row], kind: str) -> None:
             said = "  ".join(f"{ascii_path(label)} {value:.6g}" for label, value in row.answers)
         else:
             said = "  ".join(f"{value:6.1%} {ascii_path(label)}" for label, value in row.answers) or "     - none"
+            said = said if row.known else "     - unknown"
         left = f"  (exit {row.exit})" if row.exit is not None else ""
-        true = f"  (true: {ascii_path(row.true)})" if row.true and row.true != row.answers[0][0] else ""
+        wrong = row.true and (not row.known or row.true != row.answers[0][0])
+        true = f"  (true: {ascii_path(row.true)})" if wrong and row.true else ""
         typer.echo(f"{said}{left}{true}  {ascii_path(row.name)}")
 
 
 def _print_csv(rows: Iterator[Row], kind: str) -> None:
     from repertoire.cli._options import safe_cell
+    from repertoire.train import UNKNOWN
 
     writer = csv.writer(sys.stdout)
     names = ["image", "number", "value"] if kind == "number" else ["image", "rank", "class", "probability"]
     header = False
     for row in rows:
         extra = ([] if row.exit is None else [row.exit]) + ([] if row.true is None else [safe_cell(row.true)])
+        extra += [] if row.score is None else ["yes" if row.known else "no", f"{row.score:.9g}"]
         if not header:
             more = ([] if row.exit is None else ["exit"]) + ([] if row.true is None else ["true"])
+            more += [] if row.score is None else ["known", "score"]
             writer.writerow([*names, *more])
             header = True
-        for rank, (label, value) in enumerate(row.answers, 1):
+        answers = row.answers if row.known else [(UNKNOWN, math.nan)]
+        for rank, (label, value) in enumerate(answers, 1):
             shown = safe_cell(label)
-            cells = [shown, f"{value:.9g}"] if kind == "number" else [rank, shown, f"{value:.6f}"]
+            cells = [shown, f"{value:.9g}"] if kind == "number" else [rank, shown, f"{value:.6f}" if row.known else ""]
             writer.writerow([safe_cell(row.printable), *cells, *extra])
     if not header:
         writer.writerow(names)
@@ -383,6 +466,8 @@ def _print_csv(rows: Iterator[Row], kind: str) -> None:
 
 def _print_json(rows: Iterator[Row], kind: str) -> None:
     """An array with an object a line, written as it comes."""
+    from repertoire.train import UNKNOWN
+
     first = True
     plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
     sys.stdout.write("[")
@@ -393,6 +478,10 @@ def _print_json(rows: Iterator[Row], kind: str) -> None:
         else:
             top = [{"class": label, "probability": round(probability, 6)} for label, probability in row.answers]
             written |= {"labels": top} if kind == "labels" else {**top[0], "top": top}
+        if row.score is not None:
+            # The best guess stays under "top", for whoever wants to look at it all the same.
+            written |= {"known": bool(row.known), "score": float(row.score)}
+            written |= {} if row.known else {"class": UNKNOWN}
         if row.exit is not None:
             written["exit"] = row.exit
         if row.true is not None:

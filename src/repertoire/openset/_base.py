@@ -13,7 +13,7 @@ from repertoire.ranges import checked
 
 __all__ = ["NoveltyScore", "Values", "check_head", "rows"]
 
-Values: TypeAlias = "np.ndarray | Tensor"
+Values: TypeAlias = np.ndarray | Tensor
 
 
 def rows(name: str, values: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from repertoire.testing._check import Check, checks, described, example_options,
 
 __all__ = ["check_novelty_score"]
 
-_CLASSES, _WIDTH, _EACH = 3, 8, 40
+_CLASSES, _WIDTH, _EACH = 3, 8, 60
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -46,7 +46,7 @@ def check_novelty_score(factory: Callable[..., NoveltyScore], **options: Any) ->
 
 
 def _head() -> tuple[np.ndarray, np.ndarray]:
-    return 2 * np.eye(_CLASSES, _WIDTH), np.full(_CLASSES, -2.0)
+    return 2 * np.eye(_CLASSES, _WIDTH), np.full(_CLASSES, 2.0)
 
 
 def _known(seed: int, classes: int = _CLASSES) -> Rows:
@@ -94,7 +94,7 @@ class _NoveltyScores:
         both = np.concatenate([known, noise])
         assert np.isfinite(both).all(), "a score is not finite"
         found = auroc(both, np.arange(len(both)) < len(known))
-        assert found > 0.95, f"AUROC of known samples against noise far from them: {found:.3f}"
+        assert found > 0.9, f"AUROC of known samples against noise far from them: {found:.3f}"
 
     def check_the_same_samples_give_the_same_scores(self) -> None:
         given = _known(1)[:2]

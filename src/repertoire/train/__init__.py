@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from repertoire.train._labelled import Labelled as Labelled
     from repertoire.train._loop import Loop as Loop
     from repertoire.train._merge import merge as merge
+    from repertoire.train._novelty import UNKNOWN as UNKNOWN
+    from repertoire.train._novelty import Rejector as Rejector
     from repertoire.train._outputs import outputs as outputs
     from repertoire.train._probe import probe_outputs as probe_outputs
     from repertoire.train._progress import later_counts as later_counts
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from repertoire.train._self_train import STUDENT as STUDENT
     from repertoire.train._self_train import SelfTraining as SelfTraining
     from repertoire.train._self_train import self_train as self_train
+    from repertoire.train._stitch import stitch_runs as stitch_runs
 
 _HOME = {
     "repertoire.plan": ("Plan", "PlanRow", "plan"),
@@ -76,11 +79,13 @@ _HOME = {
     "repertoire.train._labelled": ("Labelled",),
     "repertoire.train._loop": ("Loop",),
     "repertoire.train._merge": ("merge",),
+    "repertoire.train._novelty": ("UNKNOWN", "Rejector"),
     "repertoire.train._outputs": ("outputs",),
     "repertoire.train._probe": ("probe_outputs",),
     "repertoire.train._progress": ("later_counts",),
     "repertoire.train._run": ("Run", "load", "top"),
     "repertoire.train._self_train": ("STUDENT", "SelfTraining", "self_train"),
+    "repertoire.train._stitch": ("stitch_runs",),
 }
 
 __all__ = [name for names in _HOME.values() for name in names]

@@ -26,12 +26,14 @@ class Answers:
             features, float32 `[n, d]`.
         exits: which exit each image left by, int64 `[n]` from 0; None without early exits.
         failed: the images of the batch that cannot be used, and why.
+        scores: how likely each is of a known class, float64 `[n]`, of a `Rejector`; None of others.
     """
 
     index: np.ndarray
     values: np.ndarray
     exits: np.ndarray | None = None
     failed: list[Unreadable] = field(default_factory=list)
+    scores: np.ndarray | None = None
 
 
 class _Rows:

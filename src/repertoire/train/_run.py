@@ -61,6 +61,7 @@ from repertoire.weights import Stored, read_stored
 
 if TYPE_CHECKING:
     from repertoire.train._export import Format
+    from repertoire.train._novelty import Rejector
 
 __all__ = ["Run", "load", "top"]
 
@@ -407,6 +408,21 @@ class Run(Predictor):
         for index, features, _, failed in self._scores(images, device, batch_size, False):
             yield Answers(index, features.numpy(), None, failed)
 
+    def stream_logits(
+        self, images: Images, *, device: str | None = None, batch_size: int = 256
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, list[Unreadable]]]:
+        """Features and logits a batch at a time, for what looks at both.
+
+        Args:
+            images, device, batch_size: as in `predict`.
+
+        Yields:
+            Positions int64 `[n]`, features float32 `[n, d]`, logits float32 `[n, K]`, and the images of the batch that
+            cannot be used.
+        """
+        for index, features, logits, failed in self._scores(images, device, batch_size, False):
+            yield index, features.numpy(), logits.numpy(), failed
+
     def predict_proba(self, images: Images, **options: Any) -> np.ndarray:
         """Class probabilities, as scikit-learn calls them: `predict`, of a run that predicts classes or labels.
 
@@ -595,6 +611,69 @@ class Run(Predictor):
         seen, unseen = (self.outputs(part, device, batch_size) for part in (self.splits.train, images))
         result, about = probe_outputs(kind, seen, unseen, len(self.classes))
         return {**self.task.score(result), "probe": about}
+
+    # What is of no known class.
+
+    def reject(self, keep: float = 0.95, score: str = "auto") -> Rejector:
+        """The run as one that may say "unknown": where a score of an image lies below a threshold.
+
+        The score is fitted to the training images, and the threshold taken from validation images, so that a new image
+        of a known class is kept with a probability of `keep` or more: see `repertoire.openset.threshold`. No unknown
+        image is needed.
+
+        Args:
+            keep: share of images of known classes that are to keep their class, above 0 and below 1.
+            score: spec of a novelty score; `repertoire list novelty-scores` names them. "auto" holds classes out in
+                turn, on one half of the validation images, and takes the score that tells these best from the others;
+                the threshold is from the other half.
+
+        Raises:
+            RunError: the run has no class for each image. UnknownName: there is no such score.
+            ConfigError: keep out of range, too few validation images for it, or a score that this network cannot have.
+            DataError: the images that the run was trained on are not there.
+
+        Example:
+            >>> import repertoire
+            >>> run = repertoire.load("runs/demo")  # doctest: +SKIP
+            >>> run.reject(keep=0.95, score="energy").predict_classes("new/")  # doctest: +SKIP
+        """
+        from repertoire.train._novelty import rejector
+
+        return rejector(self, keep, score)
+
+    def novelty(
+        self,
+        unknown: Images | None = None,
+        images: Samples | str | os.PathLike[str] | None = None,
+        scores: Sequence[str] = (),
+        *,
+        skip_unreadable: bool | None = None,
+    ) -> dict[str, Any]:
+        """How well novelty scores tell images of known classes from others.
+
+        Args:
+            unknown: images of other classes, as in `predict`; without, the run's own classes are held out in turn: that
+                says which score to take, though not what to expect of it; see `repertoire.openset.choose`.
+            images: images of known classes with their labels, as in `evaluate`; the run's own test images if None.
+            scores: specs of novelty scores; those of `repertoire.openset.QUICK` if none are named.
+            skip_unreadable: as in `predict`.
+
+        Returns:
+            With unknown images `accuracy`, `known` and `unknown` (numbers of images), and under `scores` what
+            `repertoire.openset.Detection` holds, for each score; without, `best`, `groups` (the classes held out
+            together) and under `scores` the AUROC of each. A score that cannot be used has a `reason` instead.
+
+        Raises:
+            RunError: the run has no class for each image. UnknownName: there is no such score.
+            ConfigError: no score can be used. DataError, UnreadableImages: as in `evaluate`.
+        """
+        from repertoire.openset import QUICK
+        from repertoire.train._novelty import held_out, novelty
+
+        chosen = tuple(scores) or QUICK
+        if unknown is None:
+            return held_out(self, images, chosen, skip_unreadable=skip_unreadable)
+        return novelty(self, unknown, images, chosen, skip_unreadable=skip_unreadable)
 
     # Early exits.
 

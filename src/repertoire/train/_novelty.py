@@ -1,0 +1,266 @@
+"""What a run does not know: thresholds from its own validation samples, and how well scores find other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from repertoire.data import Samples
+from repertoire.errors import ConfigError, DataError, RunError, UnknownName, Unreadable
+from repertoire.heads import Linear
+from repertoire.openset import (
+    COVERAGES,
+    QUICK,
+    Choice,
+    NoveltyScore,
+    build_score,
+    choose,
+    detection,
+    threshold,
+)
+from repertoire.ranges import Between, checked
+from repertoire.train._answers import Answers, Predictor
+from repertoire.train._images import Images
+
+if TYPE_CHECKING:
+    from repertoire.train._run import Run
+
+__all__ = ["UNKNOWN", "Rejector", "held_out", "novelty", "rejector"]
+
+UNKNOWN = "unknown"
+"""What the class of a sample is called that is of none."""
+
+_MOST = 10_000
+"""Training samples that a score is fitted to: these, drawn at random, where there are more."""
+
+Known = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Rejector(Predictor):
+    """A run that may say that it does not know: its classes, or "unknown" where a score lies below a threshold.
+
+    Made by `Run.reject`.
+
+    Attributes:
+        run: the run.
+        spec: of the score.
+        score: the score, fitted to the run's training samples.
+        threshold: a sample whose score is below counts as unknown.
+        keep: share of samples of known classes that are to be kept.
+        validation: how many validation samples the threshold is from.
+        choice: how the score was chosen; None where it was named.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        spec: str,
+        score: NoveltyScore,
+        threshold: float,
+        keep: float,
+        validation: int,
+        choice: Choice | None = None,
+    ) -> None:
+        self.run, self.spec, self.score, self.threshold = run, spec, score, threshold
+        self.keep, self.validation, self.choice = keep, validation, choice
+
+    def __repr__(self) -> str:
+        return f"Rejector({str(self.run.directory)!r}, {self.spec!r} below {self.threshold:.4g} is unknown)"
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Class names, in the order of the probabilities."""
+        return self.run.classes
+
+    def stream(  # type: ignore[override]
+        self, images: Images, *, device: str | None = None, batch_size: int = 256, tta: bool = False
+    ) -> Iterator[Answers]:
+        """Answers a batch at a time, each with its `scores`.
+
+        Raises:
+            ConfigError: tta, which changes what scores mean: the threshold is for single views.
+        """
+        if tta:
+            raise ConfigError("the threshold is for single views of images; leave out tta")
+        for index, features, logits, failed in self.run.stream_logits(images, device=device, batch_size=batch_size):
+            values = self.run.answers_of(torch.from_numpy(logits).double()).numpy()
+            yield Answers(index, values, None, failed, self.score(features, logits))
+
+    def scores(self, images: Images, *, skip_unreadable: bool | None = None, **options: Any) -> np.ndarray:
+        """Scores of images, float64 `[N]`, higher for what is known. Arguments and errors as in `Run.predict`."""
+        found = self.stream(images, **options)
+        rows, _ = self._collect(((a.index, (np.asarray(a.scores),), a.failed) for a in found), skip_unreadable)
+        return rows[0] if rows else np.zeros(0)
+
+    def known(self, images: Images, **options: Any) -> np.ndarray:
+        """Whether each image is of a known class, bool `[N]`; an image that was skipped is not."""
+        return self.scores(images, **options) >= self.threshold
+
+    def predict_classes(self, images: Images, **options: Any) -> list[str | None]:
+        """The class of each image, "unknown" where it is of none; None for one that was skipped."""
+        listed: Any = images if isinstance(images, str | bytes | np.ndarray | Samples) else _repeatable(images)
+        names = super().predict_classes(listed, **options)
+        scores = self.scores(listed, **options)
+        return [
+            name if name is None or score >= self.threshold else UNKNOWN
+            for name, score in zip(names, scores, strict=True)
+        ]
+
+    @property
+    def _skips(self) -> bool:
+        return self.run.config.skip_unreadable
+
+
+def _repeatable(images: Any) -> Any:
+    """Images that can be looked at twice."""
+    return list(images) if isinstance(images, Iterator) else images
+
+
+@checked
+def rejector(run: Run, keep: Annotated[float, Between(0, 1, "()")] = 0.95, score: str = "auto") -> Rejector:
+    """What `Run.reject` gives."""
+    _check_run(run)
+    val, choice = _known_samples(run, "val"), None
+    if score == "auto":
+        # Samples that the score was chosen by promise nothing for its threshold.
+        order = np.random.default_rng(0).permutation(len(val[2]))
+        chosen_by, val = (tuple(part[np.sort(half)] for part in val) for half in (order[::2], order[1::2]))
+        weight, bias = _last_layer(run)
+        choice = choose(*chosen_by, QUICK, fit_on=_known_samples(run, "train"), weight=weight, bias=bias)
+        score = choice.best
+    built = _fitted(run, score)
+    line = threshold(built(*val[:2]), 1 - keep)
+    return Rejector(run, score, built, line, keep, len(val[2]), choice)
+
+
+def novelty(
+    run: Run,
+    unknown: Images,
+    images: Any = None,
+    scores: Sequence[str] = QUICK,
+    *,
+    skip_unreadable: bool | None = None,
+) -> dict[str, Any]:
+    """What `Run.novelty` gives."""
+    _check_run(run)
+    _check_scores(scores)
+    found = run.outputs(images, skip_unreadable=skip_unreadable)
+    labelled = found.labels >= 0
+    if not labelled.any():
+        raise DataError("none of the images of known classes has a label, so nothing says which are classified right")
+    features, logits = found.embeddings[labelled], found.logits[labelled]
+    correct = logits.argmax(1) == found.labels[labelled]
+    other = _gathered(run, unknown, skip_unreadable)
+    rows = []
+    for spec in scores:
+        try:
+            score = _fitted(run, spec)
+            measured = detection(score(features, logits), correct, score(*other))
+        except UnknownName:
+            raise
+        except ConfigError as error:
+            rows.append({"score": spec, "reason": str(error)})
+            continue
+        rows.append({"score": spec, **asdict(measured)})
+    if all("reason" in row for row in rows):
+        raise ConfigError("no score can be used: " + "; ".join(f"{row['score']}: {row['reason']}" for row in rows))
+    return {
+        "accuracy": float(correct.mean()),
+        "known": len(correct),
+        "unknown": len(other[0]),
+        "coverages": list(COVERAGES),
+        "scores": rows,
+    }
+
+
+def held_out(
+    run: Run, images: Any = None, scores: Sequence[str] = QUICK, *, skip_unreadable: bool | None = None
+) -> dict[str, Any]:
+    """What `Run.novelty` gives without unknown images: classes held out in turn."""
+    _check_run(run)
+    _check_scores(scores)
+    found = run.outputs(images, skip_unreadable=skip_unreadable)
+    labelled = found.labels >= 0
+    asked = (found.embeddings[labelled], found.logits[labelled], found.labels[labelled])
+    weight, bias = _last_layer(run)
+    choice = choose(*asked, scores, fit_on=_known_samples(run, "train"), weight=weight, bias=bias)
+    return {
+        "best": choice.best,
+        "groups": [[run.classes[c] for c in group] for group in choice.groups],
+        "scores": [
+            {"score": each.spec, "reason": each.reason}
+            if each.reason
+            else {
+                "score": each.spec,
+                "auroc": each.auroc,
+                "interval": list(each.interval),
+                "groups": [None if np.isnan(value) else value for value in each.groups],
+            }
+            for each in choice.scores
+        ],
+    }
+
+
+def _check_run(run: Run) -> None:
+    if run.task.kind != "classes":
+        raise RunError(f"{run.directory} has no class for each image, so that none of its answers is of a known class")
+
+
+def _check_scores(scores: Sequence[str]) -> None:
+    """Refuses names of scores that there are not, before anything is computed."""
+    if not scores:
+        raise ConfigError("no scores are named; name one or more")
+    for spec in scores:
+        build_score(spec, torch.eye(2))
+
+
+def _last_layer(run: Run) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Weight and bias of a linear last layer; None where there is no such layer."""
+    head = run.model.head
+    if not isinstance(head, Linear) or not isinstance(head.linear, nn.Linear):
+        return None, None
+    bias = head.linear.bias
+    return head.linear.weight.detach().cpu().numpy(), None if bias is None else bias.detach().cpu().numpy()
+
+
+def _known_samples(run: Run, part: str) -> Known:
+    """Features, logits and labels of the training or validation samples that have a class."""
+    samples: Samples = getattr(run.splits, part)
+    rows = np.flatnonzero(samples.known)
+    if len(rows) > _MOST:
+        rows = np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
+    if not len(rows):
+        what = "validation" if part == "val" else "training"
+        raise ConfigError(f"{run.directory} has no {what} samples with a class, and a threshold is taken from them")
+    found = run.outputs(samples.subset(rows))
+    return found.embeddings, found.logits, found.labels
+
+
+def _fitted(run: Run, spec: str) -> NoveltyScore:
+    score = build_score(spec, *_last_layer(run))
+    if score.learns:
+        return score.fit(*_known_samples(run, "train"))
+    return score.fit(logits=np.zeros((1, len(run.classes))))
+
+
+def _gathered(run: Run, images: Images, skip: bool | None) -> tuple[np.ndarray, np.ndarray]:
+    """Features and logits of the images that can be used."""
+    from repertoire.errors import UnreadableImages
+
+    features, logits = [], []
+    failures: list[Unreadable] = []
+    for _, x, f, failed in run.stream_logits(images):
+        features.append(x)
+        logits.append(f)
+        failures.extend(failed)
+    count = sum(map(len, features))
+    if failures and not (run.config.skip_unreadable if skip is None else skip):
+        raise UnreadableImages(failures, count + len(failures))
+    if not count:
+        raise DataError("there is no unknown image that can be used")
+    return np.concatenate(features), np.concatenate(logits)
