@@ -143,9 +143,9 @@ class Anisotropic(nn.Module):
         """Learns the coefficients.
 
         Adam, with a learning rate that falls along a cosine, and gradients clipped at a norm of 1, as in the released
-        code. With "entropy", no label is looked at: predictions are made sure of themselves. That alone is best done by
-        naming one class for everything, so learning stops, and goes back to the best coefficients, when the entropy of
-        the mean prediction falls below a share of what it was.
+        code, which also decays the coefficients. With "entropy", no label is looked at: predictions are made sure of
+        themselves. That alone is best done by naming one class for everything, so learning stops, and goes back to the
+        best coefficients, when the entropy of the mean prediction falls below a share of what it was.
 
         Args:
             batches: gives the same batches at every call; they are gone through again until there were enough steps.

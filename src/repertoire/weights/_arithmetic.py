@@ -100,7 +100,7 @@ def slerp(states: Sequence[State], *, t: Annotated[float, Share] = 0.5) -> dict[
         raise ConfigError(f"slerp takes two states, {len(states)} given; merge them two at a time, or take linear")
     if len(states) == 1:
         states = [states[0], states[0]]
-    return tensor_by_tensor(states, None, lambda _, tensors, __: combined(tensors, _arc(*tensors, t)))
+    return tensor_by_tensor(states, None, lambda _, tensors, __: combined(tensors, _arc(tensors[0], tensors[1], t)))
 
 
 slerp.at_most = 2  # type: ignore[attr-defined]

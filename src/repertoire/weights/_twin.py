@@ -54,6 +54,9 @@ class TwinRouter(nn.Module):
         shares: Tensor = self.linear(features).softmax(1)
         return shares
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "shares": None}  # of the last batch, with its graph, which cannot be copied
+
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Looks at a batch by the shared network, before the network that mixes the experts does."""
         if self._looking:
@@ -109,6 +112,11 @@ class TwinNetwork(nn.Module):
 class _TwinLayer(nn.Module):
     """A linear layer or convolution that adds, for each sample, what its experts have of their own."""
 
+    left: Tensor | None
+    right: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, layer: nn.Module, own: Mapping[str, Tensor], router: TwinRouter) -> None:
         super().__init__()
         self.layer = layer
@@ -122,7 +130,7 @@ class _TwinLayer(nn.Module):
         if shares is None:
             return result
         if self.left is not None:
-            result = result + self._low_rank(x, shares)
+            result = result + self._low_rank(x, self.left, shares)
         elif self.weight is not None:
             for expert, weight in enumerate(self.weight):
                 result = result + _beside(shares[:, expert : expert + 1], result) * self._bare(x, weight)
@@ -133,13 +141,14 @@ class _TwinLayer(nn.Module):
     def _bare(self, x: Tensor, weight: Tensor) -> Tensor:
         if isinstance(self.layer, nn.Linear):
             return F.linear(x, weight)
-        return self.layer._conv_forward(x, weight, None)  # type: ignore[operator]
+        assert isinstance(self.layer, nn.Conv1d | nn.Conv2d)
+        return self.layer._conv_forward(x, weight, None)
 
-    def _low_rank(self, x: Tensor, shares: Tensor) -> Tensor:
+    def _low_rank(self, x: Tensor, left: Tensor, shares: Tensor) -> Tensor:
         experts, rank = self.right.shape[:2]
         inner = self._bare(x, self.right.flatten(0, 1))
         factors = shares.repeat_interleave(rank, 1)
-        outer = self.left.transpose(0, 1).reshape(-1, experts * rank)
+        outer = left.transpose(0, 1).reshape(-1, experts * rank)
         if isinstance(self.layer, nn.Linear):
             return F.linear(inner * _channels(factors, inner, last=True), outer)
         inner = inner * _channels(factors, inner, last=False)
@@ -347,7 +356,7 @@ def _routing(rows: Sequence[Tensor], ridge: float = 1e-3) -> dict[str, Tensor]:
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
     scaled = weight.detach() / spread
     return {"weight": scaled.float(), "bias": (bias.detach() - scaled @ mean).float()}
 
