@@ -52,6 +52,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         report,
         select,
         self_train,
+        stitch,
         train,
     )
 
@@ -72,6 +73,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("select")(select.select)
     app.command("protect")(protect.protect)
     app.command("merge")(merge.merge)
+    app.command("stitch")(stitch.stitch)
     app.command("compress")(compress.compress)
     app.command("fit-features")(fit_features.fit_features)
     app.command("list")(catalogue.list_components)

@@ -1,0 +1,158 @@
+"""Runs of several sizes in one run, whose network costs as much as one likes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from repertoire.data import Batch, digest
+from repertoire.errors import ConfigError, RunError, option
+from repertoire.recipe import build
+from repertoire.train._derived import batches_of, outputs_of, some, write_derived
+from repertoire.train._directory import RunDirectory
+from repertoire.train._run import Run
+from repertoire.weights import Stitched, stitch, train_stitched
+
+__all__ = ["stitch_runs"]
+
+_FITTED = 512
+"""Training samples that stitching layers are fitted on."""
+_STATISTICS = 2048
+"""Training samples that batch statistics are measured on."""
+
+
+def stitch_runs(
+    runs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    epochs: int = 5,
+    lr: float = 1e-3,
+    distil: float = 0.5,
+    device: str = "cpu",
+    plugins: Sequence[str] = (),
+) -> Run:
+    """Joins runs of several sizes into one, whose network can be as cheap as the smallest and as good as the largest.
+
+    See :func:`repertoire.weights.stitch` for the paper. All routes are trained together, on the training images and
+    with the augmentation of the largest run, and then measured on the validation images.
+
+    Args:
+        runs: directories of two runs or more, on the same data and of any backbones.
+        out: directory of the new run, empty or not there yet.
+        epochs: over the training images; each step trains one route.
+        lr: learning rate at the beginning.
+        distil: how much the largest network counts as a teacher beside the classes, from 0 to 1.
+        device: where to compute.
+        plugins: modules to import first, as in `Run`.
+
+    Returns:
+        The run; by itself it answers by the largest network. Its `info["stitched"]` has the `runs`, smallest first, the
+        validation metric `key`, and the `routes` by rising cost: each with its `share` of the operations of the
+        largest, the runs that it goes `from` and `into`, and its `value` of the metric.
+
+    Raises:
+        RunError: a run is not finished, has no classes, was compressed, or has other data or inputs than the others.
+        ConfigError: fewer than two runs, `out` is taken, or the networks cannot be stitched; the message says why.
+
+    Example:
+        >>> import tempfile
+        >>> from repertoire import train
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = {"epochs": 2, "quiet": True}
+        ...     small = train.fit("digits", backbone="convnet:width=4,depth=3", out=f"{folder}/a", **options)
+        ...     large = train.fit("digits", backbone="convnet:width=8,depth=3", out=f"{folder}/b", **options)
+        ...     net = train.stitch_runs([small.path, large.path], f"{folder}/net", epochs=1)
+        >>> len(net.info["stitched"]["routes"]), net.model.use(net.model.within(0.5)).route
+        (4, 1)
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"stitching takes two runs or more, {len(runs)} given")
+    directory = RunDirectory(Path(out))
+    directory.check_free()
+    opened = [Run(path, device=device, plugins=plugins) for path in runs]
+    _check(opened)
+    models = [copy.deepcopy(run.model) for run in opened]
+    owners = {id(model): run for model, run in zip(models, opened, strict=True)}
+    first = opened[0]
+    splits, where, best = first.splits, first.device, first.task.best
+    net = stitch(models, batches_of([some(splits.train, _FITTED)], where))
+    ordered = [owners[id(model)] for model in net.anchors]
+    largest = ordered[-1]
+    loader = build(largest.config, splits, device=str(where), weights=False).loader(device=where)
+    epoch = iter(range(2 * epochs + 2))
+
+    def batches() -> Iterator[Batch]:
+        return iter(loader.epoch(next(epoch)))
+
+    statistics = some(splits.train, _STATISTICS)
+    train_stitched(
+        net,
+        batches,
+        epochs=epochs,
+        lr=lr,
+        distil=distil,
+        seed=largest.config.seed,
+        statistics=lambda: batches_of([statistics], where),
+    )
+    kept, values = net.route, []
+    for number in range(len(net.routes)):
+        score = first.task.score(outputs_of(largest, net.use(number), splits.val, where))  # type: ignore[arg-type]
+        net.scores.append(best.rank(score)[0])
+        values.append(score[best.key])
+    net.use(kept)
+    made = {"runs": [str(run.path.resolve()) for run in ordered], "key": best.key, "routes": _routes(net, values)}
+    result = outputs_of(largest, net, splits.test, where)  # type: ignore[arg-type]
+    value = {f"val_{best.key}": values[kept]}
+    return write_derived(
+        directory,
+        largest,
+        net.stored(networks=[_told(run) for run in ordered[:-1]]),
+        result,
+        {**largest.task.score(result), **value},
+        values={"epoch": 0, **value},
+        info={
+            "notes": [f"Stitched of {len(ordered)} runs; all routes were trained together for {epochs} epochs."],
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+            "stitched": made,
+        },
+    )
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """What the network of a run is built from."""
+    size = {"in_channels": run.facts.channels, "image_size": run.facts.size}
+    return {"backbone": run.config.backbone, "head": run.config.head, "num_classes": run.model.head.num_classes, **size}
+
+
+def _routes(net: Stitched, values: Sequence[float]) -> list[dict[str, Any]]:
+    whole = net.routes[net.route].flops
+    return [
+        {"share": route.flops / whole, "from": route.front, "into": route.back, "value": value}
+        for route, value in zip(net.routes, values, strict=True)
+    ]
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Refuses runs that cannot be stitched, with the reason."""
+    first, *others = runs
+    for run in runs:
+        if run.info["status"] != "finished":
+            raise RunError(f"{run.directory} is {run.info['status']}; finish it before it is stitched")
+        if run.task.kind != "classes":
+            raise RunError(f"{run.directory} predicts no classes, which stitched networks are trained by")
+        if run.stored().form != "dense":
+            raise RunError(f"{run.directory} was compressed or merged into another form; stitch what it was made of")
+        if run.model.head.takes_maps:
+            raise RunError(f"{run.directory} has the head {run.config.head}, which looks at maps")
+    for run in others:
+        if run.classes != first.classes or run.facts.shape != first.facts.shape:
+            raise RunError(f"{first.directory} and {run.directory} have other classes or images of another shape")
+        if digest(run.splits) != digest(first.splits):
+            raise RunError(
+                f"{first.directory} and {run.directory} were trained on other parts of the data; train them on the "
+                f"same (the same {option('seed')}, {option('val')} and {option('test')}, or folders train/, val/ and "
+                "test/)"
+            )
