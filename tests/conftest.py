@@ -8,9 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from repertoire.data import Splits
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -100,3 +104,32 @@ def options(tiny: Path) -> dict[str, object]:
         "seed": 3,
         "device": "cpu",
     }
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """Colour images of 16 pixels in two classes that differ in brightness: 48, 16 and 16 of them."""
+    from repertoire.data import ImageSet, Splits
+
+    def images(count: int, seed: int) -> ImageSet:
+        generator = np.random.default_rng(seed)
+        labels = np.arange(count) % 2
+        pixels = generator.integers(0, 120, (count, 16, 16, 3)) + 100 * labels[:, None, None, None]
+        keys = generator.integers(0, 2**62, count).astype(np.uint64)
+        return ImageSet(pixels.astype(np.uint8), labels, [str(i) for i in range(count)], ("dark", "bright"), keys)
+
+    return Splits(images(48, 0), images(16, 1), images(16, 2), "drawn")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of weights for `convnet:width=4,depth=3` on such images, to begin at."""
+    import torch
+    from safetensors.torch import save_file
+
+    from repertoire import backbones
+
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_file(backbones.ConvNet(in_channels=3, image_size=16, width=4, depth=3).state_dict(), path)
+    return str(path)

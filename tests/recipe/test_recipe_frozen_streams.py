@@ -7,36 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from repertoire import backbones, recipe, train
-from repertoire.data import FeatureSet, ImageSet, Splits
+from repertoire import recipe, train
+from repertoire.data import FeatureSet, Splits
 from repertoire.errors import ConfigError
 
 SPEC = "convnet:width=4,depth=3"
 FIXMATCH = "fixmatch:ratio=2,threshold=class-adaptive,level=0.6"
-
-
-def images(count: int, seed: int) -> ImageSet:
-    """Two classes that differ in brightness."""
-    generator = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
-    pixels = generator.integers(0, 120, (count, 16, 16, 3)) + 100 * labels[:, None, None, None]
-    keys = generator.integers(0, 2**62, count).astype(np.uint64)
-    return ImageSet(pixels.astype(np.uint8), labels, [str(i) for i in range(count)], ("dark", "bright"), keys)
-
-
-@pytest.fixture(scope="module")
-def splits() -> Splits:
-    return Splits(images(48, 0), images(16, 1), images(16, 2), "drawn")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(7)
-    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    save_file(backbones.ConvNet(in_channels=3, image_size=16, width=4, depth=3).state_dict(), path)
-    return str(path)
 
 
 @pytest.fixture(autouse=True)
