@@ -180,6 +180,14 @@ KINDS: dict[str, Kind] = {
             "`fit(features, logits, labels)`, then `score(features, logits) -> [N]`, higher for what is known",
         ),
         Kind(
+            "discoverers",
+            "discoverer",
+            ("repertoire.discover",),
+            (),
+            "repertoire discover {data} --known known/ --method {spec}",
+            "`discoverer.fit_predict(X, y) -> labels`: unlabelled rows into known classes and new groups",
+        ),
+        Kind(
             "feature-estimators",
             "estimator on features",
             ("repertoire.estimators",),

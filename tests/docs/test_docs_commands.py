@@ -63,7 +63,8 @@ def test_components_in_commands_exist(page):
     for command in commands(page):
         for option, value in itertools.pairwise(shlex.split(command)):
             if option in _ROOMS:
-                known = {*registry.names(_ROOMS[option]), *_EXAMPLES}
+                grouping = option == "--method" and command.startswith("repertoire discover ")
+                known = {*registry.names("discoverers" if grouping else _ROOMS[option]), *_EXAMPLES}
                 assert value.partition(":")[0] in known, f"{command!r}: {value!r} is not registered"
 
 

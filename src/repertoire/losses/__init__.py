@@ -75,6 +75,7 @@ from repertoire.losses.terms._attention_alignment import attention_alignment
 from repertoire.losses.terms._cka_distance import cka_distance
 from repertoire.losses.terms._cpc import cpc_loss
 from repertoire.losses.terms._norm_direction import norm_direction
+from repertoire.losses.terms._pairwise import pairwise_bce_loss, same_rank
 from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
 from repertoire.losses.terms._virtual_adversarial import virtual_adversarial_loss
 from repertoire.losses.views._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
@@ -240,11 +241,13 @@ __all__ = [
     "number_token_loss",
     "number_token_penalty",
     "orthogonality_loss",
+    "pairwise_bce_loss",
     "proto_triplet_loss",
     "proxy_anchor_loss",
     "reduce",
     "regression_with_classes_loss",
     "reject_loss",
+    "same_rank",
     "sie_loss",
     "sigmoid_pairwise_loss",
     "single_positive_loss",

@@ -18,11 +18,13 @@ from repertoire.ops._memory import Memory, commit_memories, discard_memories, fr
 from repertoire.ops._modes import evaluating, handing_copies, keeping_modes
 from repertoire.ops._otsu import otsu_threshold
 from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
+from repertoire.ops._pinned_kmeans import pinned_kmeans
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import gather_rows, of_all_ranks, ranks_of
 from repertoire.ops._ring import ring_logsumexp, ring_max, ring_min, ring_sum
 from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._seeding import seed_torch
+from repertoire.ops._sinkhorn import sinkhorn
 from repertoire.ops._sorting import soft_last, soft_sort
 from repertoire.ops._strips import pair_rows, tile_size
 from repertoire.ops._tiles import Pairs, Similarity, Which
@@ -73,6 +75,7 @@ __all__ = [
     "pair_sum",
     "pair_topk",
     "pair_values",
+    "pinned_kmeans",
     "projected_gradient",
     "ranks_of",
     "rewinding",
@@ -82,6 +85,7 @@ __all__ = [
     "ring_sum",
     "seed_torch",
     "sees_all_ranks",
+    "sinkhorn",
     "soft_last",
     "soft_sort",
     "tile_size",

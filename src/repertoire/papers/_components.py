@@ -24,6 +24,7 @@ _USE = {
     "feature-estimators": "repertoire fit-features --estimator {}",
     "zero-shot-classifiers": "repertoire fit-features --attributes FILE --estimator {}",
     "weight-operators": "repertoire merge --by {}", "compressors": "repertoire compress --by {}",
+    "discoverers": "repertoire discover --method {}",
     "novelty-scores": "repertoire predict --reject 0.95 --score {}",
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from repertoire.report._comparison import write_comparison
 from repertoire.report._diagnosis import Diagnosis, diagnose
 from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
+from repertoire.report._groups import Group, write_groups
 from repertoire.report._page import write_report
 from repertoire.report._self_training import write_self_training
 from repertoire.report._stages import write_stages
@@ -20,9 +21,11 @@ __all__ = [
     "Diagnosis",
     "Explained",
     "Gallery",
+    "Group",
     "diagnose",
     "write_comparison",
     "write_folds",
+    "write_groups",
     "write_report",
     "write_self_training",
     "write_stages",

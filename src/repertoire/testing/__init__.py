@@ -20,6 +20,7 @@ from repertoire.testing.auxiliaries import check_auxiliary
 from repertoire.testing.backbones import check_backbone
 from repertoire.testing.compressors import check_compressor
 from repertoire.testing.diagnostics import check_diagnostic
+from repertoire.testing.discoverers import check_discoverer
 from repertoire.testing.estimators import check_estimator
 from repertoire.testing.explainers import check_explainer
 from repertoire.testing.heads import check_head
@@ -44,6 +45,7 @@ __all__ = [
     "check_backbone",
     "check_compressor",
     "check_diagnostic",
+    "check_discoverer",
     "check_estimator",
     "check_explainer",
     "check_head",

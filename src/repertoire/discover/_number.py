@@ -1,0 +1,218 @@
+"""How many classes there are, known and new."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor
+
+from repertoire.discover._base import reduced
+from repertoire.errors import ConfigError
+from repertoire.metrics import clustering_accuracy
+from repertoire.ops import pinned_kmeans
+from repertoire.ranges import AtLeast, checked
+
+__all__ = ["By", "ClassNumber", "class_number", "number_of_classes"]
+
+By = Literal["hidden-classes", "silhouette", "prototypes"]
+"""What says how many classes there are; see `class_number`."""
+
+ROWS = 800
+"""Rows that an estimate is made from at most: a silhouette needs the distances of all pairs."""
+
+COMPONENTS = 32
+
+MOST = 40
+"""Numbers that are tried at most; between those that are tried, the estimate is as coarse as their distance."""
+
+
+@dataclass(frozen=True)
+class ClassNumber:
+    """An estimate of the number of classes, known and new.
+
+    Attributes:
+        count: the number with the best mean score.
+        low, high: the least and the largest of the numbers that were best for one part of the rows each.
+        scores: mean score of each number that was tried.
+    """
+
+    count: int
+    low: int
+    high: int
+    scores: dict[int, float]
+
+
+@checked
+def class_number(
+    X: Any,
+    y: Any,
+    *,
+    by: By = "hidden-classes",
+    most: int | None = None,
+    parts: Annotated[int, AtLeast(1)] = 5,
+    random_state: Annotated[int, AtLeast(0)] = 0,
+) -> ClassNumber:
+    r"""Estimates how many classes there are, of which some are known.
+
+    Rows are brought to 32 principal components and to unit length. For each number from that of the known classes to
+    `most`, they are clustered by semi-supervised k-means (:func:`repertoire.ops.pinned_kmeans`), and the number with
+    the best score wins. No class that is not in y is looked at. The score is one of these:
+
+    - "silhouette": that of the rows without a label (Rousseeuw, *Silhouettes: A Graphical Aid to the Interpretation and
+      Validation of Cluster Analysis*, 1987).
+    - "hidden-classes": Han et al., *Learning to Discover Novel Visual Categories via Deep Transfer Clustering* (2019).
+      Half of the known classes are hidden, and the score is the clustering accuracy on their rows plus the silhouette
+      of the rows without a label. The paper takes the mean of two numbers, each best by one of these; here the sum
+      decides.
+    - "prototypes": after Ma et al., *ProtoGCD: Unified and Unbiased Prototype Learning for Generalized Category
+      Discovery* (2025), whose criterion joins how well prototypes fit the old classes and how well they keep all
+      classes apart. In our reading: a fifth of the rows of each known class loses its label, and the score is the mean
+      probability of their class in a softmax of the cosines to the centres (temperature 0.1), plus the silhouette.
+
+    Args:
+        X: float `[N, d]`.
+        y: whole numbers `[N]`: a known class from 0 on, or -1.
+        by: which score; "hidden-classes" by default.
+        most: the largest number that is tried; by default three times that of the known classes, and 10 more. Of more
+            than 40 numbers, 40 that are evenly spaced are tried.
+        parts: the estimate is made from so many random parts of the rows, half of them each and 800 at most; 1 or more.
+        random_state: seed of the parts, of what is hidden and of the centres.
+
+    Returns:
+        The number, how far it scatters over the parts, and the scores.
+
+    Raises:
+        ShapeError: shapes or dtypes that do not fit. ConfigError: an option out of range, labels that are not 0 to
+            C - 1.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.discover import class_number
+        >>> truth = torch.arange(5).repeat_interleave(40)
+        >>> x = 5 * torch.eye(5)[truth] + torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+        >>> class_number(x, torch.where(truth < 3, truth, -1)).count
+        5
+    """
+    from repertoire.discover._kmeans import SemiSupervisedKMeans
+
+    x, labels = SemiSupervisedKMeans()._check(X, y)
+    return number_of_classes(x, labels, by, most, parts, torch.Generator().manual_seed(random_state))
+
+
+def number_of_classes(
+    x: Tensor,
+    labels: Tensor,
+    by: By,
+    most: int | None,
+    parts: int,
+    generator: torch.Generator,
+    *,
+    unit: bool = True,
+) -> ClassNumber:
+    """`class_number` of rows and labels that have been checked; with the length that rows have unless `unit`."""
+    known = int(labels.max()) + 1
+    free = int((labels < 0).sum())
+    if most is None:
+        most = 3 * known + 10
+    if most < known:
+        raise ConfigError(f"most must be {known} or more, the number of known classes; found {most}")
+    z = reduced(x, COMPONENTS, unit=unit)
+    share = min(1.0, max(0.5, 60 / len(z)), ROWS / len(z))
+    last = min(most, known + int(share * free) - 1)
+    numbers = _tried(known, max(known, last))
+    score = {"silhouette": _by_silhouette, "hidden-classes": _by_hidden, "prototypes": _by_prototypes}[by]
+    found = []
+    for _ in range(parts):
+        index = _part(labels, share, generator)
+        found.append(score(z[index], labels[index], numbers, generator))
+    table = torch.tensor(found, dtype=torch.float64)
+    best = [numbers[i] for i in table.argmax(1).tolist()]
+    mean = table.mean(0)
+    return ClassNumber(
+        numbers[int(mean.argmax())], min(best), max(best), dict(zip(numbers, mean.tolist(), strict=True))
+    )
+
+
+def _tried(first: int, last: int) -> list[int]:
+    """All numbers from the first to the last, or as many evenly spaced ones as are tried at most."""
+    count = min(last - first + 1, MOST)
+    return [first + round(i * (last - first) / max(1, count - 1)) for i in range(count)]
+
+
+def _part(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Positions of a share of the rows, of each known class and of those without; two of each class at least."""
+    kept = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        count = min(len(members), max(2, round(share * len(members))))
+        kept.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    return torch.cat(kept).sort().values
+
+
+def _by_silhouette(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[float]:
+    free = labels < 0
+    distances = torch.cdist(z[free], z)
+
+    def score(count: int) -> float:
+        groups = pinned_kmeans(z, count, labels, starts=2, generator=generator).assignment
+        return float(_silhouettes(distances, groups[free], groups).mean())
+
+    return [score(count) for count in numbers]
+
+
+def _by_hidden(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[float]:
+    known = int(labels.max()) + 1
+    order = torch.randperm(known, generator=generator)
+    hidden = order[: max(1, known // 2)]
+    # What stays known is numbered anew, without a gap.
+    renamed = torch.full((known + 1,), -1)
+    renamed[order[len(hidden) :].sort().values] = torch.arange(known - len(hidden))
+    seen = renamed[labels]
+    played = torch.isin(labels, hidden)
+    free = labels < 0
+    distances = torch.cdist(z[free], z)
+
+    def score(count: int) -> float:
+        groups = pinned_kmeans(z, count, seen, starts=2, generator=generator).assignment
+        right = clustering_accuracy(groups[played].numpy(), labels[played].numpy()).all
+        return right + float(_silhouettes(distances, groups[free], groups).mean())
+
+    return [score(count) for count in numbers]
+
+
+def _by_prototypes(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[float]:
+    held = torch.zeros_like(labels, dtype=torch.bool)
+    for c in range(int(labels.max()) + 1):
+        members = (labels == c).nonzero().flatten()
+        count = min(math.ceil(len(members) / 5), len(members) - 1)
+        held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    seen = torch.where(held, -1, labels)
+    free = labels < 0
+    distances = torch.cdist(z[free], z)
+
+    def score(count: int) -> float:
+        found = pinned_kmeans(z, count, seen, starts=2, generator=generator)
+        p = (z[held] @ torch.nn.functional.normalize(found.centres).T / 0.1).softmax(1)
+        sure = float(p.gather(1, labels[held, None]).mean()) if bool(held.any()) else 0.0
+        groups = found.assignment
+        return sure + float(_silhouettes(distances, groups[free], groups).mean())
+
+    return [score(count) for count in numbers]
+
+
+def _silhouettes(distances: Tensor, own: Tensor, groups: Tensor) -> Tensor:
+    """Silhouettes of M rows among N: distances `[M, N]`, the groups of the M and of the N; 0 for a row alone."""
+    count = int(groups.max()) + 1
+    member = torch.nn.functional.one_hot(groups, count).to(distances.dtype)
+    sizes = member.sum(0)
+    sums = distances @ member
+    inside = sums.gather(1, own[:, None])[:, 0] / (sizes[own] - 1).clamp_min(1)
+    others = sums / sizes
+    others.scatter_(1, own[:, None], torch.inf)
+    others[:, sizes == 0] = torch.inf
+    outside = others.amin(1)
+    widths = (outside - inside) / torch.maximum(outside, inside).clamp_min(1e-12)
+    return torch.where((sizes[own] > 1) & outside.isfinite(), widths, 0.0)
