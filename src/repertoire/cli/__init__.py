@@ -40,6 +40,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         compare,
         compress,
         diagnose,
+        discover,
         evaluate,
         explain,
         export,
@@ -75,6 +76,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("merge")(merge.merge)
     app.command("stitch")(stitch.stitch)
     app.command("compress")(compress.compress)
+    app.command("discover")(discover.discover)
     app.command("fit-features")(fit_features.fit_features)
     app.command("list")(catalogue.list_components)
     app.add_typer(papers.app, name="papers")

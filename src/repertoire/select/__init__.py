@@ -11,6 +11,7 @@ from repertoire.select._at_random import at_random
 from repertoire.select._badge import badge
 from repertoire.select._contract import check_budget, check_features, check_probabilities, highest, select
 from repertoire.select._coreset import coreset
+from repertoire.select._novel_margin import StableMapping, novel_margin
 from repertoire.select._sensitivity import WeightedSample, sensitivity_sample
 from repertoire.select._source_pruning import SourceRanking, feature_mapping, label_mapping
 from repertoire.select._top_per_class import TopPerClass, top_k_per_class
@@ -19,6 +20,7 @@ from repertoire.select._uncertainty import entropy, least_confidence, margin
 
 __all__ = [
     "SourceRanking",
+    "StableMapping",
     "TopPerClass",
     "WeightedSample",
     "at_random",
@@ -33,6 +35,7 @@ __all__ = [
     "label_mapping",
     "least_confidence",
     "margin",
+    "novel_margin",
     "select",
     "sensitivity_sample",
     "top_k_per_class",
