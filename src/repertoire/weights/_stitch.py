@@ -84,6 +84,11 @@ class Stitched(nn.Module):
         return self.anchors[-1]
 
     @property
+    def normalize(self) -> nn.Module:
+        """That of the network in which the route begins."""
+        return getattr(self.anchors[self.routes[self.route].front], "normalize", None) or nn.Identity()
+
+    @property
     def backbone(self) -> nn.Module:
         """That of the network in which the route ends."""
         return self.anchors[self.routes[self.route].back].backbone  # type: ignore[return-value]
