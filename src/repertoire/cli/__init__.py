@@ -55,6 +55,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         self_train,
         stitch,
         train,
+        zoo,
     )
 
     app = typer.Typer(
@@ -81,6 +82,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     app.command("list")(catalogue.list_components)
     app.add_typer(papers.app, name="papers")
     app.add_typer(claims.app, name="claims")
+    app.add_typer(zoo.app, name="zoo")
 
     @app.callback(invoke_without_command=True)
     def options(

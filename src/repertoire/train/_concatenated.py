@@ -92,5 +92,5 @@ def _again(images: Images) -> Images:
     """Images that each run can read for itself."""
     many = not isinstance(images, str | bytes | os.PathLike) and hasattr(images, "__next__")
     if many or hasattr(images, "read"):
-        return [images.read()] if hasattr(images, "read") else list(images)  # type: ignore[arg-type]
+        return [images.read()] if hasattr(images, "read") else list(images)
     return images
