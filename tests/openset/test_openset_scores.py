@@ -231,6 +231,23 @@ def test_costarr_with_weights_of_one_is_cosine_times_logit():
     np.testing.assert_allclose(both, half, rtol=1e-12)
 
 
+def test_costarr_with_halves_that_count_alike():
+    """As they are, small weights leave the second half without a say; brought to one length, both have one."""
+    small = 1e-4 * WEIGHT
+    literal, features, alike, large = (
+        COSTARR(weight, **options).fit(X, F, LABELS)(NEW, NEW_F)
+        for weight, options in (
+            (small, {}),
+            (small, {"parts": "features"}),
+            (small, {"alike": True}),
+            (WEIGHT, {"alike": True}),
+        )
+    )
+    np.testing.assert_allclose(literal, features, rtol=1e-4)
+    np.testing.assert_allclose(alike, large, rtol=1e-9)
+    assert np.abs(alike - features).max() > 0.01
+
+
 def test_costarr_of_few_correct_samples_takes_all_of_the_class():
     wrong = F.copy()
     wrong[np.flatnonzero(LABELS == 2)[4:], 2] = -50.0

@@ -34,6 +34,8 @@ class COSTARR(NoveltyScore):
         weight: float `[K, d]` of the last layer.
         bias: float `[K]` of the last layer; checked, and not looked at otherwise.
         parts: "both", or one half of g alone: "features" or "products".
+        alike: whether both halves are brought to unit length first. As the formula stands, the one with larger numbers
+            decides, and where weights are small, as those of a linear layer on many features are, that is the features.
         combine: "product" (default) or "sum" of likeness and logit.
 
     Raises:
@@ -59,15 +61,19 @@ class COSTARR(NoveltyScore):
         bias: Values | None = None,
         parts: Literal["both", "features", "products"] = "both",
         combine: Literal["product", "sum"] = "product",
+        alike: bool = False,
     ) -> None:
         self.weight, self.bias = check_head(weight, bias)
-        self.parts, self.combine = parts, combine
+        self.parts, self.combine, self.alike = parts, combine, alike
 
     def _looks(self, x: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """g of each sample for a class, `[N, d]` or `[N, 2d]`."""
         if x.shape[1] != self.weight.shape[1]:
             raise ShapeError(f"features must be [N, {self.weight.shape[1]}], as wide as weight, found {list(x.shape)}")
         halves = {"features": x, "products": x * self.weight[classes]}
+        if self.alike:
+            lengths = {name: np.linalg.norm(half, axis=1, keepdims=True) for name, half in halves.items()}
+            halves = {name: half / np.where(lengths[name] > 0, lengths[name], 1.0) for name, half in halves.items()}
         return np.hstack(list(halves.values())) if self.parts == "both" else halves[self.parts]
 
     def _fit(self, x: np.ndarray, f: np.ndarray, y: np.ndarray) -> None:

@@ -94,7 +94,14 @@ def detection(
     scores, losses = np.concatenate([known, unknown]), np.append(~correct, np.ones(len(unknown))).astype(float)
     coverage, risk = risk_coverage(scores, losses)
     at = np.searchsorted(coverage, np.array(COVERAGES) - 1e-9)
-    values = measured(known, correct, unknown)
+    area, passing, classified = measured(known, correct, unknown)
     return Detection(
-        *values, aurc(scores, losses), intervals, tuple(risk[at].tolist()), known=len(known), unknown=len(unknown)
+        area,
+        passing,
+        classified,
+        aurc(scores, losses),
+        intervals,
+        tuple(risk[at].tolist()),
+        known=len(known),
+        unknown=len(unknown),
     )

@@ -101,7 +101,7 @@ class _NoveltyScores:
         first = self.fitted()(*given)
         np.random.seed(1)
         torch.manual_seed(1)
-        before = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index, union-attr]
+        before = np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index]
         np.testing.assert_array_equal(self.fitted()(*given), first)
         after = np.random.get_state()[1], torch.random.get_rng_state()  # type: ignore[index]
         np.testing.assert_array_equal(after[0], before[0], "it draws from NumPy's own random state")
@@ -111,9 +111,8 @@ class _NoveltyScores:
         score = self.fitted()
         x, f = _noise()
         whole = score(x, f)
-        close = {"rtol": 1e-6, "atol": 1e-6}
-        np.testing.assert_allclose(score(x[::-1], f[::-1]), whole[::-1], **close)  # type: ignore[arg-type]
-        np.testing.assert_allclose(score(x[7:8], f[7:8]), whole[7:8], **close)  # type: ignore[arg-type]
+        np.testing.assert_allclose(score(x[::-1], f[::-1]), whole[::-1], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(score(x[7:8], f[7:8]), whole[7:8], rtol=1e-6, atol=1e-6)
         assert score(x[:0], f[:0]).shape == (0,), "no samples have no scores"
 
     def check_tensors_of_any_precision_are_taken_and_stay_as_they_were(self) -> None:

@@ -129,9 +129,9 @@ def rejector(run: Run, keep: Annotated[float, Between(0, 1, "()")] = 0.95, score
     if score == "auto":
         # Samples that the score was chosen by promise nothing for its threshold.
         order = np.random.default_rng(0).permutation(len(val[2]))
-        chosen_by, val = (tuple(part[np.sort(half)] for part in val) for half in (order[::2], order[1::2]))
+        (x, f, y), val = (_some(val, np.sort(half)) for half in (order[::2], order[1::2]))
         weight, bias = _last_layer(run)
-        choice = choose(*chosen_by, QUICK, fit_on=_known_samples(run, "train"), weight=weight, bias=bias)
+        choice = choose(x, f, y, QUICK, fit_on=_known_samples(run, "train"), weight=weight, bias=bias)
         score = choice.best
     built = _fitted(run, score)
     line = threshold(built(*val[:2]), 1 - keep)
@@ -239,6 +239,11 @@ def _known_samples(run: Run, part: str) -> Known:
         raise ConfigError(f"{run.directory} has no {what} samples with a class, and a threshold is taken from them")
     found = run.outputs(samples.subset(rows))
     return found.embeddings, found.logits, found.labels
+
+
+def _some(known: Known, index: np.ndarray) -> Known:
+    features, logits, labels = known
+    return features[index], logits[index], labels[index]
 
 
 def _fitted(run: Run, spec: str) -> NoveltyScore:

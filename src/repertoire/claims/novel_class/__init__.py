@@ -1,0 +1,1 @@
+"""Claims of the family novel-class, a file each."""
