@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from repertoire.discover import ClassRelation, ProtoGCD, SimGCD
+from repertoire.discover import ClassRelation, ProtoGCD, RankStatistics, SimGCD
 from repertoire.discover._network import agreement, spread_out
 from repertoire.discover._prototypes import confident_targets, separation
 from repertoire.discover._relation import relation_loss
@@ -99,8 +99,10 @@ def test_new_rows_are_of_no_known_class_where_none_can_be():
     truth = torch.arange(5).repeat_interleave(16)
     x = torch.randn(80, 5, generator=torch.Generator().manual_seed(0)) + torch.eye(5)[truth]
     y = torch.where(truth < 3, truth, -1)
-    found = ClassRelation(classes=5, mixed=False, epochs=2, pretraining=2, hidden=8).fit(x, y)
-    assert (found.labels_[y < 0] >= 3).all()
+    options = {"classes": 5, "mixed": False, "epochs": 2, "hidden": 8}
+    for found in (ClassRelation(pretraining=2, **options), RankStatistics(largest=1, **options)):
+        assert (found.fit(x, y).labels_[y < 0] >= 3).all()
+        assert found.probabilities_[y < 0][:, :3].max() == 0
 
 
 def test_options_out_of_range_are_refused():

@@ -99,7 +99,8 @@ def agreement(logits: Tensor, targets: Tensor) -> Tensor:
 
 def spread_out(logits: Tensor) -> Tensor:
     """How far the mean prediction is from even, log K less its entropy: 0 where every class is as frequent."""
-    mean = logits.softmax(-1).flatten(0, -2).mean(0)
+    # At 0 the slope of the entropy has no bound.
+    mean = logits.softmax(-1).flatten(0, -2).mean(0).clamp_min(1e-12)
     return math.log(len(mean)) - torch.special.entr(mean).sum()
 
 
@@ -127,8 +128,15 @@ class OnPrototypes(Discoverer):
         network = self._trained(rows, labels, known, centres, generator)
         with torch.no_grad():
             cosines = network.cosines(network(rows))
-        p = (cosines / self.temperature).softmax(1)
-        return Found(cosines.argmax(1), 1 - cosines.amax(1), classes, interval, p)
+        answers = self._allowed(cosines, known)
+        p = (answers / self.temperature).softmax(1)
+        return Found(answers.argmax(1), 1 - cosines.amax(1), classes, interval, p)
+
+    def _allowed(self, cosines: Tensor, known: int) -> Tensor:
+        """Cosines `[N, K]`, without those of known classes where no row that has no label can be of one."""
+        if getattr(self, "mixed", True) or cosines.shape[1] == known:
+            return cosines
+        return cosines.index_fill(1, torch.arange(known), -torch.inf)
 
     def _trained(
         self, rows: Tensor, labels: Tensor, known: int, centres: Tensor, generator: torch.Generator

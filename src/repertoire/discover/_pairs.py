@@ -30,12 +30,14 @@ class RankStatistics(OnPrototypes):
 
     with cross-entropy on the labels, the binary cross-entropy of pairs of rows without one
     (:func:`repertoire.losses.pairwise_bce_loss`, with pseudo-labels from :func:`repertoire.losses.same_rank`), and the
-    squared difference of the answers to two views, whose weight grows along a Gaussian ramp. Answers are over all
-    classes, known and new, as rows without a label may be of either.
+    squared difference of the answers to two views, whose weight grows along a Gaussian ramp. In the paper no row
+    without a label is of a known class, and each kind of rows has a head of its own; with `mixed`, the default, some
+    may be, and answers are over all classes.
 
     Args:
         classes: the number of classes, known and new, or "auto" (default) to estimate it.
         by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
+        mixed: whether rows without a label may be of a known class.
         largest: how many features are compared; 5 in the paper.
         consistency: omega in the end; 5 by default, as in the paper for CIFAR-10.
         even: weight of the entropy of the mean answer, 0 or more. The paper has none.
@@ -70,6 +72,7 @@ class RankStatistics(OnPrototypes):
         self,
         classes: Classes = "auto",
         by: By = "hidden-classes",
+        mixed: bool = True,
         largest: Annotated[int, AtLeast(1)] = 5,
         consistency: Annotated[float, AtLeast(0)] = 5.0,
         even: Annotated[float, AtLeast(0)] = 0.0,
@@ -84,6 +87,7 @@ class RankStatistics(OnPrototypes):
     ) -> None:
         self.classes = classes
         self.by = by
+        self.mixed = mixed
         self.largest = largest
         self.consistency = consistency
         self.even = even
@@ -101,10 +105,18 @@ class RankStatistics(OnPrototypes):
         """Few epochs for a small example, whose classes have one large feature each."""
         return {"epochs": 10, "hidden": 32, "largest": 1}
 
+    def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
+        self._known = known
+        return super()._discover(x, labels, known, generator)
+
     def _objective(self, network: Network, views: Tensor, labels: Tensor, progress: float) -> Tensor:
         z = network(views)
         logits = network.cosines(z).view(2, len(labels), -1) / self.temperature
         seen = labels >= 0
+        if not self.mixed:
+            # Each kind of rows has the classes that it can be of.
+            old = torch.arange(logits.shape[2]) < self._known
+            logits = logits.masked_fill(old != seen[:, None], -torch.inf)
         p = logits.softmax(2)
         ramp = float(torch.tensor(-5 * (1 - progress) ** 2).exp())
         loss = self.consistency * ramp * (p[0] - p[1]).square().mean() + self.even * spread_out(logits)

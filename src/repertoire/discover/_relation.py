@@ -151,7 +151,7 @@ class ClassRelation(OnPrototypes):
         self._run(network, rows, labels, objective, generator, balanced=False)
         with torch.no_grad():
             cosines = _columns(network.cosines(network(rows)), known, new, int(losses.argmin()))
-        answers = cosines if self.mixed or not new else cosines.index_fill(1, torch.arange(known), -torch.inf)
+        answers = self._allowed(cosines, known)
         p = (answers / self.temperature).softmax(1)
         return Found(answers.argmax(1), 1 - cosines.amax(1), classes, interval, p)
 

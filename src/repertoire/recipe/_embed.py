@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from repertoire.backbones import load_weights
-from repertoire.data import FeatureSet, ImageSet, Samples
+from repertoire.data import FeatureSet, ImageSet, Samples, load_unlabelled
 from repertoire.errors import ConfigError, DataError, option
 from repertoire.files import atomic_path
 from repertoire.methods import Classifier, Normalize
@@ -38,7 +38,8 @@ def embed_data(config: TrainConfig, out: Path, *, report: Callable[[str], None] 
     What the network gives is kept in the user's cache, as in training with `tune="head"`.
 
     Args:
-        config: of which `data`, what it says about reading it, `backbone`, `weights` and `device` count.
+        config: of which `data`, what it says about reading it, `unlabelled`, `backbone`, `weights` and `device` count;
+            images of `unlabelled` make a part of that name, in the place of those of `data` without a label.
         out: the `.npz` file, which appears when it is whole.
         report: gets lines about what takes time.
 
@@ -69,7 +70,11 @@ def embed_data(config: TrainConfig, out: Path, *, report: Callable[[str], None] 
         mean, std = list(preset.mean), list(preset.std)
     model = Classifier(Normalize(mean, std), backbone, _NoHead()).to(device)  # type: ignore[arg-type]
     parts: dict[str, Samples] = {"train": splits.train, "val": splits.val, "test": splits.test}
-    if "unlabelled" in splits.extra and splits.train.known.all():
+    if config.unlabelled is not None:
+        parts["unlabelled"] = load_unlabelled(
+            config.unlabelled, like=splits.train, fit=config.fit, levels=splits.levels
+        )
+    elif "unlabelled" in splits.extra and splits.train.known.all():
         parts["unlabelled"] = splits.extra["unlabelled"]
     found = {
         name: activations_of(model, samples, len(backbone.blocks), device=device, report=report)
