@@ -58,11 +58,11 @@ def one_step(rule: Rule, method: Method, count: int = 12, lr: float = 0.1, **how
 
 
 @cache
-def _network_for(method: Any, loss: str | None) -> str:
+def _network_for(method: Any) -> str:
     """Without batch normalisation where the method can do so, whose statistics would differ from piece to piece."""
     tokens = "vit:patch=4,dim=12,depth=2,heads=2"
     try:
-        found = build_method(method, loss, tokens)
+        found = build_method(method, None, tokens)
         found.step(batch_for(found))
     except (ConfigError, ValueError):
         return "convnet:width=4,depth=2"  # it wants maps
@@ -72,7 +72,7 @@ def _network_for(method: Any, loss: str | None) -> str:
 def small(method: str | type[Method], loss: str | None = None) -> Method:
     """A small method, whose loss of a batch does not depend on the pieces that the batch is processed in."""
     key: Any = method
-    return build_method(method, loss, _network_for(key, loss))
+    return build_method(method, loss, _network_for(key))
 
 
 def says(refusal: str, what: str) -> None:
