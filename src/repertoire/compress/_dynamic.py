@@ -125,7 +125,7 @@ def _fit(network: nn.Module, batches: Callable[[], Iterable[Batch]], mode: str) 
 
         return watch
 
-    handles = [layer.register_forward_pre_hook(watching(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
+    handles = [layer.register_forward_pre_hook(watching(name)) for name, layer in layers.items()]
     try:
         for layer in layers.values():
             layer.mode = mode  # type: ignore[assignment]

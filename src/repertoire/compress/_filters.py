@@ -196,14 +196,14 @@ def followers(model: nn.Module, images: Tensor) -> dict[str, tuple[str | None, b
     handles = [module.register_forward_hook(taking(name)) for name, module in leaves.items()]
     try:
         for module in inplace:
-            module.inplace = False  # type: ignore[assignment]
+            module.inplace = False
         with evaluating(model):
             model(images)
     finally:
         for handle in handles:
             handle.remove()
         for module in inplace:
-            module.inplace = True  # type: ignore[assignment]
+            module.inplace = True
     found: dict[str, tuple[str | None, bool]] = {}
     for name, module in leaves.items():
         if not isinstance(module, nn.Conv2d) or module.groups != 1 or name not in outputs:

@@ -52,7 +52,7 @@ def pruned(budget: Budget, seed: int, *, method: str) -> dict[str, float]:
 
     def answers(backbone: nn.Module) -> Tensor:
         whole = trained.model.backbone
-        trained.model.backbone = backbone
+        trained.model.backbone = backbone  # type: ignore[assignment]
         try:
             return read_out(trained, splits)
         finally:
