@@ -80,7 +80,7 @@ def snnet(budget: Budget, seed: int) -> Measured:
     ]
     nets = [joined(budget, seed, splits, models, initial) for initial in ("least-squares", "random")]
     ours, plain = (area(net, right(net, splits, budget.device), range(len(net.routes))) for net in nets)
-    alone = Stitched(models, nets[0].stitches, nets[0].routes)
+    alone = Stitched(models, list(nets[0].stitches), nets[0].routes)
     parts = [number for number, route in enumerate(alone.routes) if route.join < 0]
     extra = {"the networks alone": area(alone, right(alone, splits, budget.device), parts)}
     return Measured(ours, plain, extra, trivial=majority(splits.test))
