@@ -29,7 +29,7 @@ def blobs(classes: int = 6, each: int = 30, known: int = 3, seed: int = 0):
     return x, torch.where(seen, truth, -1), truth
 
 
-@pytest.mark.parametrize("by", ["hidden-classes", "silhouette", "prototypes"])
+@pytest.mark.parametrize("by", ["labelled-rows", "hidden-classes", "silhouette", "prototypes"])
 def test_planted_classes_are_counted(by):
     x, y, _ = blobs()
     found = class_number(x, y, by=by)

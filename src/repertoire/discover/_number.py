@@ -12,12 +12,12 @@ from torch import Tensor
 from repertoire.discover._base import reduced
 from repertoire.errors import ConfigError
 from repertoire.metrics import clustering_accuracy
-from repertoire.ops import pinned_kmeans
+from repertoire.ops import kmeans, pinned_kmeans
 from repertoire.ranges import AtLeast, checked
 
 __all__ = ["By", "ClassNumber", "class_number", "number_of_classes"]
 
-By = Literal["hidden-classes", "silhouette", "prototypes"]
+By = Literal["hidden-classes", "labelled-rows", "silhouette", "prototypes"]
 """What says how many classes there are; see `class_number`."""
 
 ROWS = 800
@@ -34,9 +34,9 @@ class ClassNumber:
     """An estimate of the number of classes, known and new.
 
     Attributes:
-        count: the number with the best mean score.
-        low, high: the least and the largest of the numbers that were best for one part of the rows each.
-        scores: mean score of each number that was tried.
+        count: the number, from the mean scores of all parts.
+        low, high: the least and the largest of the numbers that one part of the rows each would give.
+        scores: mean score of each number that was tried; the sum of two, where two decide.
     """
 
     count: int
@@ -57,25 +57,28 @@ def class_number(
 ) -> ClassNumber:
     r"""Estimates how many classes there are, of which some are known.
 
-    Rows are brought to 32 principal components and to unit length. For each number from that of the known classes to
-    `most`, they are clustered by semi-supervised k-means (:func:`repertoire.ops.pinned_kmeans`), and the number with
-    the best score wins. No class that is not in y is looked at. The score is one of these:
+    Rows are brought to 32 principal components and to unit length, and clustered for each number from that of the known
+    classes to `most`. No class that is not in y is looked at. What decides is one of these:
 
-    - "silhouette": that of the rows without a label (Rousseeuw, *Silhouettes: A Graphical Aid to the Interpretation and
-      Validation of Cluster Analysis*, 1987).
-    - "hidden-classes": Han et al., *Learning to Discover Novel Visual Categories via Deep Transfer Clustering* (2019).
-      Half of the known classes are hidden, and the score is the clustering accuracy on their rows plus the silhouette
-      of the rows without a label. The paper takes the mean of two numbers, each best by one of these; here the sum
-      decides.
+    - "hidden-classes" (default): the mean of two numbers, as in Han et al., *Learning to Discover Novel Visual
+      Categories via Deep Transfer Clustering* (2019). Half of the known classes are hidden from semi-supervised k-means
+      (:func:`repertoire.ops.pinned_kmeans`), and the first number has the largest clustering accuracy on their rows.
+      The other has the largest silhouette (Rousseeuw, *Silhouettes: A Graphical Aid to the Interpretation and
+      Validation of Cluster Analysis*, 1987) of the rows without a label, where no known class is hidden. The first
+      tends to say too few, the second too many.
+    - "labelled-rows": the same, but the first number has the largest accuracy on the rows with a label of k-means
+      without any, as in Vaze et al., *Generalized Category Discovery* (2022).
+    - "silhouette": the second number alone.
     - "prototypes": after Ma et al., *ProtoGCD: Unified and Unbiased Prototype Learning for Generalized Category
       Discovery* (2025), whose criterion joins how well prototypes fit the old classes and how well they keep all
-      classes apart. In our reading: a fifth of the rows of each known class loses its label, and the score is the mean
-      probability of their class in a softmax of the cosines to the centres (temperature 0.1), plus the silhouette.
+      classes apart. In our reading: a fifth of the rows of each known class loses its label, and the number has the
+      largest sum of their mean probability in a softmax of the cosines to the centres (temperature 0.1) and of the
+      silhouette.
 
     Args:
         X: float `[N, d]`.
         y: whole numbers `[N]`: a known class from 0 on, or -1.
-        by: which score; "hidden-classes" by default.
+        by: what decides; "hidden-classes" by default.
         most: the largest number that is tried; by default three times that of the known classes, and 10 more. Of more
             than 40 numbers, 40 that are evenly spaced are tried.
         parts: the estimate is made from so many random parts of the rows, half of them each and 800 at most; 1 or more.
@@ -123,17 +126,34 @@ def number_of_classes(
     share = min(1.0, max(0.5, 60 / len(z)), ROWS / len(z))
     last = min(most, known + int(share * free) - 1)
     numbers = _tried(known, max(known, last))
-    score = {"silhouette": _by_silhouette, "hidden-classes": _by_hidden, "prototypes": _by_prototypes}[by]
+    scores = {
+        "labelled-rows": _by_labelled,
+        "hidden-classes": _by_hidden,
+        "silhouette": _by_silhouette,
+        "prototypes": _by_prototypes,
+    }
+    score = scores[by]
     found = []
     for _ in range(parts):
         index = _part(labels, share, generator)
         found.append(score(z[index], labels[index], numbers, generator))
+    # [parts, curves, numbers]
     table = torch.tensor(found, dtype=torch.float64)
-    best = [numbers[i] for i in table.argmax(1).tolist()]
+    tried = torch.tensor(numbers, dtype=torch.float64)
     mean = table.mean(0)
+    count, *each = (math.floor(float(_best(curves, tried).mean()) + 0.5) for curves in (mean, *table))
     return ClassNumber(
-        numbers[int(mean.argmax())], min(best), max(best), dict(zip(numbers, mean.tolist(), strict=True))
+        count, min(count, *each), max(count, *each), dict(zip(numbers, mean.sum(0).tolist(), strict=True))
     )
+
+
+def _best(curves: Tensor, tried: Tensor) -> Tensor:
+    """The number with the largest score of each curve `[curves]`; the mean of those that are as good as any.
+
+    The accuracy of classes far apart is that of one cluster each from few clusters on, and stays so for a while.
+    """
+    top = (curves == curves.amax(1, keepdim=True)).double()
+    return top @ tried / top.sum(1)
 
 
 def _tried(first: int, last: int) -> list[int]:
@@ -152,7 +172,7 @@ def _part(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     return torch.cat(kept).sort().values
 
 
-def _by_silhouette(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[float]:
+def _by_silhouette(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[list[float]]:
     free = labels < 0
     distances = torch.cdist(z[free], z)
 
@@ -160,10 +180,21 @@ def _by_silhouette(z: Tensor, labels: Tensor, numbers: list[int], generator: tor
         groups = pinned_kmeans(z, count, labels, starts=2, generator=generator).assignment
         return float(_silhouettes(distances, groups[free], groups).mean())
 
-    return [score(count) for count in numbers]
+    return [[score(count) for count in numbers]]
 
 
-def _by_hidden(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[float]:
+def _by_labelled(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[list[float]]:
+    seen = labels >= 0
+
+    def score(count: int) -> float:
+        tries = [kmeans(z, count, generator=generator) for _ in range(2)]
+        groups = min(tries, key=lambda each: float((z - each.centres[each.assignment]).square().sum())).assignment
+        return clustering_accuracy(groups[seen].numpy(), labels[seen].numpy()).all
+
+    return [[score(count) for count in numbers], *_by_silhouette(z, labels, numbers, generator)]
+
+
+def _by_hidden(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[list[float]]:
     known = int(labels.max()) + 1
     order = torch.randperm(known, generator=generator)
     hidden = order[: max(1, known // 2)]
@@ -172,18 +203,15 @@ def _by_hidden(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.G
     renamed[order[len(hidden) :].sort().values] = torch.arange(known - len(hidden))
     seen = renamed[labels]
     played = torch.isin(labels, hidden)
-    free = labels < 0
-    distances = torch.cdist(z[free], z)
 
     def score(count: int) -> float:
         groups = pinned_kmeans(z, count, seen, starts=2, generator=generator).assignment
-        right = clustering_accuracy(groups[played].numpy(), labels[played].numpy()).all
-        return right + float(_silhouettes(distances, groups[free], groups).mean())
+        return clustering_accuracy(groups[played].numpy(), labels[played].numpy()).all
 
-    return [score(count) for count in numbers]
+    return [[score(count) for count in numbers], *_by_silhouette(z, labels, numbers, generator)]
 
 
-def _by_prototypes(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[float]:
+def _by_prototypes(z: Tensor, labels: Tensor, numbers: list[int], generator: torch.Generator) -> list[list[float]]:
     held = torch.zeros_like(labels, dtype=torch.bool)
     for c in range(int(labels.max()) + 1):
         members = (labels == c).nonzero().flatten()
@@ -200,7 +228,7 @@ def _by_prototypes(z: Tensor, labels: Tensor, numbers: list[int], generator: tor
         groups = found.assignment
         return sure + float(_silhouettes(distances, groups[free], groups).mean())
 
-    return [score(count) for count in numbers]
+    return [[score(count) for count in numbers]]
 
 
 def _silhouettes(distances: Tensor, own: Tensor, groups: Tensor) -> Tensor:

@@ -141,8 +141,8 @@ class ProtoGCD(OnPrototypes):
 
     Args:
         classes: the number of classes, known and new, or "auto" (default) to estimate it.
-        by: what says how many there are where that is estimated; "prototypes" (default) is nearest to the paper, see
-            :func:`repertoire.discover.class_number`.
+        by: what says how many there are where that is estimated; "prototypes" is nearest to the paper, and not the
+            default, as it tends to say too few; see :func:`repertoire.discover.class_number`.
         supervised: lambda, in [0, 1]; 0.35 by default, as in the released code.
         even: epsilon, 0 or more; 2 by default.
         apart: w, 0 or more; 1 by default.
@@ -181,7 +181,7 @@ class ProtoGCD(OnPrototypes):
     def __init__(
         self,
         classes: Classes = "auto",
-        by: By = "prototypes",
+        by: By = "hidden-classes",
         supervised: Annotated[float, Share] = 0.35,
         even: Annotated[float, AtLeast(0)] = 2.0,
         apart: Annotated[float, AtLeast(0)] = 1.0,
