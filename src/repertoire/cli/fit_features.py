@@ -24,8 +24,33 @@ def fit_features(
         Path, typer.Argument(help="An .npz or .safetensors file with features and labels.", show_default=False)
     ],
     estimator: Annotated[
-        str, typer.Option("--estimator", help="What to fit; see 'repertoire list feature-estimators'.")
-    ] = "frozen-embedding",
+        str | None,
+        typer.Option(
+            "--estimator",
+            help="What to fit; see 'repertoire list feature-estimators', or with --attributes 'repertoire list "
+            "zero-shot-classifiers'.",
+            show_default="frozen-embedding; with --attributes eszsl",
+        ),
+    ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What classes are like, also classes without a row, which are then predicted too: a .csv file whose "
+            "first row is class,ATTRIBUTE,ATTRIBUTE, and then a row for each class with a number for each attribute, "
+            "such as 1 for yes and 0 for no.",
+            show_default=False,
+        ),
+    ] = None,
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS,CLASS",
+            help="With --attributes: which classes are held out whole, to measure how well one is predicted that is "
+            "only described; a fifth by default.",
+            show_default=False,
+        ),
+    ] = None,
     predict: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +80,8 @@ def fit_features(
     """Fit an estimator to features, score it on rows it has not seen, and keep it.
 
     Writes estimator.json, estimator.safetensors and metrics.json, and with --predict predictions.csv.
+
+    With --attributes, some classes may have no row at all: they are predicted by what they are like.
     """
     import numpy as np
 
@@ -67,8 +94,16 @@ def fit_features(
     if fitted is not None:
         if predict is not None:
             raise ConfigError("with --fitted, FEATURES are what is predicted; leave --predict out")
+        if attributes is not None or unseen is not None:
+            raise ConfigError("with --fitted, nothing is fitted; leave --attributes and --unseen out")
         _write_predictions(load_estimator(fitted), features, _free(out, features, "predictions") / "predictions.csv")
         return
+    if unseen is not None and attributes is None:
+        raise ConfigError("--unseen holds out classes that are described: give --attributes FILE with it")
+    if attributes is not None:
+        _fit_described(features, attributes, estimator or "eszsl", unseen, predict, out, test, seed)
+        return
+    estimator = estimator or "frozen-embedding"
     model = _build(estimator, seed)
     splits = load(f"features:{features}", seed=seed, val=min(0.1, test), test=test)
     folder = _free(out, features, estimator)
@@ -87,9 +122,57 @@ def fit_features(
         _write_predictions(model, predict, folder / "predictions.csv")
 
 
+def _fit_described(
+    features: Path,
+    attributes: Path,
+    estimator: str,
+    unseen: str | None,
+    predict: Path | None,
+    out: Path | None,
+    test: float,
+    seed: int,
+) -> None:
+    """Fits a zero-shot classifier, measures it on classes held out, and keeps it fitted to all."""
+    from repertoire.cli._described import build_described, measure_described, refit_described
+    from repertoire.data import load
+    from repertoire.errors import ascii_path
+    from repertoire.estimators import save_estimator
+    from repertoire.files import write_json
+    from repertoire.zeroshot import read_attributes
+
+    model, table, source = build_described(estimator), read_attributes(attributes), ascii_path(str(attributes))
+    splits = load(f"features:{features}", seed=seed, val=min(0.1, test), test=test)
+    folder = _free(out, features, estimator)
+    names = [name.strip() for name in unseen.split(",") if name.strip()] if unseen else []
+    metrics = measure_described(model, splits, table, names, seed, source)
+    model = refit_described(model, splits, table, metrics["gamma"], source)
+    save_estimator(model, folder)
+    write_json(folder / "metrics.json", metrics)
+    away, plain = metrics["unseen_classes"], metrics["without_gamma"]
+    shown = ", ".join(ascii_path(name) for name in away[:5]) + (" and others" if len(away) > 5 else "")
+    typer.echo(f"held out to measure, and told of by attributes alone: {len(away)} of {len(table.classes)} ({shown})")
+    typer.echo(
+        f"test accuracy: seen classes {metrics['seen']:.1%}, unseen {metrics['unseen']:.1%}, harmonic mean "
+        f"{metrics['harmonic']:.1%}, AUSUC {metrics['ausuc']:.3f}, on {metrics['rows']} rows; unseen among unseen "
+        f"alone {metrics['among_unseen']:.1%}"
+    )
+    if metrics["gamma"]:
+        typer.echo(
+            f"seen classes give up {metrics['gamma']:.3g} of their scores (without: {plain['seen']:.1%} and "
+            f"{plain['unseen']:.1%})"
+        )
+    typer.echo(f"kept: {folder}")
+    if predict is not None:
+        _write_predictions(model, predict, folder / "predictions.csv")
+
+
 def _build(spec: str, seed: int) -> FeatureEstimator:
     from repertoire import registry
+    from repertoire.errors import ConfigError
 
+    name = registry.parse(spec).name
+    if name not in registry.names("feature-estimators") and name in registry.names("zero-shot-classifiers"):
+        raise ConfigError(f"{name} predicts classes by what they are like: give --attributes FILE with it")
     model: FeatureEstimator = registry.build("feature-estimators", spec)
     if getattr(model, "random_state", 0) is None:
         model.set_params(random_state=seed)
@@ -196,9 +279,14 @@ def _write_predictions(model: Any, path: Path, target: Path) -> None:
     import csv
     import io
 
+    from repertoire.cli._described import write_described
     from repertoire.files import write_text
+    from repertoire.zeroshot import ZeroShotClassifier
 
     X, names = _rows(path, model.n_features_in_)
+    if isinstance(model, ZeroShotClassifier):
+        write_described(model, X, names, target)
+        return
     found = model.predict(X)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

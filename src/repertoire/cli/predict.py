@@ -71,6 +71,12 @@ class TableFormat(StrEnum):
     json = "json"
 
 
+class ClassRule(StrEnum):
+    """How an answer is found among classes that a run does not know."""
+
+    frechet = "frechet"
+
+
 def predict(
     run: RunArgument,
     images: ImagesArgument = None,
@@ -102,6 +108,24 @@ def predict(
             help="With --reject: what it goes by; see 'repertoire list novelty-scores'. By default the one that tells "
             "classes best that are held out in turn.",
             show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Answer with classes that the run was never trained on, too: a .csv file that says how far classes "
+            "are from each other. Either a tree, with the columns class,parent (and length, of the edge; 1 without), "
+            "the parent of the root being empty; or a table of distances, whose first row is class,NAME,NAME with the "
+            "classes of the run, and then a row for each answer.",
+            show_default=False,
+        ),
+    ] = None,
+    rule: Annotated[
+        ClassRule | None,
+        typer.Option(
+            help="With --classes: frechet takes the class with the least mean squared distance to what the run says.",
+            show_default="frechet",
         ),
     ] = None,
     budget: Annotated[
@@ -137,8 +161,13 @@ def predict(
     gives the true classes beside the predicted ones, and the accuracy in the end.
 
     With --reject 0.95, images of no known class are called unknown: 95 % of those of known classes keep theirs.
+
+    With --classes tree.csv, the answer may be a class that the run never saw, and is printed with its distance: the
+    root of the mean squared one to the true class, if the run's probabilities are right. Of a tree, classes with others
+    below them are answers only where the run knows them.
     """
     from repertoire.cli._inputs import given_inputs, image_paths, shown
+    from repertoire.cli._nearby import Nearby
     from repertoire.cli._options import open_runs, report_failures, skips
     from repertoire.errors import ConfigError
 
@@ -149,6 +178,10 @@ def predict(
         raise ConfigError(f"--reject is {reject:g}; expected the share of known images to keep, above 0 and below 1")
     if score is not None and reject is None:
         raise ConfigError(f"--score {score} goes with --reject, the share of known images to keep, such as 0.95")
+    if rule is not None and classes is None:
+        raise ConfigError(f"--rule {rule.value} needs --classes FILE, which says how far classes are from each other")
+    if classes is not None and reject is not None:
+        raise ConfigError("--classes answers with classes that are not known, and --reject refuses them; leave one out")
     others = [*more, *(ensemble or ())]
     if reject is not None and (tta or early_exit is not None or others):
         raise ConfigError("--reject asks one network once; leave out --tta, --early-exit, --ensemble and further runs")
@@ -175,6 +208,7 @@ def predict(
         unused = _write_maps(opened, paths, out, [shown(path) for path in paths], tta=tta, early_exit=early_exit)
         report_failures(unused, len(paths), skips(opened, skip_unreadable))
         return
+    nearby = None if classes is None else Nearby(classes, opened)
     given = given_inputs(opened, images, null=null)
     options: dict[str, Any] = {"tta": tta}
     source: Any = answering
@@ -209,12 +243,13 @@ def predict(
                 known = rejector is None or rated >= rejector.threshold
                 if rejector is not None:
                     unknown.append(not known)
+                answers = _answers(values, opened, top) if nearby is None else nearby.ranked(values, top or 1)
                 if true and known and opened.task.kind == "classes":
-                    right.append(opened.classes[values.argmax()] == true)
+                    right.append(answers[0][0] == true)
                 number = None if left is None else int(left) + 1
-                yield Row(given.name(i), _answers(values, opened, top), number, true, rated, known)
+                yield Row(given.name(i), answers, number, true, rated, known)
 
-    kind = opened.task.kind
+    kind = opened.task.kind if nearby is None else "distances"
     printers = {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}
     printers[format](rows(), kind)
     sys.stdout.flush()
@@ -431,6 +466,8 @@ def _print_table(rows: Iterator[Row], kind: str) -> None:
     for row in rows:
         if kind == "number":
             said = "  ".join(f"{ascii_path(label)} {value:.6g}" for label, value in row.answers)
+        elif kind == "distances":
+            said = "  ".join(f"{ascii_path(label)} (distance {value:.3g})" for label, value in row.answers)
         else:
             said = "  ".join(f"{value:6.1%} {ascii_path(label)}" for label, value in row.answers) or "     - none"
             said = said if row.known else "     - unknown"
@@ -445,7 +482,7 @@ def _print_csv(rows: Iterator[Row], kind: str) -> None:
     from repertoire.train import UNKNOWN
 
     writer = csv.writer(sys.stdout)
-    names = ["image", "number", "value"] if kind == "number" else ["image", "rank", "class", "probability"]
+    names = ["image", "number", "value"] if kind == "number" else ["image", "rank", "class", _called(kind)]
     header = False
     for row in rows:
         extra = ([] if row.exit is None else [row.exit]) + ([] if row.true is None else [safe_cell(row.true)])
@@ -464,6 +501,11 @@ def _print_csv(rows: Iterator[Row], kind: str) -> None:
         writer.writerow(names)
 
 
+def _called(kind: str) -> str:
+    """What stands beside a class."""
+    return "distance" if kind == "distances" else "probability"
+
+
 def _print_json(rows: Iterator[Row], kind: str) -> None:
     """An array with an object a line, written as it comes."""
     from repertoire.train import UNKNOWN
@@ -476,7 +518,7 @@ def _print_json(rows: Iterator[Row], kind: str) -> None:
         if kind == "number":
             written["numbers"] = dict(row.answers)
         else:
-            top = [{"class": label, "probability": round(probability, 6)} for label, probability in row.answers]
+            top = [{"class": label, _called(kind): round(value, 6)} for label, value in row.answers]
             written |= {"labels": top} if kind == "labels" else {**top[0], "top": top}
         if row.score is not None:
             # The best guess stays under "top", for whoever wants to look at it all the same.

@@ -27,12 +27,14 @@ class ZeroShotClassifier(FeatureEstimator):
 
     Attributes:
         transductive: whether the answer for a row depends on the other rows that are asked with it.
+        calibrated: whether it weighs seen against unseen classes by itself, so that no gamma need be chosen.
         seen_: the classes that `fit` had rows of, as rows of its descriptions, sorted.
         descriptions_: those that `fit` was given, float64 `[C, a]`.
         n_features_in_: d.
     """
 
     transductive: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
 
     seen_: np.ndarray
     descriptions_: np.ndarray
@@ -57,7 +59,7 @@ class ZeroShotClassifier(FeatureEstimator):
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(self.descriptions_):
             wrong = next(label for label in y.tolist() if not 0 <= label < len(self.descriptions_))
             raise ShapeError(f"label {wrong} has no description: there are {len(self.descriptions_)} descriptions")
-        self.seen_, index = np.unique(y, return_inverse=True)
+        self.seen_, index = np.unique(y.astype(np.int64), return_inverse=True)
         if len(self.seen_) < 2:
             raise ShapeError(f"a zero-shot classifier learns from rows of two classes or more, found {len(self.seen_)}")
         self.n_features_in_ = X.shape[1]

@@ -65,8 +65,9 @@ class EmbeddingRegression(ZeroShotClassifier):
 
 
 def ridge_map(Z: np.ndarray, targets: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `[a, d]` and intercepts `[a]` of the ridge regression of targets `[N, a]` on centred rows `[N, d]`."""
-    mean = targets.mean(0)
-    left = Z.T @ Z / len(Z) + ridge * np.eye(Z.shape[1])
-    weights: np.ndarray = solve(left, Z.T @ (targets - mean) / len(Z), assume_a="pos")
-    return weights.T, mean
+    """Weights `[a, d]` and intercepts `[a]` of the ridge regression of targets `[N, a]` on rows `[N, d]`."""
+    centre, mean = Z.mean(0), targets.mean(0)
+    away = Z - centre
+    left = away.T @ away / len(Z) + ridge * np.eye(Z.shape[1])
+    weights: np.ndarray = solve(left, away.T @ (targets - mean) / len(Z), assume_a="pos").T
+    return weights, mean - weights @ centre
