@@ -212,8 +212,9 @@ def costarr_by_hand(parts, combine):
 
         g, mean = look(row), np.mean([look(z) for z in X[right & (c == LABELS)]], axis=0)
         likeness = g @ mean / np.linalg.norm(g) / np.linalg.norm(mean)
-        logit = max(0.0, (f.max() - largest.min()) / (largest.max() - largest.min()))
-        scores.append(likeness * logit if combine == "product" else likeness + logit)
+        logit = (f.max() - largest.min()) / (largest.max() - largest.min())
+        product = likeness * logit if logit > 0 else logit
+        scores.append(product if combine == "product" else likeness + logit)
     return scores
 
 
@@ -222,6 +223,15 @@ def costarr_by_hand(parts, combine):
 def test_costarr_by_hand(parts, combine):
     score = COSTARR(WEIGHT, BIAS, parts, combine).fit(X, F, LABELS)
     np.testing.assert_allclose(score(NEW, NEW_F), costarr_by_hand(parts, combine), rtol=1e-9)
+
+
+def test_costarr_below_all_logits_of_training_still_differs():
+    """What is unlike the class gains nothing by a logit below zero, and samples do not tie."""
+    x, f = np.stack([X[0], -X[0], X[0]]), np.full((3, 3), F.max(1).min() - 1.0)
+    f[2] -= 1
+    found = COSTARR(WEIGHT).fit(X, F, LABELS)(x, f)
+    assert found[0] == found[1] < 0
+    assert found[2] < found[0]
 
 
 def test_costarr_with_weights_of_one_is_cosine_times_logit():

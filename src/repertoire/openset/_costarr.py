@@ -26,9 +26,10 @@ class COSTARR(NoveltyScore):
     .. math:: s(x) = \cos(g(x), \bar g_c) \, \hat f_c(x), \qquad g(x) = [z; z \odot w_c]
 
     where :math:`\bar g_c` is the mean of g over the training samples of class c that are classified correctly, and
-    :math:`\hat f_c` the largest logit, scaled so that the training samples lie from 0 to 1. The paper's abstract and
-    card were at hand and no released code: that likeness and logit are multiplied is our reading, and `combine` offers
-    the sum. A logit below all of training counts as 0.
+    :math:`\hat f_c` the largest logit, scaled so that the training samples lie from 0 to 1.
+    Of the paper the abstract was at hand, and no released code: that likeness and logit are multiplied is our reading,
+    and `combine` offers the sum. Where the logit lies below all of training, the product is the scaled logit alone,
+    which is negative.
 
     Args:
         weight: float `[K, d]` of the last layer.
@@ -95,5 +96,8 @@ class COSTARR(NoveltyScore):
         g, mean = self._looks(x, classes), self.means_[classes]
         lengths = np.linalg.norm(g, axis=1) * np.linalg.norm(mean, axis=1)
         likeness = (g * mean).sum(1) / np.where(lengths > 0, lengths, 1.0)
-        logit = ((f.max(1) - self.lowest_) / self.range_).clip(min=0.0)
-        return np.asarray(likeness * logit if self.combine == "product" else likeness + logit)
+        logit = (f.max(1) - self.lowest_) / self.range_
+        if self.combine == "sum":
+            return np.asarray(likeness + logit)
+        # Times a negative logit, what is less alike would gain; all at zero, they would not differ.
+        return np.where(logit < 0, logit, likeness * logit)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,24 +102,22 @@ class Rejector(Predictor):
         """Whether each image is of a known class, bool `[N]`; an image that was skipped is not."""
         return self.scores(images, **options) >= self.threshold
 
-    def predict_classes(self, images: Images, **options: Any) -> list[str | None]:
+    def predict_classes(
+        self, images: Images, *, skip_unreadable: bool | None = None, **options: Any
+    ) -> list[str | None]:
         """The class of each image, "unknown" where it is of none; None for one that was skipped."""
-        listed: Any = images if isinstance(images, str | bytes | np.ndarray | Samples) else _repeatable(images)
-        names = super().predict_classes(listed, **options)
-        scores = self.scores(listed, **options)
-        return [
-            name if name is None or score >= self.threshold else UNKNOWN
-            for name, score in zip(names, scores, strict=True)
-        ]
+        found = self.stream(images, **options)
+        rows, _ = self._collect(((a.index, (a.values, np.asarray(a.scores)), a.failed) for a in found), skip_unreadable)
+        if not rows:
+            return []
+        values, scores = rows
+        known = scores >= self.threshold
+        names = [self.classes[best] if sure else UNKNOWN for best, sure in zip(values.argmax(1), known, strict=True)]
+        return [None if np.isnan(score) else name for name, score in zip(names, scores, strict=True)]
 
     @property
     def _skips(self) -> bool:
         return self.run.config.skip_unreadable
-
-
-def _repeatable(images: Any) -> Any:
-    """Images that can be looked at twice."""
-    return list(images) if isinstance(images, Iterator) else images
 
 
 @checked
@@ -126,14 +125,15 @@ def rejector(run: Run, keep: Annotated[float, Between(0, 1, "()")] = 0.95, score
     """What `Run.reject` gives."""
     _check_run(run)
     val, choice = _known_samples(run, "val"), None
+    train = functools.cache(lambda: _known_samples(run, "train"))
     if score == "auto":
         # Samples that the score was chosen by promise nothing for its threshold.
         order = np.random.default_rng(0).permutation(len(val[2]))
         (x, f, y), val = (_some(val, np.sort(half)) for half in (order[::2], order[1::2]))
         weight, bias = _last_layer(run)
-        choice = choose(x, f, y, QUICK, fit_on=_known_samples(run, "train"), weight=weight, bias=bias)
+        choice = choose(x, f, y, QUICK, fit_on=train(), weight=weight, bias=bias)
         score = choice.best
-    built = _fitted(run, score)
+    built = _fitted(run, score, train)
     line = threshold(built(*val[:2]), 1 - keep)
     return Rejector(run, score, built, line, keep, len(val[2]), choice)
 
@@ -156,10 +156,11 @@ def novelty(
     features, logits = found.embeddings[labelled], found.logits[labelled]
     correct = logits.argmax(1) == found.labels[labelled]
     other = _gathered(run, unknown, skip_unreadable)
+    train = functools.cache(lambda: _known_samples(run, "train"))
     rows = []
     for spec in scores:
         try:
-            score = _fitted(run, spec)
+            score = _fitted(run, spec, train)
             measured = detection(score(features, logits), correct, score(*other))
         except UnknownName:
             raise
@@ -246,10 +247,11 @@ def _some(known: Known, index: np.ndarray) -> Known:
     return features[index], logits[index], labels[index]
 
 
-def _fitted(run: Run, spec: str) -> NoveltyScore:
+def _fitted(run: Run, spec: str, train: Callable[[], Known]) -> NoveltyScore:
+    """A score, fitted to training samples where it learns from any."""
     score = build_score(spec, *_last_layer(run))
     if score.learns:
-        return score.fit(*_known_samples(run, "train"))
+        return score.fit(*train())
     return score.fit(logits=np.zeros((1, len(run.classes))))
 
 

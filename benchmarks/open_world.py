@@ -1,6 +1,6 @@
 """How well every novelty score tells known classes from unknown ones, near and far.
 
-    python benchmarks/openset.py [--only NAME,NAME] [--scores SPEC,SPEC] [--seed 0] [--threads 1]
+    python benchmarks/open_world.py [--only NAME,NAME] [--scores SPEC,SPEC] [--seed 0] [--threads 1]
 
 Features are those of lite0, and a linear layer is trained on them as `repertoire train features.npz` does by default.
 Of every set some classes are held out, drawn by the seed: their test samples are near unknowns. Far ones are test
