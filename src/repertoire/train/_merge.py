@@ -240,7 +240,7 @@ class _Merging:
 
     def halfway(self) -> dict[str, Tensor]:
         """The state in the middle of the line between the first two."""
-        return registry.build("weight-operators", "uniform-soup", states=self.states[:2])  # type: ignore[no-any-return]
+        return registry.build("weight-operators", "uniform-soup", states=self.states[:2])
 
     def finish(self, merged: State | Stored) -> tuple[Classifier, State | Stored]:
         """The network of what an operator gave, with batch statistics of its own, and what is to be written of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +113,7 @@ class Stored:
         """Size of the file that `save` writes."""
         return len(self._file())
 
-    def _file(self) -> bytes:
+    def _file(self) -> builtins.bytes:
         told = json.dumps({"form": self.form, "settings": dict(self.settings)}, sort_keys=True)
         # Copies, because safetensors refuses tensors that share memory.
         held = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in self.tensors.items()}
