@@ -201,7 +201,7 @@ KINDS: dict[str, Kind] = {
             ("repertoire.zeroshot",),
             (),
             "repertoire fit-features features.npz --attributes attributes.csv --estimator {spec}",
-            "`fit(features, labels, descriptions)`, `predict(features, descriptions)`: classes of which there is no row",
+            "`fit(features, labels, descriptions)`, `predict(features, descriptions)`: classes that have no rows",
         ),
     )
 }

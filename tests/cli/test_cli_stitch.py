@@ -26,9 +26,9 @@ def test_runs_are_stitched_and_asked_within_a_budget(capsys, tmp_path):
     for name, width in (("small", 4), ("large", 8)):
         train.fit("digits", out=tmp_path / name, backbone=f"convnet:width={width},depth=2", **options)
     net = tmp_path / "net"
-    status, out, err = run_cli(
-        capsys, "stitch", tmp_path / "small", tmp_path / "large", "--out", net, "--epochs", 1, "--no-report", "--device", "cpu"
-    )  # fmt: skip
+    runs = tmp_path / "small", tmp_path / "large"
+    options = "--epochs", 1, "--no-report", "--device", "cpu"
+    status, out, err = run_cli(capsys, "stitch", *runs, "--out", net, *options)
     assert status == 0, err
     costs = re.findall(r"^ *([\d.]+) of the cost: validation accuracy [\d.]+  (.+)$", out, re.MULTILINE)
     assert [way for _, way in costs] == ["small", "small into large", "large"]
