@@ -146,3 +146,13 @@ def test_data_that_says_too_little_is_refused(features: Path, tmp_path: Path, ca
     (tmp_path / "h" / "mine.txt").write_text("keep")
     status, _, err = run_cli(capsys, "discover", features, "--out", tmp_path / "h")
     assert (status, "exists already" in err) == (2, True)
+
+
+def test_nothing_new_is_not_taken_for_certain(tmp_path: Path, capsys):
+    x, truth = rows(3)
+    known = np.arange(len(truth)) % 2 == 0
+    np.savez(tmp_path / "f.npz", features=x, labels=np.where(known, truth, -1))
+    status, out, err = run_cli(capsys, "discover", tmp_path / "f.npz", "--method", QUICK, "--out", tmp_path / "a")
+    assert status == 0, err
+    assert "30 of 3 known classes, 0 in 0 new groups" in out
+    assert "no proof that nothing is new: try --classes" in out

@@ -324,6 +324,8 @@ def _print(found: dict[str, Any], discoverer: Discoverer, rows: _Rows, called: l
     )
     for name, size in zip(called, sizes.tolist(), strict=True):
         typer.echo(f"  {size:6d} {ascii_path(name)}")
+    if not new and found["interval"]:
+        typer.echo("it is no proof that nothing is new: try --classes with a number, or --method NAME:by=silhouette")
     if "accuracy_all" in found:
         parts = [
             f"{name} {found[f'accuracy_{name}']:.1%}"
