@@ -101,7 +101,7 @@ class _ZeroShot:
     def check_the_same_data_give_the_same_answers(self) -> None:
         torch.manual_seed(1)
         np.random.seed(1)
-        state, other = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+        state, other = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
         scores = []
         for _ in range(2):
             model, x, _, descriptions = self.fitted()

@@ -148,7 +148,7 @@ def _reached(d: np.ndarray, known: np.ndarray, found: np.ndarray) -> np.ndarray:
         between |= (through <= near[known[first]] + slack).any(1)
     found = found | between
     squares = np.square(near)
-    for each in np.flatnonzero(~found):
+    for each in np.flatnonzero(~found).tolist():
         found[each] = _attainable(squares, each)
     return found
 

@@ -84,7 +84,8 @@ class MultiViewPropagation(ZeroShotClassifier):
     takes the mean place of its views among them.
 
     Args:
-        views: widths of the views, as the columns of the descriptions follow each other; () for one.
+        views: widths of the views, as the columns of the descriptions follow each other; () for one. A view that does
+            not tell classes apart by itself puts them in one place, and helps little.
         ridge: penalty of the maps to the views, positive; 0.001 by default.
         components: directions of the features to keep at most, and of the common space; 1 or more.
         power: p, 0 or more; 4 as in the paper.
@@ -125,7 +126,7 @@ class MultiViewPropagation(ZeroShotClassifier):
         components: Annotated[int, AtLeast(1)] = 64,
         power: Annotated[float, AtLeast(0)] = 4.0,
         neighbours: Annotated[int, AtLeast(1)] = 10,
-        spread: Annotated[float, Positive] = 1e-3,
+        spread: Annotated[float, Positive] = 0.1,
         alpha: Annotated[float, Between(0, 1, "[)")] = 0.9,
     ) -> None:
         self.views = views
@@ -187,14 +188,17 @@ class MultiViewPropagation(ZeroShotClassifier):
         edges = [self._hypergraph(first, second) for first in places for second in places]
         start = np.zeros((len(places[0]), classes))
         start[-classes:] = np.eye(classes)
-        labels = start
+        # Conjugate gradients on each label: what spreads is symmetric, with values from 0 to 1.
+        labels, left = np.zeros_like(start), (1 - self.alpha) * start
+        way, length = left, np.square(left).sum(0)
         for _ in range(1000):
-            spread = sum(edge.T @ (edge @ labels) for edge in edges) / len(edges)
-            following = self.alpha * spread + (1 - self.alpha) * start
-            moved = float(np.abs(following - labels).max())
-            labels = following
-            if moved < 1e-9:
+            if length.max() < 1e-20:
                 break
+            moved = way - self.alpha * sum(edge.T @ (edge @ way) for edge in edges) / len(edges)
+            step = length / np.maximum((way * moved).sum(0), 1e-300)
+            labels, left = labels + step * way, left - step * moved
+            before, length = length, np.square(left).sum(0)
+            way = left + length / np.maximum(before, 1e-300) * way
         return labels
 
     def _hypergraph(self, first: np.ndarray, second: np.ndarray) -> csr_matrix:

@@ -65,7 +65,8 @@ class ClassDistances:
                 hint = f"; did you mean {near!r} there?" if near else ""
                 raise DataError(f"{self.source} has no class {name!r}, which the run was trained on{hint}")
         kept = np.flatnonzero(~self.inner | np.isin(self.answers, list(known)))
-        return tuple(self.answers[i] for i in kept), self.values[np.ix_(kept, [places[name] for name in known])]
+        columns = np.array([places[name] for name in known], dtype=np.int64)
+        return tuple(self.answers[i] for i in kept), self.values[np.ix_(kept, columns)]
 
 
 def read_attributes(path: str | os.PathLike[str]) -> ClassTable:
