@@ -108,3 +108,19 @@ def test_regmean_of_the_diagonal_weighs_by_the_size_of_inputs():
     found = regmean(states, network, lambda of: iter([rows[of]]), off_diagonal=0.0)["weight"]
     # 4 counts 1 and 0 counts 4; nothing is known of the second input, whose weights are averaged.
     torch.testing.assert_close(found, torch.tensor([[0.8, 1 * 0.2 + 5 * 0.8]]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_convolution_that_pads_its_input_itself_is_watched_behind_its_padding():
+    """As that of the built-in network does, where the stride is two."""
+    from repertoire.backbones import lite0
+
+    net = lite0(in_channels=3, pretrained=False).eval()
+    images = torch.randn(2, 3, 32, 32)
+    name = next(n for n, m in net.named_modules() if isinstance(m, torch.nn.Conv2d))
+    stem = net.get_submodule(name)
+    assert stem.stride == (2, 2)
+    found = input_moments(net, [images], [name])[name]
+    # One pixel more at the far side, as TensorFlow pads.
+    patches = torch.nn.functional.unfold(torch.nn.functional.pad(images, (0, 1, 0, 1)).double(), 3, stride=2)
+    rows = patches.transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(found, rows.T @ rows / len(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from repertoire.ops import evaluating
 from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
 from repertoire.weights._matching import By, Matching, Rebased, by_activations, by_weights, shared_groups, spread
-from repertoire.weights._moments import layer_rows
+from repertoire.weights._moments import layer_rows, watched
 from repertoire.weights._state import State, check_alike, is_averaged
 from repertoire.weights._stored import Stored
 from repertoire.weights._units import UnitAxis, UnitGroup, units
@@ -245,44 +245,21 @@ def _fitted(
         for name, module in pair[0].named_modules()
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and f"{name}.weight" in state
     }
-    seen: list[dict[str, Tensor]] = [{}, {}]
+    seen: list[dict[str, list[Tensor]]] = [{}, {}]
     with ExitStack() as stack:
         stack.enter_context(evaluating(*pair))
         for model, inputs in zip(pair, seen, strict=True):
             for name in layers:
-                stack.enter_context(_keeping_input(model.get_submodule(name), inputs, name))
+                stack.enter_context(watched(model.get_submodule(name), inputs, name))
         for part in images.split(BATCH):
             for model in pair:
                 model(part)
             for name in seen[0]:
-                layers[name].add(seen[0][name], seen[1][name])
+                for first, second in zip(seen[0][name], seen[1][name], strict=True):
+                    layers[name].add(first, second)
             for inputs in seen:
                 inputs.clear()
     return {name: layer.solved(ridge) for name, layer in layers.items() if layer.rows}
-
-
-@contextmanager
-def _keeping_input(module: nn.Module, kept: dict[str, Tensor], name: str) -> Iterator[None]:
-    """Keeps what a layer multiplies with its weights."""
-    if isinstance(module, nn.Linear):
-        handle = module.register_forward_pre_hook(lambda _, given: kept.update({name: given[0]}))
-        try:
-            yield
-        finally:
-            handle.remove()
-        return
-    convolve = module._conv_forward
-
-    def watched(x: Tensor, *rest: Tensor) -> Tensor:
-        kept[name] = x
-        return convolve(x, *rest)  # type: ignore[operator]
-
-    # Here and not where the module is called: some pad their input before they convolve it.
-    module._conv_forward = watched  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del module._conv_forward
 
 
 class _Layer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from repertoire.errors import ConfigError
 from repertoire.ops import evaluating
 from repertoire.weights._batchnorm import images_of
 
-__all__ = ["input_moments", "layer_rows"]
+__all__ = ["input_moments", "layer_rows", "watched"]
 
 LARGEST = 1 << 22
 """Numbers that the patches of one piece of a batch may have."""
@@ -61,30 +62,50 @@ def input_moments(
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(chosen, 0)
 
-    def watching(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            for rows in layer_rows(module, inputs[0]):
-                product = rows.mT @ rows
-                sums[name] = sums[name] + product if name in sums else product
-                counts[name] += rows.shape[-2]
-
-        return watch
-
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    handles = [modules[name].register_forward_pre_hook(watching(name)) for name in chosen]
+    inputs: dict[str, list[Tensor]] = {}
     seen = 0
-    try:
-        with evaluating(model):
-            for batch in batches:
-                model(images_of(batch).to(device))
-                seen += 1
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        for name in chosen:
+            stack.enter_context(watched(modules[name], inputs, name))
+        for batch in batches:
+            model(images_of(batch).to(device))
+            for name in list(inputs):
+                for given in inputs.pop(name):
+                    for rows in layer_rows(modules[name], given):
+                        product = rows.mT @ rows
+                        sums[name] = sums[name] + product if name in sums else product
+                        counts[name] += rows.shape[-2]
+            seen += 1
     if seen == 0:
         raise ConfigError("batches is empty; give some training samples to measure the inputs of layers on")
     found = {name: sums[name] / counts[name] for name in chosen if name in sums}
     return {name: moments.squeeze(0) if _groups(modules[name]) == 1 else moments for name, moments in found.items()}
+
+
+@contextmanager
+def watched(module: nn.Module, kept: dict[str, list[Tensor]], name: str) -> Iterator[None]:
+    """Keeps what a linear layer or convolution multiplies with its weights, call by call, while the context lasts."""
+    if isinstance(module, nn.Linear):
+        handle = module.register_forward_pre_hook(lambda _, given: kept.setdefault(name, []).append(given[0]))
+        try:
+            yield
+        finally:
+            handle.remove()
+        return
+    convolve = module._conv_forward
+
+    def watching(x: Tensor, *rest: Tensor) -> Tensor:
+        kept.setdefault(name, []).append(x)
+        return convolve(x, *rest)  # type: ignore[operator]
+
+    # Here and not where the module is called: some pad their input before they convolve it.
+    module._conv_forward = watching  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del module._conv_forward
 
 
 def layer_rows(module: nn.Module, inputs: Tensor) -> Iterable[Tensor]:
