@@ -82,8 +82,9 @@ def test_options_of_components_on_the_choice_page_parse():
     text = (ROOT / "docs" / "guide" / "choose.md").read_text(encoding="utf-8")
     cells = re.findall(r"^\|[^|]*\|([^|]*)\|", text, re.MULTILINE)
     named = {
-        spec for cell in cells for spec in re.findall(r"`([^`]+)`", cell) if not spec.startswith(("-", "repertoire "))
-    }
+        spec for cell in cells for spec in re.findall(r"`([^`]+)`", cell)
+        if not spec.startswith(("-", "repertoire ", "repertoire."))
+    }  # fmt: skip
     assert "supcon" in named
     public = {*diagnostics.__all__, *explain.__all__, *losses.__all__}
     known = {name for kind in registry.KINDS for name in registry.names(kind)}
