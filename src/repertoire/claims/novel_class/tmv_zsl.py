@@ -21,7 +21,7 @@ SPREADS = ((0.1, 4.0), (1.0, 1.0), (10.0, 1.0))
 def _spelt(names: Sequence[str]) -> np.ndarray:
     """Names by the sequences of up to three characters in them, float `[C, WIDTH]`: a view beside the attributes."""
     counted = [Counter(name[i : i + n] for n in (1, 2, 3) for i in range(len(name) - n + 1)) for name in names]
-    parts = sorted(set().union(*counted))
+    parts = sorted({part for count in counted for part in count})
     table = np.array([[count[part] for part in parts] for count in counted], dtype=np.float64)
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     left, values, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
