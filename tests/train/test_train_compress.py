@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +36,18 @@ def test_the_result_is_a_run_that_answers_nearly_as_before(pair):
     assert not np.array_equal(found, expected)
     stored = np.load(again.directory.predictions_file)["logits"]
     np.testing.assert_array_equal(stored, again.outputs().logits)
+
+
+def test_statistics_are_measured_anew_where_that_helps(pair, tmp_path):
+    run, _ = pair
+    small = train.compress(run.path, tmp_path / "pruned", by="prune:0.6")
+    before = {n: v for n, v in run.model.named_buffers() if n.endswith("running_mean")}
+    after = dict(small.model.named_buffers())
+    assert not all(torch.equal(after[name], value) for name, value in before.items())
+    stale = {**small.stored().tensors, **{n: v for n, v in run.model.named_buffers() if "running" in n}}
+    network = dataclasses.replace(small.stored(), tensors=stale).build(copy.deepcopy(run.model)).eval()
+    logits = train.outputs(network, run.splits.val).logits
+    assert small.info["compressed"]["val"][1] > (logits.argmax(1) == run.splits.val.labels).mean()
 
 
 def test_its_file_is_as_small_as_it_says(pair):
