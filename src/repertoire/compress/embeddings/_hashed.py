@@ -22,7 +22,7 @@ class HashEmbedding(CompactEmbedding):
 
     Weinberger et al., *Feature Hashing for Large Scale Multitask Learning* (2009). An id i has the row
 
-    .. math:: ((a i + b) \bmod (2^{31} - 1)) \bmod m
+    .. math:: ((a i + b) \operatorname{mod} (2^{31} - 1)) \operatorname{mod} m
 
     with a and b drawn by the seed. Give each feature a seed of its own, or their ids collide alike.
 
@@ -93,7 +93,7 @@ class QuotientRemainderEmbedding(CompactEmbedding):
     Shi et al., *Compositional Embeddings Using Complementary Partitions for Memory-Efficient Recommendation Systems*
     (2019). No two ids share both, so that each has a vector of its own:
 
-    .. math:: e_i = r_{i \bmod m} \odot q_{\lfloor i / m \rfloor}
+    .. math:: e_i = r_{i \operatorname{mod} m} \odot q_{\lfloor i / m \rfloor}
 
     Args:
         num_embeddings: number of ids n.
