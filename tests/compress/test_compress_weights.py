@@ -29,7 +29,7 @@ def test_numbers_come_back_from_their_bits(bits, count):
 
 def test_pruned_weights_are_the_largest_of_all_layers():
     model = network()
-    stored = prune(model, 0.7)
+    stored = prune(model, 0.7, ends=True)
     built = stored.build(network())
     layers = (0, 3, 6, 11)
     every = torch.cat([model[k].weight.detach().abs().flatten() for k in layers])
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused():
         prune(nn.LayerNorm(3))
     with pytest.raises(ConfigError, match="ends=true"):
         int8(nn.Linear(3, 2), ends=False)
-    stored = prune(nn.Linear(4, 2), 0.5)
+    stored = prune(nn.Linear(4, 2), 0.5, ends=True)
     for tensors, said in (
         ({k: v for k, v in stored.tensors.items() if k != "weight:mask"}, "weight:mask is missing"),
         ({**stored.tensors, "weight:values": torch.zeros(2)}, "2 values for 4 places"),

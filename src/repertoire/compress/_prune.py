@@ -27,7 +27,7 @@ def prune(
     share: Annotated[float, Share] = 0.8,
     *,
     group: Annotated[int, AtLeast(2)] | None = None,
-    ends: bool = True,
+    ends: bool = False,
 ) -> Stored:
     """Pruning by magnitude: the smallest weights of all layers become zero, in one go and without training.
 
@@ -40,7 +40,8 @@ def prune(
             what :func:`repertoire.diagnostics.sparsity_knee` says.
         group: None (default) compares all weights; with M, share M of every M consecutive inputs of a unit become zero:
             2:4 is a share of 0.5 in groups of 4, which some processors compute faster.
-        ends: whether the first and the last layer are pruned, too.
+        ends: whether the first and the last layer are pruned, too. A head that has learned little is all small
+            weights, and would be the first to go.
 
     Returns:
         The stored network, of form "sparse".

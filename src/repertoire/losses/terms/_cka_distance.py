@@ -45,8 +45,8 @@ def cka_distance(x: Tensor, y: Tensor, *, unbiased: bool = False) -> Tensor:
         >>> from repertoire.losses import cka_distance
         >>> x = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
         >>> turned = 3 * x @ torch.linalg.qr(torch.randn(8, 8)).Q + 1
-        >>> round(cka_distance(x, turned).item(), 4)
-        0.0
+        >>> abs(cka_distance(x, turned).item()) < 1e-4
+        True
     """
     for name, value in (("x", x), ("y", y)):
         if value.ndim < 2 or not value.is_floating_point():
