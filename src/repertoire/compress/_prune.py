@@ -54,7 +54,7 @@ def prune(
         >>> from repertoire.compress import prune
         >>> model = torch.nn.Linear(3, 1, bias=False)
         >>> _ = model.weight.data.copy_(torch.tensor([[1.0, -3.0, 2.0]]))
-        >>> prune(model, 2 / 3).build(torch.nn.Linear(3, 1, bias=False)).weight
+        >>> prune(model, 2 / 3, ends=True).build(torch.nn.Linear(3, 1, bias=False)).weight
         Parameter containing:
         tensor([[ 0., -3.,  0.]], requires_grad=True)
     """
