@@ -293,15 +293,21 @@ class Counting(Method):
         self.model, self.loss = model, loss
         self.register_buffer("ends", torch.zeros(()))
         self.register_buffer("per_class", torch.zeros(model.head.num_classes))
+        self.register_buffer("means", torch.zeros(model.normalize.mean.numel()))
         self.told: list[tuple] = []
 
     def begin(self, stage: Stage) -> None:
         self.told.append(("begin", stage))
+        self.means = torch.cat([batch.images for batch in stage.batches()]).mean((0, 2, 3))
         if stage.index:
             self.old = copy.deepcopy(self.model).requires_grad_(False)
 
     def end(self, stage: Stage) -> None:
         self.ends += 1
+        labels = torch.cat([batch.targets for batch in stage.batches()])
+        assert len(labels) == stage.samples and set(labels.tolist()) == set(stage.new)
+        index = torch.cat([batch.index for batch in stage.batches()])
+        assert index.tolist() == list(range(stage.samples)), "once over, in order"
         self.per_class[list(stage.new)] += 1 + stage.index
 
     def objective(self, features: torch.Tensor, batch: Batch) -> Step:
@@ -341,6 +347,10 @@ def test_a_method_is_told_of_stages_and_what_it_keeps_goes_on(
     assert [float(state["ends"]) for state in states] == [1, 2, 3]
     assert [state["per_class"].tolist() for state in states] == [[1], [1, 2], [1, 2, 3]]
     assert not any(name.startswith("old.") for name in states[0])
+    # What the images of each stage are like, unchanged, whatever the augmentation does.
+    for t, stage in enumerate(registry.build("protocols", SPEC).stages(recipe.load_splits(config), config.seed)):
+        expected = stage.train.inputs(slice(None)).mean((0, 1, 2)) / 255
+        np.testing.assert_allclose(states[t]["means"].numpy(), expected, rtol=1e-4)
     for t in (1, 2):
         before = states[t - 1]["model.backbone.blocks.0.conv.weight"]
         assert torch.equal(states[t]["old.backbone.blocks.0.conv.weight"], before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -123,6 +123,8 @@ class Stage:
         new: positions in `classes` of those that this stage brings.
         samples: size of its training set.
         epochs: how long it lasts.
+        batches: gives the training set once over, in order, unchanged (not augmented, one view), on the method's
+            device; for statistics of the data in `Method.begin` and `Method.end`. Nothing by default.
     """
 
     index: int = 0
@@ -131,6 +133,7 @@ class Stage:
     new: tuple[int, ...] = ()
     samples: int = 0
     epochs: int = 1
+    batches: Callable[[], Iterable[Batch]] = field(default=tuple, repr=False, compare=False)
 
 
 class Method(nn.Module):
@@ -202,8 +205,9 @@ class Method(nn.Module):
 
         The weights are those of the stage before, and so is what the method keeps in parameters and buffers, as far as
         its shape is the same or has grown by a row a class. Here is where it keeps a copy of the network as it was, or
-        forgets what belonged to the samples of the stage before. A run that is resumed calls it again, and then loads
-        what it had: modules may be added, and must be the same ones.
+        forgets what belonged to the samples of the stage before, or what it needs to know of the data
+        (`stage.batches`). A run that is resumed calls it again, and then loads what it had: modules may be added, and
+        must be the same ones.
         """
 
     def end(self, stage: Stage) -> None:

@@ -111,6 +111,12 @@ class Built:
             classes=names, new=tuple(range(len(names))), samples=len(self.splits.train), epochs=self.config.epochs
         )
 
+    def begun(self, device: str | torch.device = "cpu") -> Stage:
+        """The stage, with its training set on a device; what `Method.begin` and `Method.end` take."""
+        train = replace(self.splits.train, labels=self.task.encode(self.splits.train.labels))
+        loader = Loader(train, self.config.batch_size, shuffle=False, device=device)
+        return replace(self.stage, batches=partial(loader.epoch, 0))
+
     def rule(self) -> Rule:
         """The learning rule, not set up yet.
 

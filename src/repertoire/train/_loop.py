@@ -86,7 +86,7 @@ class Loop:
         self.main = fabric.is_global_zero
         self.method = built.method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Before anything learns its parameters: a method may add modules for a stage.
-        self.method.begin(built.stage)
+        self.method.begin(built.begun(fabric.device))
         self.rule: Rule = built.rule()
         with torch.random.fork_rng(devices=[]):
             # What a rule adds (auxiliary networks) begins with weights of the seed as well, but not with the same ones.
@@ -165,7 +165,7 @@ class Loop:
         """Lets the method end its stage, once; what it makes there is in the last checkpoint, for the stage after."""
         if self.progress.ended:
             return
-        self.method.end(self.built.stage)
+        self.method.end(self.built.begun(self.fabric.device))
         if self.built.start is not None:
             self.progress.ended = True
             if self.main and self.directory is not None:
