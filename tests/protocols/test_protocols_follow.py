@@ -305,7 +305,8 @@ class Counting(Method):
     def end(self, stage: Stage) -> None:
         self.ends += 1
         labels = torch.cat([batch.targets for batch in stage.batches()])
-        assert len(labels) == stage.samples and set(labels.tolist()) == set(stage.new)
+        assert len(labels) == stage.samples
+        assert set(labels.tolist()) == set(stage.new)
         index = torch.cat([batch.index for batch in stage.batches()])
         assert index.tolist() == list(range(stage.samples)), "once over, in order"
         self.per_class[list(stage.new)] += 1 + stage.index
