@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +12,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from warm import Started, start_ranks
+
 if TYPE_CHECKING:
     from repertoire.data import Splits
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+
+
+# What compiles is collected by Python's own pace, and not after each graph.
+os.environ.setdefault("TORCH_DYNAMO_RUN_GC_AFTER_COMPILE", "0")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there by now, stays: modules and tests are millions of objects, which every collection of garbage would
+    walk through."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,29 +66,19 @@ def _no_plugin_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+def ranks() -> Iterator[Callable[..., list[Started]]]:
     """`ranks(n, *arguments)` starts Python n times with them, as the ranks of one group. There is no launcher that
     would end the others when one dies; all are ended with the last test of the file."""
-    running: list[subprocess.Popen[str]] = []
+    running: list[Started] = []
 
-    def start(count: int, *arguments: str) -> list[subprocess.Popen[str]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        shared = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
-        shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
-        first = len(running)
-        for rank in range(count):
-            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            command = [sys.executable, *arguments]
-            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            running.append(subprocess.Popen(command, env=environment, text=True, **streams))
-        return running[first:]
+    def start(count: int, *arguments: str) -> list[Started]:
+        started = start_ranks(count, *arguments)
+        running.extend(started)
+        return started
 
     yield start
     for process in running:
-        process.kill()
-        process.communicate()
+        process.end()
 
 
 @pytest.fixture(scope="session")

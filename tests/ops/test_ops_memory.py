@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 import textwrap
 from typing import ClassVar
 
@@ -110,18 +108,18 @@ def test_a_queue_takes_what_it_saw_once_the_weights_have_changed():
 
 
 @pytest.mark.slow
-def test_ranks_have_a_share_by_how_many_samples_they_saw(tmp_path):
+def test_ranks_have_a_share_by_how_many_samples_they_saw(ranks, tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(
         textwrap.dedent(
             """
             import sys
             import torch
-            sys.path.insert(0, sys.argv[3])
+            sys.path.insert(0, sys.argv[1])
             from test_ops_memory import Running
 
-            rank = int(sys.argv[1])
-            torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+            torch.distributed.init_process_group("gloo")
+            rank = torch.distributed.get_rank()
             x = torch.arange(10.0).view(5, 2)
             memory = Running()
             memory(x[:3] if rank == 0 else x[3:])
@@ -136,9 +134,8 @@ def test_ranks_have_a_share_by_how_many_samples_they_saw(tmp_path):
         )
     )
     here = __file__.rpartition("/")[0]
-    command = [sys.executable, str(script)]
-    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "store"), here]) for rank in range(2)]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    said = [(rank.communicate(timeout=120)[0], rank.returncode) for rank in ranks(2, str(script), here)]
+    assert [status for _, status in said] == [0, 0], said
 
 
 def test_a_memory_waits_for_the_update_of_its_own_module():

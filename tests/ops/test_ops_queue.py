@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -102,17 +100,16 @@ def test_sizes_out_of_range(sizes):
 
 
 @pytest.mark.slow
-def test_all_ranks_hold_the_rows_of_all(tmp_path):
+def test_all_ranks_hold_the_rows_of_all(ranks, tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(
         textwrap.dedent(
             """
-            import sys
             import torch
             from repertoire.ops import Queue
 
-            rank = int(sys.argv[1])
-            torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+            torch.distributed.init_process_group("gloo")
+            rank = torch.distributed.get_rank()
             queue = Queue(8, 2)
             count = 2 + rank  # ranks may have different numbers of rows
             queue.see(torch.full((count, 2), float(rank)), torch.full((count,), rank))
@@ -124,6 +121,5 @@ def test_all_ranks_hold_the_rows_of_all(tmp_path):
             """
         )
     )
-    command = [sys.executable, str(script)]
-    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")]) for rank in range(2)]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    said = [(rank.communicate(timeout=120)[0], rank.returncode) for rank in ranks(2, str(script))]
+    assert [status for _, status in said] == [0, 0], said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -121,20 +120,10 @@ def worker(folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 @pytest.mark.parametrize("world", [2, 3])
-def test_equals_one_process(world, tmp_path: Path):
-    base = {**os.environ, "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(tmp_path)]
-    runs = [
-        subprocess.Popen(command, env={**base, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in range(world)
-    ]
-    try:
-        errors = [run.communicate(timeout=200)[1] for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    for run, error in zip(runs, errors, strict=True):
-        assert run.returncode == 0, error[-3000:]
+def test_equals_one_process(world, ranks, tmp_path: Path):
+    for run in ranks(world, __file__, str(tmp_path)):
+        said, _ = run.communicate(timeout=200)
+        assert run.returncode == 0, said[-3000:]
 
 
 def test_one_process_needs_no_ring():

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from repertoire.methods import BYOL, Classifier, Normalize, Stage
 from repertoire.recipe import StageStart, make_config
 from repertoire.rules import shard
 from repertoire.train._session import _check_whole
+from warm import Started
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="the extra 'timm' is not installed")
 
@@ -38,26 +35,23 @@ ARGUMENTS = {
 }
 
 
-LAUNCH = [sys.executable, *["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "repertoire"]]
-
-
-def command(data: str, out: Path, *more: str, **options: object) -> list[str]:
-    arguments = options or ARGUMENTS
+def command(data: str, out: Path, **options: object) -> list[str]:
+    arguments = {"strategy": "fsdp", **(options or ARGUMENTS)}
     flags = [item for name, value in arguments.items() for item in (f"--{name.replace('_', '-')}", str(value))]
-    return [*LAUNCH, "train", data, *flags, "--out", str(out), "--no-report", *more]
+    return ["-m", "repertoire", "train", data, *flags, "--out", str(out), "--no-report"]
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+def succeeded(started: list[Started]) -> str:
+    """What processes had to say that came to their end."""
+    said = [process.communicate(timeout=400)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(text[-3000:] for text in said)
+    return "".join(said)
 
 
 @pytest.fixture(scope="module")
-def two(options: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(ranks, options: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("fsdp") / "two"
-    done = run(command(str(options["data"]), out, "--strategy", "fsdp"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("test accuracy") == 1
+    assert succeeded(ranks(2, *command(str(options["data"]), out))).count("test accuracy") == 1
     return out
 
 
@@ -78,29 +72,25 @@ def test_the_weights_are_those_of_one_process_and_whole_in_the_run(two: Path, op
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_bit_for_bit(two: Path, options: dict, tmp_path: Path):
+def test_a_run_that_is_killed_goes_on_bit_for_bit(ranks, two: Path, options: dict, tmp_path: Path):
     out = tmp_path / "killed"
-    launched = subprocess.Popen(
-        command(str(options["data"]), out, "--strategy", "fsdp"),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    for _ in range(1200):
-        if list(out.glob("checkpoints/step-*2.safetensors")) or launched.poll() is not None:
+    started = ranks(2, *command(str(options["data"]), out))
+    for _ in range(6000):
+        if list(out.glob("checkpoints/step-*2.safetensors")) or started[0].poll() is not None:
             break
-        time.sleep(0.05)
-    os.killpg(launched.pid, signal.SIGKILL)
-    launched.wait()
+        time.sleep(0.01)
+    for process in started:
+        process.kill()
+    for process in started:
+        process.communicate(timeout=60)
     saved = sorted(path.name for path in out.glob("checkpoints/step-*.safetensors"))
     for path in out.glob("checkpoints/step-*.safetensors"):  # as early as can be, whatever was reached
         if path.name != saved[0]:
             path.unlink()
-    done = run([*LAUNCH, "train", "--resume", str(out), "--no-report"])
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeeded(ranks(2, "-m", "repertoire", "train", "--resume", str(out), "--no-report"))
+    found = train.load(out).model.state_dict()
     for name, value in train.load(two).model.state_dict().items():
-        assert torch.equal(value, train.load(out).model.state_dict()[name]), name
+        assert torch.equal(value, found[name]), name
 
 
 @pytest.mark.parametrize(
@@ -129,12 +119,11 @@ def test_teachers_are_refused():
 
 
 @pytest.mark.slow
-def test_losses_compare_the_images_of_all_processes(options: dict, tmp_path: Path):
+def test_losses_compare_the_images_of_all_processes(ranks, options: dict, tmp_path: Path):
     """With weights beside the network, a projector's; and the batch in processes' shares that are not equal."""
     arguments = {**ARGUMENTS, "backbone": "vit:patch=4,dim=16,depth=1,heads=2", "method": "embedding", "loss": "supcon"}
     arguments |= {"size": 8, "optimizer": "sgd", "lr": 0.01, "clip": 5.0}
-    done = run(command(str(options["data"]), tmp_path / "two", "--strategy", "fsdp", **arguments))
-    assert done.returncode == 0, done.stderr[-3000:]
+    succeeded(ranks(2, *command(str(options["data"]), tmp_path / "two", **arguments)))
     alone = train.fit(options["data"], out=tmp_path / "one", **arguments)
     for a, b in zip(train.load(tmp_path / "two").model.parameters(), alone.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

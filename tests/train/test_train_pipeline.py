@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from repertoire.cli.train import complete
 from repertoire.errors import CheckpointError, ConfigError, RunError
 from repertoire.recipe import layout
 from repertoire.train import _checkpoint
-
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +65,12 @@ def assert_same(run: train.Run, other: train.Run) -> None:
 
 @pytest.mark.slow
 def test_a_pipelined_run_is_that_of_one_process_and_either_goes_on_with_the_other(
-    fields: dict[str, Any], one: train.Run, tmp_path: Path
+    ranks, fields: dict[str, Any], one: train.Run, tmp_path: Path
 ):
-    command = [sys.executable, *TORCHRUN, *flags(fields), "--out", str(tmp_path / "two"), "--pipeline"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("test accuracy") == 1
+    started = ranks(2, *flags(fields), "--out", str(tmp_path / "two"), "--pipeline")
+    said = "".join(process.communicate(timeout=600)[0] for process in started)
+    assert [process.returncode for process in started] == [0, 0], said[-3000:]
+    assert said.count("test accuracy") == 1
     two = train.load(tmp_path / "two")
     assert two.config.pipeline == "all"
     assert two.info["ranks"] == 1, "all processes see the same batches"

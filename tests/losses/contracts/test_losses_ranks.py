@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -178,23 +177,10 @@ def worker(folder: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
-def test_two_processes_give_value_gradient_and_memory_of_one(tmp_path: Path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
-            env={**environment, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [run.communicate(timeout=240)[1] for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    assert [run.returncode for run in runs] == [0, 0], "\n".join(error[-3000:] for error in errors)
+def test_two_processes_give_value_gradient_and_memory_of_one(ranks, tmp_path: Path):
+    runs = ranks(2, __file__, str(tmp_path))
+    said = [run.communicate(timeout=240)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], "\n".join(text[-3000:] for text in said)
 
 
 def test_in_one_process_nothing_changes():
