@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import weibull_min
 
-from repertoire.errors import CheckpointError, ConfigError, ShapeError
+from repertoire.errors import CheckpointError, ConfigError, RepertoireWarning, ShapeError
 from repertoire.openset import (
     COSTARR,
     Energy,
@@ -162,13 +162,29 @@ def test_openmax_finds_the_most_likely_tail():
         assert likelihood(shape, scale + shift) < best
 
 
-def test_openmax_of_a_class_without_correct_samples_passes_everything_on():
-    f = np.array([[3.0, 0.0, 1.0], [4.0, 0.5, 0.0], [0.0, 3.0, 0.2], [0.1, 4.0, 0.0], [2.0, 0.0, 1.0]])
-    score = OpenMax(revised=1).fit(logits=f, labels=np.array([0, 0, 1, 1, 2]))
-    at = np.array([[0.0, 0.1, 6.0]])
-    assert score(logits=at)[0] == pytest.approx(math.log(1 + math.exp(0.1) + 1) - 6)
-    with pytest.raises(ConfigError, match="two samples that are classified correctly"):
-        OpenMax().fit(logits=f, labels=np.array([2, 2, 2, 2, 2]))
+def test_openmax_of_small_classes_goes_by_distance():
+    """Class 0 has a tail; class 1 has two correct samples, class 2 one that is taken for 0, and class 3 none at all."""
+    f = np.zeros((9, 4))
+    f[:6, 0] = np.arange(4.0, 10.0)
+    f[6:8, 1], f[8, 0], f[8, 2] = (3.0, 4.0), 2.0, 1.0
+    labels = np.array([0] * 6 + [1, 1, 2])
+    with pytest.warns(RepertoireWarning, match="2 of 4 classes have fewer than 5"):
+        score = OpenMax(revised=1).fit(logits=f, labels=labels)
+    assert score.few_.tolist() == [1, 2]
+    assert score.radius_ == pytest.approx(2.5)  # the farthest of class 0 from its mean, 6.5
+    new = np.array([[0, 3.5, 0, 0], [0, 7.25, 0, 0], [0, 9.0, 0, 0], [2.0, 0, 4.75, 0], [0, 0, 0, 5.0]])
+    beyond = [0.0, 0.5, 1.0, 0.5, 1.0]  # 0, 3.75 and 5.5 from class 1, 3.75 from class 2, and class 3 has no place
+    expected = []
+    for row, share in zip(new, beyond, strict=True):
+        best = int(row.argmax())
+        revised = [v * (1 - share) if c == best else v for c, v in enumerate(row.tolist())]
+        expected.append(math.log(sum(math.exp(v) for v in revised)) - row.max() * share)
+    np.testing.assert_allclose(score(logits=new), expected, rtol=1e-12)
+
+
+def test_openmax_needs_samples_that_differ():
+    with pytest.raises(ConfigError, match="two samples that are classified correctly and differ"):
+        OpenMax().fit(logits=np.eye(3), labels=np.arange(3))
 
 
 @pytest.mark.parametrize("dimensions", [2, 4])
@@ -191,17 +207,28 @@ def test_vim_says_what_it_cannot_do():
     flat = X * (np.arange(6) < 2)
     with pytest.raises(ConfigError, match="in no more than 3 directions"):
         VirtualLogit(WEIGHT, dimensions=3).fit(flat, F)
-    with pytest.raises(ConfigError, match="negative on average"):
-        VirtualLogit(WEIGHT, BIAS).fit(X, F - 100)
+    with pytest.raises(ConfigError, match="same logits"):
+        VirtualLogit(WEIGHT, BIAS).fit(X, np.full_like(F, -1.0))
     with pytest.raises(ShapeError, match="as wide as weight"):
         VirtualLogit(WEIGHT[:, :4], BIAS).fit(X, F)
     with pytest.raises(ShapeError, match=r"bias must be a finite floating point \[3\]"):
         VirtualLogit(WEIGHT, BIAS[:2])
 
 
+def test_vim_of_negative_logits_goes_by_their_height_above_the_mean():
+    """As many numbers as for positive ones, and the same for every constant that is added to all logits."""
+    low = VirtualLogit(WEIGHT, BIAS, 4).fit(X, F - 100)
+    lower = VirtualLogit(WEIGHT, BIAS, 4).fit(X, F - 1000)
+    assert low.alpha_ == pytest.approx(lower.alpha_)
+    usual = np.mean(np.linalg.norm((X - low.origin_) @ low.residual_, axis=1))
+    assert low.alpha_ == pytest.approx(np.mean([max(f) - sum(f) / 3 for f in F.tolist()]) / usual)
+    np.testing.assert_allclose(low(NEW, NEW_F - 100) + 100, lower(NEW, NEW_F - 1000) + 1000, rtol=1e-6)
+
+
 def costarr_by_hand(parts, combine):
+    """As an implementation that was compared with the authors' has it."""
     right = F.argmax(1) == LABELS
-    largest = F.max(1)
+    low, high = F[right].min(), F[right].max()
     scores = []
     for row, f in zip(NEW, NEW_F, strict=True):
         c = int(f.argmax())
@@ -211,10 +238,9 @@ def costarr_by_hand(parts, combine):
             return halves[parts]
 
         g, mean = look(row), np.mean([look(z) for z in X[right & (c == LABELS)]], axis=0)
-        likeness = g @ mean / np.linalg.norm(g) / np.linalg.norm(mean)
-        logit = (f.max() - largest.min()) / (largest.max() - largest.min())
-        product = likeness * logit if logit > 0 else logit
-        scores.append(product if combine == "product" else likeness + logit)
+        likeness = 0.5 * (1 + g @ mean / (np.linalg.norm(g) * np.linalg.norm(mean)))
+        logit = min(max((f.max() - low) / (high - low), 0.0), 1.0)
+        scores.append(likeness * logit if combine == "product" else likeness + logit)
     return scores
 
 
@@ -225,13 +251,14 @@ def test_costarr_by_hand(parts, combine):
     np.testing.assert_allclose(score(NEW, NEW_F), costarr_by_hand(parts, combine), rtol=1e-9)
 
 
-def test_costarr_below_all_logits_of_training_still_differs():
-    """What is unlike the class gains nothing by a logit below zero, and samples do not tie."""
-    x, f = np.stack([X[0], -X[0], X[0]]), np.full((3, 3), F.max(1).min() - 1.0)
-    f[2] -= 1
+def test_costarr_cuts_logits_off_at_those_of_training():
+    """Below the smallest logit nothing is known, and above the largest one only likeness counts."""
+    x = np.stack([X[0], -X[0], X[0], -X[0]])
+    f = np.array([[-900.0, -999, -999]] * 2 + [[900.0, 0, 0]] * 2)
     found = COSTARR(WEIGHT).fit(X, F, LABELS)(x, f)
-    assert found[0] == found[1] < 0
-    assert found[2] < found[0]
+    assert found[0] == found[1] == 0
+    assert found[2] + found[3] == pytest.approx(1.0)  # opposite cosines, halved and lifted
+    assert found[2] > found[3]
 
 
 def test_costarr_with_weights_of_one_is_cosine_times_logit():
@@ -264,8 +291,8 @@ def test_costarr_of_few_correct_samples_takes_all_of_the_class():
     score = COSTARR(WEIGHT).fit(X, wrong, LABELS)
     np.testing.assert_allclose(score.means_[2, :6], X[LABELS == 2].mean(0))
     without = COSTARR(WEIGHT).fit(X[LABELS < 2], F[LABELS < 2], LABELS[LABELS < 2])
-    assert without(np.ones((1, 6)), np.array([[0.0, 0.0, 9.0]]))[0] == 0.0
-    with pytest.raises(ConfigError, match="largest logits are the same"):
+    assert without(np.ones((1, 6)), np.array([[0.0, 0.0, 99.0]]))[0] == 0.5
+    with pytest.raises(ConfigError, match="all logits are the same"):
         COSTARR(WEIGHT).fit(X, np.ones_like(F), LABELS)
 
 

@@ -91,7 +91,8 @@ def evaluate(
     """Print accuracy, calibration and a row per class, and write metrics.json. With --probe, those of the features.
 
     With --unknown OTHER/ or --score LIST, how well scores tell known classes from others: AUROC, the share of unknown
-    images that pass where 95 % of the known ones do (FPR95), OSCR, and risk over coverage.
+    images that pass where 95 % of the known ones do (FPR95), OSCR, and risk over coverage; novelty.html shows how the
+    scores of both are distributed, and the threshold. A run without classes, on normal images alone, can be asked too.
     """
     from repertoire import registry
     from repertoire.cli._options import open_runs
@@ -132,11 +133,21 @@ def evaluate(
             if folds.summary.get("held_out")
             else "each sample by the run that was not trained on it"
         )
+    page = None
+    if novel and unknown is not None:
+        from repertoire.report import write_novelty
+
+        page = target.with_suffix(".html") if out else target.with_name("novelty.html")
+        source = f"{opened.path.name}: {name} and {unknown.name}"
+        write_novelty(page, metrics, source=source, noun=f"{opened.noun}s")
+        opened.directory.record(page)
     if novel:
         _print_novelty(metrics, f"{opened.noun}s")
     else:
         print_metrics(metrics, f"{opened.noun}s")
     typer.echo(f"metrics: {target}")
+    if page is not None:
+        typer.echo(f"figures: {page}")
 
 
 def _others(run: Run, unknown: Path | None) -> Any:
@@ -165,31 +176,32 @@ def _print_novelty(metrics: dict[str, Any], noun: str) -> None:
             "learned these, so truly unknown ones will be told less well"
         )
     else:
-        shares = [(i, share) for i, share in enumerate(metrics["coverages"]) if share in (0.4, 0.8)]
-        heads = [f"risk at {share:.0%}" for _, share in shares]
-        rows = [("score", "AUROC", "95 % interval", "FPR95", "95 % interval", "OSCR", "AURC", *heads)]
-        for row in usable:
-            spans = row["intervals"]
-            rows.append(
-                (
-                    row["score"],
-                    f"{row['auroc']:.3f}",
-                    _span(spans["auroc"]),
-                    f"{row['fpr95']:.3f}",
-                    _span(spans["fpr95"]),
-                    f"{row['oscr']:.3f}",
-                    f"{row['aurc']:.3f}",
-                    *(f"{row['risk'][i]:.1%}" for i, _ in shares),
-                )
-            )
-        _table(rows)
+        heads, cells = _columns(metrics, usable)
+        _table([("score", *heads), *((row["score"], *each) for row, each in zip(usable, cells, strict=True))])
+        accuracy = f", accuracy {metrics['accuracy']:.1%}," if "accuracy" in metrics else ""
         typer.echo(
-            f"{metrics['known']} known {noun}, accuracy {metrics['accuracy']:.1%}, and {metrics['unknown']} unknown "
-            "ones; of AUROC and OSCR more is better, of the others less"
+            f"{metrics['known']} known {noun}{accuracy} and {metrics['unknown']} unknown ones; of AUROC "
+            + ("and OSCR more is better, of the others less" if accuracy else "more is better, of FPR95 less")
         )
     for row in metrics["scores"]:
         if "reason" in row:
             typer.echo(f"{row['score']}: not used: {row['reason']}")
+
+
+def _columns(metrics: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads of the table of scores, and a row of cells for each; a run without classes has no right answers."""
+    shares = [(i, share) for i, share in enumerate(metrics["coverages"]) if share in (0.4, 0.8)]
+    heads = ["AUROC", "95 % interval", "FPR95", "95 % interval"]
+    if "accuracy" in metrics:
+        heads += ["OSCR", "AURC", *(f"risk at {share:.0%}" for _, share in shares)]
+    cells = []
+    for row in rows:
+        spans = row["intervals"]
+        found = [f"{row['auroc']:.3f}", _span(spans["auroc"]), f"{row['fpr95']:.3f}", _span(spans["fpr95"])]
+        if "accuracy" in metrics:
+            found += [f"{row['oscr']:.3f}", f"{row['aurc']:.3f}", *(f"{row['risk'][i]:.1%}" for i, _ in shares)]
+        cells.append(found)
+    return heads, cells
 
 
 def _span(interval: Sequence[float]) -> str:

@@ -160,7 +160,8 @@ def predict(
     `train --folds`: predict runs/photos-folds IMAGES. A .csv file of paths and labels
     gives the true classes beside the predicted ones, and the accuracy in the end.
 
-    With --reject 0.95, images of no known class are called unknown: 95 % of those of known classes keep theirs.
+    With --reject 0.95, images of no known class are called unknown: 95 % of those of known classes keep theirs. A run
+    that was trained without classes, on normal images alone, says known or unknown, and the score that it goes by.
 
     With --classes tree.csv, the answer may be a class that the run never saw, and is printed with its distance: the
     root of the mean squared one to the true class, if the run's probabilities are right. Of a tree, classes with others
@@ -219,6 +220,9 @@ def predict(
     if early_exit is not None:
         _ = opened.exits  # refused before an image is read
         options = {"early_exit": early_exit}
+    kind = opened.task.kind if nearby is None else "distances"
+    if rejector is not None and kind == "none":
+        kind = "known"
     failures: list[Unreadable] = []
     work: list[float] = []
     right: list[bool] = []
@@ -238,18 +242,20 @@ def predict(
                 if left is not None:
                     work.append(opened.exits.work[left])
                 true = None
-                if given.labels is not None:
+                if given.labels is not None and kind != "known":
                     true = _true(given.labels[i], opened)
                 known = rejector is None or rated >= rejector.threshold
                 if rejector is not None:
                     unknown.append(not known)
-                answers = _answers(values, opened, top) if nearby is None else nearby.ranked(values, top or 1)
+                if kind == "known":
+                    answers = [(rejector.classes[0], math.nan)] if rejector is not None else []
+                else:
+                    answers = _answers(values, opened, top) if nearby is None else nearby.ranked(values, top or 1)
                 if true and known and opened.task.kind == "classes":
                     right.append(answers[0][0] == true)
                 number = None if left is None else int(left) + 1
                 yield Row(given.name(i), answers, number, true, rated, known)
 
-    kind = opened.task.kind if nearby is None else "distances"
     printers = {TableFormat.table: _print_table, TableFormat.csv: _print_csv, TableFormat.json: _print_json}
     printers[format](rows(), kind)
     sys.stdout.flush()
@@ -468,6 +474,8 @@ def _print_table(rows: Iterator[Row], kind: str) -> None:
             said = "  ".join(f"{ascii_path(label)} {value:.6g}" for label, value in row.answers)
         elif kind == "distances":
             said = "  ".join(f"{ascii_path(label)} (distance {value:.3g})" for label, value in row.answers)
+        elif kind == "known":
+            said = f"{row.score:10.4g} {row.answers[0][0] if row.known else 'unknown'}"
         else:
             said = "  ".join(f"{value:6.1%} {ascii_path(label)}" for label, value in row.answers) or "     - none"
             said = said if row.known else "     - unknown"
@@ -495,7 +503,8 @@ def _print_csv(rows: Iterator[Row], kind: str) -> None:
         answers = row.answers if row.known else [(UNKNOWN, math.nan)]
         for rank, (label, value) in enumerate(answers, 1):
             shown = safe_cell(label)
-            cells = [shown, f"{value:.9g}"] if kind == "number" else [rank, shown, f"{value:.6f}" if row.known else ""]
+            stated = "" if math.isnan(value) else f"{value:.6f}"
+            cells = [shown, f"{value:.9g}"] if kind == "number" else [rank, shown, stated]
             writer.writerow([safe_cell(row.printable), *cells, *extra])
     if not header:
         writer.writerow(names)
@@ -517,6 +526,8 @@ def _print_json(rows: Iterator[Row], kind: str) -> None:
         written: dict[str, Any] = {"image": row.printable}
         if kind == "number":
             written["numbers"] = dict(row.answers)
+        elif kind == "known":
+            written["class"] = row.answers[0][0]
         else:
             top = [{"class": label, _called(kind): round(value, 6)} for label, value in row.answers]
             written |= {"labels": top} if kind == "labels" else {**top[0], "top": top}

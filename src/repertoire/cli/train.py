@@ -305,7 +305,11 @@ def _close(run: Any, with_report: bool) -> None:
     if written is not None:
         typer.echo(f"report: {written}")
     directory = run.directory
-    after = "embed" if run.task.kind == "none" else "predict"
+    if run.task.kind == "none":
+        inputs = "FEATURES.npz" if run.facts.modality == "features" else "IMAGE..."
+        alike = f"repertoire predict {directory} {inputs} --reject 0.95"
+        typer.echo(f"try next: repertoire embed {directory} {inputs}   |   {alike}")
+        return
     if run.facts.modality == "features":
         typer.echo(f"try next: repertoire evaluate {directory}   |   repertoire predict {directory} FEATURES.npz")
         return
@@ -314,7 +318,7 @@ def _close(run: Any, with_report: bool) -> None:
             f"try next: repertoire predict {directory} --out MAPS/ IMAGE...   |   repertoire evaluate {directory}"
         )
         return
-    typer.echo(f"try next: repertoire {after} {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")
+    typer.echo(f"try next: repertoire predict {directory} IMAGE...   |   repertoire explain {directory} IMAGE...")
 
 
 def _result(run: Any) -> str:

@@ -37,6 +37,7 @@ from repertoire.losses.embeddings._spcl import SPCL, spcl_loss
 from repertoire.losses.embeddings._subclass_contrastive import SubclassContrastive, subclass_contrastive_loss
 from repertoire.losses.embeddings._supcon import SupCon, supcon_loss
 from repertoire.losses.embeddings._triplet import Triplet, triplet_loss
+from repertoire.losses.embeddings._unilateral import UnilateralAggregation, unilateral_aggregation_loss
 from repertoire.losses.logits._asymmetric import Asymmetric, asymmetric_loss
 from repertoire.losses.logits._bce import BCE, bce_loss
 from repertoire.losses.logits._cross_entropy import CrossEntropy, cross_entropy
@@ -90,6 +91,7 @@ from repertoire.losses.views._individual_temperatures import IndividualTemperatu
 from repertoire.losses.views._info_nce import InfoNCE, info_nce_loss
 from repertoire.losses.views._intl import INTL, intl_loss
 from repertoire.losses.views._kernel_info_nce import KernelInfoNCE, kernel_info_nce_loss
+from repertoire.losses.views._mean_shifted import MeanShiftedContrast, mean_shifted_loss
 from repertoire.losses.views._nt_xent import NTXent, nt_xent_loss
 from repertoire.losses.views._sie import SIE, sie_loss
 from repertoire.losses.views._sigmoid_pairwise import SigmoidPairwise, sigmoid_pairwise_loss
@@ -142,6 +144,7 @@ __all__ = [
     "LogitsLoss",
     "Loss",
     "MeanEntropy",
+    "MeanShiftedContrast",
     "MemoryInfoNCE",
     "Metrix",
     "MultiLabelLoss",
@@ -166,6 +169,7 @@ __all__ = [
     "TiCo",
     "Trajectory",
     "Triplet",
+    "UnilateralAggregation",
     "VICReg",
     "ViewsLoss",
     "WassersteinUniformity",
@@ -231,6 +235,7 @@ __all__ = [
     "look_loss",
     "mae_loss",
     "mean_entropy",
+    "mean_shifted_loss",
     "memory_info_nce_loss",
     "metrix_loss",
     "mse_loss",
@@ -262,6 +267,7 @@ __all__ = [
     "trajectory_loss",
     "triplet_loss",
     "uniformity_loss",
+    "unilateral_aggregation_loss",
     "variance_penalty",
     "vicreg_loss",
     "virtual_adversarial_loss",

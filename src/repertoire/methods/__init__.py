@@ -19,6 +19,7 @@ from repertoire.methods._fixmatch import FixMatch
 from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._label_augmentation import LabelAugmentation
+from repertoire.methods._mean_shifted import MeanShifted
 from repertoire.methods._mean_teacher import MeanTeacher
 from repertoire.methods._meta_auxiliary import MetaAuxiliary
 from repertoire.methods._mix import cutmix, mixup
@@ -51,6 +52,7 @@ from repertoire.methods._support_trivial import SupportTrivialPrototypes
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._teacher_labels import TeacherLabels
 from repertoire.methods._tribyol import TriBYOL
+from repertoire.methods._unicon_ha import UniConHA
 from repertoire.methods._unlabelled_loss import UnlabelledLoss
 from repertoire.methods._unmixmatch import UnMixMatch
 from repertoire.methods._vat import VAT
@@ -78,6 +80,7 @@ __all__ = [
     "HardMoCo",
     "InstanceDiscrimination",
     "LabelAugmentation",
+    "MeanShifted",
     "MeanTeacher",
     "MetaAuxiliary",
     "Method",
@@ -109,6 +112,7 @@ __all__ = [
     "Threshold",
     "TriBYOL",
     "UnMixMatch",
+    "UniConHA",
     "UnlabelledLoss",
     "apply_loss",
     "brought_head",

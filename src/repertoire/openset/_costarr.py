@@ -23,13 +23,12 @@ class COSTARR(NoveltyScore):
     Rabinowitz et al., *COSTARR: Consolidated Open Set Technique with Attenuation for Robust Recognition* (ICCV 2025).
     With c the class of the largest logit and :math:`w_c` its row of the last layer's weight:
 
-    .. math:: s(x) = \cos(g(x), \bar g_c) \, \hat f_c(x), \qquad g(x) = [z; z \odot w_c]
+    .. math:: s(x) = \frac{1 + \cos(g(x), \bar g_c)}{2} \, \hat f_c(x), \qquad g(x) = [z; z \odot w_c]
 
     where :math:`\bar g_c` is the mean of g over the training samples of class c that are classified correctly, and
-    :math:`\hat f_c` the largest logit, scaled so that the training samples lie from 0 to 1.
-    Of the paper the abstract was at hand, and no released code: that likeness and logit are multiplied is our reading,
-    and `combine` offers the sum. Where the logit lies below all of training, the product is the scaled logit alone,
-    which is negative.
+    :math:`\hat f_c` the largest logit, scaled so that the smallest and the largest of all logits of these samples are 0
+    and 1, and cut off there. Neither the paper beyond its abstract nor the authors' release could be read: the formula
+    is that of another implementation, whose authors report that its scores are exactly those of the release.
 
     Args:
         weight: float `[K, d]` of the last layer.
@@ -41,10 +40,10 @@ class COSTARR(NoveltyScore):
 
     Raises:
         ShapeError: weight and bias do not fit together.
-        ConfigError: when fitted: all largest logits are the same.
+        ConfigError: when fitted: all logits are the same.
 
     A class with fewer than 5 samples that are classified correctly has the mean over all its samples; one without any
-    sample has no likeness to anything.
+    sample has no likeness to anything, a cosine of 0. Where no sample is classified correctly, all count.
 
     Example:
         >>> import numpy as np
@@ -53,7 +52,7 @@ class COSTARR(NoveltyScore):
         >>> score = COSTARR(weight).fit(x, x @ weight.T, np.array([0, 0, 1, 1]))
         >>> new = np.array([[3.5, 0.0, 0.0], [3.5, 3.4, 5.0]])
         >>> score(new, new @ weight.T).round(2).tolist()
-        [0.5, 0.32]
+        [0.87, 0.72]
     """
 
     def __init__(
@@ -86,18 +85,16 @@ class COSTARR(NoveltyScore):
         self.means_ = np.zeros((len(self.weight), g.shape[1]))
         np.add.at(self.means_, y[used], g[used])
         self.means_ /= np.bincount(y[used], minlength=len(self.weight)).clip(min=1)[:, None]
-        largest = f.max(1)
-        self.lowest_, self.range_ = float(largest.min()), float(np.ptp(largest))
+        known = f[right] if right.any() else f
+        self.lowest_, self.range_ = float(known.min()), float(np.ptp(known))
         if not self.range_ > 0:
-            raise ConfigError("all largest logits are the same, so nothing says which is large; fit to more samples")
+            raise ConfigError("all logits are the same, so nothing says which is large; fit to more samples")
 
     def _score(self, x: np.ndarray, f: np.ndarray) -> np.ndarray:
         classes = f.argmax(1)
         g, mean = self._looks(x, classes), self.means_[classes]
         lengths = np.linalg.norm(g, axis=1) * np.linalg.norm(mean, axis=1)
-        likeness = (g * mean).sum(1) / np.where(lengths > 0, lengths, 1.0)
-        logit = (f.max(1) - self.lowest_) / self.range_
-        if self.combine == "sum":
-            return np.asarray(likeness + logit)
-        # Times a negative logit, what is less alike would gain; all at zero, they would not differ.
-        return np.where(logit < 0, logit, likeness * logit)
+        cosine = (g * mean).sum(1) / np.where(lengths > 0, lengths, 1.0)
+        logit = ((f.max(1) - self.lowest_) / self.range_).clip(0.0, 1.0)
+        likeness = (1 + cosine) / 2
+        return np.asarray(likeness + logit if self.combine == "sum" else likeness * logit)

@@ -25,7 +25,10 @@ class VirtualLogit(NoveltyScore):
 
     .. math:: s(x) = \log \sum_c \exp(f_c(x)) - \alpha \lVert R^\top (z - o) \rVert_2
 
-    where :math:`\alpha` makes the second term as large, on average over the training samples, as the largest logit.
+    where :math:`\alpha` makes the second term as large, on average over the training samples, as the largest logit. A
+    constant added to all logits changes no probability, and yet this; where the largest logit is negative on average,
+    as after training without a softmax, the paper's rule has no meaning, and the height of the largest logit above the
+    mean of the sample's logits takes its place.
 
     Args:
         weight: W of the last layer, float `[K, d]`.
@@ -35,8 +38,8 @@ class VirtualLogit(NoveltyScore):
 
     Raises:
         ShapeError: weight and bias do not fit together.
-        ConfigError: when fitted: too many dimensions, samples that vary in none of the others, or largest logits that
-            are negative on average, so that nothing says how large a virtual one would be.
+        ConfigError: when fitted: too many dimensions, samples that vary in none of the others, or logits that are
+            the same for all classes and not positive, so that nothing says how large a virtual one would be.
 
     Example:
         >>> import numpy as np
@@ -75,7 +78,9 @@ class VirtualLogit(NoveltyScore):
             raise ConfigError(f"the samples vary in no more than {count} directions; give fewer dimensions")
         largest = f.max(1).mean()
         if not largest > 0:
-            raise ConfigError("the largest logits are negative on average: nothing says how large a virtual one is")
+            largest = (f.max(1) - f.mean(1)).mean()
+        if not largest > 0:
+            raise ConfigError("all classes have the same logits: nothing says how large a virtual one is")
         self.alpha_ = float(largest / usual)
 
     def _score(self, x: np.ndarray, f: np.ndarray) -> np.ndarray:

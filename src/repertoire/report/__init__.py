@@ -4,7 +4,8 @@ import repertoire
 repertoire.report.write_report(repertoire.train.load("runs/demo"))
 
 the diagnosis of one, `diagnose`, the report of a comparison of many, `write_comparison`, that of training in stages,
-`write_stages`, and that of self-training, `write_self_training`.
+`write_stages`, that of self-training, `write_self_training`, and that of known samples and unknown ones,
+`write_novelty`.
 """
 
 from repertoire._aliases import answer_calls
@@ -13,6 +14,7 @@ from repertoire.report._diagnosis import Diagnosis, diagnose
 from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
 from repertoire.report._groups import Group, write_groups
+from repertoire.report._novelty import write_novelty
 from repertoire.report._page import write_report
 from repertoire.report._self_training import write_self_training
 from repertoire.report._stages import write_stages
@@ -26,6 +28,7 @@ __all__ = [
     "write_comparison",
     "write_folds",
     "write_groups",
+    "write_novelty",
     "write_report",
     "write_self_training",
     "write_stages",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from repertoire.data import Samples
-from repertoire.errors import ConfigError, DataError, RunError, UnknownName, Unreadable
+from repertoire.errors import ConfigError, DataError, RunError, UnknownName, Unreadable, option
 from repertoire.heads import Linear
 from repertoire.openset import (
     COVERAGES,
@@ -31,19 +31,33 @@ from repertoire.train._images import Images
 if TYPE_CHECKING:
     from repertoire.train._run import Run
 
-__all__ = ["UNKNOWN", "Rejector", "held_out", "novelty", "rejector"]
+__all__ = ["KNOWN", "UNKNOWN", "Rejector", "held_out", "novelty", "rejector"]
 
 UNKNOWN = "unknown"
 """What the class of a sample is called that is of none."""
 
+KNOWN = "known"
+"""What a sample is called that is like those a run without classes was trained on."""
+
+WITHOUT_CLASSES = ("knn:neighbours=2", "deep-svdd")
+"""Scores that need no classes, the first of which a run without classes goes by: that of Reiss and Hoshen (2021)."""
+
 _MOST = 10_000
 """Training samples that a score is fitted to: these, drawn at random, where there are more."""
 
-Known = tuple[np.ndarray, np.ndarray, np.ndarray]
+_KEEP = 0.95
+"""Share of known samples that a threshold keeps, where none is asked for."""
+
+_BINS = 40
+
+Known = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Features, logits and labels; none of a run without classes."""
 
 
 class Rejector(Predictor):
     """A run that may say that it does not know: its classes, or "unknown" where a score lies below a threshold.
+
+    A run without classes says "known" of whatever is like the samples that it was trained on.
 
     Made by `Run.reject`.
 
@@ -76,7 +90,7 @@ class Rejector(Predictor):
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
         """Class names, in the order of the probabilities."""
-        return self.run.classes
+        return (KNOWN,) if _nameless(self.run) else self.run.classes
 
     def stream(  # type: ignore[override]
         self, images: Images, *, device: str | None = None, batch_size: int = 256, tta: bool = False
@@ -89,7 +103,10 @@ class Rejector(Predictor):
         if tta:
             raise ConfigError("the threshold is for single views of images; leave out tta")
         for index, features, logits, failed in self.run.stream_logits(images, device=device, batch_size=batch_size):
-            values = self.run.answers_of(torch.from_numpy(logits).double()).numpy()
+            if _nameless(self.run):
+                values = np.ones((len(features), 1))
+            else:
+                values = self.run.answers_of(torch.from_numpy(logits).double()).numpy()
             yield Answers(index, values, None, failed, self.score(features, logits))
 
     def scores(self, images: Images, *, skip_unreadable: bool | None = None, **options: Any) -> np.ndarray:
@@ -126,65 +143,110 @@ def rejector(run: Run, keep: Annotated[float, Between(0, 1, "()")] = 0.95, score
     _check_run(run)
     val, choice = _known_samples(run, "val"), None
     train = functools.cache(lambda: _known_samples(run, "train"))
+    if score == "auto" and len(run.classes) < 2:
+        score = WITHOUT_CLASSES[0]
     if score == "auto":
         # Samples that the score was chosen by promise nothing for its threshold.
-        order = np.random.default_rng(0).permutation(len(val[2]))
+        order = np.random.default_rng(0).permutation(len(val[0]))
         (x, f, y), val = (_some(val, np.sort(half)) for half in (order[::2], order[1::2]))
         weight, bias = _last_layer(run)
         choice = choose(x, f, y, QUICK, fit_on=train(), weight=weight, bias=bias)
         score = choice.best
     built = _fitted(run, score, train)
     line = threshold(built(*val[:2]), 1 - keep)
-    return Rejector(run, score, built, line, keep, len(val[2]), choice)
+    return Rejector(run, score, built, line, keep, len(val[0]), choice)
 
 
 def novelty(
     run: Run,
     unknown: Images,
     images: Any = None,
-    scores: Sequence[str] = QUICK,
+    scores: Sequence[str] = (),
     *,
     skip_unreadable: bool | None = None,
 ) -> dict[str, Any]:
     """What `Run.novelty` gives."""
     _check_run(run)
+    nameless = _nameless(run)
+    scores = tuple(scores) or (WITHOUT_CLASSES if len(run.classes) < 2 else QUICK)
     _check_scores(scores)
-    found = run.outputs(images, skip_unreadable=skip_unreadable)
-    labelled = found.labels >= 0
-    if not labelled.any():
-        raise DataError("none of the images of known classes has a label, so nothing says which are classified right")
-    features, logits = found.embeddings[labelled], found.logits[labelled]
-    correct = logits.argmax(1) == found.labels[labelled]
+    if nameless:
+        given = run.splits.test if images is None else images
+        features, logits = _gathered(run, given, skip_unreadable, "known")
+        # There is no wrong answer but that an unknown sample is known.
+        correct = np.ones(len(features), bool)
+    else:
+        found = run.outputs(images, skip_unreadable=skip_unreadable)
+        labelled = found.labels >= 0
+        if not labelled.any():
+            raise DataError("none of the images of known classes has a label, so nothing says which are right")
+        features, logits = found.embeddings[labelled], found.logits[labelled]
+        correct = logits.argmax(1) == found.labels[labelled]
     other = _gathered(run, unknown, skip_unreadable)
-    train = functools.cache(lambda: _known_samples(run, "train"))
+    train, val = (functools.cache(functools.partial(_known_samples, run, part)) for part in ("train", "val"))
     rows = []
     for spec in scores:
         try:
             score = _fitted(run, spec, train)
-            measured = detection(score(features, logits), correct, score(*other))
+            known, strange = score(features, logits), score(*other)
+            measured = detection(known, correct, strange)
         except UnknownName:
             raise
         except ConfigError as error:
             rows.append({"score": spec, "reason": str(error)})
             continue
-        rows.append({"score": spec, **asdict(measured)})
+        row = {"score": spec, **asdict(measured), "histogram": _histogram(known, strange)}
+        if nameless:
+            del row["oscr"], row["aurc"], row["risk"], row["intervals"]["oscr"]
+        rows.append(row | _at_threshold(score, val, known, strange))
     if all("reason" in row for row in rows):
         raise ConfigError("no score can be used: " + "; ".join(f"{row['score']}: {row['reason']}" for row in rows))
     return {
-        "accuracy": float(correct.mean()),
+        **({} if nameless else {"accuracy": float(correct.mean())}),
         "known": len(correct),
         "unknown": len(other[0]),
+        "keep": _KEEP,
         "coverages": list(COVERAGES),
         "scores": rows,
     }
 
 
+def _at_threshold(
+    score: NoveltyScore, val: Callable[[], Known], known: np.ndarray, unknown: np.ndarray
+) -> dict[str, Any]:
+    """The threshold that `Run.reject` would take with this score, and how many samples pass it; no more than that it
+    is None where there are too few validation samples for one."""
+    try:
+        line = threshold(score(*val()[:2]), 1 - _KEEP)
+    except ConfigError:
+        return {"threshold": None}
+    passed = {"known": float((known >= line).mean()), "unknown": float((unknown >= line).mean())}
+    return {"threshold": line, "passed": passed}
+
+
+def _histogram(known: np.ndarray, unknown: np.ndarray) -> dict[str, Any]:
+    """How many samples have which scores: edges of 40 bins, and counts. Scores far outside are in the end bins."""
+    both = np.concatenate([known, unknown])
+    low, high = np.quantile(both, (0.005, 0.995))
+    if not high > low:
+        low, high = float(both.min()) - 0.5, float(both.max()) + 0.5
+    edges = np.linspace(low, high, _BINS + 1)
+    counts = [np.histogram(part.clip(low, high), edges)[0].tolist() for part in (known, unknown)]
+    return {"edges": edges.tolist(), "known": counts[0], "unknown": counts[1]}
+
+
 def held_out(
-    run: Run, images: Any = None, scores: Sequence[str] = QUICK, *, skip_unreadable: bool | None = None
+    run: Run, images: Any = None, scores: Sequence[str] = (), *, skip_unreadable: bool | None = None
 ) -> dict[str, Any]:
     """What `Run.novelty` gives without unknown images: classes held out in turn."""
     _check_run(run)
+    scores = tuple(scores) or QUICK
     _check_scores(scores)
+    if len(run.classes) < 2:
+        raise ConfigError(
+            f"{run.directory} has no two classes, so that none can be held out: name images that it does not know, "
+            f"with {option('unknown', 'OTHER/')}"
+        )
     found = run.outputs(images, skip_unreadable=skip_unreadable)
     labelled = found.labels >= 0
     asked = (found.embeddings[labelled], found.logits[labelled], found.labels[labelled])
@@ -208,14 +270,17 @@ def held_out(
 
 
 def _check_run(run: Run) -> None:
-    if run.task.kind != "classes":
+    if run.task.kind not in ("classes", "none"):
         raise RunError(f"{run.directory} has no class for each image, so that none of its answers is of a known class")
+
+
+def _nameless(run: Run) -> bool:
+    """Whether a run was trained without classes: on images of one kind, say."""
+    return run.task.kind == "none"
 
 
 def _check_scores(scores: Sequence[str]) -> None:
     """Refuses names of scores that there are not, before anything is computed."""
-    if not scores:
-        raise ConfigError("no scores are named; name one or more")
     for spec in scores:
         build_score(spec, torch.eye(2))
 
@@ -232,30 +297,39 @@ def _last_layer(run: Run) -> tuple[np.ndarray | None, np.ndarray | None]:
 def _known_samples(run: Run, part: str) -> Known:
     """Features, logits and labels of the training or validation samples that have a class."""
     samples: Samples = getattr(run.splits, part)
-    rows = np.flatnonzero(samples.known)
+    nameless = _nameless(run)
+    rows = np.arange(len(samples)) if nameless else np.flatnonzero(samples.known)
     if len(rows) > _MOST:
         rows = np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
     if not len(rows):
         what = "validation" if part == "val" else "training"
-        raise ConfigError(f"{run.directory} has no {what} samples with a class, and a threshold is taken from them")
+        raise ConfigError(
+            f"{run.directory} has no {what} samples{'' if nameless else ' with a class'}, and a threshold is taken "
+            "from them"
+        )
     found = run.outputs(samples.subset(rows))
-    return found.embeddings, found.logits, found.labels
+    return found.embeddings, found.logits, None if nameless else found.labels
 
 
 def _some(known: Known, index: np.ndarray) -> Known:
     features, logits, labels = known
-    return features[index], logits[index], labels[index]
+    return features[index], logits[index], None if labels is None else labels[index]
 
 
 def _fitted(run: Run, spec: str, train: Callable[[], Known]) -> NoveltyScore:
     """A score, fitted to training samples where it learns from any."""
     score = build_score(spec, *_last_layer(run))
+    if _nameless(run) and score.reads != {"features"}:
+        raise ConfigError(
+            f"novelty score {spec!r} looks at classes, and {run.directory} was trained without: use "
+            f"{' or '.join(WITHOUT_CLASSES)}"
+        )
     if score.learns:
         return score.fit(*train())
     return score.fit(logits=np.zeros((1, len(run.classes))))
 
 
-def _gathered(run: Run, images: Images, skip: bool | None) -> tuple[np.ndarray, np.ndarray]:
+def _gathered(run: Run, images: Images, skip: bool | None, what: str = "unknown") -> tuple[np.ndarray, np.ndarray]:
     """Features and logits of the images that can be used."""
     from repertoire.errors import UnreadableImages
 
@@ -269,5 +343,5 @@ def _gathered(run: Run, images: Images, skip: bool | None) -> tuple[np.ndarray, 
     if failures and not (run.config.skip_unreadable if skip is None else skip):
         raise UnreadableImages(failures, count + len(failures))
     if not count:
-        raise DataError("there is no unknown image that can be used")
+        raise DataError(f"there is no {what} {run.noun} that can be used")
     return np.concatenate(features), np.concatenate(logits)
