@@ -388,7 +388,10 @@ class Run(Predictor):
             The answers, and with them the images that cannot be used; none of these is an error here.
         """
         if self.task.kind == "none":
-            raise RunError(f"{self.directory} was trained without targets and predicts none; its features: run.embed")
+            raise RunError(
+                f"{self.directory} was trained without targets and predicts none; its features: run.embed; whether "
+                f"images are like those it was trained on: run.reject, or {option('reject', 0.95)}"
+            )
         if self.task.kind == "maps":
             if tta or early_exit is not None:
                 raise RunError(f"{self.directory} answers for every pixel: leave out tta and early_exit")
@@ -625,10 +628,11 @@ class Run(Predictor):
             keep: share of images of known classes that are to keep their class, above 0 and below 1.
             score: spec of a novelty score; `repertoire list novelty-scores` names them. "auto" holds classes out in
                 turn, on one half of the validation images, and takes the score that tells these best from the others;
-                the threshold is from the other half.
+                the threshold is from the other half. Of a run without classes, or with one, it is the distance to the
+                second nearest training image.
 
         Raises:
-            RunError: the run has no class for each image. UnknownName: there is no such score.
+            RunError: the run has several labels, numbers or maps. UnknownName: there is no such score.
             ConfigError: keep out of range, too few validation images for it, or a score that this network cannot have.
             DataError: the images that the run was trained on are not there.
 
@@ -655,25 +659,27 @@ class Run(Predictor):
             unknown: images of other classes, as in `predict`; without, the run's own classes are held out in turn: that
                 says which score to take, though not what to expect of it; see `repertoire.openset.choose`.
             images: images of known classes with their labels, as in `evaluate`; the run's own test images if None.
-            scores: specs of novelty scores; those of `repertoire.openset.QUICK` if none are named.
+            scores: specs of novelty scores; those of `repertoire.openset.QUICK` if none are named, and nearest
+                neighbours and Deep SVDD of a run without classes.
             skip_unreadable: as in `predict`.
 
         Returns:
             With unknown images `accuracy`, `known` and `unknown` (numbers of images), and under `scores` what
-            `repertoire.openset.Detection` holds, for each score; without, `best`, `groups` (the classes held out
-            together) and under `scores` the AUROC of each. A score that cannot be used has a `reason` instead.
+            `repertoire.openset.Detection` holds, for each score, its `threshold` for keeping 95 % of the known, the
+            shares that `passed` it, and a `histogram`; without, `best`, `groups` (the classes held out together) and
+            under `scores` the AUROC of each. A score that cannot be used has a `reason` instead. Of a run without
+            classes, what is about right answers is left out.
 
         Raises:
-            RunError: the run has no class for each image. UnknownName: there is no such score.
-            ConfigError: no score can be used. DataError, UnreadableImages: as in `evaluate`.
+            RunError: the run has several labels, numbers or maps. UnknownName: there is no such score.
+            ConfigError: no score can be used, or there are neither unknown images nor two classes.
+            DataError, UnreadableImages: as in `evaluate`.
         """
-        from repertoire.openset import QUICK
         from repertoire.train._novelty import held_out, novelty
 
-        chosen = tuple(scores) or QUICK
         if unknown is None:
-            return held_out(self, images, chosen, skip_unreadable=skip_unreadable)
-        return novelty(self, unknown, images, chosen, skip_unreadable=skip_unreadable)
+            return held_out(self, images, scores, skip_unreadable=skip_unreadable)
+        return novelty(self, unknown, images, scores, skip_unreadable=skip_unreadable)
 
     # Early exits.
 
