@@ -113,6 +113,32 @@ def test_the_operator_learns_from_all_runs_with_their_own_heads():
     assert found["0.weight"][0, 1] == 0
 
 
+def test_a_step_looks_at_so_many_images_and_a_long_time_is_foretold(monkeypatch):
+    seen, told = [], []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    def network(state, of=0):
+        net = Watched(1, 2, bias=False)
+        net.load_state_dict(dict(state))
+        return net
+
+    def batches(of):
+        yield torch.ones(10, 1), torch.zeros(10, dtype=torch.int64)
+
+    base, fine = {"weight": torch.zeros(2, 1)}, {"weight": torch.ones(2, 1)}
+    anisotropic([fine, fine], base, network, batches, steps=6, images=4, report=told.append)
+    assert seen == [4, 4, 4, 4, 2, 2]  # the two runs take turns
+    assert told == []
+    times = iter([0.0, 2.0])
+    monkeypatch.setattr("repertoire.weights._pace.time.monotonic", lambda: next(times))
+    anisotropic([fine, fine], base, network, batches, steps=102, images=4, report=told.append)
+    assert told == ["factors are learned in 102 steps of 4 images: about 3 minutes; fewer: steps=..., or images=..."]
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="vectors is empty"):
         Anisotropic(network(), [], BASE)

@@ -106,12 +106,17 @@ def test_slerp_keeps_the_length_and_is_straight_between_parallels():
 )
 def test_ties_trims_elects_and_averages(weights, density, scale, seed):
     states, base = [state(seed + i) for i in range(len(weights))], state(seed + 50)
-    found = ties(states, base, density=density, scale=scale, weights=tuple(weights))
-    for name in ("w", "b"):
-        start = numbers(base[name])
-        changes = [trimmed([x - y for x, y in zip(numbers(s[name]), start, strict=True)], density) for s in states]
-        merged = elected(changes, list(weights))
-        close(found, {name: [y + scale * x for x, y in zip(merged, start, strict=True)]})
+    for trim, parts in (("tensor", [("w",), ("b",)]), ("network", [("w", "b")])):
+        found = ties(states, base, density=density, trim=trim, scale=scale, weights=tuple(weights))
+        for names in parts:
+            start = [value for name in names for value in numbers(base[name])]
+            fine = [[value for name in names for value in numbers(s[name])] for s in states]
+            changes = [trimmed([x - y for x, y in zip(one, start, strict=True)], density) for one in fine]
+            merged = [y + scale * x for x, y in zip(elected(changes, list(weights)), start, strict=True)]
+            for name in names:
+                count = base[name].numel()
+                close(found, {name: merged[:count]})
+                merged = merged[count:]
 
 
 def test_ties_on_numbers_that_can_be_checked_by_hand():
@@ -124,6 +129,15 @@ def test_ties_on_numbers_that_can_be_checked_by_hand():
     torch.testing.assert_close(
         ties(states, base, density=0.5)["w"], torch.tensor([2.5, -3.0, 0.0, 0.0], dtype=torch.float64)
     )
+
+
+def test_ties_trims_a_network_as_one_vector():
+    base = {"w": torch.zeros(3), "b": torch.zeros(3)}
+    states = [{"w": torch.tensor([5.0, -4.0, 3.0]), "b": torch.tensor([0.3, -0.2, 0.1])}]
+    assert numbers(ties(states, base, density=0.5)["b"]) == [0.0, 0.0, 0.0]
+    assert numbers(ties(states, base, density=0.5)["w"]) == [5.0, -4.0, 3.0]
+    kept = ties(states, base, density=0.34, trim="tensor")
+    assert (numbers(kept["w"]), numbers(kept["b"])[0] > 0) == ([5.0, 0.0, 0.0], True)
 
 
 def test_task_arithmetic_of_the_base_is_the_base():

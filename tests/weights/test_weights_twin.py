@@ -48,6 +48,34 @@ def states(count: int) -> list[dict[str, torch.Tensor]]:
     return found
 
 
+class Padding(nn.Conv2d):
+    """Pads its inputs by itself, and at one side only."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+@pytest.mark.parametrize("rank", [1, 100])
+def test_layers_that_pad_their_inputs_themselves(rank):
+    def empty():
+        layers = [Padding(1, 4, 3, stride=2), nn.ReLU(), Padding(4, 4, 3, groups=4), Padding(4, 8, 3, bias=False)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+
+    def network(state, of=0):
+        net = empty()
+        net.load_state_dict(dict(state))
+        return net
+
+    torch.manual_seed(0)
+    base, *fine = [dict(empty().state_dict()) for _ in range(3)]
+    net = twin(fine, base, network, batches, rank=rank).build(empty())
+    x = next(batches(0))[0]
+    net.twin_router.fixed = torch.eye(2)[1]
+    if rank == 100:
+        torch.testing.assert_close(net(x), network(fine[1])(x), rtol=1e-4, atol=1e-4)
+    assert net(x).shape == (20, 3)
+
+
 def batches(of):
     for run in range(2) if of is None else (of,):
         generator = torch.Generator().manual_seed(run)

@@ -16,7 +16,9 @@ from repertoire.compress._filters import DynamicConv2d, FilterCost, filter_cost
 from repertoire.compress._half import half
 from repertoire.compress._int8 import int8
 from repertoire.compress._lowrank import lowrank
+from repertoire.compress._operations import multiplications
 from repertoire.compress._prune import prune
+from repertoire.compress._ternary import ternary
 from repertoire.compress.embeddings._base import CompactEmbedding
 from repertoire.compress.embeddings._coded import ProductCodeEmbedding, PrunedEmbedding, QuantisedEmbedding
 from repertoire.compress.embeddings._embedding import EmbeddingKind, embedding
@@ -49,7 +51,9 @@ __all__ = [
     "int8",
     "low_rank",
     "lowrank",
+    "multiplications",
     "prune",
     "sampled_rank",
+    "ternary",
     "truncate",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor
 from repertoire.errors import ConfigError
 from repertoire.ranges import Between, Finite, Share, checked
 from repertoire.registry import register
-from repertoire.weights._state import State, accumulator, check_alike
+from repertoire.weights._state import State, check_alike
+from repertoire.weights._trim import kept_from
 from repertoire.weights._wide import as_weights, check_base, combined, pieces, tensor_by_tensor
 
 __all__ = ["dare", "linear", "slerp", "task_arithmetic", "ties"]
@@ -185,28 +186,32 @@ def ties(
     base: State,
     *,
     density: Annotated[float, Between(0, 1, "(]")] = 0.2,
+    trim: Literal["network", "tensor"] = "network",
     scale: Annotated[float, Finite] = 1.0,
     weights: tuple[float, ...] | None = None,
 ) -> dict[str, Tensor]:
     r"""TIES: small changes are dropped, the states vote on a sign for each weight, and those that agree are averaged.
 
-    Yadav et al., *TIES-Merging: Resolving Interference When Merging Models* (2023). Of each task vector, tensor by
-    tensor, only the largest entries are kept. With what is left, :math:`\hat\tau_i`,
+    Yadav et al., *TIES-Merging: Resolving Interference When Merging Models* (2023). Of each task vector only the
+    largest entries are kept, of all tensors together. With what is left, :math:`\hat\tau_i`,
 
     .. math::
         \gamma = \operatorname{sgn}\Big(\sum_i w_i \hat\tau_i\Big), \qquad \theta = \theta_0 + \lambda\,
         \frac{\sum_{i \in A} w_i \hat\tau_i}{\sum_{i \in A} w_i}, \qquad
         A = \{i : \operatorname{sgn}(w_i \hat\tau_i) = \gamma\}
 
-    for each weight by itself; a sum of 0 counts as positive. This is mergekit's `ties`, which trims each tensor by
-    itself, where the authors' code trims all tensors of a network together. Entries as large as the smallest that is
-    kept are kept, too. Networks with batch normalisation want :func:`repertoire.weights.refresh_batchnorm` afterwards.
+    for each weight by itself; a sum of 0 counts as positive, where the authors take the sign that most weights have.
+    With `trim="tensor"` this is mergekit's `ties`, which trims each tensor by itself; the paper, and the authors' code,
+    trim a network as one vector. Entries as large as the smallest that is kept are kept, too. Networks with batch
+    normalisation want :func:`repertoire.weights.refresh_batchnorm` afterwards.
 
     Args:
         states: fine-tuned from the base, of one architecture; `state_dict()` of models, or `LazyState` of files.
             Integers and booleans are taken from the first.
         base: the weights that all of them started from.
-        density: share of the entries of each tensor that is kept, rounded down, and one at least.
+        density: share of the entries that is kept, rounded down, and one at least.
+        trim: whether that is a share of the entries of a whole network ("network", as in the paper), to which layers
+            that changed more contribute more, or of each tensor ("tensor").
         scale: factor of the merged vector.
         weights: of the states; 1 for each by default.
 
@@ -227,9 +232,10 @@ def ties(
     check_alike(states)
     check_base(states[0], base)
     factors = as_weights(weights, states)
+    bounds = [kept_from(state, base, density) for state in states] if trim == "network" else None
 
     def merge(_: str, tensors: list[Tensor], start: Tensor) -> Tensor:
-        smallest = [_kept_from(tensor, start, density) for tensor in tensors]
+        smallest = bounds or [kept_from({"": tensor}, {"": start}, density) for tensor in tensors]
         result = torch.empty_like(tensors[0], memory_format=torch.contiguous_format)
         flat = result.view(-1)
         for part, (origin, *fine) in pieces([start, *tensors]):
@@ -322,17 +328,6 @@ def _generator(seed: int, number: int, name: str) -> torch.Generator:
     """A stream of its own for each tensor of each state, whatever the order in which they come."""
     digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def _kept_from(tensor: Tensor, start: Tensor, density: float) -> float:
-    """The smallest absolute change that is kept."""
-    if density == 1 or tensor.numel() == 0:
-        return 0.0
-    changes = torch.empty(tensor.numel(), dtype=accumulator(tensor), device=tensor.device)
-    for part, (fine, origin) in pieces([tensor, start]):
-        changes[part] = fine.sub_(origin).abs()
-    kept = max(1, int(density * len(changes)))
-    return float(changes.kthvalue(len(changes) - kept + 1).values)
 
 
 def _elected(changes: Sequence[Tensor], factors: Sequence[float]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from repertoire.data import Batch
@@ -133,16 +134,19 @@ class _TwinLayer(nn.Module):
             result = result + self._low_rank(x, self.left, shares)
         elif self.weight is not None:
             for expert, weight in enumerate(self.weight):
-                result = result + _beside(shares[:, expert : expert + 1], result) * self._bare(x, weight)
+                result = torch.addcmul(result, _beside(shares[:, expert : expert + 1], result), self._bare(x, weight))
         if self.bias is not None:
             result = result + _channels(shares @ self.bias, result, last=isinstance(self.layer, nn.Linear))
         return result
 
     def _bare(self, x: Tensor, weight: Tensor) -> Tensor:
-        if isinstance(self.layer, nn.Linear):
-            return F.linear(x, weight)
-        assert isinstance(self.layer, nn.Conv1d | nn.Conv2d)
-        return self.layer._conv_forward(x, weight, None)
+        """The layer with another weight, of as many rows as one likes, and no bias."""
+        given = {"weight": weight}
+        if self.layer.bias is not None:
+            given["bias"] = weight.new_zeros(len(weight))
+        # Called as it is, since a convolution may pad its inputs in a way of its own.
+        result: Tensor = functional_call(self.layer, given, (x,))
+        return result
 
     def _low_rank(self, x: Tensor, left: Tensor, shares: Tensor) -> Tensor:
         experts, rank = self.right.shape[:2]
@@ -182,6 +186,7 @@ class _TwinNorm(nn.Module):
                 value = value + shares @ getattr(self, name).flatten(1)
             return value.view(len(value), *shared.shape)
 
+        weight, bias = mixed("weight"), mixed("bias")
         if isinstance(layer, nn.LayerNorm):
             y = F.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
         elif isinstance(layer, nn.GroupNorm):
@@ -190,11 +195,17 @@ class _TwinNorm(nn.Module):
             mean, var = mixed("running_mean"), mixed("running_var")
             assert mean is not None
             assert var is not None
-            y = (x - _channels(mean, x, last)) * _channels((var + layer.eps).rsqrt(), x, last)  # type: ignore[operator]
-        weight, bias = mixed("weight"), mixed("bias")
-        if weight is not None:
-            y = y * _channels(weight, x, last)
-        return y if bias is None else y + _channels(bias, x, last)
+            # In one pass over the maps: scale and shift are made for channels, of which there are few.
+            scale = (var + layer.eps).rsqrt()  # type: ignore[operator]
+            scale = scale if weight is None else scale * weight
+            return _scaled(x, scale, -mean * scale if bias is None else bias - mean * scale, last)
+        return y if weight is None else _scaled(y, weight, bias, last)
+
+
+def _scaled(x: Tensor, scale: Tensor, shift: Tensor | None, last: bool) -> Tensor:
+    """Channels, each times its scale and with its shift."""
+    factor = _channels(scale, x, last)
+    return x * factor if shift is None else torch.addcmul(_channels(shift, x, last), x, factor)
 
 
 def _channels(values: Tensor, x: Tensor, last: bool) -> Tensor:
@@ -246,7 +257,7 @@ def twin(
         batches: `batches(of)`, training samples of that run.
         rank: of what each expert adds to a matrix.
         scale: factor of the task vectors in the shared network.
-        samples: how many of each run the router learns from.
+        samples: how many of each run the router learns from. As many in all are what statistics are measured on.
 
     Returns:
         The network, of the form "twin".
@@ -275,7 +286,7 @@ def twin(
     check_base(states[0], base)
     shared = task_arithmetic(states, base, scale=scale)
     net = network(shared, 0)
-    refresh_batchnorm(net, batches(None))
+    refresh_batchnorm(net, _first(batches(None), len(states) * samples))
     measured = net.state_dict()
     tensors = {n: measured[n].detach().clone() if is_averaged(v) and n in measured else v for n, v in shared.items()}
     modules = dict(net.named_modules())
@@ -312,16 +323,20 @@ def _parts(changes: Tensor, name: str, rank: int, groups: int) -> dict[str, Tens
 def _rows_of(net: nn.Module, batches: Iterator[Batch], samples: int) -> Tensor:
     """Features of so many samples, by the shared network."""
     device = next(tensor.device for tensor in (*net.parameters(), *net.buffers()))
-    rows: list[Tensor] = []
     with evaluating(net):
-        for batch in batches:
-            images = images_of(batch).to(device)
-            rows.append(_seen_by(net, images).double())
-            if sum(map(len, rows)) >= samples:
-                break
+        rows = [_seen_by(net, images_of(batch).to(device)).double() for batch in _first(batches, samples)]
     if not rows:
         raise ConfigError("batches is empty; give some training samples to teach the router")
     return torch.cat(rows)[:samples]
+
+
+def _first(batches: Iterator[Batch], samples: int) -> Iterator[Batch]:
+    """Batches until there were so many samples."""
+    for batch in batches:
+        yield batch
+        samples -= len(images_of(batch))
+        if samples <= 0:
+            return
 
 
 def _seen_by(net: nn.Module, images: Tensor) -> Tensor:

@@ -49,9 +49,7 @@ class LowRankEmbedding(CompactEmbedding):
     @classmethod
     def options_for(cls, num_embeddings: int, dim: int, size: float) -> dict[str, Any]:
         rank = int(size / (4 * (num_embeddings + dim)))
-        if rank < 1:
-            raise ConfigError(f"a table of {num_embeddings} ids has no rank that fits into {size:g} bytes")
-        return {"rank": min(rank, num_embeddings, dim)}
+        return {"rank": _fitting(min(rank, num_embeddings, dim), num_embeddings, size)}
 
     @property
     def bytes(self) -> int:
@@ -113,9 +111,7 @@ class TensorTrainEmbedding(CompactEmbedding):
             if 4 * (digits[0] * axes[0] * a + a * digits[1] * axes[1] * b + b * digits[2] * axes[2]) > size:
                 break
             rank = tried
-        if not rank:
-            raise ConfigError(f"a table of {num_embeddings} ids has no rank that fits into {size:g} bytes")
-        return {"rank": rank}
+        return {"rank": _fitting(rank, num_embeddings, size)}
 
     @property
     def bytes(self) -> int:
@@ -240,6 +236,13 @@ def _split(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left, right = (u * root)[:, :rank], (root[:, None] * v)[:rank]
     missing = rank - left.shape[1]
     return nn.functional.pad(left, (0, missing)), nn.functional.pad(right, (0, 0, 0, missing))
+
+
+def _fitting(rank: int, num_embeddings: int, size: float) -> int:
+    """The rank, unless not even a rank of one fits."""
+    if rank < 1:
+        raise ConfigError(f"a table of {num_embeddings} ids has no rank that fits into {size:g} bytes")
+    return rank
 
 
 def _digits(count: int) -> tuple[int, int, int]:
