@@ -18,7 +18,7 @@ from repertoire.losses import CrossEntropy, Loss
 from repertoire.methods import Classifier, Method, Needs, Stage, Step
 from repertoire.protocols import Memory, Outcome, _follow
 from repertoire.rules import Backprop
-from repertoire.train import last_state
+from repertoire.train import last_state, outputs
 
 SPEC = "classes:step=1,memory=24"
 
@@ -231,7 +231,6 @@ def test_a_method_without_a_memory_and_one_with_a_teacher(config: recipe.TrainCo
     [
         ({"head": "legendre"}, "cannot grow"),
         ({"head": "simplex:slots=2"}, "2 slots"),
-        ({"method": "simclr"}, "does not learn"),
     ],
 )
 def test_what_cannot_go_through_the_stages_is_refused_before_the_first(
@@ -356,3 +355,32 @@ def test_a_method_is_told_of_stages_and_what_it_keeps_goes_on(
         before = states[t - 1]["model.backbone.blocks.0.conv.weight"]
         assert torch.equal(states[t]["old.backbone.blocks.0.conv.weight"], before)
         assert not torch.equal(states[t]["model.backbone.blocks.0.conv.weight"], before)
+
+
+def test_features_that_are_learned_without_labels_are_measured_by_their_neighbours(options: dict, tmp_path: Path):
+    """Each measured value again, from the last network of its stage, by a slow count of votes."""
+    config = recipe.make_config(**{**options, "epochs": 1, "method": "simclr"})
+    splits = recipe.load_splits(config)
+    outcome = protocols.follow("classes:step=2,first=1", config, out=tmp_path / "stages")
+    assert outcome.matrix[0, 0] == 1  # of one class there is nothing to tell
+    assert {"finetune", "joint"} <= outcome.metrics.keys()
+    assert outcome.metrics["finetune"] == outcome.metrics["accuracy"], "of SimCLR, the bound below is itself"
+    stages = list(protocols.ClassIncremental(step=2, first=1).stages(splits, config.seed))
+    model = load(outcome.path / "01").model.eval()
+    state = last_state(outcome.path / "01")
+    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+
+    def unit(samples):
+        z = outputs(model, samples).embeddings.astype(np.float64)
+        return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+    bank = np.concatenate([unit(stage.train) for stage in stages])
+    labels = np.concatenate([stage.train.labels for stage in stages])
+    for i, samples in enumerate(stages[-1].evaluate.values()):
+        right = []
+        for z, truth in zip(unit(samples), samples.labels, strict=True):
+            near = np.argsort(-bank @ z)[:20]
+            votes = np.bincount(labels[near], np.exp(bank[near] @ z / 0.07), minlength=3)
+            right.append(votes.argmax() == truth)
+        assert outcome.matrix[1, i] == pytest.approx(np.mean(right), abs=0.02)
+        assert outcome.within[1, i] >= outcome.matrix[1, i]

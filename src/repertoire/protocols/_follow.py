@@ -35,13 +35,18 @@ from repertoire.recipe import (
     resolve,
     stem,
 )
-from repertoire.train import Run, RunDirectory, fit, last_state, outputs, resume
+from repertoire.tasks import Outputs
+from repertoire.train import Run, RunDirectory, fit, last_state, outputs, probe_outputs, resume
 
 __all__ = ["follow"]
 
 STREAM = "replay"
 PLAIN = "supervised"
 """The method of both bounds."""
+UNLABELLED = "simclr"
+"""The same of a method that trains features, which need no labels."""
+MOST = 5_000
+"""Training samples that neighbours are searched among, evenly spaced over those of all stages so far."""
 
 
 def follow(
@@ -62,6 +67,11 @@ def follow(
     The stages lie in a folder of `out` that is named by a hash of protocol, configuration and data: called again, it
     goes on where it stopped, whatever moment that was, and ends in the same weights; another configuration lies beside
     it. What is left open in the configuration is decided by the first stage.
+
+    Of a method that trains features and needs no labels, such as "sy-con", the labels divide the data into stages, and
+    what is measured is what its features tell: the 20 nearest of the training samples of all stages so far vote for the
+    class of a test sample. Both bounds are then those of SimCLR, measured in the same way. Training sees no sample of
+    an earlier stage; only the neighbours are of all of them.
 
     Args:
         protocol: a protocol or its spec, such as "classes:step=2".
@@ -104,6 +114,8 @@ def follow(
     courses = [_Course(protocol, config, splits, root, quiet)]
     if bounds:
         plain = config.model_copy(update={"method": PLAIN})
+        if _trains_features(resolve(config, splits)):
+            plain = config.model_copy(update={"method": UNLABELLED, "loss": "auto"})
         courses += [_Course(each, plain, splits, root, quiet) for each in (protocol, _Joint(protocol))]
     try:
         outcome, *others = [course.run() for course in courses]
@@ -152,11 +164,6 @@ class _Course:
         if config.tune == "auto":
             # The head alone first would be another training in the stages after the first.
             config = config.model_copy(update={"tune": "all"})
-        if needs_of(config).labels != "required":
-            raise ConfigError(
-                f"stages are told apart by labels, which method {registry.parse(config.method).name!r} does not learn "
-                "from: use replay or supervised"
-            )
         place = self.root / self._name(config)
         if not (place / "stages.json").exists():
             _rehearse(config, stages, self.splits)
@@ -206,7 +213,7 @@ class _Course:
                     f"the memory of stage {t} is gone from {ascii_path(str(place))}; remove the folder to begin again"
                 )
             run = self._train(place / f"{t:02d}", config, t, stages, memory)
-            row = _measured(run, stage, config)
+            row = _measured(run, stage, config, stages[: t + 1])
             if memory is not None:
                 memory.update(stage.train, lambda samples: _features(run, samples, config))
                 memory.save(kept)
@@ -275,19 +282,42 @@ def _features(run: Run, samples: Samples, config: TrainConfig) -> np.ndarray:
     return outputs(run.to(config.device).model, samples, device=run.device).embeddings
 
 
-def _measured(run: Run, stage: StageData, config: TrainConfig) -> dict[str, Any]:
+def _trains_features(config: TrainConfig) -> bool:
+    return needs_of(config).labels != "required"
+
+
+def _measured(run: Run, stage: StageData, config: TrainConfig, learned: Sequence[StageData]) -> dict[str, Any]:
     """Accuracy on the test samples of every stage that can be evaluated, among all classes and among their own."""
     accuracy, within = [], []
     model = run.to(config.device).model
+    bank = None
+    if _trains_features(config):
+        seen = joined([replace(each.train, classes=stage.classes) for each in learned])
+        kept = np.unique(np.linspace(0, len(seen) - 1, min(MOST, len(seen))).astype(int))
+        bank = outputs(model, seen.subset(kept), device=run.device)
     for samples in stage.evaluate.values():
         known = samples.known
-        found = outputs(model, samples, device=run.device).logits[known]
-        labels = samples.labels[known]
+        found = outputs(model, samples, device=run.device)
+        logits, labels = found.logits[known], samples.labels[known]
         own = np.unique(labels)
-        accuracy.append(float((found.argmax(1) == labels).mean()))
-        within.append(float((own[found[:, own].argmax(1)] == labels).mean()))
+        inside = logits[:, own]
+        if bank is not None:
+            logits = _votes(bank, found, len(stage.classes))[known]
+            inside = _votes(bank, found, len(stage.classes), own)[known][:, own]
+        accuracy.append(float((logits.argmax(1) == labels).mean()))
+        within.append(float((own[inside.argmax(1)] == labels).mean()))
     return {
         "accuracy": accuracy,
         "within": within,
         "seconds": run.info.get("seconds"),
     }
+
+
+def _votes(bank: Outputs, found: Outputs, classes: int, own: np.ndarray | None = None) -> np.ndarray:
+    """Scores `[N, C]` by the votes of the nearest in a bank of features, or of those of its samples of some classes."""
+    part = np.isin(bank.labels, np.arange(classes) if own is None else own)
+    voters = Outputs(bank.logits[part], bank.embeddings[part], bank.labels[part])
+    present = np.unique(voters.labels)
+    if len(present) < 2:  # nothing to vote on
+        return np.eye(classes)[np.resize(present, len(found.labels))]
+    return probe_outputs("knn", voters, found, classes)[0].logits
