@@ -129,3 +129,51 @@ def test_what_cannot_be_done(run, folders, tmp_path, capsys):
     assert "validation samples are too few" in refusal("predict", run.path, new, "--reject", 0.9999, "--score", "knn")
     assert "does not exist" in refusal("evaluate", run.path, known, "--unknown", tmp_path / "nothing")
     assert "leave out --probe" in refusal("evaluate", run.path, known, "--unknown", new, "--probe", "knn")
+
+
+@pytest.fixture(scope="module")
+def normal(folders, tmp_path_factory) -> Path:
+    """A run on a folder of images of one kind, without classes."""
+    known, _ = folders
+    flat = tmp_path_factory.mktemp("flat") / "normal"
+    flat.mkdir()
+    for path in known.rglob("*.png"):
+        (flat / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    options = [
+        "--epochs",
+        1,
+        "--backbone",
+        "convnet:width=4,depth=2",
+        "--device",
+        "cpu",
+        "--batch-size",
+        8,
+        "--val",
+        0.4,
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, ["train", flat, "--method", "mean-shifted", "--out", flat.parent / "run", *options])])
+    assert not stop.value.code
+    return flat.parent / "run"
+
+
+def test_a_run_on_normal_images_alone(normal, folders, tmp_path, capsys):
+    _, new = folders
+    rows = list(
+        csv.DictReader(io.StringIO(said(capsys, "predict", normal, new, "--reject", 0.8, "--format", "csv")[0]))
+    )
+    assert len(rows) == 36
+    assert {(row["class"], row["known"]) for row in rows} <= {("known", "yes"), ("unknown", "no")}
+    assert all(row["probability"] == "" for row in rows)
+    found = json.loads(said(capsys, "predict", normal, new, "--reject", 0.8, "--format", "json")[0])
+    assert [row["class"] for row in found] == [row["class"] for row in rows]
+    lines = said(capsys, "predict", normal, new, "--reject", 0.8)[0].splitlines()
+    assert [line.split()[1] for line in lines] == [row["class"] for row in rows]
+    target = tmp_path / "found.json"
+    out, _ = said(capsys, "evaluate", normal, "--unknown", new, "--out", target)
+    assert out.splitlines()[0].split() == ["score", "AUROC", "95", "%", "interval", "FPR95", "95", "%", "interval"]
+    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["knn:neighbours=2", "deep-svdd"]
+    assert "36 unknown ones" in out
+    assert "<svg" in target.with_suffix(".html").read_text("utf-8")
+    assert "--reject 0.95" in said(capsys, "predict", normal, new, code=2)[1]
+    assert "has no two classes" in said(capsys, "evaluate", normal, "--score", "knn", code=2)[1]

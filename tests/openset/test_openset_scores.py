@@ -15,6 +15,7 @@ from repertoire.openset import (
     Mahalanobis,
     MaxLogit,
     MaxSoftmax,
+    MonteCarloDropout,
     NearestNeighbours,
     OpenMax,
     VirtualLogit,
@@ -223,6 +224,33 @@ def test_vim_of_negative_logits_goes_by_their_height_above_the_mean():
     usual = np.mean(np.linalg.norm((X - low.origin_) @ low.residual_, axis=1))
     assert low.alpha_ == pytest.approx(np.mean([max(f) - sum(f) / 3 for f in F.tolist()]) / usual)
     np.testing.assert_allclose(low(NEW, NEW_F - 100) + 100, lower(NEW, NEW_F - 1000) + 1000, rtol=1e-6)
+
+
+@pytest.mark.parametrize("by", ["entropy", "information"])
+def test_mc_dropout_pass_by_pass(by):
+    masks = np.random.default_rng(3)
+    kept = [masks.random(6) >= 0.3 for _ in range(7)]
+    expected = []
+    for row in NEW:
+        answers = [softmax((WEIGHT @ (row * mask / 0.7) + BIAS).tolist(), 1.0) for mask in kept]
+        mean = [sum(p[c] for p in answers) / 7 for c in range(3)]
+
+        def entropy(p):
+            return -sum(v * math.log(v) for v in p if v > 0)
+
+        whole = entropy(mean)
+        expected.append(-whole if by == "entropy" else sum(map(entropy, answers)) / 7 - whole)
+    score = MonteCarloDropout(WEIGHT, BIAS, rate=0.3, passes=7, by=by, seed=3).fit(X)
+    np.testing.assert_allclose(score(NEW), expected, rtol=1e-9, atol=1e-12)
+    assert (score(NEW) <= 1e-12).all()
+
+
+def test_mc_dropout_of_almost_no_dropout_is_the_entropy_of_the_answer():
+    score = MonteCarloDropout(WEIGHT, BIAS, rate=1e-12, passes=1).fit(X)
+    expected = [sum(p * math.log(p) for p in softmax(f, 1.0) if p > 0) for f in NEW_F.tolist()]
+    np.testing.assert_allclose(score(NEW), expected, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ShapeError, match="as wide as weight"):
+        MonteCarloDropout(WEIGHT[:, :4]).fit(X)(NEW)
 
 
 def costarr_by_hand(parts, combine):

@@ -8,7 +8,7 @@ import torch
 
 from repertoire import train
 from repertoire.errors import ConfigError, RunError
-from repertoire.openset import COSTARR, Energy
+from repertoire.openset import COSTARR, Energy, NearestNeighbours, threshold
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +78,63 @@ def test_a_run_without_classes_knows_none(run, monkeypatch):
         run.reject(0.9)
     with pytest.raises(RunError, match="no class for each image"):
         run.novelty()
+
+
+@pytest.fixture(scope="module")
+def normal(tmp_path_factory: pytest.TempPathFactory) -> train.Run:
+    """A run on features without any label: rows around one point."""
+    rows = np.random.default_rng(0).normal(size=(160, 6)).astype(np.float32) + 4
+    path = tmp_path_factory.mktemp("rows") / "rows.npz"
+    np.savez(path, features=rows)
+    return train.fit(path, method="mean-shifted", epochs=1, out=path.parent / "run", seed=0)
+
+
+def test_a_run_without_classes_says_known_or_unknown(normal):
+    rejector = normal.reject(0.9)
+    assert rejector.spec == "knn:neighbours=2,normalize=false"  # standardised rows lie about zero
+    assert rejector.classes == ("known",)
+    away = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32) - 4
+    names = rejector.predict_classes(np.concatenate([normal.splits.test.inputs(np.arange(9)), away]))
+    assert names[9:] == ["unknown"] * 9
+    assert names[:9].count("known") >= 5
+    np.testing.assert_array_equal(rejector.predict(away), np.ones((9, 1)))
+
+
+def test_scores_of_a_run_without_classes_are_those_of_the_features(normal):
+    features = {part: normal.embed(getattr(normal.splits, part)) for part in ("train", "val")}
+    score = NearestNeighbours(neighbours=2, normalize=False).fit(features["train"])
+    rejector = normal.reject(0.8)
+    assert rejector.threshold == pytest.approx(threshold(score(features["val"]), 0.2), rel=1e-5)
+    assert rejector.validation == len(features["val"])
+
+
+def test_what_is_measured_of_a_run_without_classes(normal):
+    away = np.random.default_rng(1).normal(size=(30, 6)).astype(np.float32) - 4
+    found = normal.novelty(away, scores=("knn:normalize=false", "energy", "costarr"))
+    assert found.keys() == {"known", "unknown", "keep", "coverages", "scores"}
+    assert found["known"] == len(normal.splits.test)
+    row = found["scores"][0]
+    assert row["auroc"] == 1.0
+    assert "oscr" not in row
+    assert "aurc" not in row
+    assert all("looks at classes" in other["reason"] for other in found["scores"][1:])
+    assert [row["score"] for row in normal.novelty(away)["scores"]] == [normal.reject(0.9).spec, "deep-svdd"]
+    with pytest.raises(ConfigError, match="looks at classes"):
+        normal.reject(0.9, "energy")
+    with pytest.raises(ConfigError, match="has no two classes"):
+        normal.novelty()
+
+
+def test_thresholds_and_histograms_go_with_the_numbers(run):
+    other = torch.rand(40, 1, 8, 8)
+    row = run.novelty(other, scores=("energy",))["scores"][0]
+    test, val = run.outputs(run.splits.test), run.outputs(run.splits.val)
+    score = Energy().fit(logits=val.logits)
+    assert row["threshold"] == pytest.approx(threshold(score(logits=val.logits), 0.05), rel=1e-5)
+    known = score(logits=test.logits)
+    assert row["passed"]["known"] == pytest.approx((known >= row["threshold"]).mean())
+    histogram = row["histogram"]
+    assert len(histogram["edges"]) == len(histogram["known"]) + 1
+    assert (sum(histogram["known"]), sum(histogram["unknown"])) == (len(known), 40)
+    inside = [np.histogram(known, histogram["edges"])[0], histogram["known"]]
+    np.testing.assert_array_equal(inside[0][1:-1], inside[1][1:-1])  # those far outside are in the first and the last

@@ -11,6 +11,7 @@ from repertoire.openset._base import NoveltyScore
 from repertoire.openset._choose import QUICK, Choice, HeldOut, build_score, choose
 from repertoire.openset._costarr import COSTARR
 from repertoire.openset._detection import COVERAGES, Detection, detection
+from repertoire.openset._dropout import MonteCarloDropout
 from repertoire.openset._hypersphere import DeepSAD, DeepSVDD
 from repertoire.openset._logits import Energy, MaxLogit, MaxSoftmax
 from repertoire.openset._mahalanobis import Mahalanobis
@@ -32,6 +33,7 @@ __all__ = [
     "Mahalanobis",
     "MaxLogit",
     "MaxSoftmax",
+    "MonteCarloDropout",
     "NearestNeighbours",
     "NoveltyScore",
     "OpenMax",

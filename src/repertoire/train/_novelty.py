@@ -39,8 +39,9 @@ UNKNOWN = "unknown"
 KNOWN = "known"
 """What a sample is called that is like those a run without classes was trained on."""
 
-WITHOUT_CLASSES = ("knn:neighbours=2", "deep-svdd")
-"""Scores that need no classes, the first of which a run without classes goes by: that of Reiss and Hoshen (2021)."""
+_NEAREST = "knn:neighbours=2"
+"""What a run without classes goes by: the score of Reiss and Hoshen, *Mean-Shifted Contrastive Loss for Anomaly
+Detection* (2021)."""
 
 _MOST = 10_000
 """Training samples that a score is fitted to: these, drawn at random, where there are more."""
@@ -144,7 +145,7 @@ def rejector(run: Run, keep: Annotated[float, Between(0, 1, "()")] = 0.95, score
     val, choice = _known_samples(run, "val"), None
     train = functools.cache(lambda: _known_samples(run, "train"))
     if score == "auto" and len(run.classes) < 2:
-        score = WITHOUT_CLASSES[0]
+        score = _of_features(run)[0]
     if score == "auto":
         # Samples that the score was chosen by promise nothing for its threshold.
         order = np.random.default_rng(0).permutation(len(val[0]))
@@ -168,7 +169,7 @@ def novelty(
     """What `Run.novelty` gives."""
     _check_run(run)
     nameless = _nameless(run)
-    scores = tuple(scores) or (WITHOUT_CLASSES if len(run.classes) < 2 else QUICK)
+    scores = tuple(scores) or (_of_features(run) if len(run.classes) < 2 else QUICK)
     _check_scores(scores)
     if nameless:
         given = run.splits.test if images is None else images
@@ -279,6 +280,12 @@ def _nameless(run: Run) -> bool:
     return run.task.kind == "none"
 
 
+def _of_features(run: Run) -> tuple[str, ...]:
+    """Scores that need no classes, the one to go by first."""
+    # Vectors come standardised, and about zero a direction says little.
+    return (_NEAREST + (",normalize=false" if run.facts.modality == "features" else ""), "deep-svdd")
+
+
 def _check_scores(scores: Sequence[str]) -> None:
     """Refuses names of scores that there are not, before anything is computed."""
     for spec in scores:
@@ -322,7 +329,7 @@ def _fitted(run: Run, spec: str, train: Callable[[], Known]) -> NoveltyScore:
     if _nameless(run) and score.reads != {"features"}:
         raise ConfigError(
             f"novelty score {spec!r} looks at classes, and {run.directory} was trained without: use "
-            f"{' or '.join(WITHOUT_CLASSES)}"
+            f"{' or '.join(_of_features(run))}"
         )
     if score.learns:
         return score.fit(*train())

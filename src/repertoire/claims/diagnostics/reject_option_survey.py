@@ -57,7 +57,7 @@ def two_kinds(budget: Budget, seed: int) -> Measured:
         "largest probability": lambda part: _sorted(part)[:, 0],
         "margin": lambda part: _sorted(part)[:, 0] - _sorted(part)[:, 1],
         "learned": lambda part: rejector.decision_function(_sorted(part)),
-        **{spec: functools.partial(_scored, bed.fitted(spec)) for spec in ("knn", "mahalanobis", "max-logit")},
+        **{spec: functools.partial(_scored, bed.fitted(spec)) for spec in ("knn", "mahalanobis", "max-logit", "mc-dropout")},
     }
     extra = {"accuracy": float(bed.test.right.mean())}
     for name, rule in rules.items():
