@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from repertoire import train
-from repertoire.errors import ConfigError, RunError
+from repertoire.errors import CheckpointError, ConfigError, RunError
+from repertoire.weights import count_flops
 
 OPTIONS = {"backbone": "convnet:width=8,depth=2", "epochs": 3, "device": "cpu", "batch_size": 64}
 
@@ -86,3 +88,51 @@ def test_what_cannot_be_compressed_or_started_from_is_refused(pair, tmp_path):
     with pytest.raises(RunError, match="no weights to merge any more"):
         train.merge([run.path, small.path], tmp_path / "d")
     assert not (tmp_path / "b").exists()
+
+
+def test_multiplications_are_those_of_the_networks(pair):
+    run, small = pair
+    before, after = small.info["compressed"]["multiplications"]
+    assert before == after > 1000
+    assert before == count_flops(run.model, torch.zeros(1, *run.facts.shape)) / 2
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A start, and a run that was fine-tuned from it."""
+    folder = tmp_path_factory.mktemp("tuned")
+    start = train.fit("digits", out=folder / "start", **OPTIONS)
+    return start, train.fit("digits", out=folder / "tuned", start=str(start.path), lr=0.003, **OPTIONS)
+
+
+def test_a_change_is_stored_beside_its_start(tuned, tmp_path):
+    start, run = tuned
+    small = train.compress(run.path, tmp_path / "small", by="ternary:density=0.3")
+    made = small.info["compressed"]
+    assert made["origin"] == {"run": str(start.path.resolve())}
+    assert made["bytes"][1] < 0.7 * made["bytes"][0]
+    again = train.load(small.path)
+    assert again.evaluate()["accuracy"] == small.metrics["accuracy"]
+    name = "backbone.blocks.1.conv.weight"
+    sizes = (again.model.state_dict()[name] - start.model.state_dict()[name]).abs()
+    assert sizes.unique().numel() < 20  # nought and one size, as float32 has their sums
+    other = train.compress(run.path, tmp_path / "other", by="ternary:density=0.3", base=start.path)
+    assert other.info["compressed"]["origin"] == made["origin"]
+
+
+def test_a_change_whose_start_is_not_known_or_gone_is_refused(tuned, pair, tmp_path):
+    start, run = tuned
+    with pytest.raises(ConfigError, match=r"needs the weights that the run started from.*base"):
+        train.compress(pair[0].path, tmp_path / "a", by="ternary")
+    with pytest.raises(ConfigError, match="'half' does not look at where a run started; leave base out"):
+        train.compress(run.path, tmp_path / "a", by="half", base=start.path)
+    wide = train.fit("digits", out=tmp_path / "wide", **{**OPTIONS, "backbone": "convnet:width=4,depth=2"})
+    with pytest.raises(CheckpointError, match="is no base of"):
+        train.compress(run.path, tmp_path / "a", by="ternary", base=wide.path)
+    assert not (tmp_path / "a").exists()
+    moved = tmp_path / "moved"
+    shutil.copytree(start.path, moved)
+    small = train.compress(run.path, tmp_path / "small", by="ternary:alpha=1", base=moved)
+    shutil.rmtree(moved)
+    with pytest.raises(RunError, match=r"is a change of the run .*moved, which cannot be opened"):
+        _ = train.load(small.path).model

@@ -12,15 +12,35 @@ from repertoire.cli._options import DeviceOption, PluginOption, folder_out
 __all__ = ["compress"]
 
 
+def counted(number: float) -> str:
+    """A large number in few digits."""
+    for size, word in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{word}"
+    return f"{number:.0f}"
+
+
 def compress(
     run: Annotated[Path, typer.Argument(help="Directory of a finished run.", show_default=False)],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "-o", "--out", parser=folder_out, metavar="PATH", help="Directory of the new run.", show_default=False
+            "-o",
+            "--out",
+            parser=folder_out,
+            metavar="PATH",
+            help="Directory of the new run.",
+            show_default="runs/NAME-small-1, or the next number",
         ),
-    ],
+    ] = None,
     by: Annotated[str, typer.Option("--by", help="How; see 'repertoire list compressors'.")] = "half",
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run that it started from, for compressors of what was changed since (ternary).",
+            show_default="found out",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     plugin: PluginOption = None,
     report: Annotated[bool, typer.Option(help="Write the report.")] = True,
@@ -33,13 +53,19 @@ def compress(
     from repertoire.errors import ascii_path
     from repertoire.train import compress as compress_run
 
-    small = compress_run(run, out, by=by, device=device, plugins=tuple(plugin or ()))
+    small = compress_run(run, out, by=by, base=base, device=device, plugins=tuple(plugin or ()))
     made = small.info["compressed"]
     before, after = made["bytes"]
     for name, word in (("val", "validation"), ("test", "test")):
         typer.echo(f"{word} {made['key']} {made[name][0]:.4f} before, {made[name][1]:.4f} after")
     typer.echo(f"weights {before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after: 1 / {before / after:.1f}, by {by}")
-    typer.echo(f"the new run: {ascii_path(str(out))}")
+    if origin := made.get("origin"):
+        where = ascii_path(origin["run"]) if "run" in origin else f"the published weights of {origin['backbone']}"
+        typer.echo(f"to be opened beside {where}, which it is a change of")
+    before, after = made["multiplications"]
+    share = f", {after / before:.2f} of them" if after != before else ""
+    typer.echo(f"multiplications for an image {counted(before)} before, {counted(after)} after{share}")
+    typer.echo(f"the new run: {ascii_path(str(small.directory))}")
     if report:
         from repertoire.report import write_report
 

@@ -17,11 +17,16 @@ def stitch(
         list[Path], typer.Argument(help="Directories of two runs or more, on the same data.", show_default=False)
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "-o", "--out", parser=folder_out, metavar="PATH", help="Directory of the new run.", show_default=False
+            "-o",
+            "--out",
+            parser=folder_out,
+            metavar="PATH",
+            help="Directory of the new run.",
+            show_default="runs/NAME-stitched-1, or the next number",
         ),
-    ],
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs in which all routes are trained.")] = 5,
     lr: Annotated[float, typer.Option(help="Learning rate at the beginning.")] = 1e-3,
     distil: Annotated[
@@ -37,10 +42,7 @@ def stitch(
     predict NET IMAGES --budget 0.4 takes the best way through that costs 0.4 of the largest network.
     """
     from repertoire.errors import ascii_path
-    from repertoire.train import RunDirectory, stitch_runs
-
-    # Before the runs are opened: what comes of them takes minutes.
-    RunDirectory(out).check_free()
+    from repertoire.train import stitch_runs
 
     net = stitch_runs(runs, out, epochs=epochs, lr=lr, distil=distil, device=device, plugins=tuple(plugin or ()))
     made = net.info["stitched"]
@@ -49,7 +51,7 @@ def stitch(
         way = ways[0] if route["from"] == route["into"] else " into ".join(ways)
         typer.echo(f"{route['share']:6.3f} of the cost: validation {made['key']} {route['value']:.4f}  {way}")
     typer.echo(f"test {made['key']} {net.metrics[made['key']]:.4f}, by the largest network")
-    typer.echo(f"the new run: {ascii_path(str(out))}")
+    typer.echo(f"the new run: {ascii_path(str(net.directory))}")
     if report:
         from repertoire.report import write_report
 

@@ -41,6 +41,9 @@ def summary(run: Run) -> str:
             f"A {config.backbone}{parameters} with a {config.head} head, merged by {merged['operator']} from runs on "
             f"{images} ({size}): {runs}."
         )
+    if stitched := info.get("stitched"):
+        runs = ", ".join(stitched["runs"])
+        return f"Networks of several sizes{parameters}, stitched together and trained on {images} ({size}): {runs}."
     if compressed := info.get("compressed"):
         before, after = (data_size(each) for each in compressed["bytes"])
         return (
@@ -88,6 +91,7 @@ def state(run: Run) -> dict[str, str] | None:
 def score_tiles(run: Run, metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The figures beside the accuracy: name, value, what it means."""
     row = best_row(run.history) or metrics
+    made = {"merged", "compressed", "stitched"} & run.info.keys()
     counts = run.info.get("counts", {}).get("test") or [0]
     return [
         ("Balanced accuracy", percent(metrics["balanced_accuracy"]), "mean over the classes"),
@@ -97,7 +101,7 @@ def score_tiles(run: Run, metrics: dict[str, Any]) -> list[tuple[str, str, str]]
         (
             "Validation",
             percent(row.get("val_accuracy")),
-            "accuracy" if {"merged", "compressed"} & run.info.keys() else f"accuracy, epoch {row.get('epoch', DASH)}",
+            "accuracy" if made else f"accuracy, epoch {row.get('epoch', DASH)}",
         ),
         ("Baseline", percent(max(counts) / max(1, sum(counts))), "always the commonest class"),
     ]

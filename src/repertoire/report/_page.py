@@ -13,6 +13,7 @@ from repertoire import registry
 from repertoire.errors import RunError, option
 from repertoire.files import check_place, write_text
 from repertoire.report import _advice, _answers, _exits, _facts, _figures, _tables, _tested, _text
+from repertoire.report._made_of import made_of
 from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
 from repertoire.train import Run, later_counts
@@ -116,6 +117,7 @@ def _content(run: Run) -> dict[str, Any]:
             if any(row.get(key) is not None for row in history)
         ],
         "exits": _exits.exits(metrics),
+        "made_of": made_of(run.info),
     }
     if metrics:
         content["tiles"] = _facts.score_tiles(run, metrics)

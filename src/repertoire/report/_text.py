@@ -70,10 +70,14 @@ def duration(seconds: float | None) -> str:
 def data_size(size: float) -> str:
     """Bytes in binary units.
 
-    >>> data_size(400 * 2**20), data_size(3 * 2**30)
-    ('400 MiB', '3.0 GiB')
+    >>> data_size(400 * 2**20), data_size(3 * 2**30), data_size(2.5 * 2**20), data_size(5000)
+    ('400 MiB', '3.0 GiB', '2.5 MiB', '5 KiB')
     """
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    if size >= 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    if size >= 2**20:
+        return f"{size / 2**20:.{0 if size >= 10 * 2**20 else 1}f} MiB"
+    return f"{size / 2**10:.0f} KiB"
 
 
 def label(name: object) -> str:

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from repertoire import registry
+from repertoire.compress import multiplications
 from repertoire.data import Samples
-from repertoire.errors import RunError
+from repertoire.errors import ConfigError, RunError, option
 from repertoire.methods import Classifier
 from repertoire.train._derived import batches_of, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory
+from repertoire.train._directory import RunDirectory, next_free
+from repertoire.train._origin import origin_of, put_back, weights_at
 from repertoire.train._run import Run
 from repertoire.weights import Stored, refresh_batchnorm
 
@@ -26,12 +28,16 @@ __all__ = ["compress"]
 STATISTICS = 2048
 """Training samples that batch statistics are measured on."""
 
+COUNTED = 256
+"""Test samples that multiplications are counted on, where they differ from one to the next."""
+
 
 def compress(
     run: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     by: str = "half",
+    base: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     plugins: Sequence[str] = (),
 ) -> Run:
@@ -42,15 +48,18 @@ def compress(
 
     Args:
         run: directory of the run to compress; it stays as it was.
-        out: directory of the new run, empty or not there yet.
+        out: directory of the new run, empty or not there yet; the first free `runs/NAME-small-1` if None.
         by: spec of a compressor, such as "half" or "codebook:bits=3".
+        base: the run that it started from, for compressors of what was changed since ("ternary"). Found out where it
+            started from a pretrained network or with `--start`. The new run can be opened as long as this one is there.
         device: where to compute.
         plugins: modules to import first, as in `Run`.
 
     Returns:
         The run. Its `info["compressed"]` says what became of it: `by`, `run`, the `form` it is stored in, `bytes`
-        before and after (of the weights, with all that is needed to read them), and the metric `key` before and after,
-        on validation (`val`) and test samples (`test`).
+        before and after (of the weights, with all that is needed to read them), `multiplications` for an image before
+        and after, and the metric `key` before and after, on validation (`val`) and test samples (`test`). Where the
+        compressor needs a base, `origin` says which it is.
 
     Raises:
         RunError: the run is not finished, or was compressed already.
@@ -66,8 +75,9 @@ def compress(
         >>> after < 0.7 * before
         True
     """
-    directory = RunDirectory(Path(out))
-    directory.check_free()
+    if out is not None:
+        RunDirectory(Path(out)).check_free()
+    entry = registry.get("compressors", registry.parse(by).name)
     opened = Run(run, device=device, plugins=plugins)
     if opened.info["status"] != "finished":
         raise RunError(f"{opened.directory} is {opened.info['status']}; finish it before it is compressed")
@@ -78,8 +88,13 @@ def compress(
         raise RunError(
             f"{opened.directory} is stored in the form {form!r} already; compress the run that it was made of"
         )
+    origin = origin_of([opened], base) if "base" in registry.options(entry.factory) else None
+    if base is not None and origin is None:
+        raise ConfigError(f"compressor {entry.name!r} does not look at where a run started; leave {option('base')} out")
+    directory = RunDirectory(Path(out) if out is not None else next_free(f"{opened.path.name}-small"))
     splits, best, where = opened.splits, opened.task.best, opened.device
     model = copy.deepcopy(opened.model)
+    context: dict[str, Any] = {} if origin is None else {"base": weights_at(origin, opened)}
 
     def measure(network: nn.Module) -> dict[str, Any]:
         return opened.task.score(outputs_of(opened, cast(Classifier, network), splits.val, where))
@@ -90,11 +105,15 @@ def compress(
         model=model,
         batches=lambda: batches_of([splits.train], where),
         score=lambda network: best.rank(measure(network))[0],
+        **context,
     )
+    start = copy.deepcopy(opened.model)
+    if origin is not None:
+        put_back(origin, opened, start)
 
     def build(stored: Stored) -> Classifier:
         with torch.random.fork_rng(devices=[]):
-            return cast(Classifier, stored.build(copy.deepcopy(opened.model)).to(where).eval())
+            return cast(Classifier, stored.build(copy.deepcopy(start)).to(where).eval())
 
     built = build(stored)
     anew = _with_statistics(stored, copy.deepcopy(built), some(splits.train, STATISTICS), where)
@@ -105,15 +124,20 @@ def compress(
     val = [measure(opened.model), measure(built)]
     test = [opened.evaluate(splits.test), opened.task.score(result)]
     key = best.key
-    made = {
+    seen = some(splits.test, COUNTED)
+    operations = [multiplications(each, lambda: batches_of([seen], where)) for each in (opened.model, built)]
+    made: dict[str, Any] = {
         "by": by,
         "run": str(opened.path.resolve()),
         "form": stored.form,
         "bytes": [Stored("dense", opened.model.state_dict()).bytes, stored.bytes],
+        "multiplications": operations,
         "key": key,
         "val": [each[key] for each in val],
         "test": [each[key] for each in test],
     }
+    if origin is not None:
+        made["origin"] = origin
     return write_derived(
         directory,
         opened,

@@ -19,7 +19,7 @@ from repertoire.train._outputs import outputs
 from repertoire.train._run import Run
 from repertoire.weights import Stored
 
-__all__ = ["batches_of", "outputs_of", "some", "write_derived"]
+__all__ = ["batches_of", "mixed", "outputs_of", "some", "write_derived"]
 
 _TRAINED = ("format", "reason", "head_only", "merged", "compressed")
 """What run.json says of a run and not of those that are made of it."""
@@ -30,6 +30,11 @@ def some(samples: Samples, most: int) -> Samples:
     if len(samples) <= most:
         return samples
     return samples.subset(np.random.default_rng(0).permutation(len(samples))[:most])
+
+
+def mixed(samples: Samples) -> Samples:
+    """All samples in an order that does not depend on their classes; the same at every call."""
+    return samples.subset(np.random.default_rng(0).permutation(len(samples)))
 
 
 def batches_of(samples: Sequence[Samples], device: torch.device, batch_size: int = 128) -> Iterator[Batch]:

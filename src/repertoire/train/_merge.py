@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,20 +16,19 @@ from torch import Tensor, nn
 
 from repertoire import registry
 from repertoire.data import Batch, Loader, Samples, Splits, digest
-from repertoire.errors import CheckpointError, ConfigError, RunError, option
+from repertoire.errors import CheckpointError, ConfigError, option
 from repertoire.losses import LogitsLoss
 from repertoire.methods import Classifier
 from repertoire.recipe import Facts, build_classifier, load_splits
 from repertoire.tasks import Best, Outputs
-from repertoire.train._derived import batches_of, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory
+from repertoire.train._derived import batches_of, mixed, outputs_of, some, write_derived
+from repertoire.train._directory import RunDirectory, next_free
+from repertoire.train._mergeable import check_data, check_heads, check_runs
+from repertoire.train._origin import origin_of, weights_at
 from repertoire.train._run import Run
-from repertoire.weights import Soup, Stored, refresh_batchnorm
+from repertoire.weights import Soup, Stored, loss_barrier, refresh_batchnorm
 
 __all__ = ["merge"]
-
-_STARTS = ("zero", "pretrained")
-"""Options of components that decide about their first weights and about nothing else."""
 
 _STATISTICS = 2048
 """Training samples that batch statistics are measured on."""
@@ -41,13 +41,14 @@ State = Mapping[str, Tensor]
 
 def merge(
     runs: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     operator: str = "greedy-soup",
     base: str | os.PathLike[str] | None = None,
     data: str | None = None,
     device: str = "cpu",
     plugins: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
 ) -> Run:
     """Merges the weights of several runs into one run.
 
@@ -60,14 +61,16 @@ def merge(
 
     Args:
         runs: two directories of runs, or more.
-        out: directory of the new run, empty or not there yet.
+        out: directory of the new run, empty or not there yet; the first free `runs/NAME-merged-1` if None.
         operator: spec of a weight operator, such as "greedy-soup" or "uniform-soup".
         base: the run that all of them started from, for operators on what was changed since; found out where they
-            started from one pretrained network or with `--start`.
+            started from one pretrained network or with `--start`. Where the first of three runs or more is the one that
+            all others started from, it is the base, and not merged with them.
         data: images to measure the result on, and to merge by where the operator looks at any; those of the runs if
             None. Needed where the runs have other classes.
         device: where to compute.
         plugins: modules to import first, as in `Run`.
+        report: is told how long it will take, by operators that may take minutes.
 
     Returns:
         The run. Its `info["merged"]` says what it was made of: `operator`, `runs`, the validation metric `key` of each
@@ -83,13 +86,24 @@ def merge(
     """
     if len(runs) < 2:
         raise ConfigError(f"merging takes two runs or more, {len(runs)} given")
-    directory = RunDirectory(Path(out))
-    directory.check_free()
-    opened = [Run(path, device=device, plugins=plugins) for path in runs]
-    merging = _Merging(opened, base, data)
+    if out is not None:
+        RunDirectory(Path(out)).check_free()
     entry = registry.get("weight-operators", registry.parse(operator).name)
-    context: dict[str, Any] = {"network": merging.network, "batches": merging.batches, "score": merging.score}
-    if "base" in registry.options(entry.factory):
+    based = "base" in registry.options(entry.factory)
+    if base is not None and not based:
+        raise ConfigError(f"{entry.name!r} does not look at where the runs started; leave {option('base')} out")
+    opened = [Run(path, device=device, plugins=plugins) for path in runs]
+    if based and base is None and _begin_in_first(opened):
+        base, opened = runs[0], opened[1:]
+    merging = _Merging(opened, base, data)
+    directory = RunDirectory(Path(out) if out is not None else next_free(f"{opened[0].path.name}-merged"))
+    context: dict[str, Any] = {
+        "network": merging.network,
+        "batches": merging.batches,
+        "score": merging.score,
+        "report": report,
+    }
+    if based:
         context["base"] = merging.base()
     try:
         merged = registry.build("weight-operators", operator, states=merging.states, **context)
@@ -102,12 +116,12 @@ def merge(
     score = merging.measure(model)
     after, worst = score[best.key], min(before) if best.higher else max(before)
     if _worse(score, worst, best):
-        halfway = merging.measure(merging.finish(merging.halfway())[0])[best.key]
         raise ConfigError(
             f"the weights of {' and '.join(str(run.directory) for run in opened)} cannot be merged by {operator}: the "
             f"{best.says} of the result is {after:.3g}, that of the worst of them {worst:.3g}, and halfway between the "
-            f"first two {halfway:.3g}. Merge runs that started from the same weights ({option('start')}, "
-            f"{option('weights')}, or one pretrained network), or match their units first (permute-least-squares)"
+            f"first two the loss is {merging.barrier():.3g} above the line between theirs. Merge runs that started "
+            f"from the same weights ({option('start')}, {option('weights')}, or one pretrained network), or match "
+            "their units first (permute-least-squares)"
         )
     made: dict[str, Any] = {
         "operator": operator,
@@ -119,9 +133,16 @@ def merge(
     }
     if data is not None:
         made["data"] = data
+    result = merging.outputs(model, merging.splits.test)
     if merging.joined:
-        made["parts"] = merging.parts(model)
-    return merging.write(directory, model, weights, made)
+        made["parts"] = merging.parts(result)
+    return merging.write(directory, model, weights, result, made)
+
+
+def _begin_in_first(runs: Sequence[Run]) -> bool:
+    """Whether all runs but the first, of which there are two or more, say that they started from it."""
+    starts = [run.config.start for run in runs[1:]]
+    return len(starts) > 1 and all(s is not None and Path(s).resolve() == runs[0].path.resolve() for s in starts)
 
 
 @dataclass
@@ -135,7 +156,7 @@ class _Merging:
     def __post_init__(self) -> None:
         first = self.runs[0]
         self.joined = any(run.classes != first.classes for run in self.runs)
-        _check(self.runs, self.joined, self.data)
+        check_runs(self.runs, self.joined, self.data)
         self.splits = self._splits()
         self.classes = tuple(self.splits.train.classes)
         self.rows = [[self.classes.index(name) for name in run.classes] for run in self.runs] if self.joined else []
@@ -153,27 +174,14 @@ class _Merging:
             return self.runs[0].splits
         first = self.runs[0]
         splits = load_splits(first.config.model_copy(update={"data": self.data, "size": first.size}))
-        if splits.train.kind != first.task.kind:
-            raise RunError(f"{self.data} has other targets than {first.directory}")
-        wanted = {name for run in self.runs for name in run.classes}
-        if missing := sorted(wanted - set(splits.train.classes)):
-            raise RunError(f"{self.data} has no {', '.join(missing[:5])}, which the runs tell apart")
-        if extra := sorted(set(splits.train.classes) - wanted):
-            raise RunError(f"{self.data} has classes that none of the runs knows: {', '.join(extra[:5])}")
-        for run in self.runs:
-            held = [splits.val.keys, splits.test.keys]
-            if seen := int(sum(np.isin(keys, run.splits.train.keys).sum() for keys in held)):
-                raise RunError(
-                    f"{run.directory} was trained on {seen} of the samples that {self.data} holds out, so nothing "
-                    "could say how good the result is; keep test images apart (folders train/, val/ and test/)"
-                )
+        check_data(self.runs, splits, self.data)
         return splits
 
     def _template(self) -> Classifier:
         first = self.runs[0]
         if not self.joined:
             return copy.deepcopy(first.model)
-        _check_heads(self.runs)
+        check_heads(self.runs)
         loss = first.loss if isinstance(first.loss, LogitsLoss) else None
         with torch.random.fork_rng(devices=[]):
             return build_classifier(first.config, self.facts, loss=loss, pretrained=False).to(self.device)
@@ -192,13 +200,16 @@ class _Merging:
         return net.eval()
 
     def batches(self, of: int | None = None) -> Iterator[Batch]:
-        """Training samples: of one run, by its classes, or those that the result is for."""
+        """Training samples: of one run, by its classes, or those that the result is for.
+
+        In a mixed order: files are sorted by class, and an operator that looks at the first few would know one of them.
+        """
         if of is not None:
-            return batches_of([self.runs[of].splits.train], self.device)
+            return batches_of([mixed(self.runs[of].splits.train)], self.device)
         if self.data is not None:
-            return batches_of([self.splits.train], self.device)
+            return batches_of([mixed(self.splits.train)], self.device)
         different = {digest(run.splits): run.splits.train for run in self.runs}
-        return batches_of(list(different.values()), self.device)
+        return batches_of([mixed(samples) for samples in different.values()], self.device)
 
     def score(self, state: State) -> float:
         """How good a state is on validation samples, higher being better."""
@@ -206,41 +217,28 @@ class _Merging:
 
     def base(self) -> dict[str, Tensor]:
         """The weights that all runs started from. A head that has none there begins at the mean of the runs' heads."""
-        state = self.shared(self._start())
+        found = weights_at(origin_of(self.runs, self.given_base), self.runs[0])
+        state = self.shared({name: value.to(self.device) for name, value in found.items()})
         heads = [name for name in self.states[0] if name.startswith("head.")]
         for name in heads:
             values = [one[name] for one in self.states]
-            if values[0].is_floating_point():
-                state[name] = torch.stack([value.double() for value in values]).mean(0).to(values[0])
+            mean = torch.stack([value.double() for value in values]).mean(0).to(values[0])
+            state[name] = mean if values[0].is_floating_point() else values[0]
         return state
-
-    def _start(self) -> State:
-        first, names = self.runs[0], "the weights that all runs started from"
-        if self.given_base is not None:
-            found = Run(self.given_base, device=str(self.device)).model.state_dict()
-            own = self.template.state_dict()
-            for name, value in own.items():
-                if not name.startswith("head.") and (name not in found or found[name].shape != value.shape):
-                    raise CheckpointError(f"{self.given_base} is no base of {first.directory}: its {name} differs")
-            return {name: found[name] for name in own if name in found and found[name].shape == own[name].shape}
-        starts = {(run.config.start, run.config.weights, run.config.from_scratch) for run in self.runs}
-        if len(starts) > 1:
-            raise ConfigError(f"the runs did not start from the same weights; say {names}: {option('base', 'RUN')}")
-        if first.config.start is not None:
-            return Run(first.config.start, device=str(self.device)).model.state_dict()
-        if first.config.weights is not None or "pretrained" not in first.info.get("start", {}):
-            raise ConfigError(
-                f"this operator looks at what training has changed, and needs {names}: {option('base', 'RUN')}"
-            )
-        loss = first.loss if isinstance(first.loss, LogitsLoss) else None
-        with torch.random.fork_rng(devices=[]):
-            return build_classifier(first.config, first.facts, loss=loss).to(self.device).state_dict()
 
     # What becomes of what they give.
 
-    def halfway(self) -> dict[str, Tensor]:
-        """The state in the middle of the line between the first two."""
-        return registry.build("weight-operators", "uniform-soup", states=self.states[:2])
+    def barrier(self) -> float:
+        """How much higher the loss is halfway between the first two states than the mean of theirs.
+
+        Of runs of other classes, that on the classes of the first.
+        """
+        first = self.runs[0]
+        samples = first.splits.train if self.joined else self.splits.train
+        samples = some(replace(samples, labels=first.task.encode(samples.labels)), _STATISTICS)
+        loss = first.loss if isinstance(first.loss, LogitsLoss) else registry.build("losses", first.task.loss)
+        given = partial(batches_of, [samples], self.device)
+        return loss_barrier(self.network, self.states[:2], lambda _: given(), points=3, loss=loss).height
 
     def finish(self, merged: State | Stored) -> tuple[Classifier, State | Stored]:
         """The network of what an operator gave, with batch statistics of its own, and what is to be written of it."""
@@ -282,9 +280,9 @@ class _Merging:
     # How good it is.
 
     def measure(self, model: Classifier) -> dict[str, Any]:
-        return self.task.score(self._outputs(model, self.splits.val))
+        return self.task.score(self.outputs(model, self.splits.val))
 
-    def _outputs(self, model: Classifier, samples: Samples) -> Outputs:
+    def outputs(self, model: Classifier, samples: Samples) -> Outputs:
         return outputs_of(self.runs[0], model, samples, self.device)
 
     def alone(self, number: int) -> dict[str, Any]:
@@ -300,22 +298,30 @@ class _Merging:
         wide[:, self.rows[number]] = logits
         return wide
 
-    def parts(self, model: Classifier) -> list[dict[str, Any]]:
+    def parts(self, result: Outputs) -> list[dict[str, Any]]:
         """A row a run: how it and the result do on the test samples of its classes, asked for these only."""
         test, found = self.splits.test, []
         labels = np.asarray(test.labels)
         for number, run in enumerate(self.runs):
             rows = np.asarray(self.rows[number])
-            own = test.subset(np.flatnonzero(np.isin(labels, rows)))
-            right = np.asarray(own.labels)
-            merged = rows[self._outputs(model, own).logits[:, rows].argmax(1)] == right
+            known = np.flatnonzero(np.isin(labels, rows))
+            own = test.subset(known)
+            right = labels[known]
+            merged = rows[result.logits[known][:, rows].argmax(1)] == right
             alone = rows[outputs_of(run, run.model, own, self.device).logits[:, : len(rows)].argmax(1)] == right
             row = {"samples": len(right), "alone": float(alone.mean()), "merged": float(merged.mean())}
             found.append({"run": str(run.path.resolve()), "classes": list(run.classes), **row})
         return found
 
-    def write(self, directory: RunDirectory, model: Classifier, weights: State | Stored, made: dict[str, Any]) -> Run:
-        first, result = self.runs[0], self._outputs(model, self.splits.test)
+    def write(
+        self,
+        directory: RunDirectory,
+        model: Classifier,
+        weights: State | Stored,
+        result: Outputs,
+        made: dict[str, Any],
+    ) -> Run:
+        first = self.runs[0]
         metrics = {**self.task.score(result), f"val_{made['key']}": made["after"]}
         note = f"Merged from {len(self.runs)} runs by {made['operator']}; nothing was trained."
         info: dict[str, Any] = {"notes": [note], "merged": made}
@@ -341,81 +347,3 @@ def _worse(result: Mapping[str, Any], worst: float, best: Best) -> bool:
         return bool(interval[1] < worst if best.higher else interval[0] > worst)
     after = result[best.key]
     return bool(after < worst - 0.1 * abs(worst) if best.higher else after > worst + 0.1 * abs(worst))
-
-
-def _check(runs: Sequence[Run], joined: bool, data: str | None) -> None:
-    """Refuses runs that cannot be merged, with the reason."""
-    first, *others = runs
-    if first.task.kind == "none":
-        raise RunError(f"{first.directory} was trained without targets, so nothing says whether merging it helps")
-    if any(run.info.get("compressed") or run.stored().form != "dense" for run in runs):
-        raise RunError("a run that was compressed, or merged into another form, has no weights to merge any more")
-    described = ("predicts",) if not joined else ("predicts a",)
-    for run in others:
-        _compare(first, run, (*described, "takes inputs of shape", "has the backbone", "has the head"))
-    if joined and (first.task.kind != "classes" or data is None):
-        kind = "" if first.task.kind == "classes" else ", which only classes allow"
-        raise RunError(
-            f"{first.directory} and {others[0].directory} differ: one predicts {_task(first)}, the other "
-            f"{_task(next(run for run in others if run.classes != first.classes))}{kind}. To put their classes "
-            f"together, say where images of all of them are: {option('data', 'PHOTOS')}"
-        )
-    if data is not None:
-        return
-    held_out = [first.splits.val.keys, first.splits.test.keys]
-    for run in others:
-        if digest(run.splits) != digest(first.splits):
-            seen = int(sum(np.isin(keys, run.splits.train.keys).sum() for keys in held_out))
-            if seen:
-                raise RunError(
-                    f"{run.directory} was trained on {seen} of the samples that {first.directory} holds out, so "
-                    f"nothing could say how good the result is; train them on the same parts (the same "
-                    f"{option('seed')}, "
-                    f"{option('val')} and {option('test')}, or folders train/, val/ and test/)"
-                )
-        _compare(first, run, ("subtracts the mean", "divides by"))
-
-
-def _check_heads(runs: Sequence[Run]) -> None:
-    """Refuses heads whose rows cannot be put together."""
-    for run in runs:
-        head = run.model.head
-        alone = set(head.state_dict()) - set(head.per_class)
-        if alone or head.takes_maps:
-            what = f"its {', '.join(sorted(alone))} belong to no class" if alone else "it looks at maps"
-            raise RunError(
-                f"{run.directory} has the head {run.config.head}, which cannot be put together with another one: {what}"
-            )
-
-
-def _compare(first: Run, other: Run, what: Sequence[str]) -> None:
-    ours, theirs = (_described(run) for run in (first, other))
-    for name in what:
-        if ours[name] != theirs[name]:
-            raise RunError(
-                f"{first.directory} and {other.directory} differ: one {name} {ours[name]}, the other {theirs[name]}"
-            )
-
-
-def _described(run: Run) -> dict[str, Any]:
-    return {
-        "predicts": _task(run),
-        "predicts a": run.task.kind,
-        "takes inputs of shape": run.facts.shape,
-        "has the backbone": _network(run.config.backbone),
-        "has the head": _network(run.config.head),
-        "subtracts the mean": [round(float(value), 4) for value in run.facts.mean],
-        "divides by": [round(float(value), 4) for value in run.facts.std],
-    }
-
-
-def _network(spec: str) -> str:
-    """A spec without what only says where the weights start."""
-    parsed = registry.parse(spec)
-    kept = [*map(str, parsed.args), *(f"{k}={v}" for k, v in parsed.kwargs.items() if k not in _STARTS)]
-    return parsed.name + (":" if kept else "") + ",".join(kept)
-
-
-def _task(run: Run) -> str:
-    names = run.classes
-    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''} ({len(names)} {run.task.kind})"

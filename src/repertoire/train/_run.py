@@ -55,6 +55,7 @@ from repertoire.train._early import leave_early, read_exits, said_at_exits
 from repertoire.train._given import give_again, lacking
 from repertoire.train._images import Images, Reading, stream
 from repertoire.train._labelled import Labelled, called, labelled_samples, vectors
+from repertoire.train._origin import put_back
 from repertoire.train._outputs import mixed_order, outputs
 from repertoire.train._probe import PROBES, Probe, probe_outputs
 from repertoire.weights import Stored, read_stored
@@ -230,6 +231,8 @@ class Run(Predictor):
                 f"trust them, name them: {option('plugin' if option('x') == '--x' else 'plugins', named)}"
             ) from None
         try:
+            if origin := self.info.get("compressed", {}).get("origin"):
+                put_back(origin, self, model)
             model = cast(Classifier, self.stored().build(model))
         except CheckpointError as error:
             reason = str(error).removeprefix("the tensors do not fit the network: ")

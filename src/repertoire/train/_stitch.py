@@ -12,7 +12,7 @@ from repertoire.data import Batch, digest
 from repertoire.errors import ConfigError, RunError, option
 from repertoire.recipe import build
 from repertoire.train._derived import batches_of, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory
+from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._run import Run
 from repertoire.weights import Stitched, stitch, train_stitched
 
@@ -26,7 +26,7 @@ _STATISTICS = 2048
 
 def stitch_runs(
     runs: Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     epochs: int = 5,
     lr: float = 1e-3,
@@ -41,7 +41,7 @@ def stitch_runs(
 
     Args:
         runs: directories of two runs or more, on the same data and of any backbones.
-        out: directory of the new run, empty or not there yet.
+        out: directory of the new run, empty or not there yet; the first free `runs/NAME-stitched-1` if None.
         epochs: over the training images; each step trains one route.
         lr: learning rate at the beginning.
         distil: how much the largest network counts as a teacher beside the classes, from 0 to 1.
@@ -70,10 +70,11 @@ def stitch_runs(
     """
     if len(runs) < 2:
         raise ConfigError(f"stitching takes two runs or more, {len(runs)} given")
-    directory = RunDirectory(Path(out))
-    directory.check_free()
+    if out is not None:
+        RunDirectory(Path(out)).check_free()
     opened = [Run(path, device=device, plugins=plugins) for path in runs]
     _check(opened)
+    directory = RunDirectory(Path(out) if out is not None else next_free(f"{opened[-1].path.name}-stitched"))
     models = [copy.deepcopy(run.model) for run in opened]
     owners = {id(model): run for model, run in zip(models, opened, strict=True)}
     first = opened[0]
