@@ -8,7 +8,7 @@ import torch
 
 from repertoire import train
 from repertoire.errors import ConfigError, RunError
-from repertoire.openset import COSTARR, Energy, NearestNeighbours, threshold
+from repertoire.openset import COSTARR, Energy, MonteCarloDropout, NearestNeighbours, threshold
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,14 @@ def test_a_last_layer_that_is_not_linear_has_no_such_scores(options, tmp_path):
     assert 0 <= found["scores"][1]["auroc"] <= 1
     with pytest.raises(ConfigError, match="no score can be used"):
         run.novelty(torch.rand(12, 1, 8, 8), scores=("vim", "costarr"))
+
+
+def test_a_score_of_the_last_layer_that_learns_nothing(run):
+    head, found = run.model.head.linear, run.outputs(run.splits.test)
+    score = MonteCarloDropout(head.weight.detach(), head.bias.detach()).fit(found.embeddings)
+    np.testing.assert_allclose(
+        run.reject(0.9, "mc-dropout").scores(run.splits.test), score(found.embeddings), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_unknown_images_are_measured_against_test_images(run):

@@ -61,10 +61,9 @@ def score_histogram(histogram: Mapping[str, Sequence[float]], threshold: float |
         x = min(max(across(threshold), left), WIDTH - right)
         drawn.append(element("line", class_="mark", x1=x, x2=x, y1=float(top - 4), y2=bottom))
         drawn.append(words(min(max(x, 30.0), WIDTH - 30.0), top - 9, "threshold", "tick middle"))
-    corner = "start" if threshold is not None and across(threshold) > WIDTH / 2 else "end"
-    edge = left if corner == "start" else WIDTH - right
-    drawn.append(words(edge, middle - SIDE + 10, "known", f"name main {corner}"))
-    drawn.append(words(edge, bottom - 2, "unknown", f"name aside {corner}"))
+    # Where there are few bars: known samples score high, which is to the right.
+    drawn.append(words(left, middle - SIDE + 10, "known", "name main start"))
+    drawn.append(words(WIDTH - right, bottom - 2, "unknown", "name aside end"))
     for value in ticks(edges[0], edges[-1]):
         if edges[0] <= value <= edges[-1]:
             drawn.append(words(across(value), bottom + 18, _text.number(value), "tick middle"))

@@ -226,9 +226,12 @@ def _at_threshold(
 
 
 def _histogram(known: np.ndarray, unknown: np.ndarray) -> dict[str, Any]:
-    """How many samples have which scores: edges of 40 bins, and counts. Scores far outside are in the end bins."""
+    """How many samples have which scores: edges of 40 bins, and counts. Scores far outside are in the end bins: a
+    long tail of unknown samples would leave one bar to all known ones."""
     both = np.concatenate([known, unknown])
-    low, high = np.quantile(both, (0.005, 0.995))
+    low, high = np.quantile(known, (0.01, 0.99))
+    room = 3 * (high - low)
+    low, high = max(low - room, np.quantile(both, 0.005)), min(high + room, np.quantile(both, 0.995))
     if not high > low:
         low, high = float(both.min()) - 0.5, float(both.max()) + 0.5
     edges = np.linspace(low, high, _BINS + 1)
@@ -333,7 +336,7 @@ def _fitted(run: Run, spec: str, train: Callable[[], Known]) -> NoveltyScore:
         )
     if score.learns:
         return score.fit(*train())
-    return score.fit(logits=np.zeros((1, len(run.classes))))
+    return score.fit(np.zeros((1, run.model.backbone.out_features)), np.zeros((1, run.model.head.num_classes)))
 
 
 def _gathered(run: Run, images: Images, skip: bool | None, what: str = "unknown") -> tuple[np.ndarray, np.ndarray]:
