@@ -1,17 +1,22 @@
-"""What discoverers share: how one is called, what it refuses, and how groups are numbered."""
+"""What discoverers share: how options are declared, how one is called, what it refuses, how groups are numbered."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from repertoire.docstrings import described, document
 from repertoire.errors import ConfigError, ShapeError
+from repertoire.ranges import AtLeast, checked_with
 
-__all__ = ["Classes", "Discoverer", "Found", "reduced"]
+__all__ = ["Classes", "Discoverer", "Found", "reduced", "rows_and_labels"]
 
 Classes = int | Literal["auto"]
 """A number of classes, known and new together, or "auto" where it is to be estimated."""
@@ -36,11 +41,63 @@ class Found(NamedTuple):
     probabilities: Tensor | None = None
 
 
-class Discoverer(BaseEstimator):
+@typing.dataclass_transform(kw_only_default=True)
+class Options(BaseEstimator):
+    """An estimator whose options are the attributes that stand in the heads of its classes, with type and default.
+
+    `__init__`, which scikit-learn and the registry read, is made of them: `classes` and `by` come first, then what is a
+    class's own, then what it has from the classes above it. What `_arguments` of any of them say of an option, and the
+    sections of `_docstring`, complete the docstring. A class that writes `__init__` keeps it.
+    """
+
+    _arguments: ClassVar[Mapping[str, str]] = {}
+    _docstring: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "__init__" not in vars(cls):
+            cls.__init__ = _constructor(cls)  # type: ignore[method-assign]
+        lineage = cls.__mro__[::-1]
+        arguments = {name: text for one in lineage for name, text in vars(one).get("_arguments", {}).items()}
+        sections = {name: text for one in lineage for name, text in vars(one).get("_docstring", {}).items()}
+        document(cls, arguments, sections)
+
+
+def _constructor(cls: type) -> Any:
+    """`__init__` that keeps the options of a class, checked."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in cls.__mro__:
+        if not issubclass(one, Options):
+            continue
+        # Only of such classes: what the others annotate may not be there to be evaluated.
+        names = vars(inspect.getmodule(one))
+        for name, text in vars(one).get("__annotations__", {}).items():
+            hint = eval(text, names) if isinstance(text, str) else text
+            if name in vars(one) and typing.get_origin(hint) is not ClassVar and name not in found:
+                kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+                found[name] = inspect.Parameter(name, kind, default=vars(one)[name], annotation=hint)
+    options = sorted(found.values(), key=lambda option: ["classes", "by", option.name].index(option.name))
+    myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    whole = inspect.Signature([myself, *options], return_annotation=None)
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        bound = whole.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        for option in options:
+            setattr(self, option.name, bound.arguments[option.name])
+
+    __init__.__dict__["__signature__"] = whole
+    __init__.__annotations__ = {option.name: option.annotation for option in options} | {"return": None}
+    __init__.__qualname__, __init__.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+    return checked_with(__init__, None)
+
+
+class Discoverer(Options):
     """Groups rows without a label: into the known classes, and into new ones.
 
-    A subclass has the options `classes` and `random_state`, and `_discover`. What it draws comes from the generator
-    that it is given, and nothing else may decide what it finds.
+    A subclass has `_discover`, and options: attributes with a type and a default in its head, of which its docstring
+    explains those that this one does not. What it draws comes from the generator that it is given, and nothing else may
+    decide what it finds.
 
     Attributes:
         labels_: int64 `[N]`, the group of each row. A known class keeps its number, and a row with a label its label;
@@ -58,13 +115,21 @@ class Discoverer(BaseEstimator):
     patches: ClassVar[bool] = False
     """Whether rows may also be patches `[N, P, d]`."""
 
-    classes: Classes
-    random_state: int
-    labels_: np.ndarray
-    n_classes_: int
-    n_classes_interval_: tuple[int, int] | None
-    outlier_scores_: np.ndarray
-    probabilities_: np.ndarray | None
+    classes: Classes = "auto"
+    random_state: Annotated[int, AtLeast(0)] = 0
+
+    _arguments: ClassVar[Mapping[str, str]] = described(
+        """
+        classes: the number of classes, known and new, or "auto" (default) to estimate it.
+        by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
+        components: principal components of the features, at most; 128 by default.
+        starts: draws of the first centres, of which the best is kept; 1 or more.
+        random_state: seed of whatever is drawn.
+        """
+    )
+    _docstring: ClassVar[Mapping[str, str]] = {
+        "Raises": "ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`."
+    }
 
     def fit(self, X: Any, y: Any) -> Self:
         """Groups the rows of X.
@@ -78,16 +143,16 @@ class Discoverer(BaseEstimator):
             ConfigError: fewer than two known classes, no row without a label, or more or fewer classes than there can
                 be.
         """
-        x, labels = self._check(X, y)
+        x, labels = rows_and_labels(X, y, self.classes, patches=self.patches)
         known = int(labels.max()) + 1
         generator = torch.Generator().manual_seed(self.random_state)
         found = self._discover(x, labels, known, generator)
         groups = torch.where(labels >= 0, labels, found.groups)
         numbers = _numbers(groups, known)
-        self.labels_ = numbers[groups].numpy()
+        self.labels_: np.ndarray = numbers[groups].numpy()
         self.n_classes_, self.n_classes_interval_ = found.classes, found.interval
-        self.outlier_scores_ = found.outlier_scores.double().numpy()
-        self.probabilities_ = None
+        self.outlier_scores_: np.ndarray = found.outlier_scores.double().numpy()
+        self.probabilities_: np.ndarray | None = None
         if found.probabilities is not None:
             width = found.probabilities.shape[1]
             # The columns of groups that nothing fell into come last.
@@ -106,43 +171,43 @@ class Discoverer(BaseEstimator):
         """Finds groups among float32 rows `[N, d]` with labels int64 `[N]`, -1 where there is none."""
         raise NotImplementedError
 
-    def _check(self, X: Any, y: Any) -> tuple[Tensor, Tensor]:
-        x = torch.as_tensor(X)
-        allowed = (2, 3) if self.patches else (2,)
-        if x.ndim not in allowed or not x.is_floating_point():
-            shape = "[N, d] or [N, P, d]" if self.patches else "[N, d]"
-            raise ShapeError(f"X must be floating point {shape}, found {x.dtype} {list(x.shape)}")
-        x = x.detach().cpu().float()
-        if not bool(x.isfinite().all()):
-            row = int((~x.isfinite().flatten(1).all(1)).nonzero()[0])
-            raise ShapeError(f"X must be finite, and row {row} is not")
-        labels = torch.as_tensor(y).detach().cpu()
-        if labels.shape != x.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
-            raise ShapeError(f"y must be whole numbers [{len(x)}], found {labels.dtype} {list(labels.shape)}")
-        labels = labels.long()
-        if len(labels) and int(labels.min()) < -1:
-            raise ConfigError(f"y is a class from 0 on, or -1 for a row without one; found {int(labels.min())}")
-        present = labels[labels >= 0].unique()
-        if len(present) < 2:
-            raise ConfigError(
-                f"y must know two classes or more, and knows {len(present)}; to cluster rows without any, use "
-                "repertoire.ops.kmeans"
-            )
-        if len(present) <= int(present[-1]):
-            raise ConfigError(
-                f"y numbers {len(present)} known classes up to {int(present[-1])}; number them from 0 without a gap"
-            )
-        free = int((labels < 0).sum())
-        if not free:
-            raise ConfigError(
-                "y has a class for every row, and nothing is left to discover; give -1 where there is none"
-            )
-        if self.classes != "auto" and not len(present) <= self.classes <= len(present) + free:
-            raise ConfigError(
-                f"classes must lie in {len(present)}..{len(present) + free}, known and new together, or be auto; found "
-                f"{self.classes}"
-            )
-        return x, labels
+
+def rows_and_labels(X: Any, y: Any, classes: Classes = "auto", *, patches: bool = False) -> tuple[Tensor, Tensor]:
+    """Float32 rows and int64 labels, -1 for none, of what a discoverer is given; see `Discoverer.fit`."""
+    x = torch.as_tensor(X)
+    allowed = (2, 3) if patches else (2,)
+    if x.ndim not in allowed or not x.is_floating_point():
+        shape = "[N, d] or [N, P, d]" if patches else "[N, d]"
+        raise ShapeError(f"X must be floating point {shape}, found {x.dtype} {list(x.shape)}")
+    x = x.detach().cpu().float()
+    if not bool(x.isfinite().all()):
+        row = int((~x.isfinite().flatten(1).all(1)).nonzero()[0])
+        raise ShapeError(f"X must be finite, and row {row} is not")
+    labels = torch.as_tensor(y).detach().cpu()
+    if labels.shape != x.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ShapeError(f"y must be whole numbers [{len(x)}], found {labels.dtype} {list(labels.shape)}")
+    labels = labels.long()
+    if len(labels) and int(labels.min()) < -1:
+        raise ConfigError(f"y is a class from 0 on, or -1 for a row without one; found {int(labels.min())}")
+    present = labels[labels >= 0].unique()
+    if len(present) < 2:
+        raise ConfigError(
+            f"y must know two classes or more, and knows {len(present)}; to cluster rows without any, use "
+            "repertoire.ops.kmeans"
+        )
+    if len(present) <= int(present[-1]):
+        raise ConfigError(
+            f"y numbers {len(present)} known classes up to {int(present[-1])}; number them from 0 without a gap"
+        )
+    free = int((labels < 0).sum())
+    if not free:
+        raise ConfigError("y has a class for every row, and nothing is left to discover; give -1 where there is none")
+    if classes != "auto" and not len(present) <= classes <= len(present) + free:
+        raise ConfigError(
+            f"classes must lie in {len(present)}..{len(present) + free}, known and new together, or be auto; found "
+            f"{classes}"
+        )
+    return x, labels
 
 
 def _numbers(groups: Tensor, known: int) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.special import multigammaln
 
-from repertoire.discover._base import Classes, Discoverer, Found, reduced
+from repertoire.discover._base import Discoverer, Found, reduced
 from repertoire.ops import pinned_kmeans
-from repertoire.ranges import AtLeast, Between, Positive, checked
+from repertoire.ranges import AtLeast, Between, Positive
 from repertoire.registry import register
 
 __all__ = ["Mixture", "Prior", "SemiSupervisedGMM", "expected", "log_marginal", "maximised", "posterior"]
@@ -151,16 +151,12 @@ class SemiSupervisedGMM(Discoverer):
         concentration: alpha, positive; how readily there is one more component.
         rounds: of splits and merges, at most; 1 or more.
         iterations: of expectation-maximisation in each round; 1 or more.
-        random_state: seed of whatever is drawn.
 
     Attributes:
         labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
             :class:`repertoire.discover.Discoverer`. The interval is that of the numbers in which the chains ended, and
             the outlier score the negative log density of a row.
         log_posterior_: of the last round, after each iteration; it never falls.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -171,28 +167,13 @@ class SemiSupervisedGMM(Discoverer):
         5
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        split_merge: bool = True,
-        starting: tuple[float, ...] = (1.0, 2.0, 4.0),
-        components: Annotated[int, AtLeast(1)] = 16,
-        prior: Annotated[float, Between(1, math.inf, "()")] = 100.0,
-        concentration: Annotated[float, Positive] = 1.0,
-        rounds: Annotated[int, AtLeast(1)] = 10,
-        iterations: Annotated[int, AtLeast(1)] = 20,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.split_merge = split_merge
-        self.starting = starting
-        self.components = components
-        self.prior = prior
-        self.concentration = concentration
-        self.rounds = rounds
-        self.iterations = iterations
-        self.random_state = random_state
+    split_merge: bool = True
+    starting: tuple[float, ...] = (1.0, 2.0, 4.0)
+    components: Annotated[int, AtLeast(1)] = 16
+    prior: Annotated[float, Between(1, math.inf, "()")] = 100.0
+    concentration: Annotated[float, Positive] = 1.0
+    rounds: Annotated[int, AtLeast(1)] = 10
+    iterations: Annotated[int, AtLeast(1)] = 20
 
     def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
         rows = reduced(reduced(x, 128, unit=True), self.components).double()

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.discover._base import Discoverer, Found, reduced
-from repertoire.discover._kmeans import counted
-from repertoire.discover._number import By
+from repertoire.discover._base import Found, reduced
+from repertoire.discover._number import Counting
+from repertoire.docstrings import described
 from repertoire.ops import pinned_kmeans
+from repertoire.ranges import AtLeast, Positive
 
-__all__ = ["Network", "OnPrototypes", "agreement", "spread_out", "train"]
+__all__ = ["Batch", "Network", "OnPrototypes", "agreement", "descend", "spread_out", "supervised", "train"]
 
-Objective = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
-"""Of two views `[B, d]`, the labels `[B]`, -1 for none, which rows they are `[B]`, and the share of the training that
-is over: a scalar."""
+
+class Batch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        views: two of each row, one after the other `[2B, d]`.
+        labels: int64 `[B]`, -1 for none.
+        places: which rows they are `[B]`.
+        progress: the share of the training that is over.
+        known: the number of known classes.
+    """
+
+    views: Tensor
+    labels: Tensor
+    places: Tensor
+    progress: float
+    known: int
+
+
+Objective = Callable[[Batch], Tensor]
 
 
 class Network(nn.Module):
@@ -68,28 +87,46 @@ def train(
     generator: torch.Generator,
     balanced: bool = True,
 ) -> None:
-    """Adam with a learning rate that falls to zero along a cosine, on two views of each row with noise added to them.
+    """Trains on two views of each row, with noise added to them.
 
     Args:
         balanced: half of a batch is drawn from the rows with a label, on average, however few these are.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     seen = labels >= 0
+    known = int(labels.max()) + 1
     weights = torch.ones(len(x))
     if balanced and 0 < int(seen.sum()) < len(x):
         weights[~seen] = float(seen.sum()) / float((~seen).sum())
     batch_size = min(batch_size, len(x))
     steps = epochs * math.ceil(len(x) / batch_size)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
+
+    def loss(step: int) -> Tensor:
         index = torch.multinomial(weights, batch_size, replacement=True, generator=generator)
         rows = x[index]
         views = [rows + noise * torch.randn(rows.shape, generator=generator) for _ in range(2)]
+        return objective(Batch(torch.cat(views), labels[index], index, step / steps, known))
+
+    descend(network, rate, steps, loss)
+
+
+def descend(layers: nn.Module, rate: float, steps: int, loss: Callable[[int], Tensor]) -> None:
+    """Steps of Adam down a loss, with a learning rate that falls to zero along a cosine."""
+    optimizer = torch.optim.Adam(layers.parameters(), lr=rate)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.zero_grad()
         # Whoever calls may have switched gradients off.
         with torch.enable_grad():
-            objective(views[0], views[1], labels[index], index, step / steps).backward()
+            loss(step).backward()
         optimizer.step()
+
+
+def supervised(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of both views `[2, B, K]` of the rows that have a label; 0 where none has."""
+    seen = labels >= 0
+    if not bool(seen.any()):
+        return logits.new_zeros(())
+    return F.cross_entropy(logits[:, seen].flatten(0, 1), labels[seen].repeat(2))
 
 
 def agreement(logits: Tensor, targets: Tensor) -> Tensor:
@@ -104,30 +141,44 @@ def spread_out(logits: Tensor) -> Tensor:
     return math.log(len(mean)) - torch.special.entr(mean).sum()
 
 
-class OnPrototypes(Discoverer):
-    """A discoverer that trains a `Network`. A subclass has the options of one, and `_objective`."""
+class OnPrototypes(Counting):
+    """A discoverer that trains a `Network`. A subclass has `_objective`."""
 
-    by: By
-    components: int
-    hidden: int
-    epochs: int
-    rate: float
-    batch_size: int
-    noise: float
-    temperature: float
+    temperature: Annotated[float, Positive] = 0.1
+    components: Annotated[int, AtLeast(1)] = 128
+    hidden: Annotated[int, AtLeast(1)] = 256
+    epochs: Annotated[int, AtLeast(1)] = 50
+    rate: Annotated[float, Positive] = 1e-3
+    batch_size: Annotated[int, AtLeast(2)] = 256
+    noise: Annotated[float, AtLeast(0)] = 0.5
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """Rows as the network gets them, with a mean variance of 1."""
-        return reduced(x, self.components)
+    _arguments: ClassVar[Mapping[str, str]] = described(
+        """
+        temperature: of the answers, 0.1.
+        hidden: units of the residual layer.
+        epochs: passes over as many rows as there are.
+        rate: learning rate of Adam, which falls to zero along a cosine.
+        batch_size: rows of a step, of which about half have a label.
+        noise: length of the noise of a view, in units of the mean length of a row.
+        """
+    )
+    _docstring: ClassVar[Mapping[str, str]] = {
+        "Attributes": """
+        labels_, n_classes_, n_classes_interval_, probabilities_: see :class:`repertoire.discover.Discoverer`.
+        outlier_scores_: 1 less the cosine with the nearest prototype.
+        """
+    }
+
+    @staticmethod
+    def example_options() -> dict[str, Any]:
+        """Few epochs for a small example."""
+        return {"epochs": 10, "hidden": 32}
 
     def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
-        classes, interval = counted(self.classes, x, labels, self.by, generator)
-        rows = self._rows(x)
+        classes, interval = self._counted(x, labels, generator)
+        rows = reduced(x, self.components)
         rows = rows / rows.norm(dim=1).mean().clamp_min(1e-12)
-        centres = pinned_kmeans(F.normalize(rows), classes, labels, starts=10, generator=generator).centres
-        network = self._trained(rows, labels, known, centres, generator)
-        with torch.no_grad():
-            cosines = network.cosines(network(rows))
+        cosines = self._trained(rows, labels, known, classes, generator)
         answers = self._allowed(cosines, known)
         p = (answers / self.temperature).softmax(1)
         return Found(answers.argmax(1), 1 - cosines.amax(1), classes, interval, p)
@@ -138,16 +189,13 @@ class OnPrototypes(Discoverer):
             return cosines
         return cosines.index_fill(1, torch.arange(known), -torch.inf)
 
-    def _trained(
-        self, rows: Tensor, labels: Tensor, known: int, centres: Tensor, generator: torch.Generator
-    ) -> Network:
+    def _trained(self, rows: Tensor, labels: Tensor, known: int, classes: int, generator: torch.Generator) -> Tensor:
+        """Cosines `[N, K]` of rows, whose mean length is 1, with prototypes that have learned."""
+        centres = pinned_kmeans(F.normalize(rows), classes, labels, starts=10, generator=generator).centres
         network = Network(centres, self.hidden, generator)
-
-        def objective(first: Tensor, second: Tensor, seen: Tensor, index: Tensor, progress: float) -> Tensor:
-            return self._objective(network, torch.cat([first, second]), seen, progress)
-
-        self._run(network, rows, labels, objective, generator)
-        return network
+        self._run(network, rows, labels, lambda batch: self._objective(network, rows, batch), generator)
+        with torch.no_grad():
+            return network.cosines(network(rows))
 
     def _run(
         self,
@@ -174,6 +222,6 @@ class OnPrototypes(Discoverer):
             balanced=balanced,
         )
 
-    def _objective(self, network: Network, views: Tensor, labels: Tensor, progress: float) -> Tensor:
-        """Loss of two views one after the other `[2B, d]` with labels `[B]`."""
+    def _objective(self, network: Network, rows: Tensor, batch: Batch) -> Tensor:
+        """Loss of a batch of the rows `[N, d]`."""
         raise NotImplementedError

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from repertoire.discover._base import reduced
+from repertoire.discover._base import Discoverer, reduced, rows_and_labels
 from repertoire.errors import ConfigError
 from repertoire.metrics import clustering_accuracy
 from repertoire.ops import kmeans, pinned_kmeans
 from repertoire.ranges import AtLeast, checked
 
-__all__ = ["By", "ClassNumber", "class_number", "number_of_classes"]
+__all__ = ["By", "ClassNumber", "Counting", "class_number"]
 
 By = Literal["hidden-classes", "labelled-rows", "silhouette", "prototypes"]
 """What says how many classes there are; see `class_number`."""
@@ -99,10 +99,23 @@ def class_number(
         >>> class_number(x, torch.where(truth < 3, truth, -1)).count
         5
     """
-    from repertoire.discover._kmeans import SemiSupervisedKMeans
-
-    x, labels = SemiSupervisedKMeans()._check(X, y)
+    x, labels = rows_and_labels(X, y)
     return number_of_classes(x, labels, by, most, parts, torch.Generator().manual_seed(random_state))
+
+
+class Counting(Discoverer):
+    """A discoverer that is told how many classes there are, or clusters rows for several numbers before."""
+
+    by: By = "hidden-classes"
+
+    def _counted(
+        self, x: Tensor, labels: Tensor, generator: torch.Generator, *, unit: bool = True
+    ) -> tuple[int, tuple[int, int] | None]:
+        """The number of classes: the given one, or an estimate with the least and the largest of its parts."""
+        if self.classes != "auto":
+            return self.classes, None
+        found = number_of_classes(x, labels, self.by, None, 5, generator, unit=unit)
+        return found.count, (min(found.low, found.count), max(found.high, found.count))
 
 
 def number_of_classes(

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.discover._base import Classes, Found
-from repertoire.discover._network import Network, OnPrototypes, spread_out
-from repertoire.discover._number import By
+from repertoire.discover._base import Found
+from repertoire.discover._network import Batch, Network, OnPrototypes, spread_out, supervised
 from repertoire.losses import pairwise_bce_loss, same_rank
-from repertoire.ranges import AtLeast, Positive, Share, checked
+from repertoire.ranges import AtLeast, Share
 from repertoire.registry import register
 
 __all__ = ["ContrastivePseudo", "RankStatistics", "local_similarity", "partners"]
@@ -35,27 +34,10 @@ class RankStatistics(OnPrototypes):
     may be, and answers are over all classes.
 
     Args:
-        classes: the number of classes, known and new, or "auto" (default) to estimate it.
-        by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
         mixed: whether rows without a label may be of a known class.
         largest: how many features are compared; 5 in the paper.
         consistency: omega in the end; 5 by default, as in the paper for CIFAR-10.
         even: weight of the entropy of the mean answer, 0 or more. The paper has none.
-        temperature: of the answers, 0.1.
-        components: principal components of the features, at most; 128 by default.
-        hidden: units of the residual layer.
-        epochs: passes over as many rows as there are.
-        rate: learning rate of Adam, which falls to zero along a cosine.
-        batch_size: rows of a step, of which about half have a label.
-        noise: length of the noise of a view, in units of the mean length of a row.
-        random_state: seed of whatever is drawn.
-
-    Attributes:
-        labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
-            :class:`repertoire.discover.Discoverer`. The outlier score is 1 less the cosine with the nearest prototype.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -67,61 +49,28 @@ class RankStatistics(OnPrototypes):
         [3, 4]
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "hidden-classes",
-        mixed: bool = True,
-        largest: Annotated[int, AtLeast(1)] = 5,
-        consistency: Annotated[float, AtLeast(0)] = 5.0,
-        even: Annotated[float, AtLeast(0)] = 0.0,
-        temperature: Annotated[float, Positive] = 0.1,
-        components: Annotated[int, AtLeast(1)] = 128,
-        hidden: Annotated[int, AtLeast(1)] = 256,
-        epochs: Annotated[int, AtLeast(1)] = 50,
-        rate: Annotated[float, Positive] = 1e-3,
-        batch_size: Annotated[int, AtLeast(2)] = 256,
-        noise: Annotated[float, AtLeast(0)] = 0.5,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.mixed = mixed
-        self.largest = largest
-        self.consistency = consistency
-        self.even = even
-        self.temperature = temperature
-        self.components = components
-        self.hidden = hidden
-        self.epochs = epochs
-        self.rate = rate
-        self.batch_size = batch_size
-        self.noise = noise
-        self.random_state = random_state
+    mixed: bool = True
+    largest: Annotated[int, AtLeast(1)] = 5
+    consistency: Annotated[float, AtLeast(0)] = 5.0
+    even: Annotated[float, AtLeast(0)] = 0.0
 
     @staticmethod
     def example_options() -> dict[str, Any]:
         """Few epochs for a small example, whose classes have one large feature each."""
         return {"epochs": 10, "hidden": 32, "largest": 1}
 
-    def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
-        self._known = known
-        return super()._discover(x, labels, known, generator)
-
-    def _objective(self, network: Network, views: Tensor, labels: Tensor, progress: float) -> Tensor:
-        z = network(views)
+    def _objective(self, network: Network, rows: Tensor, batch: Batch) -> Tensor:
+        labels, seen = batch.labels, batch.labels >= 0
+        z = network(batch.views)
         logits = network.cosines(z).view(2, len(labels), -1) / self.temperature
-        seen = labels >= 0
         if not self.mixed:
             # Each kind of rows has the classes that it can be of.
-            old = torch.arange(logits.shape[2]) < self._known
+            old = torch.arange(logits.shape[2]) < batch.known
             logits = logits.masked_fill(old != seen[:, None], -torch.inf)
         p = logits.softmax(2)
-        ramp = float(torch.tensor(-5 * (1 - progress) ** 2).exp())
+        ramp = float(torch.tensor(-5 * (1 - batch.progress) ** 2).exp())
         loss = self.consistency * ramp * (p[0] - p[1]).square().mean() + self.even * spread_out(logits)
-        if bool(seen.any()):
-            loss = loss + F.cross_entropy(logits[:, seen].flatten(0, 1), labels[seen].repeat(2))
+        loss = loss + supervised(logits, labels)
         free = ~seen
         if int(free.sum()) > 1:
             features = z.detach().view(2, len(labels), -1)[0, free]
@@ -153,25 +102,12 @@ class ContrastivePseudo(OnPrototypes):
     features with noise.
 
     Args:
-        classes: the number of classes, known and new, or "auto" (default) to estimate it.
-        by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
         votes: "both" (default), or "global" for whole rows alone. Where rows have no patches the two are the same.
         soft: whether answers are soft and weighted (default), or the class above `threshold` and nothing otherwise.
         threshold: of the probability of a class that counts as an answer where these are not soft; in [0, 1].
         neighbours: of the vote, 1 or more.
         even: epsilon, 0 or more.
         temperature: of the answers, 0.1; half of it for q.
-        components: principal components of the features, at most; 128 by default.
-        hidden: units of the residual layer.
-        epochs: passes over as many rows as there are.
-        rate: learning rate of Adam, which falls to zero along a cosine.
-        batch_size: rows of a step, of which about half have a label.
-        noise: length of the noise of a view, in units of the mean length of a row.
-        random_state: seed of whatever is drawn.
-
-    Attributes:
-        labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
-            :class:`repertoire.discover.Discoverer`. The outlier score is 1 less the cosine with the nearest prototype.
 
     Raises:
         ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`; X may be
@@ -189,45 +125,11 @@ class ContrastivePseudo(OnPrototypes):
 
     patches = True
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "hidden-classes",
-        votes: Literal["both", "global"] = "both",
-        soft: bool = True,
-        threshold: Annotated[float, Share] = 0.95,
-        neighbours: Annotated[int, AtLeast(1)] = 10,
-        even: Annotated[float, AtLeast(0)] = 2.0,
-        temperature: Annotated[float, Positive] = 0.1,
-        components: Annotated[int, AtLeast(1)] = 128,
-        hidden: Annotated[int, AtLeast(1)] = 256,
-        epochs: Annotated[int, AtLeast(1)] = 50,
-        rate: Annotated[float, Positive] = 1e-3,
-        batch_size: Annotated[int, AtLeast(2)] = 256,
-        noise: Annotated[float, AtLeast(0)] = 0.5,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.votes = votes
-        self.soft = soft
-        self.threshold = threshold
-        self.neighbours = neighbours
-        self.even = even
-        self.temperature = temperature
-        self.components = components
-        self.hidden = hidden
-        self.epochs = epochs
-        self.rate = rate
-        self.batch_size = batch_size
-        self.noise = noise
-        self.random_state = random_state
-
-    @staticmethod
-    def example_options() -> dict[str, Any]:
-        """Few epochs for a small example."""
-        return {"epochs": 10, "hidden": 32}
+    votes: Literal["both", "global"] = "both"
+    soft: bool = True
+    threshold: Annotated[float, Share] = 0.95
+    neighbours: Annotated[int, AtLeast(1)] = 10
+    even: Annotated[float, AtLeast(0)] = 2.0
 
     def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
         patches = x if x.ndim == 3 else x[:, None]
@@ -235,27 +137,17 @@ class ContrastivePseudo(OnPrototypes):
         self._partner = partners(whole, patches, self.neighbours, local=self.votes == "both")
         return super()._discover(whole, labels, known, generator)
 
-    def _trained(
-        self, rows: Tensor, labels: Tensor, known: int, centres: Tensor, generator: torch.Generator
-    ) -> Network:
-        network = Network(centres, self.hidden, generator)
-
-        def objective(first: Tensor, second: Tensor, batch: Tensor, index: Tensor, progress: float) -> Tensor:
-            logits = network.cosines(network(torch.cat([first, second]))).view(2, len(batch), -1) / self.temperature
-            seen = batch >= 0
-            loss = logits.new_zeros(())
-            if bool(seen.any()):
-                loss = F.cross_entropy(logits[:, seen].flatten(0, 1), batch[seen].repeat(2))
-            if progress < 0.2:
-                return loss + 0 * logits.sum()
-            beside = network.cosines(network(rows[self._partner[index]])) / self.temperature
-            p = logits.softmax(2)
-            agree = (p[0] * beside.softmax(1)).sum(1).clamp(1e-6, 1)
-            counting = torch.ones(len(batch)) if progress >= 0.5 else seen.float()
-            return loss - agree.log().mean() + self._answers(logits, counting) + self.even * spread_out(logits)
-
-        self._run(network, rows, labels, objective, generator)
-        return network
+    def _objective(self, network: Network, rows: Tensor, batch: Batch) -> Tensor:
+        labels = batch.labels
+        logits = network.cosines(network(batch.views)).view(2, len(labels), -1) / self.temperature
+        loss = supervised(logits, labels)
+        if batch.progress < 0.2:
+            return loss + 0 * logits.sum()
+        beside = network.cosines(network(rows[self._partner[batch.places]])) / self.temperature
+        p = logits.softmax(2)
+        agree = (p[0] * beside.softmax(1)).sum(1).clamp(1e-6, 1)
+        counting = torch.ones(len(labels)) if batch.progress >= 0.5 else (labels >= 0).float()
+        return loss - agree.log().mean() + self._answers(logits, counting) + self.even * spread_out(logits)
 
     def _answers(self, logits: Tensor, counting: Tensor) -> Tensor:
         """Cross-entropy of each view `[2, B, K]` with the sharper answer to the other, as far as that is sure."""

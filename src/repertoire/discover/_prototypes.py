@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.discover._base import Classes
-from repertoire.discover._network import Network, OnPrototypes, agreement, spread_out
-from repertoire.discover._number import By
+from repertoire.discover._network import Batch, Network, OnPrototypes, agreement, spread_out, supervised
 from repertoire.losses import nt_xent_loss, supcon_loss
-from repertoire.ranges import AtLeast, Positive, Share, checked
+from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["ProtoGCD", "SimGCD", "confident_targets", "separation"]
@@ -37,27 +35,10 @@ class SimGCD(OnPrototypes):
     semi-supervised k-means; the paper draws them.
 
     Args:
-        classes: the number of classes, known and new, or "auto" (default) to estimate it.
-        by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
         supervised: lambda, in [0, 1]; 0.35 by default, as in the paper.
         even: epsilon, 0 or more; 2 by default, as in the released code for generic data.
-        temperature: of the answers, 0.1.
         teacher_temperature: of the targets in the end, 0.04; it begins at 0.07 and falls over the first 15 % of the
             steps.
-        components: principal components of the features, at most; 128 by default.
-        hidden: units of the residual layer.
-        epochs: passes over as many rows as there are.
-        rate: learning rate of Adam, which falls to zero along a cosine.
-        batch_size: rows of a step, of which about half have a label.
-        noise: length of the noise of a view, in units of the mean length of a row.
-        random_state: seed of whatever is drawn.
-
-    Attributes:
-        labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
-            :class:`repertoire.discover.Discoverer`. The outlier score is 1 less the cosine with the nearest prototype.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -69,51 +50,19 @@ class SimGCD(OnPrototypes):
         [3, 4]
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "hidden-classes",
-        supervised: Annotated[float, Share] = 0.35,
-        even: Annotated[float, AtLeast(0)] = 2.0,
-        temperature: Annotated[float, Positive] = 0.1,
-        teacher_temperature: Annotated[float, Positive] = 0.04,
-        components: Annotated[int, AtLeast(1)] = 128,
-        hidden: Annotated[int, AtLeast(1)] = 256,
-        epochs: Annotated[int, AtLeast(1)] = 50,
-        rate: Annotated[float, Positive] = 1e-3,
-        batch_size: Annotated[int, AtLeast(2)] = 256,
-        noise: Annotated[float, AtLeast(0)] = 0.5,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.supervised = supervised
-        self.even = even
-        self.temperature = temperature
-        self.teacher_temperature = teacher_temperature
-        self.components = components
-        self.hidden = hidden
-        self.epochs = epochs
-        self.rate = rate
-        self.batch_size = batch_size
-        self.noise = noise
-        self.random_state = random_state
+    supervised: Annotated[float, Share] = 0.35
+    even: Annotated[float, AtLeast(0)] = 2.0
+    teacher_temperature: Annotated[float, Positive] = 0.04
 
-    @staticmethod
-    def example_options() -> dict[str, Any]:
-        """Few epochs for a small example."""
-        return {"epochs": 10, "hidden": 32}
-
-    def _objective(self, network: Network, views: Tensor, labels: Tensor, progress: float) -> Tensor:
-        z = network(views)
-        cosines = network.cosines(z).view(2, len(labels), -1)
-        fallen = min(1.0, progress / 0.15)
+    def _objective(self, network: Network, rows: Tensor, batch: Batch) -> Tensor:
+        z = network(batch.views)
+        cosines = network.cosines(z).view(2, len(batch.labels), -1)
+        fallen = min(1.0, batch.progress / 0.15)
         sharp = 0.07 + (self.teacher_temperature - 0.07) * fallen
         targets = (cosines.detach() / sharp).softmax(2)
         logits = cosines / self.temperature
         found = agreement(logits, targets) + self.even * spread_out(logits)
-        return joint(network, z, logits, labels, found, self.supervised)
+        return joint(network, z, logits, batch.labels, found, self.supervised)
 
 
 @register("discoverers", "protogcd", paper="protogcd")
@@ -140,7 +89,6 @@ class ProtoGCD(OnPrototypes):
     the numbers.
 
     Args:
-        classes: the number of classes, known and new, or "auto" (default) to estimate it.
         by: what says how many there are where that is estimated; "prototypes" is nearest to the paper, and not the
             default, as it tends to say too few; see :func:`repertoire.discover.class_number`.
         supervised: lambda, in [0, 1]; 0.35 by default, as in the released code.
@@ -151,21 +99,11 @@ class ProtoGCD(OnPrototypes):
         ramp: share of the training over which r grows; half of it by default.
         temperature: tau of the answers, 0.1.
         teacher_temperature: of the targets, 0.05.
-        components: principal components of the features, at most; 128 by default.
-        hidden: units of the residual layer.
-        epochs: passes over as many rows as there are.
-        rate: learning rate of Adam, which falls to zero along a cosine.
-        batch_size: rows of a step, of which about half have a label.
-        noise: length of the noise of a view, in units of the mean length of a row.
-        random_state: seed of whatever is drawn.
 
     Attributes:
         labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
             :class:`repertoire.discover.Discoverer`. The outlier score is 1 less the cosine with the nearest prototype,
             as in the paper.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -177,64 +115,28 @@ class ProtoGCD(OnPrototypes):
         [3, 4]
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "hidden-classes",
-        supervised: Annotated[float, Share] = 0.35,
-        even: Annotated[float, AtLeast(0)] = 2.0,
-        apart: Annotated[float, AtLeast(0)] = 1.0,
-        first: Annotated[float, Share] = 0.2,
-        last: Annotated[float, Share] = 1.0,
-        ramp: Annotated[float, Share] = 0.5,
-        temperature: Annotated[float, Positive] = 0.1,
-        teacher_temperature: Annotated[float, Positive] = 0.05,
-        components: Annotated[int, AtLeast(1)] = 128,
-        hidden: Annotated[int, AtLeast(1)] = 256,
-        epochs: Annotated[int, AtLeast(1)] = 50,
-        rate: Annotated[float, Positive] = 1e-3,
-        batch_size: Annotated[int, AtLeast(2)] = 256,
-        noise: Annotated[float, AtLeast(0)] = 0.5,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.supervised = supervised
-        self.even = even
-        self.apart = apart
-        self.first = first
-        self.last = last
-        self.ramp = ramp
-        self.temperature = temperature
-        self.teacher_temperature = teacher_temperature
-        self.components = components
-        self.hidden = hidden
-        self.epochs = epochs
-        self.rate = rate
-        self.batch_size = batch_size
-        self.noise = noise
-        self.random_state = random_state
+    supervised: Annotated[float, Share] = 0.35
+    even: Annotated[float, AtLeast(0)] = 2.0
+    apart: Annotated[float, AtLeast(0)] = 1.0
+    first: Annotated[float, Share] = 0.2
+    last: Annotated[float, Share] = 1.0
+    ramp: Annotated[float, Share] = 0.5
+    teacher_temperature: Annotated[float, Positive] = 0.05
 
-    @staticmethod
-    def example_options() -> dict[str, Any]:
-        """Few epochs for a small example."""
-        return {"epochs": 10, "hidden": 32}
-
-    def _objective(self, network: Network, views: Tensor, labels: Tensor, progress: float) -> Tensor:
-        z = network(views)
-        cosines = network.cosines(z).view(2, len(labels), -1)
-        grown = 1.0 if self.ramp == 0 else min(1.0, progress / self.ramp)
+    def _objective(self, network: Network, rows: Tensor, batch: Batch) -> Tensor:
+        z = network(batch.views)
+        cosines = network.cosines(z).view(2, len(batch.labels), -1)
+        grown = 1.0 if self.ramp == 0 else min(1.0, batch.progress / self.ramp)
         share = self.first + (self.last - self.first) * grown
         soft = (cosines.detach() / self.teacher_temperature).softmax(2)
         targets = torch.stack([confident_targets(view, share) for view in soft])
         logits = cosines / self.temperature
         found = agreement(logits, targets) + self.even * spread_out(logits)
         found = found + self.apart * separation(F.normalize(network.prototypes), self.temperature)
-        return joint(network, z, logits, labels, found, self.supervised)
+        return joint(network, z, logits, batch.labels, found, self.supervised)
 
 
-def joint(network: Network, z: Tensor, logits: Tensor, labels: Tensor, found: Tensor, supervised: float) -> Tensor:
+def joint(network: Network, z: Tensor, logits: Tensor, labels: Tensor, found: Tensor, weight: float) -> Tensor:
     """What labels say and what is found without, each with its contrast.
 
     Args:
@@ -242,16 +144,16 @@ def joint(network: Network, z: Tensor, logits: Tensor, labels: Tensor, found: Te
         logits: of each view `[2, B, K]`.
         labels: int64 `[B]`, -1 for none.
         found: the loss of the rows without regard to labels.
+        weight: of what labels say, in [0, 1].
     """
     contrasted = network.contrast(z)
     first, second = contrasted.chunk(2)
-    loss = (1 - supervised) * (found + nt_xent_loss(first, second, temperature=1.0))
+    loss = (1 - weight) * (found + nt_xent_loss(first, second, temperature=1.0))
     seen = labels >= 0
     if not bool(seen.any()):
         return loss
-    ce = F.cross_entropy(logits[:, seen].flatten(0, 1), labels[seen].repeat(2))
     both = supcon_loss(torch.cat([first[seen], second[seen]]), labels[seen].repeat(2), temperature=0.07)
-    return loss + supervised * (ce + both)
+    return loss + weight * (supervised(logits, labels) + both)
 
 
 def confident_targets(p: Tensor, share: float) -> Tensor:

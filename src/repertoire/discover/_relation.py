@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.discover._base import Classes, Found
-from repertoire.discover._kmeans import counted
-from repertoire.discover._network import Network, OnPrototypes, agreement
-from repertoire.discover._number import By
+from repertoire.discover._network import Batch, Network, OnPrototypes, agreement
 from repertoire.ops import pinned_kmeans, sinkhorn
-from repertoire.ranges import AtLeast, Positive, checked
+from repertoire.ranges import AtLeast, Positive
 from repertoire.registry import register
 
 __all__ = ["ClassRelation", "relation_loss"]
@@ -40,8 +37,6 @@ class ClassRelation(OnPrototypes):
     with `mixed`, the default, some may be, and Sinkhorn's targets are over all classes.
 
     Args:
-        classes: the number of classes, known and new, or "auto" (default) to estimate it.
-        by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
         mixed: whether rows without a label may be of a known class.
         distil: weight of :math:`\ell_{\text{kd}}`, 0 or more; 0.1 in the released code.
         weights: "learned" (default) weights rows by :math:`m_i`, through which gradients flow as in the released code;
@@ -51,20 +46,7 @@ class ClassRelation(OnPrototypes):
         epsilon: of Sinkhorn's assignment, 0.05.
         temperature: tau of the answers, 0.1.
         pretraining: epochs on the rows with a label, before.
-        components: principal components of the features, at most; 128 by default.
-        hidden: units of the residual layer.
-        epochs: passes over as many rows as there are.
-        rate: learning rate of Adam, which falls to zero along a cosine.
         batch_size: rows of a step.
-        noise: length of the noise of a view, in units of the mean length of a row.
-        random_state: seed of whatever is drawn.
-
-    Attributes:
-        labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
-            :class:`repertoire.discover.Discoverer`. The outlier score is 1 less the cosine with the nearest prototype.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -76,54 +58,20 @@ class ClassRelation(OnPrototypes):
         [3, 4]
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "hidden-classes",
-        mixed: bool = True,
-        distil: Annotated[float, AtLeast(0)] = 0.1,
-        weights: Literal["learned", "affinity", "constant"] = "learned",
-        distil_temperature: Annotated[float, Positive] = 4.0,
-        heads: Annotated[int, AtLeast(1)] = 4,
-        epsilon: Annotated[float, Positive] = 0.05,
-        temperature: Annotated[float, Positive] = 0.1,
-        pretraining: Annotated[int, AtLeast(1)] = 20,
-        components: Annotated[int, AtLeast(1)] = 128,
-        hidden: Annotated[int, AtLeast(1)] = 256,
-        epochs: Annotated[int, AtLeast(1)] = 50,
-        rate: Annotated[float, Positive] = 1e-3,
-        batch_size: Annotated[int, AtLeast(2)] = 256,
-        noise: Annotated[float, AtLeast(0)] = 0.5,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.mixed = mixed
-        self.distil = distil
-        self.weights = weights
-        self.distil_temperature = distil_temperature
-        self.heads = heads
-        self.epsilon = epsilon
-        self.temperature = temperature
-        self.pretraining = pretraining
-        self.components = components
-        self.hidden = hidden
-        self.epochs = epochs
-        self.rate = rate
-        self.batch_size = batch_size
-        self.noise = noise
-        self.random_state = random_state
+    mixed: bool = True
+    distil: Annotated[float, AtLeast(0)] = 0.1
+    weights: Literal["learned", "affinity", "constant"] = "learned"
+    distil_temperature: Annotated[float, Positive] = 4.0
+    heads: Annotated[int, AtLeast(1)] = 4
+    epsilon: Annotated[float, Positive] = 0.05
+    pretraining: Annotated[int, AtLeast(1)] = 20
 
     @staticmethod
     def example_options() -> dict[str, Any]:
         """Few epochs for a small example."""
         return {"epochs": 10, "pretraining": 5, "hidden": 32}
 
-    def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
-        classes, interval = counted(self.classes, x, labels, self.by, generator)
-        rows = self._rows(x)
-        rows = rows / rows.norm(dim=1).mean().clamp_min(1e-12)
+    def _trained(self, rows: Tensor, labels: Tensor, known: int, classes: int, generator: torch.Generator) -> Tensor:
         seen = labels >= 0
         old = self._of_known(rows[seen], labels[seen], known, generator)
         with torch.no_grad():
@@ -137,32 +85,28 @@ class ClassRelation(OnPrototypes):
         new = classes - known
         losses = torch.zeros(self.heads)
 
-        def objective(first: Tensor, second: Tensor, batch: Tensor, index: Tensor, progress: float) -> Tensor:
-            views = torch.cat([first, second])
-            cosines = network.cosines(network(views))
+        def objective(batch: Batch) -> Tensor:
+            cosines = network.cosines(network(batch.views))
             with torch.no_grad():
-                before = old.cosines(old(views))
+                before = old.cosines(old(batch.views))
             each = torch.stack(
-                [self._head(_columns(cosines, known, new, h), before, batch, known) for h in range(self.heads)]
+                [self._head(_columns(cosines, known, new, h), before, batch.labels, known) for h in range(self.heads)]
             )
             losses.add_(each.detach())
             return each.mean()
 
         self._run(network, rows, labels, objective, generator, balanced=False)
         with torch.no_grad():
-            cosines = _columns(network.cosines(network(rows)), known, new, int(losses.argmin()))
-        answers = self._allowed(cosines, known)
-        p = (answers / self.temperature).softmax(1)
-        return Found(answers.argmax(1), 1 - cosines.amax(1), classes, interval, p)
+            return _columns(network.cosines(network(rows)), known, new, int(losses.argmin()))
 
     def _of_known(self, rows: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Network:
         """A network that was trained on the known classes alone."""
         means = torch.zeros(known, rows.shape[1]).index_add_(0, labels, rows)
         network = Network(F.normalize(means), self.hidden, generator)
 
-        def objective(first: Tensor, second: Tensor, batch: Tensor, index: Tensor, progress: float) -> Tensor:
-            logits = network.cosines(network(torch.cat([first, second]))) / self.temperature
-            return F.cross_entropy(logits, batch.repeat(2))
+        def objective(batch: Batch) -> Tensor:
+            logits = network.cosines(network(batch.views)) / self.temperature
+            return F.cross_entropy(logits, batch.labels.repeat(2))
 
         self._run(network, rows, labels, objective, generator, epochs=self.pretraining)
         return network.eval().requires_grad_(False)

@@ -12,18 +12,17 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.discover._base import Classes, Discoverer, Found, reduced
-from repertoire.discover._kmeans import counted
-from repertoire.discover._number import By
+from repertoire.discover._base import Found, reduced
+from repertoire.discover._kmeans import OnCentres
 from repertoire.ops import pinned_kmeans
-from repertoire.ranges import AtLeast, checked
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 
 __all__ = ["SpectralDiscovery"]
 
 
 @register("discoverers", "spectral")
-class SpectralDiscovery(Discoverer):
+class SpectralDiscovery(OnCentres):
     r"""Spectral clustering in which the labelled rows of a class hang together, and stay in their class.
 
     Ng, Jordan and Weiss, *On Spectral Clustering: Analysis and an Algorithm* (2001), with known classes, as Troisemaine
@@ -33,20 +32,12 @@ class SpectralDiscovery(Discoverer):
     :func:`repertoire.ops.pinned_kmeans`.
 
     Args:
-        classes: the number of classes, known and new, or "auto" (default) to estimate it.
-        by: what says how many there are where that is estimated; see :func:`repertoire.discover.class_number`.
         neighbours: of each row; 1 or more.
-        components: principal components of the features, at most; 128 by default.
-        starts: draws of the first centres, of which the best is kept; 1 or more.
-        random_state: seed of whatever is drawn.
 
     Attributes:
         labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
             :class:`repertoire.discover.Discoverer`. The outlier score is the mean distance to the nearest neighbours,
             as eigenvectors say little of a row that hangs on few others. There are no probabilities.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -58,25 +49,10 @@ class SpectralDiscovery(Discoverer):
         [3, 4]
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "hidden-classes",
-        neighbours: Annotated[int, AtLeast(1)] = 10,
-        components: Annotated[int, AtLeast(1)] = 128,
-        starts: Annotated[int, AtLeast(1)] = 10,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.neighbours = neighbours
-        self.components = components
-        self.starts = starts
-        self.random_state = random_state
+    neighbours: Annotated[int, AtLeast(1)] = 10
 
     def _discover(self, x: Tensor, labels: Tensor, known: int, generator: torch.Generator) -> Found:
-        classes, interval = counted(self.classes, x, labels, self.by, generator)
+        classes, interval = self._counted(x, labels, generator)
         rows = F.normalize(reduced(x, self.components)).numpy()
         count = min(self.neighbours, len(rows) - 1)
         distances, near = NearestNeighbors(n_neighbors=count + 1).fit(rows).kneighbors(rows)

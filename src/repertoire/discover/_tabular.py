@@ -14,9 +14,10 @@ from sklearn.base import clone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.discover._base import Classes, Discoverer, Found
-from repertoire.discover._kmeans import counted, far_from_centres
-from repertoire.discover._number import By
+from repertoire.discover._base import Discoverer, Found, rows_and_labels
+from repertoire.discover._kmeans import far_from_centres
+from repertoire.discover._network import descend
+from repertoire.discover._number import By, Counting
 from repertoire.errors import ConfigError
 from repertoire.metrics import clustering_accuracy
 from repertoire.ops import pinned_kmeans
@@ -27,7 +28,7 @@ __all__ = ["HiddenClassSearch", "TabularNCD", "hidden_class_cv"]
 
 
 @register("discoverers", "tabular-ncd", paper="tabular-ncd")
-class TabularNCD(Discoverer):
+class TabularNCD(Counting):
     r"""k-means in the latent space of a small encoder, which learns the known classes and to rebuild every row.
 
     Troisemaine et al., *A Practical Approach to Novel Class Discovery in Tabular Data* (2023), their method PBN:
@@ -48,17 +49,12 @@ class TabularNCD(Discoverer):
         epochs: passes over the rows.
         rate: learning rate of Adam, which falls to zero along a cosine.
         batch_size: rows of a step.
-        starts: draws of the first centres, of which the best is kept; 1 or more.
-        random_state: seed of whatever is drawn.
 
     Attributes:
         labels_, n_classes_, n_classes_interval_, outlier_scores_, probabilities_: see
             :class:`repertoire.discover.Discoverer`. The outlier score is the distance to the nearest centre in the
             latent space, and there are no probabilities.
         latent_: float32 `[N, latent]`, the rows in the latent space.
-
-    Raises:
-        ConfigError: an option out of range. When fitted, see :meth:`repertoire.discover.Discoverer.fit`.
 
     Example:
         >>> import torch
@@ -70,32 +66,15 @@ class TabularNCD(Discoverer):
         [3, 4]
     """
 
-    @checked
-    def __init__(
-        self,
-        classes: Classes = "auto",
-        by: By = "silhouette",
-        known_weight: Annotated[float, Share] = 0.5,
-        latent: Annotated[int, AtLeast(1)] = 16,
-        hidden: Annotated[int, AtLeast(1)] = 128,
-        dropout: Annotated[float, Between(0, 1, "[)")] = 0.0,
-        epochs: Annotated[int, AtLeast(1)] = 50,
-        rate: Annotated[float, Positive] = 1e-3,
-        batch_size: Annotated[int, AtLeast(2)] = 128,
-        starts: Annotated[int, AtLeast(1)] = 10,
-        random_state: Annotated[int, AtLeast(0)] = 0,
-    ) -> None:
-        self.classes = classes
-        self.by = by
-        self.known_weight = known_weight
-        self.latent = latent
-        self.hidden = hidden
-        self.dropout = dropout
-        self.epochs = epochs
-        self.rate = rate
-        self.batch_size = batch_size
-        self.starts = starts
-        self.random_state = random_state
+    by: By = "silhouette"
+    known_weight: Annotated[float, Share] = 0.5
+    latent: Annotated[int, AtLeast(1)] = 16
+    hidden: Annotated[int, AtLeast(1)] = 128
+    dropout: Annotated[float, Between(0, 1, "[)")] = 0.0
+    epochs: Annotated[int, AtLeast(1)] = 50
+    rate: Annotated[float, Positive] = 1e-3
+    batch_size: Annotated[int, AtLeast(2)] = 128
+    starts: Annotated[int, AtLeast(1)] = 10
 
     @staticmethod
     def example_options() -> dict[str, Any]:
@@ -109,7 +88,7 @@ class TabularNCD(Discoverer):
         with torch.no_grad():
             z = encoder(rows)
         self.latent_ = z.numpy()
-        classes, interval = counted(self.classes, z, labels, self.by, generator, unit=False)
+        classes, interval = self._counted(z, labels, generator, unit=False)
         found = pinned_kmeans(z, classes, labels, starts=self.starts, generator=generator)
         return Found(found.assignment, far_from_centres(z, found), classes, interval)
 
@@ -123,13 +102,13 @@ class TabularNCD(Discoverer):
             with torch.no_grad():
                 scale = 1 / math.sqrt(parameter.shape[1]) if parameter.ndim == 2 else 0.0
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
-        optimizer = torch.optim.Adam(layers.parameters(), lr=self.rate)
         batches = math.ceil(len(x) / self.batch_size)
-        steps = self.epochs * batches
-        for step in range(steps):
+        order = torch.empty(0)
+
+        def objective(step: int) -> Tensor:
+            nonlocal order
             if step % batches == 0:
                 order = torch.randperm(len(x), generator=generator)
-            optimizer.param_groups[0]["lr"] = self.rate * (1 + math.cos(math.pi * step / steps)) / 2
             index = order[(step % batches) :: batches]
             rows, batch = x[index], labels[index]
             kept = torch.rand(rows.shape, generator=generator) >= self.dropout
@@ -138,9 +117,9 @@ class TabularNCD(Discoverer):
             seen = batch >= 0
             if bool(seen.any()):
                 loss = loss + self.known_weight * F.cross_entropy(head(z[seen]), batch[seen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            return loss
+
+        descend(layers, self.rate, self.epochs * batches, objective)
         return encoder.eval()
 
 
@@ -203,7 +182,7 @@ def hidden_class_cv(
         >>> hidden_class_cv(SemiSupervisedKMeans(), x, y, {"components": [1, 6]}, folds=2).best
         {'components': 6}
     """
-    rows, labels = discoverer._check(X, y)
+    rows, labels = rows_and_labels(X, y, discoverer.classes, patches=discoverer.patches)
     known = int(labels.max()) + 1
     if not grid or any(not len(values) for values in grid.values()):
         raise ConfigError("grid must name an option and values to try")

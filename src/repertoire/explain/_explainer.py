@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from repertoire.docstrings import described, document
 from repertoire.errors import ConfigError, DataError, ShapeError
-from repertoire.explain._arguments import described, document
 from repertoire.ops import evaluating, handing_copies
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor, nn
 
+from repertoire.docstrings import described
 from repertoire.errors import ShapeError
-from repertoire.explain._arguments import at_least, check_seed, described, one_of
+from repertoire.explain._arguments import at_least, check_seed, one_of
 from repertoire.explain._explainer import Explainer, every_row
 from repertoire.explain.attribution._local_approximation import LocalApproximation, by_sign
 from repertoire.explain.attribution._parts import check_baseline, stand_in

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from repertoire.docstrings import described
 from repertoire.errors import ShapeError
-from repertoire.explain._arguments import described
 from repertoire.explain._explainer import Explainer, moved, undisturbed
 from repertoire.explain.attribution._local_problem import Problem, solve
 from repertoire.explain.attribution._neighbourhoods import Kernel, MaskSampling, Rule

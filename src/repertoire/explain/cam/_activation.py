@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire.docstrings import described
 from repertoire.errors import ConfigError
-from repertoire.explain._arguments import described, one_of
+from repertoire.explain._arguments import one_of
 from repertoire.explain._explainer import Explainer, classes, every_row, kind, to_unit_range
 from repertoire.explain._layers import Activations, Layer, Where, check_where, choose_layers
 
