@@ -95,6 +95,24 @@ def test_the_rate_of_a_pretrained_stage_falls_towards_the_images(splits: Splits,
     assert {group["lr"] for group in plain.make_optimizer(plain.method).param_groups} == {0.1}
 
 
+@pytest.mark.parametrize("rule", ["backprop", "local:blocks=3,auxiliary=linear", "local:blocks=2,auxiliary=linear"])
+def test_the_rates_are_the_same_whatever_pieces_a_rule_trains(splits: Splits, weights: str, rule: str):
+    built = recipe.build(config(weights=weights, tune="all", lr=0.1, layer_decay=0.5, rule=rule), splits)
+    found = built.rule()
+    found.setup(built.method, built.make_optimizer, example=torch.zeros(2, 3, 16, 16))
+    names = {id(p): name for name, p in built.method.named_parameters()}
+    rates = {
+        names[id(p)]: group["lr"]
+        for optimizer in found.optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert set(rates) == set(names.values())
+    for name, rate in rates.items():
+        stage = int(name.split(".")[3]) if name.startswith("model.backbone.") else 3
+        assert rate == pytest.approx([0.0125, 0.025, 0.05, 0.1][stage]), name
+
+
 def test_batch_normalisation_keeps_pretrained_statistics_in_small_batches(splits: Splits, weights: str):
     model = recipe.build(config(weights=weights, tune="all"), splits).method.train().model
     before = model.backbone.blocks[0].norm.running_mean.clone()

@@ -184,7 +184,7 @@ class _Step:
         alike = rule.pieces_alike and pieces > 2 and not self._changes(method)
         rule.setup(
             method,
-            lambda module: make_optimizer(self.config, module),
+            lambda module: make_optimizer(self.config, module, method),
             fabric=_dry_fabric(self.config, self.device),
             clip=self.config.clip,
             accumulate=2 if alike else pieces,

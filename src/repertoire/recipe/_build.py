@@ -127,8 +127,8 @@ class Built:
         return rule
 
     def make_optimizer(self, module: torch.nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of a module; what `Rule.setup` takes."""
-        return make_optimizer(self.config, module)
+        """The optimiser of the method or of a piece of it; what `Rule.setup` takes."""
+        return make_optimizer(self.config, module, self.method)
 
     def loader(self, *, device: str | torch.device = "cpu", rank: int = 0, world_size: int = 1) -> Loader:
         """The training batches: views, fields and streams as the method needs them."""

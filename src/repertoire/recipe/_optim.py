@@ -47,15 +47,21 @@ def weight_decay(config: TrainConfig) -> float:
     return 0.5 if only_head(config) else 0.05
 
 
-def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, module: nn.Module, whole: nn.Module | None = None) -> torch.optim.Optimizer:
     """The optimiser of a module.
 
     Parameters of one dimension (biases, norms) and of none are not decayed. Where weights are pretrained, the learning
     rate of each stage of the backbone is `layer_decay` times that of the next one, and what comes after the backbone
     learns at the full rate: Clark et al., *ELECTRA* (2020).
+
+    Args:
+        config: of the run.
+        module: what is to learn.
+        whole: what the module is a piece of, where a rule trains pieces: a few blocks do not tell how far from the
+            images they are. The module itself if None.
     """
     decay, lr = weight_decay(config), learning_rate(config)
-    rates = _rates(config, module)
+    rates = _rates(config, module if whole is None else whole)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in module.parameters():
         if parameter.requires_grad:
