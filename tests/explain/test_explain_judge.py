@@ -113,6 +113,22 @@ def test_values_are_those_of_the_single_measures():
     assert row.seconds > 0
 
 
+def test_curves_are_those_of_the_scorer_and_maps_those_of_the_model():
+    torch.manual_seed(0)
+    net, other = (
+        nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+        for _ in range(2)
+    )
+    pixels, _ = images(7)
+    explainer = GradCAM()
+    (row,) = judge(net, pixels, {"cam": explainer}, steps=5, batch_size=3, scorer=other).rows
+    maps, classes = explainer(net, pixels), net(pixels).argmax(1)
+    for what, curve in (("insertion", insertion_curve), ("deletion", deletion_curve)):
+        expected = area_under_curve(curve(other, pixels, maps, classes, steps=5))
+        np.testing.assert_allclose(row.values[what], expected.numpy(), atol=1e-5, err_msg=what)
+    np.testing.assert_allclose(row.values["sensitivity"], class_sensitivity(explainer, net, pixels), atol=1e-5)
+
+
 def test_leaves_the_model_alone_and_repeats():
     net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
     before = {key: value.clone() for key, value in net.state_dict().items()}

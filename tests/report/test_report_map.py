@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from repertoire.report import _map
 from repertoire.report._map import COLOURS, SHAPES, Point, arrange, marker, scatter, short_names
 
 
@@ -33,6 +34,14 @@ def test_clusters_stay_together_and_the_map_is_always_the_same() -> None:
     centres = np.stack([layout.positions[labels == k].mean(0) for k in range(3)])
     assert (np.linalg.norm(layout.positions[:, None] - centres, axis=2).argmin(1) == labels).all()
     assert np.array_equal(arrange(embeddings).positions, layout.positions)
+
+
+def test_many_points_have_a_map_of_the_same_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_map, "FEW", 40)
+    embeddings, labels = clusters(60)
+    layout = arrange(embeddings)
+    centres = np.stack([layout.positions[labels == k].mean(0) for k in range(3)])
+    assert (np.linalg.norm(layout.positions[:, None] - centres, axis=2).argmin(1) == labels).all()
 
 
 def test_a_large_set_is_thinned() -> None:

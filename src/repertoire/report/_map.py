@@ -7,15 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from markupsafe import Markup
 
+from repertoire.ops import pair_topk
 from repertoire.report._figures import Scale, element, spread
 from repertoire.report._text import shorten
+from repertoire.report._tsne import principal_components, tsne
 
 __all__ = ["COLOURS", "SHAPES", "Layout", "Point", "arrange", "marker", "scatter", "short_names"]
 
 MOST = 2000
 """Points on the map; more would hide one another, and t-SNE would take minutes."""
+
+FEW = 400
+"""Points up to which t-SNE is computed exactly, without a package for many, which takes longer to import."""
+
+DIRECTIONS = 50
+"""Principal directions that t-SNE sees."""
 
 LEAST = 30
 """Points for which t-SNE has neighbourhoods to speak of; fewer are projected linearly."""
@@ -50,17 +59,14 @@ class Layout:
 def arrange(embeddings: np.ndarray, *, most: int = MOST, seed: int = 0) -> Layout:
     """Places embeddings in the plane: PCA to 50 dimensions, then t-SNE; PCA alone for a few or for equal points.
 
-    t-SNE: van der Maaten and Hinton, *Visualizing Data using t-SNE* (2008). The same embeddings give the same map.
+    t-SNE: van der Maaten and Hinton, *Visualizing Data using t-SNE* (2008), of up to `FEW` points exactly. The same
+    embeddings give the same map.
 
     Args:
         embeddings: `[N, d]`, N >= 1; what is not finite (an overflow of half precision) is clipped.
         most: beyond this number a fixed random subset is shown.
         seed: of the subset and of t-SNE.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-    from sklearn.neighbors import NearestNeighbors
-
     total = len(embeddings)
     index = np.arange(total)
     if total > most:
@@ -69,16 +75,29 @@ def arrange(embeddings: np.ndarray, *, most: int = MOST, seed: int = 0) -> Layou
     count, width = shown.shape
     if count == 1:
         return Layout(index, np.zeros((1, 2)), "PCA", np.zeros(0, np.int64))
-    spectrum = PCA(min(50, count, width), random_state=seed)
-    shown = spectrum.fit_transform(shown) if np.ptp(shown, axis=0).any() else np.zeros((count, 1))
-    nearest = NearestNeighbors(n_neighbors=1).fit(shown).kneighbors(return_distance=False)[:, 0]
+    few = count <= FEW
+    if few:
+        shown = principal_components(shown, DIRECTIONS)
+    elif np.ptp(shown, axis=0).any():
+        from sklearn.decomposition import PCA
+
+        shown = PCA(min(DIRECTIONS, count, width), random_state=seed).fit_transform(shown)
+    else:
+        shown = np.zeros((count, 1))
+    found = pair_topk(torch.from_numpy(shown), largest=False, similarity="euclidean", exclude_self=True)
+    nearest = found.indices[:, 0].numpy()
     plane = np.zeros((count, 2))
     plane[:, : min(2, shown.shape[1])] = shown[:, :2]
     if count < LEAST or np.ptp(plane[:, 0]) == 0 or shown.shape[1] < 2:
         return Layout(index, plane, "PCA", nearest)
     perplexity = min(30.0, (count - 1) / 3)
-    plane = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(shown)
-    return Layout(index, plane.astype(np.float64), "t-SNE", nearest)
+    if few:
+        plane = tsne(shown, perplexity=perplexity)
+    else:
+        from sklearn.manifold import TSNE
+
+        plane = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(shown).astype(np.float64)
+    return Layout(index, plane, "t-SNE", nearest)
 
 
 @dataclass(frozen=True)

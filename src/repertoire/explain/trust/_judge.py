@@ -54,6 +54,7 @@ def judge(
     deletion_baseline: Baseline = "mean",
     batch_size: int = 64,
     seed: int = 0,
+    scorer: nn.Module | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Judgement:
     """Measures on a sample of images how far each of several explainers can be trusted for this model.
@@ -87,6 +88,8 @@ def judge(
         insertion_baseline, deletion_baseline: what stands in for absent pixels, as in the curves.
         batch_size: images in a pass through the network, which bounds the memory.
         seed: of random maps and random weights.
+        scorer: what gives the scores of the curves, where a copy of the model gives nearly the same ones sooner, in
+            bfloat16 for example: curves are most of the passes. The model itself if None.
         progress: called with the name of each explainer before it is measured.
 
     Returns:
@@ -135,8 +138,9 @@ def judge(
     # Where the least likely class is the one that is explained, its map is compared with that of the most likely one.
     others = most.where(targets == least, least)
     baselines = (insertion_baseline, deletion_baseline)
-    ends = _ends(model, images, targets, baselines, batch_size)
-    sample = _Sample(model, images, targets, others, masks, steps, baselines, batch_size, ends)
+    scorer = model if scorer is None else scorer
+    ends = _ends(model, scorer, images, targets, baselines, batch_size)
+    sample = _Sample(model, scorer, images, targets, others, masks, steps, baselines, batch_size, ends)
     rows = []
     for name, explainer in named.items():
         if progress is not None:
@@ -190,6 +194,7 @@ class _Sample:
     """Images and options that explainers are measured with."""
 
     model: nn.Module
+    scorer: nn.Module
     images: Tensor
     targets: Tensor
     others: Tensor
@@ -213,17 +218,23 @@ class _Sample:
 
 
 def _ends(
-    model: nn.Module, images: Tensor, targets: Tensor, baselines: tuple[Baseline, Baseline], batch_size: int
+    model: nn.Module,
+    scorer: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    baselines: tuple[Baseline, Baseline],
+    batch_size: int,
 ) -> Tensor:
     """First and last points `[2, N, 2]` of the curves of insertion and deletion: all of the image, or none of it."""
     found = []
-    with undisturbed(model):
+    with undisturbed(scorer):
         for rows in torch.arange(len(images)).split(batch_size):
+            # As the model takes them: what stands in for absent pixels is not to be as coarse as the scores.
             inputs = moved(model, images[rows])
             own = targets[rows].to(inputs.device)
 
             def seen(shown: Tensor, own: Tensor = own, rows: Tensor = rows) -> Tensor:
-                return probabilities(model, shown, own, batch_size, rows.to(shown.device))[0]
+                return probabilities(scorer, shown, own, batch_size, rows.to(shown.device))[0]
 
             whole = seen(inputs)
             without, removed = (seen(without_pixels(inputs, baseline)) for baseline in baselines)
@@ -284,12 +295,12 @@ def _faithful(
     """Areas under both curves; the map is sorted once for the two."""
     ranks = pixel_ranks(maps)
     found = {}
-    with undisturbed(sample.model):
+    with undisturbed(sample.scorer):
         inputs = moved(sample.model, images)
         wanted = targets.to(inputs.device)
         for kind, baseline, ends in zip(("insertion", "deletion"), sample.baselines, sample.ends, strict=True):
             curve = fade(
-                sample.model,
+                sample.scorer,
                 inputs,
                 ranks,
                 wanted,
