@@ -28,7 +28,7 @@ HELP = """Representation learning in which every method can be performed.
 Start with:  repertoire train PHOTOS/   where PHOTOS has a directory of images for each class."""
 
 
-_CONFIGURED = {"train", "plan", "compare", "self-train"}
+_CONFIGURED = {"train", "plan", "compare", "self-train", "continue"}
 """Commands whose options are read off the configuration of a run."""
 
 
@@ -39,6 +39,7 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         claims,
         compare,
         compress,
+        continue_,
         diagnose,
         discover,
         evaluate,
@@ -62,7 +63,10 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
         name="repertoire", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode=None,
     )  # fmt: skip
-    for name, module in (("train", train), ("plan", plan), ("compare", compare), ("self-train", self_train)):
+    configured = (
+        ("train", train), ("continue", continue_), ("plan", plan), ("compare", compare), ("self-train", self_train)
+    )  # fmt: skip
+    for name, module in configured:
         # Only what is called: to read the options of another may take an import of torch.
         app.command(name)(module.make_command() if name in arguments else module.outline)
     app.command("evaluate")(evaluate.evaluate)

@@ -44,3 +44,8 @@ def report(
         typer.echo(f"report: {write_self_training(SelfTraining.read(run), out)}")
         return
     typer.echo(f"report: {open_run(run, device, plugin).report(out)}")
+    if out is None and (run / "stages" / "outcome.json").is_file():
+        from repertoire.protocols import Outcome
+        from repertoire.report import write_stages
+
+        typer.echo(f"report of its stages: {write_stages(Outcome.read(run / 'stages'))}")

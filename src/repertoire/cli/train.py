@@ -69,6 +69,15 @@ def make_command() -> Callable[..., None]:
             ),
         ),
         _parameter(
+            "learner",
+            str | None,
+            typer.Option(
+                "--learner",
+                help="With --protocol: fit an estimator to frozen features instead of training a network: "
+                "nearest-centroid, analytic; see 'repertoire list feature-estimators'.",
+            ),
+        ),
+        _parameter(
             "bounds",
             bool,
             typer.Option(
@@ -221,11 +230,14 @@ def _option_type(annotation: Any) -> Any:
 
 
 def _train(given: dict[str, Any]) -> None:
+    from repertoire.errors import ConfigError
     from repertoire.recipe import make_config
     from repertoire.train import RunDirectory
 
-    named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "bounds", "folds")
+    named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "learner", "bounds", "folds")
     run_options = {name: given.pop(name) for name in named}
+    if run_options["learner"] is not None and run_options["protocol"] is None:
+        raise ConfigError("--learner goes through the stages of a --protocol, such as classes:step=2")
     if run_options["protocol"] is not None and run_options["resume"] is None:
         from repertoire.cli._stages import train_in_stages
 

@@ -12,7 +12,7 @@ from repertoire.data._digits import digits
 from repertoire.data._erasing import RandomErasing
 from repertoire.data._features import features, load_feature_set
 from repertoire.data._files import decode_files, grey, read_images
-from repertoire.data._folder import folder, load_folder_set
+from repertoire.data._folder import folder, load_folder_set, with_channels
 from repertoire.data._folds import fold_splits
 from repertoire.data._hf import hf
 from repertoire.data._in_memory import from_memory
@@ -121,6 +121,7 @@ __all__ = [
     "table",
     "vowel",
     "wds",
+    "with_channels",
     "yeast",
 ]
 

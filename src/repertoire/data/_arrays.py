@@ -156,6 +156,7 @@ def splits_of_arrays(
         source=arrays.archive.path.name,
         augmentation=augmentation,
         unlabelled=request.unlabelled,
+        single=request.single,
     )
 
 

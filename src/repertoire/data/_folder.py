@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from repertoire.data._walk import Tree, walk
 from repertoire.errors import ConfigError, DataError, UnreadableImages, ascii_path, nearest, option
 from repertoire.registry import register
 
-__all__ = ["folder", "grey_set", "load_folder_set"]
+__all__ = ["folder", "grey_set", "load_folder_set", "with_channels"]
 
 _GREY_CHUNK = 4096
 
@@ -96,7 +97,7 @@ def folder(
         if request.unlabelled:
             _take_all(found, tree)
         else:
-            _check_found(root, found)
+            _check_found(root, found, 1 if request.single else 2)
         notes += found.notes
         if found.unused:
             notes.append(f"Images outside the directories of classes were not used: {some(found.unused)}.")
@@ -235,7 +236,7 @@ def _take_all(layout: Layout, tree: Tree) -> None:
                 layout.placed[name] = Place("train", None)
 
 
-def _check_found(root: Path, layout: Layout) -> None:
+def _check_found(root: Path, layout: Layout, fewest: int) -> None:
     """Refuses a folder that is no data for a classifier, and says what it may be instead."""
     where = ascii_path(str(root))
     others = (
@@ -259,6 +260,8 @@ def _check_found(root: Path, layout: Layout) -> None:
         if len(inside) > 1:
             held = ", ".join(map(ascii_path, inside[:5]))
             below = f"It holds the directories {held}: if they are the classes, give {where}/{ascii_path(only)}"
+        elif fewest < 2:
+            return
         raise DataError(
             f"{where} has one class, {ascii_path(only)}; a classifier needs at least two, a directory for each. {below}"
         )
@@ -278,6 +281,23 @@ def _check_classes(root: Path, part: str, found: set[str], known: Sequence[str])
 
 def _lists(known: Sequence[str]) -> str:
     return f"the classes are {', '.join(map(ascii_path, known))}"
+
+
+def with_channels(images: ImageSet, channels: int) -> ImageSet:
+    """The same set with one channel or three: colour becomes grey, and grey is said three times, without a copy.
+
+    Example:
+        >>> from repertoire.data import ImageSet
+        >>> grey = ImageSet(np.zeros((2, 8, 8, 1), np.uint8), np.arange(2), ["a", "b"], ("x", "y"), np.arange(2))
+        >>> with_channels(grey, 3).channels, with_channels(with_channels(grey, 3), 1).channels
+        (3, 1)
+    """
+    if images.channels == channels:
+        return images
+    if channels == 1:
+        return grey_set(images)
+    shape = (*images.images.shape[:-1], channels)
+    return replace(images, images=np.broadcast_to(images.images, shape))
 
 
 def grey_set(images: ImageSet) -> ImageSet:

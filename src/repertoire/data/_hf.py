@@ -131,6 +131,7 @@ def hf(
         skipped=tuple(failures),
         notes=(*notes, *([note] if note else [])),
         unlabelled=request.unlabelled,
+        single=request.single,
     )
     return replace(splits, levels=levels)
 

@@ -86,6 +86,7 @@ def splits_of(listed: Listed, request: SourceRequest, source: str) -> Splits:
         skipped=tuple(failures),
         notes=(*listed.notes, *([note] if note else [])),
         unlabelled=request.unlabelled,
+        single=request.single,
     )
     return replace(splits, levels=levels)
 

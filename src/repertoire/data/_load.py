@@ -27,6 +27,7 @@ def load(
     workers: int | None = None,
     download: bool = False,
     unlabelled: bool = False,
+    single: bool = False,
     photographs: int = 128,
     shapes: bool = False,
     most: int | None = None,
@@ -47,6 +48,7 @@ def load(
         download: whether the network may be used.
         unlabelled: whether data without any label will do: a folder of images however they lie in it, an .npz without
             labels. What lies in `unlabelled/` beside classes is then trained on.
+        single: whether data of a single class will do, for who knows others already.
         photographs: side in pixels of images that are larger than 64 pixels, or of several sizes, where `size` is None.
         shapes: whether shapes and targets are all that is wanted, as for a plan: images of files are black then, and
             none is decoded.
@@ -73,6 +75,7 @@ def load(
         workers,
         download,
         unlabelled=unlabelled,
+        single=single,
         photographs=photographs,
         shapes=shapes,
         most=most,

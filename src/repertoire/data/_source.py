@@ -26,6 +26,7 @@ class SourceRequest:
         download: whether the network may be used.
         classes: the class names in order, where they are given from outside; an unknown one is an error.
         unlabelled: whether data without any label will do, for methods that need none.
+        single: whether data of a single class will do, for who knows others already.
         photographs: side in pixels of images that are larger than 64 pixels, or of several sizes, where none is asked
             for.
         levels: black and white of images of more than 8 bits, by kind, where they are given from outside.
@@ -45,6 +46,7 @@ class SourceRequest:
     download: bool = False
     classes: tuple[str, ...] | None = None
     unlabelled: bool = False
+    single: bool = False
     photographs: int = 128
     levels: Mapping[str, Sequence[float]] | None = None
     shapes: bool = False

@@ -36,6 +36,7 @@ def make_splits(
     skipped: tuple[Unreadable, ...] = (),
     notes: tuple[str, ...] = (),
     unlabelled: bool = False,
+    single: bool = False,
 ) -> Splits:
     """Draws the parts that a source does not have.
 
@@ -54,6 +55,7 @@ def make_splits(
         val, test: shares to draw, of the samples that `samples` holds.
         source, augmentation, skipped, notes: passed on.
         unlabelled: whether data in which nothing has a target will do.
+        single: whether a single class will do.
 
     Raises:
         DataError: fewer than two classes, classes or groups too few or too small to be divided (all are named), names
@@ -69,7 +71,7 @@ def make_splits(
     notes += alike(source, samples.classes)
     without = unlabelled and not samples.known.any()
     if not without:
-        _check_targets(samples, source)
+        _check_targets(samples, source, 1 if single else 2)
         test_set, unlabelled_test = _known_only(test_set, "test")
         val_set, unlabelled_val = _known_only(val_set, "validation")
         notes += unlabelled_test + unlabelled_val
@@ -116,8 +118,8 @@ def digest(splits: Splits) -> str:
     return found.hexdigest()
 
 
-def _check_targets(samples: Samples, source: str) -> None:
-    if samples.kind in ("classes", "votes", "maps") and len(samples.classes) < 2:
+def _check_targets(samples: Samples, source: str, fewest: int) -> None:
+    if samples.kind in ("classes", "votes", "maps") and len(samples.classes) < fewest:
         only = f": {ascii_path(samples.classes[0])}" if samples.classes else ""
         raise DataError(
             f"{source} has {plural(len(samples.classes), 'class', 'classes')}{only}; a classifier needs at least two. "

@@ -426,6 +426,7 @@ class Batch:
         streams: batches of further streams of samples by name.
         names: the names of the views, where they have names.
         together: how many samples all processes have in this step; 0 where nobody else has any.
+        transformed: whether a method has changed it already, mixed its samples say, so that it does not do so again.
     """
 
     views: tuple[Tensor, ...]
@@ -435,6 +436,7 @@ class Batch:
     streams: Mapping[str, Batch] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     together: int = 0
+    transformed: bool = False
 
     @property
     def images(self) -> Tensor:
@@ -463,6 +465,7 @@ class Batch:
             {name: stream.map(function) for name, stream in self.streams.items()},
             self.names,
             self.together,
+            self.transformed,
         )
 
     def weight(self, ranks: int) -> float:

@@ -6,9 +6,10 @@
 
 A protocol says what each stage brings; `follow` trains a method through them, a run a stage, with a memory of samples
 where the method asks for one, and goes on from wherever it was interrupted. `observe` does the same with an estimator
-on features.
+on features. `add_stage` gives a run that is there one stage more, of data that has just come in.
 """
 
+from repertoire.protocols._add_stage import CONTINUED, Continued, add_stage
 from repertoire.protocols._base import Protocol, StageData, joined
 from repertoire.protocols._classes import ClassIncremental
 from repertoire.protocols._domains import DomainIncremental
@@ -19,12 +20,15 @@ from repertoire.protocols._observe import observe
 from repertoire.protocols._outcome import Outcome
 
 __all__ = [
+    "CONTINUED",
     "ClassIncremental",
+    "Continued",
     "DomainIncremental",
     "Memory",
     "Outcome",
     "Protocol",
     "StageData",
+    "add_stage",
     "follow",
     "joined",
     "measure",

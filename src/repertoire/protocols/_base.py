@@ -14,7 +14,7 @@ from repertoire.protocols._measure import measure
 from repertoire.protocols._memory import Keep, Memory
 from repertoire.ranges import checked
 
-__all__ = ["Protocol", "StageData", "joined"]
+__all__ = ["Protocol", "StageData", "joined", "options_of"]
 
 S = TypeVar("S", bound=Samples)
 
@@ -112,3 +112,9 @@ def joined(parts: Sequence[S]) -> S:
         factors={name: np.concatenate([part.factors[name] for part in parts]) for name in first.factors},
         rows=np.concatenate(rows),
     )
+
+
+def options_of(protocol: Protocol) -> list[Any]:
+    """Class and options of a protocol, for a hash."""
+    options = {k: options_of(v) if isinstance(v, Protocol) else v for k, v in sorted(vars(protocol).items())}
+    return [type(protocol).__name__, options]

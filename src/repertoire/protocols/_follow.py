@@ -19,9 +19,9 @@ from repertoire.data import Samples, Splits, digest
 from repertoire.errors import ConfigError, Interrupted, RunError, ascii_path, option
 from repertoire.files import lock_directory, write_json
 from repertoire.methods import Stage
-from repertoire.protocols._base import Protocol, StageData, joined
+from repertoire.protocols._base import Protocol, StageData, joined, options_of
 from repertoire.protocols._memory import Memory
-from repertoire.protocols._outcome import Outcome, as_matrix
+from repertoire.protocols._outcome import Outcome, as_matrix, state_bytes
 from repertoire.recipe import (
     IN_MEMORY,
     StageStart,
@@ -175,7 +175,7 @@ class _Course:
         memory = Memory(self.protocol.memory, self.protocol.keep, config.seed) if remembers else None
         if not (place / "stages.json").exists():
             content = {
-                "protocol": repr(_options(self.protocol)),
+                "protocol": repr(options_of(self.protocol)),
                 "stages": [stage.name for stage in stages],
                 "config": config.model_dump(mode="json"),
             }
@@ -190,6 +190,7 @@ class _Course:
         matrix = as_matrix([row["accuracy"] for row in rows]) if len(rows) > 1 else np.array([rows[0]["accuracy"]])
         metrics = self.protocol.measure(matrix) if len(rows) > 1 else {"accuracy": float(matrix.mean())}
         metrics["memory_bytes"] = 0.0 if memory is None else float(memory.nbytes)
+        metrics["state_bytes"] = float(state_bytes(place / f"{len(stages) - 1:02d}"))
         return Outcome(
             tuple(stage.name for stage in stages),
             matrix,
@@ -246,16 +247,10 @@ class _Course:
 
     def _name(self, config: TrainConfig) -> str:
         """Name of the folder: the method, and a hash of all that decides what comes out."""
-        content = [config.model_dump(mode="json"), _options(self.protocol), digest(self.splits)]
+        content = [config.model_dump(mode="json"), options_of(self.protocol), digest(self.splits)]
         found = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         method = "joint" if isinstance(self.protocol, _Joint) else registry.parse(config.method).name
         return f"{method}-{found}"
-
-
-def _options(protocol: Protocol) -> list[Any]:
-    """Class and options of a protocol, for a hash."""
-    options = {k: _options(v) if isinstance(v, Protocol) else v for k, v in sorted(vars(protocol).items())}
-    return [type(protocol).__name__, options]
 
 
 def _stage(stages: Sequence[StageData], t: int, epochs: int) -> Stage:

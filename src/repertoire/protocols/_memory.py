@@ -16,7 +16,7 @@ from repertoire.errors import CheckpointError, ConfigError, DataError, ascii_pat
 from repertoire.files import atomic_path
 from repertoire.recipe import parse_bytes
 
-__all__ = ["Keep", "Memory"]
+__all__ = ["Keep", "Memory", "copied", "stacked"]
 
 Keep = Literal["reservoir", "herding"]
 FeaturesOf = Callable[[Samples], np.ndarray]
@@ -90,16 +90,32 @@ class Memory:
             raise DataError("a memory keeps samples with one class each; some of these have none")
         if len(self) and (type(samples) is not type(self.samples) or samples.shape != self.samples.shape):
             raise DataError(f"the memory holds {self.samples!r}, and these are {samples!r}")
-        capacity = self.most if self.most_bytes is None else self.most_bytes // _size(samples)
+        capacity = self._capacity(samples)
         if self.keep == "herding":
             kept, chosen, rank = self._herd(samples, capacity, features_of)
             self._rank = rank
         else:
             kept, chosen = self._draw(len(samples), capacity)
         self.seen += len(samples)
-        parts = [_copied(self.samples, kept)] if len(kept) else []
-        parts += [_copied(samples, chosen)] if len(chosen) else []
-        self.samples = _stacked(parts, samples.classes) if parts else None
+        parts = [copied(self.samples, kept)] if len(kept) else []
+        parts += [copied(samples, chosen)] if len(chosen) else []
+        self.samples = stacked(parts, samples.classes) if parts else None
+
+    def _capacity(self, samples: Samples) -> int:
+        """How many samples such as these the budget allows."""
+        return self.most if self.most_bytes is None else self.most_bytes // _size(samples)
+
+    def shrink(self) -> None:
+        """Lets go what the budget does not allow, after `load` of what was kept within a larger one."""
+        if not len(self) or len(self) <= (capacity := self._capacity(self.samples)):
+            return
+        if self.keep == "herding":
+            kept = np.flatnonzero(self._rank < capacity // len(np.unique(self.samples.labels)))
+            self._rank = self._rank[kept]
+        else:
+            generator = np.random.Generator(np.random.Philox(step_seed(self.seed, self.seen, 2**64 - 4)))
+            kept = np.sort(generator.permutation(len(self))[:capacity])
+        self.samples = copied(self.samples, kept) if len(kept) else None
 
     def _draw(self, count: int, capacity: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the memory that stay, and those of new samples that come in: Vitter's algorithm R, at once."""
@@ -195,7 +211,7 @@ def _size(samples: Samples) -> int:
     return int(samples.inputs([0]).nbytes) + _OF_A_LABEL
 
 
-def _copied(samples: Samples, index: np.ndarray) -> Samples:
+def copied(samples: Samples, index: np.ndarray) -> Samples:
     """Some samples with inputs of their own, without masks and further variables."""
     part = samples.subset(index)
     own: dict[str, Any] = {_stored(samples): part.inputs(slice(None)), "rows": None, "factors": {}}
@@ -204,7 +220,8 @@ def _copied(samples: Samples, index: np.ndarray) -> Samples:
     return replace(part, **own)
 
 
-def _stacked(parts: list[Samples], classes: tuple[str, ...]) -> Samples:
+def stacked(parts: list[Samples], classes: tuple[str, ...]) -> Samples:
+    """The samples of several sets, whose inputs are their own (`copied`), as one."""
     if len(parts) == 1:
         return replace(parts[0], classes=classes)
     name = _stored(parts[0])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from repertoire.errors import RunError, ascii_path
+from repertoire.train import last_state
 
 __all__ = ["Outcome"]
 
@@ -27,7 +28,8 @@ class Outcome:
             stages bring no classes of their own.
         metrics: what `Protocol.measure` says of the matrix; with "joint" and "finetune", the accuracy of training on
             everything at once and of training without anything against forgetting, where these were measured; and
-            "memory_bytes", of the samples that were kept.
+            "memory_bytes", of the samples that were kept, and "state_bytes", of what a method keeps beside its network
+            (importance of weights, old networks, prototypes), or of what an estimator keeps.
         path: directory of the stages, a run each; None where nothing was written.
     """
 
@@ -99,6 +101,11 @@ class Outcome:
     def _bar(self, stage: int) -> str:
         value = self.curve[stage]
         return f"{'#' * round(20 * value)}{'.' * (20 - round(20 * value))} {value:.1%}"
+
+
+def state_bytes(path: Path) -> int:
+    """Bytes of what the method of a finished run keeps beside its network."""
+    return sum(value.nbytes for name, value in last_state(path).items() if not name.startswith("model."))
 
 
 def _plain(matrix: np.ndarray) -> list[list[float | None]]:

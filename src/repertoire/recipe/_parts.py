@@ -73,7 +73,9 @@ def import_plugins(config: TrainConfig) -> None:
         sys.path.remove(here)
 
 
-def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: bool = False) -> Splits:
+def load_splits(
+    config: TrainConfig, *, unlabelled: bool | None = None, shapes: bool = False, single: bool = False
+) -> Splits:
     """The data of a configuration, photographs at the size that its network was trained on.
 
     Images are brought to `size` where it is given. Otherwise photographs (RGB files of more than 64 pixels) come at the
@@ -84,6 +86,7 @@ def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: 
         config: resolved or not.
         unlabelled: whether data without any label will do; as its method says if None.
         shapes: whether shapes and targets are all that is wanted: images of files are black then, and none is decoded.
+        single: whether data of a single class will do, for a run that knows others.
 
     Raises:
         DataError, UnreadableImages: the data cannot be used, or was given in memory.
@@ -104,6 +107,7 @@ def load_splits(config: TrainConfig, *, unlabelled: bool | None = None, shapes: 
             skip_unreadable=config.skip_unreadable,
             download=config.download,
             unlabelled=asked,
+            single=single,
             photographs=photographs,
             shapes=shapes,
             most=config.cache_most,

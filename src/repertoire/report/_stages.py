@@ -107,7 +107,7 @@ def _content(outcome: Outcome) -> dict[str, Any]:
         "curve": _curve(outcome),
         "each": _each(outcome.matrix, names),
         "cut": count > COLOURS,
-        "stages": _stages(outcome, names),
+        "stages": _stages(outcome, names, stored.get("runs", {})),
         "facts": _facts(outcome, stored, config),
     }
 
@@ -124,10 +124,11 @@ def _stored(path: Path | None) -> dict[str, Any]:
 
 
 def _summary(names: Sequence[str], stored: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    trained = (
-        f"A {config['backbone']} trained with method {config['method']}" if {"backbone", "method"} <= config.keys() else
-        "A model that learned"
-    )  # fmt: skip
+    trained = "A model that learned"
+    if {"backbone", "method"} <= config.keys():
+        trained = f"A {config['backbone']} trained with method {config['method']}"
+    elif "learner" in config:
+        trained = f"{config['learner']}, fitted to features,"
     through = f"through {_text.plural(len(names), 'stage')}"
     protocol, _ = _protocol(stored)
     return _text.label(f"{trained} {through}{f' of protocol {protocol}' if protocol else ''}, one after another.")
@@ -156,8 +157,11 @@ def _tiles(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     if {"finetune", "joint"} <= metrics.keys():
         ends = f"{100 * metrics['finetune']:.1f}–{percent(metrics['joint'])}"
         rows.append(("Bounds", ends, "plain training stage by stage, and everything at once"))
-    kept = metrics.get("memory_bytes")
-    return rows + ([("Kept samples", _bytes(kept), "in memory for the stages to come")] if kept is not None else [])
+    kept = (
+        ("Kept samples", "memory_bytes", "in memory for the stages to come"),
+        ("Kept beside them", "state_bytes", "what the method has beside its network, or an estimator in all"),
+    )
+    return rows + [(title, _bytes(metrics[key]), says) for title, key, says in kept if key in metrics]
 
 
 def _bytes(size: float) -> str:
@@ -287,10 +291,12 @@ def _each(matrix: np.ndarray, names: Sequence[str]) -> Markup | None:
     )
 
 
-def _stages(outcome: Outcome, names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a stage: how well it was learned, known best and kept, and what its training took."""
+def _stages(outcome: Outcome, names: Sequence[str], runs: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A row a stage: how well it was learned, known best and kept, and what its training took; `runs` says where those
+    are that do not lie with the outcome."""
     rows = []
     for i, name in enumerate(names):
+        beside = "" if outcome.path is None else _text.label(outcome.path / f"{i:02d}")
         column = outcome.matrix[i:, i]
         seconds = None
         if outcome.path is not None:
@@ -306,7 +312,7 @@ def _stages(outcome: Outcome, names: Sequence[str]) -> list[dict[str, Any]]:
                 "last": percent(float(column[-1])),
                 "lost": _signed_percent(float(column.max() - column[-1])),
                 "seconds": _text.duration(seconds) if isinstance(seconds, int | float) else _text.DASH,
-                "run": "" if outcome.path is None else _text.label(outcome.path / f"{i:02d}"),
+                "run": _text.label(runs[outcome.names[i]]) if outcome.names[i] in runs else beside,
             }
         )
     return rows

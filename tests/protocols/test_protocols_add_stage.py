@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repertoire import load, protocols
+from repertoire.errors import ConfigError, DataError, RunError
+from repertoire.protocols import Continued, add_stage
+from repertoire.rules import Backprop
+from repertoire.train import Run, fit, last_state
+
+NEW = {"epochs": 5, "batch_size": 16, "lr": 0.05}
+
+
+def bands(path: Path, classes: tuple[str, ...], count: int = 80, seed: int = 0) -> Path:
+    """Grey images of 8 pixels with a bright band at a place that the class says."""
+    places = {"top": 0, "middle": 2, "bottom": 4, "lowest": 6}
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count * len(classes)) % len(classes)
+    images = generator.integers(0, 160, (len(labels), 8, 8, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[places[classes[label]] : places[classes[label]] + 2] += 90
+    np.savez(path, images=images, labels=labels, classes=np.array(classes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(options: dict, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("first")
+    data = bands(folder / "old.npz", ("top", "middle"))
+    return fit(**{**options, "data": str(data), "ema": 0.5}, out=folder / "a")
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bands(tmp_path_factory.mktemp("more") / "more.npz", ("bottom", "top"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def second(first: Run, more: Path) -> Continued:
+    return add_stage(first, more, memory=24, out=first.path.parent / "b", **NEW)
+
+
+def content(path: Path) -> dict[str, torch.Tensor]:
+    with np.load(path / "stages" / "memory.npz") as memory:
+        kept = {"memory": torch.from_numpy(memory["images"]), "labels": torch.from_numpy(memory["labels"])}
+    return {**last_state(path), **kept, **{f"best/{n}": v for n, v in load(path).model.state_dict().items()}}
+
+
+def test_the_new_run_knows_old_classes_and_new_ones(first: Run, second: Continued):
+    assert second.run.classes == ("top", "middle", "bottom"), "the old ones first, in their order"
+    assert first.classes == ("top", "middle"), "what was there stays"
+    assert second.outcome.names == ("old", "more")
+    assert second.outcome.matrix[0, 0] == pytest.approx(load(first.path).metrics["accuracy"])
+    assert np.isnan(second.outcome.matrix[0, 1])
+    assert second.outcome.matrix[1].min() > 0.6
+    assert second.notes == ()
+    # What the new run says of itself is about the test samples of both.
+    assert second.run.metrics["images"] == len(load(first.path).splits.test) + 32
+
+
+def test_what_is_replayed_is_what_may_be_kept(second: Continued):
+    with np.load(second.run.path / "stages" / "memory.npz") as memory:
+        assert len(memory["labels"]) == 24
+        assert memory["classes"].tolist() == ["top", "middle", "bottom"]
+        assert set(memory["labels"].tolist()) == {0, 1, 2}
+    assert second.outcome.metrics["memory_bytes"] == 24 * (64 + 8)
+    assert second.outcome.metrics["state_bytes"] == 0, "replay keeps nothing beside its network"
+
+
+@pytest.mark.parametrize("step", [0, 3, 23])
+def test_killed_it_ends_in_the_same_bits(
+    first: Run, second: Continued, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+):
+    original, calls = Backprop.step, []
+
+    def crash(self, method, batch):
+        calls.append(1)
+        if len(calls) > step:
+            raise KeyboardInterrupt
+        return original(self, method, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backprop, "step", crash)
+        with pytest.raises(KeyboardInterrupt):
+            add_stage(first, more, memory=24, out=tmp_path / "b", save_every=2, **NEW)
+    found = add_stage(first, more, memory=24, out=tmp_path / "b", save_every=2, **NEW)
+    np.testing.assert_array_equal(found.outcome.matrix, second.outcome.matrix)
+    one, two = content(found.run.path), content(second.run.path)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def test_killed_before_the_memory_is_written_it_ends_in_the_same_bits(
+    first: Run, second: Continued, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(protocols.Memory, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            add_stage(first, more, memory=24, out=tmp_path / "b", **NEW)
+    found = add_stage(first, more, memory=24, out=tmp_path / "b", **NEW)
+    one, two = content(found.run.path), content(second.run.path)
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_a_third_stage_goes_on_from_what_the_second_kept(second: Continued, tmp_path: Path):
+    data = bands(tmp_path / "third.npz", ("lowest",), seed=2)
+    found = add_stage(second.run.path, data, memory=12, out=tmp_path / "c", **NEW)
+    assert found.run.classes == ("top", "middle", "bottom", "lowest")
+    assert found.outcome.names == ("old", "more", "third")
+    assert found.outcome.matrix.shape == (3, 3)
+    np.testing.assert_array_equal(found.outcome.matrix[1, :2], second.outcome.matrix[1])
+    with np.load(tmp_path / "c" / "stages" / "memory.npz") as memory:
+        assert len(memory["labels"]) == 12, "a smaller budget than before"
+
+
+def test_without_a_memory_the_old_classes_are_forgotten(first: Run, tmp_path: Path):
+    data = bands(tmp_path / "new.npz", ("bottom", "lowest"), seed=3)
+    plain, replayed = (
+        add_stage(first, data, by=by, memory=40, out=tmp_path / by, **{**NEW, "epochs": 10})
+        for by in ("supervised", "replay")
+    )
+    assert plain.outcome.metrics["memory_bytes"] == 0
+    assert not (tmp_path / "supervised" / "stages" / "memory.npz").exists()
+    assert plain.outcome.metrics["forgetting"] > replayed.outcome.metrics["forgetting"] + 0.2
+
+
+def test_where_old_data_is_gone_it_says_so_and_goes_on(options: dict, more: Path, tmp_path: Path):
+    data = bands(tmp_path / "gone.npz", ("top", "middle"))
+    run = fit(**{**options, "data": str(data)}, out=tmp_path / "a")
+    data.unlink()
+    found = add_stage(run.path, more, out=tmp_path / "b", **NEW)
+    assert found.outcome.names == ("more",)
+    assert len(found.notes) == 2
+    assert "Nothing is replayed" in found.notes[0]
+    assert "gone is not measured" in found.notes[1]
+    assert len(found.run.classes) == 3
+
+
+def test_another_command_does_not_go_on_with_what_lies_there(first: Run, second: Continued, more: Path):
+    with pytest.raises(RunError, match="holds another run"):
+        add_stage(first, more, memory=25, out=second.run.path, **NEW)
+    with pytest.raises(RunError, match="stays as it is"):
+        add_stage(first, more, out=first.path, **NEW)
+
+
+def test_it_is_refused_before_anything_is_trained(first: Run, more: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="backbone"):
+        add_stage(first, more, out=tmp_path / "b", backbone="resnet20")
+    with pytest.raises(ConfigError, match="amount"):
+        add_stage(first, more, out=tmp_path / "b", memory="lots")
+    features = tmp_path / "features.npz"
+    np.savez(features, features=np.zeros((40, 5), np.float32), labels=np.arange(40) % 2, classes=np.array(["a", "b"]))
+    with pytest.raises(DataError, match="features"):
+        add_stage(first, features, out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_damaged_record_is_named(second: Continued, more: Path, tmp_path: Path):
+    file = second.run.path / "stages" / "stages.json"
+    whole = file.read_text()
+    try:
+        file.write_text(json.dumps({"rows": {}}))
+        with pytest.raises(RunError, match=r"stages\.json is damaged"):
+            add_stage(second.run.path, more, out=tmp_path / "c")
+    finally:
+        file.write_text(whole)
+
+
+def test_features_go_on_as_images_do(options: dict, tmp_path: Path):
+    generator = np.random.default_rng(0)
+
+    def rows(name: str, classes: list[str]) -> Path:
+        labels = np.arange(120) % len(classes)
+        centres = {"a": 0, "b": 1, "c": 2}
+        places = np.array([centres[c] for c in classes])[labels]
+        features = 3 * np.eye(4, dtype=np.float32)[places] + generator.normal(size=(120, 4)).astype(np.float32) / 4
+        np.savez(tmp_path / name, features=features, labels=labels, classes=np.array(classes))
+        return tmp_path / name
+
+    run = fit(str(rows("one.npz", ["a", "b"])), epochs=5, out=tmp_path / "a")
+    found = add_stage(run, rows("two.npz", ["c"]), memory="1kB", out=tmp_path / "b", epochs=5)
+    assert found.run.classes == ("a", "b", "c")
+    assert found.outcome.metrics["memory_bytes"] <= 1000
+    assert found.outcome.matrix[1].min() > 0.8
