@@ -384,6 +384,8 @@ def embed(
     source: Run | Concatenated = opened
     if concat:
         others, images = _runs_first(images or [])
+        if not images and not null:
+            raise ConfigError("there are only runs: name the images behind them, embed RUN RUN PHOTOS/ --concat")
         source = Concatenated([opened, *(open_run(path, device, plugin) for path in others)])
     given = given_inputs(opened, images or [], null=null)
     failures: list[Unreadable] = []
