@@ -1,4 +1,4 @@
-"""Every method that does something about stages: classes are added to what it knows, and what stops it changes nothing."""
+"""Every method that is about stages: classes are added to what it knows, and a crash changes nothing."""
 
 from __future__ import annotations
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
+from repertoire.estimators import FeatureEstimator, load_estimator, save_estimator
 from repertoire.testing._check import Check, checks, described, example_options, refused
 
 __all__ = ["check_estimator"]
@@ -57,8 +60,6 @@ class _Estimators:
         assert isinstance(self.build(), BaseEstimator)
 
     def check_it_can_be_written_again_from_its_options(self) -> None:
-        from sklearn.base import clone
-
         twin = clone(self.build())
         assert type(twin) is type(self.build())
         assert twin.get_params() == self.build().get_params()
@@ -83,8 +84,6 @@ class _Estimators:
         """What learns from them is told by -1 or "", labels them all, and names them alike."""
         if not self.takes_unlabelled():
             return
-        from sklearn.base import clone
-
         generator = np.random.default_rng(0)
         x = np.concatenate([generator.normal(size=(20, 6)) + 8 * np.eye(6)[c] for c in range(3)])
         true = np.repeat(np.arange(3), 20)
@@ -125,3 +124,27 @@ class _Estimators:
         answers = [self.build().fit(x, y).predict(x) for _ in range(2)]
         if self.build().get_params().get("random_state", 0) is not None:
             np.testing.assert_array_equal(*answers)
+
+    def check_piece_by_piece_it_goes_on_from_what_was_kept(self) -> None:
+        """What learns in pieces knows new classes beside the old ones, and goes on from the disk in the same bits."""
+        if not hasattr(self.build(), "partial_fit") or not isinstance(self.build(), FeatureEstimator):
+            return
+        generator = np.random.default_rng(0)
+        centres = 6 * np.eye(8, dtype=np.float32)[:6]
+        x = np.repeat(centres, 20, axis=0) + generator.normal(size=(120, 8)).astype(np.float32) / 2
+        y = np.repeat(np.array(list("fbdcae")), 20)
+        pieces = [(x[40 * t : 40 * t + 40], y[40 * t : 40 * t + 40]) for t in range(3)]
+        kept = clone(self.build())
+        with tempfile.TemporaryDirectory() as folder:
+            for number, (features, labels) in enumerate(pieces):
+                if number:
+                    kept = load_estimator(folder)
+                kept.partial_fit(features, labels)
+                assert list(kept.classes_) == sorted({label for _, some in pieces[: number + 1] for label in some})
+                save_estimator(kept, folder)
+        through = clone(self.build())
+        for features, labels in pieces:
+            through.partial_fit(features, labels)
+        np.testing.assert_array_equal(kept.predict_proba(x), through.predict_proba(x))
+        assert (through.predict(x) == y).mean() > 0.7, "six classes far apart"
+        refused(ValueError, "not among", clone(self.build()).partial_fit, x, y, classes=["a", "b"])
