@@ -2,13 +2,15 @@
 
     python tools/small_sets.py small/
     python benchmarks/merging.py small/clothes small/handwritten-digits small/emoji small/cifar10-5 [--work FOLDER]
-                                 [--only tasks,sizes,memory] [--operators SPEC,SPEC] [--compressors SPEC,SPEC]
+                                 [--only tasks,sizes,cost,memory] [--operators SPEC,SPEC] [--compressors SPEC,SPEC]
+                                 [--size 160]
 
 `tasks` fine-tunes lite0 on each folder (`train/CLASS/*` and `test/CLASS/*`), merges the runs into one that knows the
 classes of all, and says how it does on the test images of each, asked for the classes of that folder only, relative to
 the run of that folder alone. Options of an operator that are given as several values are tried, as many for each
 operator, and the one with the best validation accuracy over all classes stays. `sizes` compresses the run on the last
-folder by each compressor. `memory` merges two files of 100 MB and samples how much more the process holds at most.
+folder by each compressor. `cost` counts operations and weights of lite0 and of the longest merges. `memory` merges two
+files of 100 MB and samples how much more the process holds at most.
 Runs that are in the work folder already are not trained again. Prints Markdown.
 """
 
@@ -29,8 +31,10 @@ from PIL import Image
 
 from repertoire import registry, train
 from repertoire.errors import ConfigError
+from repertoire.weights import count_flops
 
 SIZE = 160
+"""Pixels of a side, by default."""
 
 MOST_TESTED = 20
 """Test images of each class."""
@@ -56,6 +60,7 @@ SMALLER = (
     "codebook:bits=4",
     "codebook:bits=3",
     "codebook:bits=2",
+    "ternary",
     "lowrank",
     "dynamic:mass=0.8",
 )
@@ -82,7 +87,7 @@ def prepare(folders: list[Path], work: Path) -> list[Path]:
     return made
 
 
-def experts(folders: list[Path], work: Path) -> list[train.Run]:
+def experts(folders: list[Path], work: Path, size: int) -> list[train.Run]:
     """A run of lite0 on each folder, all layers learned."""
     found = []
     for folder in folders:
@@ -91,7 +96,7 @@ def experts(folders: list[Path], work: Path) -> list[train.Run]:
             found.append(train.load(out))
             continue
         begun = time.process_time()
-        options = {"backbone": "lite0", "tune": "all", "size": SIZE, "device": "cpu", "seed": 0}
+        options: dict[str, Any] = {"backbone": "lite0", "tune": "all", "size": size, "device": "cpu", "seed": 0}
         found.append(train.fit(str(folder), out=out, quiet=True, **options))
         print(f"{folder.name}: {time.process_time() - begun:.0f} processor seconds", file=sys.stderr)
     return found
@@ -100,7 +105,7 @@ def experts(folders: list[Path], work: Path) -> list[train.Run]:
 def tasks(runs: list[train.Run], work: Path, chosen: list[str]) -> None:
     names = [Path(run.config.data).name for run in runs]
     known = set(registry.names("weight-operators"))
-    print(f"\n### {len(runs)} tasks fine-tuned from lite0 at {SIZE} pixels, merged into one network\n")
+    print(f"\n### {len(runs)} tasks fine-tuned from lite0 at {runs[0].size} pixels, merged into one network\n")
     print("| operator | " + " | ".join(names) + " | mean share of the runs' own | all classes at once | seconds |")
     print("| --- |" + " --: |" * (len(names) + 3))
     own = " | ".join(f"{run.evaluate()['accuracy']:.3f}" for run in runs)
@@ -135,9 +140,10 @@ def tasks(runs: list[train.Run], work: Path, chosen: list[str]) -> None:
 
 def sizes(run: train.Run, work: Path, chosen: list[str]) -> None:
     known = set(registry.names("compressors"))
-    print(f"\n### Bytes of the weights against accuracy, lite0 on {Path(run.config.data).name}\n")
-    print("| compressor | bytes | of those before | test accuracy | seconds |")
-    print("| --- | --: | --: | --: | --: |")
+    data = Path(run.config.data).name
+    print(f"\n### Bytes of the weights against accuracy, lite0 on {data} at {run.size} pixels\n")
+    print("| compressor | bytes | of those before | multiplications an image | test accuracy | seconds |")
+    print("| --- | --: | --: | --: | --: | --: |")
     first = True
     for spec in chosen or SMALLER:
         if spec.partition(":")[0] not in known:
@@ -146,11 +152,28 @@ def sizes(run: train.Run, work: Path, chosen: list[str]) -> None:
         with tempfile.TemporaryDirectory(dir=work) as folder:
             made = train.compress(run.path, Path(folder) / "small", by=spec).info["compressed"]
         before, after = made["bytes"]
+        whole, left = (f"{count / 1e6:.0f} M" for count in made["multiplications"])
         if first:
-            print(f"| as it is | {before:,} | 1.000 | {made['test'][0]:.3f} | |")
+            print(f"| as it is | {before:,} | 1.000 | {whole} | {made['test'][0]:.3f} | |")
             first = False
         seconds = time.process_time() - begun
-        print(f"| {spec} | {after:,} | {after / before:.3f} | {made['test'][1]:.3f} | {seconds:.0f} |", flush=True)
+        row = f"{after:,} | {after / before:.3f} | {left} | {made['test'][1]:.3f} | {seconds:.0f}"
+        print(f"| {spec} | {row} |", flush=True)
+
+
+def cost(size: int) -> None:
+    """What a step of the longest merges computes, counted and not measured."""
+    network = registry.build("backbones", "lite0", in_channels=3, image_size=size, pretrained=False)
+    pass_ = count_flops(network, torch.zeros(1, 3, size, size))
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    print(f"\n### What merging computes, lite0 at {size} pixels\n")
+    print("| | operations |")
+    print("| --- | --: |")
+    print(f"| an image through lite0 | {pass_ / 1e9:.2f} G |")
+    for images in (128, 16):
+        learned = 300 * images * pass_ / 1e12
+        print(f"| `anisotropic`, 100 steps of {images} images, forward and backward | {learned:.1f} T |")
+    print(f"\nWeights: {weights / 1e6:.1f} MB. `anisotropic` holds those of the base, of each run, and of the merge.")
 
 
 MEMORY = """
@@ -211,7 +234,8 @@ def memory(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--only", default="tasks,sizes,memory")
+    parser.add_argument("--only", default="tasks,sizes,cost,memory")
+    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--operators", default="")
@@ -223,11 +247,13 @@ def main() -> None:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         if {"tasks", "sizes"} & set(wanted):
-            runs = experts(prepare(arguments.folders, work), work)
+            runs = experts(prepare(arguments.folders, work), work, arguments.size)
             if "tasks" in wanted:
                 tasks(runs, work, registry.split(arguments.operators) if arguments.operators else [])
             if "sizes" in wanted:
                 sizes(runs[-1], work, registry.split(arguments.compressors) if arguments.compressors else [])
+        if "cost" in wanted:
+            cost(arguments.size)
         if "memory" in wanted:
             memory(work)
 

@@ -73,7 +73,7 @@ def test_compression_says_what_it_costs(places, capsys, monkeypatch):
     assert "base, which it is a change of" in printed
     assert "multiplications for an image" in printed
     assert "runs/a-small-1" in printed
-    assert [counted(x) for x in (2e9, 123_400_000, 5100, 7)] == ["2 G", "123 M", "5.1 k", "7"]
+    assert [counted(x) for x in (2e9, 123_400_000, 5100, 7)] == ["2 G", "123 M", "5.1 k", "7 "]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from repertoire import train
 from repertoire.cli import main
 from repertoire.zoo import Index
+from repertoire.zoo._runs import _embedded
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,9 @@ def names(out: str) -> list[str]:
 def test_runs_are_found_by_what_they_know(places, capsys):
     root = places["root"]
     zoo = ["--zoo", root / "zoo", "--device", "cpu"]
-    code, _, err = said(capsys, "add", root / "rows", *zoo)
-    assert code == 2
-    assert "holds no index yet" in err
+    code, out, err = said(capsys, "add", root / "rows", "--zoo", root / "first", "--reference", root / "rows")
+    assert code == 0, err
+    assert f"a new index: runs are asked about images of {places['rows']}" in out
     code, out, err = said(
         capsys, "add", root / "rows", *zoo, "--probes", places["probes"], "--reference", root / "rows"
     )
@@ -70,3 +71,13 @@ def test_runs_are_found_by_what_they_know(places, capsys):
     assert Index.load(root / "zoo").alignment is not None
     code, out, err = said(capsys, "search", places["columns"], *zoo)
     assert (code, sorted(names(out))) == (0, ["columns", "rows"]), err
+    # What a run was trained on may be gone; it is still asked about what the others were.
+    _embedded.cache_clear()
+    places["columns"].rename(root / "elsewhere.npz")
+    try:
+        code, out, err = said(capsys, "learn", *zoo)
+    finally:
+        (root / "elsewhere.npz").rename(places["columns"])
+    assert code == 0, err
+    assert f"{root / 'columns'}: its data is left out" in out
+    assert "served best by" in out

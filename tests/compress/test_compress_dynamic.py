@@ -31,6 +31,20 @@ def test_the_fewest_filters_that_reach_the_mass(mass):
         assert [i for i in range(9) if kept[i]] == sorted(order[:count])
 
 
+class Padding(nn.Conv2d):
+    """Pads its inputs by itself where it takes every second place."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)) if self.stride == (2, 2) else x)
+
+
+def test_a_convolution_that_does_more_is_left_out():
+    net = nn.Sequential(
+        Padding(1, 4, 3, padding=1), nn.ReLU(), Padding(4, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    )
+    assert list(followers(net, images(2))) == ["0", "4"]
+
+
 def test_with_all_filters_on_it_is_the_network():
     model = network()
     layers = followers(model, images(2))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from repertoire.report._made_of import made_of
+from repertoire.recipe import TrainConfig
+from repertoire.report._made_of import made_of, making
+from repertoire.report._remedies import Remedies
 
 
 def test_a_run_that_was_trained_has_no_such_section():
@@ -18,6 +20,23 @@ def test_merged_runs_of_other_classes():
     assert classes["rows"] == [["a", "2", "30", "90.0%", "85.0%"]]
     assert "2 runs were merged by ties" in found["text"]
     assert len(made_of({"merged": {**made, "ingredients": [0, 1]}})["tables"]) == 1
+
+
+def test_the_command_is_the_one_that_made_it():
+    merged = {"operator": "ties:scale=0.5", "runs": ["/x/a", "/x/b c"], "base": "/x/start", "data": "photos"}
+    found = making({"merged": merged}, "out")
+    assert found == "repertoire merge /x/a '/x/b c' --by ties:scale=0.5 --base /x/start --data photos --out out"
+    small = {"by": "half", "run": "/x/a"}
+    assert making({"compressed": small}, "s") == "repertoire compress /x/a --by half --out s"
+    stitched = {"runs": ["/x/a", "/x/b"], "epochs": 2, "lr": 0.01, "distil": 0.5}
+    told = "repertoire stitch /x/a /x/b --epochs 2 --lr 0.01 --distil 0.5 --out n"
+    assert making({"stitched": stitched}, "n") == told
+    assert making({"status": "finished"}, "r") == ""
+
+
+def test_nothing_about_training_is_proposed_of_what_was_not_trained():
+    assert Remedies(TrainConfig(data="digits")).allows("longer")
+    assert not Remedies(TrainConfig(data="digits"), trained=False).allows("longer")
 
 
 def test_routes_of_a_stitched_run():

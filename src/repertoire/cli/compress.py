@@ -17,7 +17,7 @@ def counted(number: float) -> str:
     for size, word in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size:
             return f"{number / size:.3g}{word}"
-    return f"{number:.0f}"
+    return f"{number:.0f} "
 
 
 def compress(
@@ -58,13 +58,13 @@ def compress(
     before, after = made["bytes"]
     for name, word in (("val", "validation"), ("test", "test")):
         typer.echo(f"{word} {made['key']} {made[name][0]:.4f} before, {made[name][1]:.4f} after")
-    typer.echo(f"weights {before / 1e6:.2f} MB before, {after / 1e6:.2f} MB after: 1 / {before / after:.1f}, by {by}")
+    typer.echo(f"weights {counted(before)}B before, {counted(after)}B after: 1 / {before / after:.1f}, by {by}")
     if origin := made.get("origin"):
         where = ascii_path(origin["run"]) if "run" in origin else f"the published weights of {origin['backbone']}"
         typer.echo(f"to be opened beside {where}, which it is a change of")
-    before, after = made["multiplications"]
-    share = f", {after / before:.2f} of them" if after != before else ""
-    typer.echo(f"multiplications for an image {counted(before)} before, {counted(after)} after{share}")
+    whole, left = made["multiplications"]
+    share = f", {left / whole:.2f} of them" if left != whole else ""
+    typer.echo(f"multiplications for an image: {counted(whole).strip()} before, {counted(left).strip()} after{share}")
     typer.echo(f"the new run: {ascii_path(str(small.directory))}")
     if report:
         from repertoire.report import write_report

@@ -32,7 +32,8 @@ def add(
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Images that every run is asked about, for a new index; labels do not matter.", show_default=False
+            help="Images that every run is asked about, for a new index; labels do not matter.",
+            show_default="those that the first run was trained on",
         ),
     ] = None,
     reference: Annotated[
@@ -50,7 +51,7 @@ def add(
 ) -> None:
     """Add runs to the index: each is asked about the probes, and not looked into."""
     from repertoire.cli._options import open_run
-    from repertoire.errors import ConfigError
+    from repertoire.errors import ConfigError, ascii_path
     from repertoire.zoo import Index, add_runs, new_index
 
     where = _device(device)
@@ -61,9 +62,10 @@ def add(
                 f"--{given[0]} goes with a new index, and {zoo} holds one: leave it out, or name another --zoo"
             )
         index = Index.load(zoo)
-    elif probes is None:
-        raise ConfigError(f"{zoo} holds no index yet: name the images that runs are asked about, --probes PHOTOS/")
     else:
+        if probes is None:
+            probes = opened[0].config.data
+            typer.echo(f"a new index: runs are asked about images of {ascii_path(probes)} (others: --probes PHOTOS/)")
         index = new_index(probes, reference=reference or "lite0", count=count or 256, device=where)
     add_runs(index, opened, device=where, report=typer.echo)
     index.save(zoo)

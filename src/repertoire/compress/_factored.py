@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire.compress._layers import plain
 from repertoire.diagnostics import prunable_weights
 from repertoire.errors import ConfigError
 
@@ -94,11 +95,11 @@ def low_rank(model: nn.Module, skip: Sequence[str] = ()) -> nn.Module:
     r"""A copy of a network whose layers are products of two matrices, to be trained so that their columns are ordered.
 
     Horvath et al., *Maestro: Uncovering Low-Rank Structures via Trainable Decomposition* (2023). Every linear layer and
-    every convolution of one group becomes U V^T of full rank, from its singular value decomposition with the singular
-    values shared out to both sides, so that the copy computes what the network does. Their training samples, at each
-    step, one layer and a number b of its columns (:func:`sampled_rank`), adds the loss of that pass to the one of the
-    whole network, and shrinks what comes late (:func:`group_lasso`); what has become small is cut off
-    (:func:`truncate`). :func:`repertoire.compress.lowrank` does all of it.
+    every convolution of one group, unless it pads its inputs in a way of its own, becomes U V^T of full rank, from its
+    singular value decomposition with the singular values shared out to both sides, so that the copy computes what the
+    network does. Their training samples, at each step, one layer and a number b of its columns (:func:`sampled_rank`),
+    adds the loss of that pass to the one of the whole network, and shrinks what comes late (:func:`group_lasso`); what
+    has become small is cut off (:func:`truncate`). :func:`repertoire.compress.lowrank` does all of it.
 
     Args:
         model: the network; it stays as it is.
@@ -135,7 +136,7 @@ def low_rank(model: nn.Module, skip: Sequence[str] = ()) -> nn.Module:
 
 def factored(layer: nn.Module, rank: int | None = None) -> FactoredLayer | None:
     """A layer as a product, of the nearest weight of that rank; None if it is of a kind that is not factored."""
-    if not (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)):
+    if not (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and plain(layer))):
         return None
     weight = layer.weight.detach()
     u, s, v = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from repertoire.compress._layers import plain
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.ops import evaluating
@@ -176,7 +177,10 @@ def filter_cost(model: nn.Module, batches: Iterable[Batch | Tensor], *, mode: Mo
 
 @torch.no_grad()
 def followers(model: nn.Module, images: Tensor) -> dict[str, tuple[str | None, bool]]:
-    """For each convolution of one group the batch normalisation that takes its output, and whether a ReLU follows."""
+    """For each convolution of one group the batch normalisation that takes its output, and whether a ReLU follows.
+
+    Left out is what does more than a convolution, such as to pad its inputs in a way of its own.
+    """
     takers: dict[int, list[str]] = {}
     outputs: dict[str, Tensor] = {}
     held: list[Tensor] = []  # so that no other tensor has the number of one that is gone
@@ -206,7 +210,7 @@ def followers(model: nn.Module, images: Tensor) -> dict[str, tuple[str | None, b
             module.inplace = True
     found: dict[str, tuple[str | None, bool]] = {}
     for name, module in leaves.items():
-        if not isinstance(module, nn.Conv2d) or module.groups != 1 or name not in outputs:
+        if not isinstance(module, nn.Conv2d) or module.groups != 1 or name not in outputs or not plain(module):
             continue
         last, norm = name, None
         after = takers.get(id(outputs[name]), [])

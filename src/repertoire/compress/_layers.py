@@ -11,7 +11,7 @@ from repertoire.diagnostics import prunable_weights
 from repertoire.errors import CheckpointError, ConfigError
 from repertoire.weights import Stored
 
-__all__ = ["decoded", "inner_weights", "part_of"]
+__all__ = ["decoded", "inner_weights", "part_of", "plain"]
 
 
 def inner_weights(model: nn.Module, ends: bool) -> dict[str, Tensor]:
@@ -27,6 +27,17 @@ def inner_weights(model: nn.Module, ends: bool) -> dict[str, Tensor]:
         between = "" if ends else " between the first and the last; compress these with ends=true"
         raise ConfigError(f"{type(model).__name__} has no linear layer and no convolution{between}")
     return found
+
+
+@torch.no_grad()
+def plain(conv: nn.Conv2d) -> bool:
+    """Whether a convolution gives what its weights and its padding say, and does not pad in a way of its own, say."""
+    if type(conv).forward is nn.Conv2d.forward:
+        return True
+    height, width = (d * (k - 1) + 4 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
+    x = torch.linspace(-1, 1, conv.in_channels * height * (width + 1)).view(1, -1, height, width + 1).to(conv.weight)
+    expected, found = conv._conv_forward(x, conv.weight, conv.bias), conv(x)
+    return expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-4, atol=1e-5)
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> Tensor:

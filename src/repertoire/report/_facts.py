@@ -111,9 +111,10 @@ def circumstances(run: Run) -> list[tuple[str, str]]:
     """Time, speed, memory, machine and versions; what is unknown is left out."""
     info = run.info
     rows: list[tuple[str, object]] = []
-    if "seconds" in info:
+    made = {"merged", "compressed", "stitched"} & info.keys()
+    if "seconds" in info and not made:
         rows.append(("Training time", duration(info["seconds"])))
-    if "steps" in info:
+    if "steps" in info and not made:
         rows.append(("Epochs", f"{info['epochs']} of {run.config.epochs}, {plural(info['steps'], 'step')}"))
     speeds = [row["images_per_second"] for row in run.history if row.get("images_per_second")]
     if speeds:

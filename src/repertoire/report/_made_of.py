@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from repertoire.report._text import count, data_size, label, number, percent
 
-__all__ = ["made_of"]
+__all__ = ["made_of", "making"]
 
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "f1")
 """Metrics that are written as percentages."""
@@ -24,6 +25,30 @@ def made_of(info: Mapping[str, Any]) -> dict[str, Any] | None:
         if key in info:
             return section(info[key])
     return None
+
+
+def making(info: Mapping[str, Any], out: str) -> str:
+    """The command that makes the same again; nothing for a run that was trained.
+
+    Args:
+        info: what run.json says.
+        out: directory of the run.
+    """
+    options: dict[str, Any]
+    if made := info.get("merged"):
+        options = {"by": made["operator"], "base": made.get("base"), "data": made.get("data")}
+        words = ["merge", *made["runs"]]
+    elif made := info.get("stitched"):
+        options = {name: made.get(name) for name in ("epochs", "lr", "distil")}
+        words = ["stitch", *made["runs"]]
+    elif made := info.get("compressed"):
+        options = {"by": made["by"], "base": made.get("origin", {}).get("run")}
+        words = ["compress", made["run"]]
+    else:
+        return ""
+    for name, value in {**options, "out": out}.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return " ".join(label(shlex.quote(word)) for word in ("repertoire", *words))
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -45,7 +70,7 @@ def _merged(made: Mapping[str, Any]) -> dict[str, Any]:
         for place, (run, value) in enumerate(zip(made["runs"], made["before"], strict=True))
     ]
     rows.append(["the result", _value(key, made["after"]), ""])
-    tables = [_table("On the validation samples", ["Run", label(key), "Used"], rows)]
+    tables = [_table("On the validation samples", ["Run", label(key).capitalize(), "Used"], rows)]
     text = f"The weights of {count(len(made['runs']))} runs were merged by {label(made['operator'])}."
     if parts := made.get("parts"):
         text += (
@@ -78,7 +103,7 @@ def _stitched(made: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": "Routes",
         "text": text,
-        "tables": [_table("On the validation samples", ["Route", "Cost", label(key)], rows)],
+        "tables": [_table("On the validation samples", ["Route", "Cost", label(key).capitalize()], rows)],
     }
 
 
@@ -91,8 +116,12 @@ def _compressed(made: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if "multiplications" in made:
         rows.insert(1, ["Multiplications an image", *(f"{value:,.0f}" for value in made["multiplications"])])
-    text = f"The network of {_named(made['run'])} was compressed by {label(made['by'])}."
+    text = f"The network of the run {_named(made['run'])} was compressed by {label(made['by'])}."
     if origin := made.get("origin"):
-        where = _named(origin["run"]) if "run" in origin else f"the published weights of {label(origin['backbone'])}"
+        where = (
+            f"the run {_named(origin['run'])}"
+            if "run" in origin
+            else f"the published weights of {label(origin['backbone'])}"
+        )
         text += f" What is stored is a change of {where}, which is needed to open it."
     return {"title": "What was compressed", "text": text, "tables": [_table("", ["", "Before", "After"], rows)]}

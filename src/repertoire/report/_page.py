@@ -13,7 +13,7 @@ from repertoire import registry
 from repertoire.errors import RunError, option
 from repertoire.files import check_place, write_text
 from repertoire.report import _advice, _answers, _exits, _facts, _figures, _tables, _tested, _text
-from repertoire.report._made_of import made_of
+from repertoire.report._made_of import made_of, making
 from repertoire.report._remedies import Remedies
 from repertoire.report._render import render
 from repertoire.train import Run, later_counts
@@ -83,7 +83,8 @@ def _content(run: Run) -> dict[str, Any]:
     answers = None if classes_told or not finished else _answers.answers(run)
     history = run.history
     classes = [_text.label(name) for name in run.classes]
-    remedies = Remedies(run.config, len(history) or None, str(run.directory))
+    made = made_of(run.info)
+    remedies = Remedies(run.config, len(history) or None, str(run.directory), trained=made is None)
     content: dict[str, Any] = {
         "source": _text.shorten(_text.label(run.info.get("source", run.config.data)), 60, keep="end"),
         "path": str(run.directory),
@@ -98,7 +99,7 @@ def _content(run: Run) -> dict[str, Any]:
         "history": thin(history),
         "circumstances": _facts.circumstances(run),
         "configuration": _facts.configuration(run.config),
-        "command": _facts.command(run.config),
+        "command": making(run.info, str(run.directory)) or _facts.command(run.config),
         "next_steps": _facts.next_steps(run, remedies),
         "metrics": metrics,
         "scored": bool(metrics),
@@ -117,7 +118,7 @@ def _content(run: Run) -> dict[str, Any]:
             if any(row.get(key) is not None for row in history)
         ],
         "exits": _exits.exits(metrics),
-        "made_of": made_of(run.info),
+        "made_of": made,
     }
     if metrics:
         content["tiles"] = _facts.score_tiles(run, metrics)

@@ -38,12 +38,16 @@ class Remedies:
         config: the run's resolved configuration.
         epochs: that were trained; fewer than configured where it stopped early.
         path: the run's directory.
+        trained: whether it was; nothing of its configuration is to be changed of one that was made of others.
     """
 
-    def __init__(self, config: TrainConfig, epochs: int | None = None, path: str = "RUN") -> None:
+    def __init__(
+        self, config: TrainConfig, epochs: int | None = None, path: str = "RUN", *, trained: bool = True
+    ) -> None:
         self.config = config
         self.epochs = config.epochs if epochs is None else epochs
         self.path = path
+        self.trained = trained
         self.loss = registry.parse(config.loss)
         self._said: dict[str, int] = {}
 
@@ -62,7 +66,7 @@ class Remedies:
     def _open(self, names: tuple[str, ...]) -> Iterator[str]:
         for name in names:
             remedy = _REMEDIES[name]
-            if not remedy.fits(self):
+            if not self.trained or not remedy.fits(self):
                 continue
             if remedy.turns is not None:
                 what, way = remedy.turns

@@ -21,7 +21,7 @@ from repertoire.weights import Stored
 
 __all__ = ["batches_of", "mixed", "outputs_of", "some", "write_derived"]
 
-_TRAINED = ("format", "reason", "head_only", "merged", "compressed")
+_TRAINED = ("format", "reason", "head_only", "merged", "compressed", "stitched", "peak_memory", "images_per_second")
 """What run.json says of a run and not of those that are made of it."""
 
 

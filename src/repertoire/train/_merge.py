@@ -133,6 +133,8 @@ def merge(
     }
     if data is not None:
         made["data"] = data
+    if base is not None:
+        made["base"] = str(Path(base).resolve())
     result = merging.outputs(model, merging.splits.test)
     if merging.joined:
         made["parts"] = merging.parts(result)

@@ -23,8 +23,12 @@ def check_runs(runs: Sequence[Run], joined: bool, data: str | None) -> None:
     first, *others = runs
     if first.task.kind == "none":
         raise RunError(f"{first.directory} was trained without targets, so nothing says whether merging it helps")
-    if any(run.info.get("compressed") or run.stored().form != "dense" for run in runs):
-        raise RunError("a run that was compressed, or merged into another form, has no weights to merge any more")
+    for run in runs:
+        if run.info.get("compressed") or run.stored().form != "dense":
+            raise RunError(
+                f"{run.directory} was compressed, or merged into another form, and has no weights to merge any more; "
+                "merge what it was made of"
+            )
     described = ("predicts",) if not joined else ("predicts a",)
     for run in others:
         _compare(first, run, (*described, "takes inputs of shape", "has the backbone", "has the head"))

@@ -104,7 +104,9 @@ def stitch_runs(
         net.scores.append(best.rank(score)[0])
         values.append(score[best.key])
     net.use(kept)
-    made = {"runs": [str(run.path.resolve()) for run in ordered], "key": best.key, "routes": _routes(net, values)}
+    told = {"epochs": epochs, "lr": lr, "distil": distil}
+    places = [str(run.path.resolve()) for run in ordered]
+    made = {"runs": places, "key": best.key, "routes": _routes(net, values), **told}
     result = outputs_of(largest, net, splits.test, where)  # type: ignore[arg-type]
     value = {f"val_{best.key}": values[kept]}
     return write_derived(
@@ -136,6 +138,11 @@ def _routes(net: Stitched, values: Sequence[float]) -> list[dict[str, Any]]:
     ]
 
 
+def _deeper(run: Run) -> str:
+    """A network with several blocks for such inputs."""
+    return "convnet:depth=3" if run.facts.modality == "images" else "mlp:depth=3"
+
+
 def _check(runs: Sequence[Run]) -> None:
     """Refuses runs that cannot be stitched, with the reason."""
     first, *others = runs
@@ -148,6 +155,11 @@ def _check(runs: Sequence[Run]) -> None:
             raise RunError(f"{run.directory} was compressed or merged into another form; stitch what it was made of")
         if run.model.head.takes_maps:
             raise RunError(f"{run.directory} has the head {run.config.head}, which looks at maps")
+        if len(run.model.backbone.blocks) < 2:
+            raise RunError(
+                f"{run.directory} has the backbone {run.config.backbone}, of one block or none, and networks are "
+                f"stitched between blocks; train a deeper one, such as {option('backbone', _deeper(run))}"
+            )
     for run in others:
         if run.classes != first.classes or run.facts.shape != first.facts.shape:
             raise RunError(f"{first.directory} and {run.directory} have other classes or images of another shape")

@@ -137,19 +137,19 @@ def learn_from_runs(
     """Lets an index learn from the data that its runs were trained on: of each, how well every run serves it.
 
     Validation images are what a user would have labelled, and test images say how well a run serves
-    (:func:`repertoire.zoo.served`), up to 200 of either.
+    (:func:`repertoire.zoo.served`), up to 200 of either. A run whose data is gone is asked about that of the others.
 
     Args:
         index: of two runs or more.
         device: where runs and reference compute.
         seed: of what is learned.
-        report: gets a line for each data set.
+        report: gets a line for each data set, and for each that is left out.
 
     Returns:
         How well each run serves each data set `[data, runs]`, as accuracies.
 
     Raises:
-        ConfigError: fewer than two runs. RunError, DataError: a run, or its data, is not there any more.
+        ConfigError: fewer than two runs. RunError: a run is not there any more. DataError: the data of none is.
     """
     if len(index) < 2:
         raise ConfigError(f"an index learns from two runs or more, found {len(index)}")
@@ -157,7 +157,12 @@ def learn_from_runs(
     reference = index.settings["reference"]
     data, scores = [], []
     for run in runs:
-        splits, features = _embedded(run.config.data, reference, device)
+        try:
+            splits, features = _embedded(run.config.data, reference, device)
+        except (ConfigError, DataError) as error:
+            if report is not None:
+                report(f"{run.path}: its data is left out: {error}")
+            continue
         data.append((torch.cat(features), _labels(splits)))
         asked, tested = (_images(part).subset(np.arange(min(_MOST, len(part)))) for part in (splits.val, splits.test))
         y, test_y = (torch.from_numpy(np.asarray(part.labels)).long() for part in (asked, tested))
@@ -165,6 +170,8 @@ def learn_from_runs(
         scores.append([served(said, y, test_said, test_y) for said, test_said in pairs])
         if report is not None:
             report(f"{run.config.data}: served best by {index.names[int(np.argmax(scores[-1]))]}")
+    if not data:
+        raise DataError("the data of none of the runs can be read any more, so there is nothing to learn from")
     found = torch.tensor(scores)
     index.align(data, found, seed=seed)
     return found
