@@ -131,6 +131,7 @@ def _summary(names: Sequence[str], stored: Mapping[str, Any], config: Mapping[st
         trained = f"{config['learner']}, fitted to features,"
     through = f"through {_text.plural(len(names), 'stage')}"
     protocol, _ = _protocol(stored)
+    protocol = "" if protocol == "continue" else protocol  # data that came in, and was not divided
     return _text.label(f"{trained} {through}{f' of protocol {protocol}' if protocol else ''}, one after another.")
 
 
