@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BASE ?= HEAD
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL_FLAGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(INSTALL_FLAGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-changed test-cluster doctest lint types docs smoke evidence bench ci clean

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -75,6 +75,20 @@ def ranks() -> Iterator[Callable[..., list[Started]]]:
         started = start_ranks(count, *arguments)
         running.extend(started)
         return started
+
+    yield start
+    for process in running:
+        process.end()
+
+
+@pytest.fixture
+def python() -> Iterator[Callable[..., Started]]:
+    """`python(*arguments)` starts a Python that has imported the package; it is ended with the test."""
+    running: list[Started] = []
+
+    def start(*arguments: str, **how: Any) -> Started:
+        running.append(Started(*arguments, **how))
+        return running[-1]
 
     yield start
     for process in running:

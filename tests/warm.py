@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -37,19 +38,31 @@ def server() -> ForkServerContext:
 
 
 class Started:
-    """A process that was started, looked at and ended as one of `subprocess.Popen`; its errors are in its output.
+    """A process that was started, looked at and ended as one of `subprocess.Popen`.
 
     Args:
         arguments: of Python: a script, `-m` and a module, or `-c` and a program, and what these take.
-        environment: its environment variables.
+        environment: its environment variables; those of this process by default.
+        folder: where it works; by default where this process does.
+        given: its standard input.
+        apart: whether its errors are kept apart; else they are in its output.
     """
 
-    def __init__(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
-        handle, self._output = tempfile.mkstemp()
-        os.close(handle)
-        self._process: ForkServerProcess = server().Process(
-            target=_run, args=(arguments, dict(environment), self._output)
-        )
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        given: bytes = b"",
+        apart: bool = False,
+    ) -> None:
+        self._files = Path(tempfile.mkdtemp())
+        for name in ("out", "err"):
+            (self._files / name).touch()
+        (self._files / "in").write_bytes(given)
+        surroundings = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        details = (arguments, surroundings, str(folder or Path.cwd()), str(self._files), apart)
+        self._process: ForkServerProcess = server().Process(target=_run, args=details)
         self._process.start()
 
     @property
@@ -61,30 +74,43 @@ class Started:
         """The same, as `subprocess.Popen` has it."""
         return self.returncode
 
+    def said(self) -> tuple[str, str]:
+        """What it printed so far, and its errors."""
+        out, err = ((self._files / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        """Sends it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
     def kill(self) -> None:
         """Ends it as SIGKILL does."""
         self._process.kill()
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """What it printed, once it is at its end."""
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it printed, and its errors, once it is at its end."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0, Path(self._output).read_bytes())
-        return Path(self._output).read_text(encoding="utf-8"), None
+            raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0, "\n".join(self.said()))
+        return self.said()
 
     def end(self) -> None:
         """Ends it if it still runs, and removes what it printed."""
         self.kill()
         self._process.join()
-        Path(self._output).unlink(missing_ok=True)
+        shutil.rmtree(self._files, ignore_errors=True)
 
 
-def _run(arguments: tuple[str, ...], environment: dict[str, str], output: str) -> None:
+def _run(arguments: tuple[str, ...], environment: dict[str, str], folder: str, files: str, apart: bool) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    handle = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    os.chdir(folder)
+    for name, number in (("in", 0), ("out", 1), ("err" if apart else "out", 2)):
+        handle = os.open(f"{files}/{name}", os.O_RDWR | (os.O_APPEND if number else 0))
+        os.dup2(handle, number)
+        os.close(handle)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     how, *rest = arguments
     if how == "-m":
         sys.argv = rest
@@ -103,7 +129,7 @@ def start_ranks(count: int, *arguments: str) -> list[Started]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
     shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
-    each = [{**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    return [Started(arguments, environment) for environment in each]
+    each = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    return [Started(*arguments, environment=environment) for environment in each]

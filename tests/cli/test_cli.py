@@ -15,19 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import run_cli
 from repertoire import cli, train
 
 AWKWARD = ["plain", "with space", "quo'te\"s", "new\nline", "ünï", "<script>alert(1)</script>", "semi;colon", "-dash"]
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = 0
-    try:
-        cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
@@ -142,16 +133,17 @@ def test_predictions_agree_with_python(run: train.Run, photos: Path, capsys):
 
 
 @pytest.mark.parametrize(("separator", "flags"), [("\n", []), ("\0", ["-0"])])
-def test_a_list_of_files_comes_on_standard_input(run: train.Run, photos: Path, separator: str, flags: list[str]):
+def test_a_list_of_files_comes_on_standard_input(
+    python, run: train.Run, photos: Path, separator: str, flags: list[str]
+):
     paths = sorted(photos.glob("a class/*.png"))
     if separator == "\n":
         paths = [p for p in paths if "\n" not in p.name]
-    done = subprocess.run(
-        [sys.executable, "-m", "repertoire", "predict", str(run.path), *flags, "--format", "csv"],
-        input=separator.join(map(str, paths)).encode(), capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(list(csv.DictReader(io.StringIO(done.stdout.decode())))) == len(paths)
+    command = ["-m", "repertoire", "predict", str(run.path), *flags, "--format", "csv"]
+    done = python(*command, given=separator.join(map(str, paths)).encode(), apart=True)
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    assert len(list(csv.DictReader(io.StringIO(out)))) == len(paths)
 
 
 def test_predict_names_all_unusable_images_after_the_others(run: train.Run, photos: Path, tmp_path: Path, capsys):
@@ -290,20 +282,16 @@ def test_debug_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         cli.main(["predict", str(tmp_path / "none"), "x", "--debug"])
 
 
-def test_ctrl_c_ends_with_status_130(tiny: Path, tmp_path: Path):
-    command = [
-        sys.executable, "-m", "repertoire", "train", str(tiny), "--backbone", "convnet:width=8,depth=2",
-        "--epochs", "10000", "--out", str(tmp_path / "a"), "--augment", "shift",
-    ]  # fmt: skip
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("epoch"):
-                break
-        process.send_signal(2)
-        _, err = process.communicate(timeout=60)
+def test_ctrl_c_ends_with_status_130(python, tiny: Path, tmp_path: Path):
+    process = python(
+        "-m", "repertoire", "train", str(tiny), "--backbone", "convnet:width=8,depth=2",
+        "--epochs", "10000", "--out", str(tmp_path / "a"), "--augment", "shift", apart=True,
+    )  # fmt: skip
+    while "\nepoch" not in process.said()[1]:
+        assert process.poll() is None, process.said()
+        time.sleep(0.02)
+    process.send_signal(2)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"repertoire train --resume {tmp_path / 'a'}" in err
     assert train.load(tmp_path / "a").info["status"] == "interrupted"

@@ -17,17 +17,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from commands import run_cli
 from repertoire import backbones, cli, data, train
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = 0
-    try:
-        cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def shell(command: str, *arguments: object, **named: object) -> subprocess.CompletedProcess[bytes]:
@@ -244,10 +235,11 @@ class TestTrust:
 
 
 class TestTrain:
-    def test_jobs_that_start_together_end_in_directories_of_their_own(self, tiny: Path, tmp_path: Path):
-        flags = "--backbone convnet:width=4,depth=1 --epochs 1 --augment none --no-report -q"
-        done = shell(f'$R train "$1" {flags} & $R train "$1" {flags} && wait $!', tiny, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+    def test_jobs_that_start_together_end_in_directories_of_their_own(self, python, tiny: Path, tmp_path: Path):
+        flags = ["--backbone", "convnet:width=4,depth=1", "--epochs", "1", "--augment", "none", "--no-report", "-q"]
+        jobs = [python("-m", "repertoire", "train", str(tiny), *flags, folder=tmp_path) for _ in range(2)]
+        said = [job.communicate(timeout=120)[0] for job in jobs]
+        assert [job.returncode for job in jobs] == [0, 0], said
         found = sorted(path.name for path in (tmp_path / "runs").iterdir())
         assert found == ["tiny-1", "tiny-2"]
         assert all(train.load(tmp_path / "runs" / name).info["status"] == "finished" for name in found)
