@@ -74,9 +74,11 @@ from repertoire.losses.predictions._label_encoding import LabelEncodingRisk, lab
 from repertoire.losses.predictions._mean_entropy import MeanEntropy, mean_entropy
 from repertoire.losses.terms._attention_alignment import attention_alignment
 from repertoire.losses.terms._cka_distance import cka_distance
+from repertoire.losses.terms._consolidation import consolidate_, consolidation
 from repertoire.losses.terms._cpc import cpc_loss
 from repertoire.losses.terms._norm_direction import norm_direction
 from repertoire.losses.terms._pairwise import pairwise_bce_loss, same_rank
+from repertoire.losses.terms._plasticity import SpectralPenalty, wasserstein_to_init
 from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
 from repertoire.losses.terms._virtual_adversarial import virtual_adversarial_loss
 from repertoire.losses.views._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
@@ -163,6 +165,7 @@ __all__ = [
     "SinglePositive",
     "SoftContrastive",
     "SoftTopK",
+    "SpectralPenalty",
     "Squentropy",
     "SubclassContrastive",
     "SupCon",
@@ -196,6 +199,8 @@ __all__ = [
     "closeness_loss",
     "compare_across_ranks",
     "compared_losses",
+    "consolidate_",
+    "consolidation",
     "contextual_loss",
     "covariance_penalty",
     "cpc_loss",
@@ -272,6 +277,7 @@ __all__ = [
     "vicreg_loss",
     "virtual_adversarial_loss",
     "w_mse_loss",
+    "wasserstein_to_init",
     "wasserstein_uniformity_loss",
     "z_loss",
 ]

@@ -7,6 +7,7 @@ from repertoire.methods._batchformer import BatchFormer
 from repertoire.methods._by_products import ByProducts, spots_of
 from repertoire.methods._byol import BYOL
 from repertoire.methods._classifier import Classifier, Normalize
+from repertoire.methods._consolidation import Consolidation
 from repertoire.methods._cpc import CPC
 from repertoire.methods._datum_index import DatumIndex
 from repertoire.methods._densecl import DenseCL
@@ -14,11 +15,15 @@ from repertoire.methods._dino import DINO
 from repertoire.methods._distil import Distil, class_means
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._ewc import EWC
 from repertoire.methods._experts import Experts
+from repertoire.methods._feature_kd import FeatureKD
 from repertoire.methods._fixmatch import FixMatch
 from repertoire.methods._guided import Guided
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
+from repertoire.methods._l2_previous import L2Previous
 from repertoire.methods._label_augmentation import LabelAugmentation
+from repertoire.methods._lwf import LwF
 from repertoire.methods._mean_shifted import MeanShifted
 from repertoire.methods._mean_teacher import MeanTeacher
 from repertoire.methods._meta_auxiliary import MetaAuxiliary
@@ -37,6 +42,7 @@ from repertoire.methods._pseudo import (
     Threshold,
 )
 from repertoire.methods._readout import read_scores
+from repertoire.methods._regularised import Regularised
 from repertoire.methods._relational import Relational
 from repertoire.methods._relu_embedding import ReLUEmbedding
 from repertoire.methods._replay import Replay
@@ -56,11 +62,13 @@ from repertoire.methods._unicon_ha import UniConHA
 from repertoire.methods._unlabelled_loss import UnlabelledLoss
 from repertoire.methods._unmixmatch import UnMixMatch
 from repertoire.methods._vat import VAT
+from repertoire.methods._y_distil import YDistil
 
 __all__ = [
     "BYOL",
     "CPC",
     "DINO",
+    "EWC",
     "VAT",
     "AdaMixUp",
     "Alignment",
@@ -69,17 +77,21 @@ __all__ = [
     "ClassQueue",
     "ClassThresholds",
     "Classifier",
+    "Consolidation",
     "DatumIndex",
     "DenseCL",
     "Distil",
     "DropoutViews",
     "Embedding",
     "Experts",
+    "FeatureKD",
     "FixMatch",
     "Guided",
     "HardMoCo",
     "InstanceDiscrimination",
+    "L2Previous",
     "LabelAugmentation",
+    "LwF",
     "MeanShifted",
     "MeanTeacher",
     "MetaAuxiliary",
@@ -91,6 +103,7 @@ __all__ = [
     "Pseudo",
     "PseudoLabels",
     "ReLUEmbedding",
+    "Regularised",
     "Relational",
     "Replay",
     "RepresentationGuide",
@@ -114,6 +127,7 @@ __all__ = [
     "UnMixMatch",
     "UniConHA",
     "UnlabelledLoss",
+    "YDistil",
     "apply_loss",
     "brought_head",
     "class_means",

@@ -9,8 +9,10 @@ from repertoire.ops._adversarial import (
 from repertoire.ops._chosen import pair_values
 from repertoire.ops._counting import not_counting, rewinding
 from repertoire.ops._covariance import covariance, cross_square
+from repertoire.ops._energy import energy_hinge
 from repertoire.ops._extremes import Extreme, pair_count, pair_max, pair_min, pair_topk
 from repertoire.ops._hardest import Hardest, pair_hardest
+from repertoire.ops._keys import draw_keys, nearest_keys
 from repertoire.ops._kmeans import Clusters, kmeans
 from repertoire.ops._linear_cross_entropy import linear_cross_entropy
 from repertoire.ops._maps import as_maps, fits_image
@@ -21,9 +23,11 @@ from repertoire.ops._pairs import LARGEST_BOUND, pair_logsumexp, pair_sum
 from repertoire.ops._pinned_kmeans import pinned_kmeans
 from repertoire.ops._queue import Queue
 from repertoire.ops._ranks import gather_rows, of_all_ranks, ranks_of
+from repertoire.ops._ridge import RidgeRecursion
 from repertoire.ops._ring import ring_logsumexp, ring_max, ring_min, ring_sum
 from repertoire.ops._rows import class_index, class_sums, unit_rows
 from repertoire.ops._seeding import seed_torch
+from repertoire.ops._singular import TopSingularValue
 from repertoire.ops._sinkhorn import sinkhorn
 from repertoire.ops._sorting import soft_last, soft_sort
 from repertoire.ops._strips import pair_rows, tile_size
@@ -40,7 +44,9 @@ __all__ = [
     "Memory",
     "Pairs",
     "Queue",
+    "RidgeRecursion",
     "Similarity",
+    "TopSingularValue",
     "Which",
     "Whitening",
     "adversarial_direction",
@@ -53,6 +59,8 @@ __all__ = [
     "covariance",
     "cross_square",
     "discard_memories",
+    "draw_keys",
+    "energy_hinge",
     "evaluating",
     "fits_image",
     "frozen_memories",
@@ -62,6 +70,7 @@ __all__ = [
     "kmeans",
     "largest_entries",
     "linear_cross_entropy",
+    "nearest_keys",
     "newton_whiten",
     "not_counting",
     "of_all_ranks",
