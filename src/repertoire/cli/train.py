@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from repertoire.cli._imports import importing
 from repertoire.cli._options import folder_out, holds_folds
 
 __all__ = ["complete", "config_parameters", "fields_of", "finished", "input_parameters", "make_command", "outline"]
@@ -261,7 +262,8 @@ def _train(given: dict[str, Any]) -> None:
             # Before anything heavy is imported. Of several processes the first one looks, once, and tells the others.
             RunDirectory(run_options["out"]).check_free(overwrite=run_options["overwrite"])
         options = {name: run_options[name] for name in ("out", "overwrite", "quiet")}
-        from repertoire.train import fit
+        with importing():
+            from repertoire.train import fit
 
         run = fit(config=config, record={"report": run_options["report"] is not False}, **options)
     wanted = run_options["report"]

@@ -146,7 +146,8 @@ class Display:
         """
         shown = {"accuracy": "{:.1%}"} if headline is None else headline
         train = f"train {row['train_accuracy']:.1%}  " if "train_accuracy" in row and "accuracy" in shown else ""
-        best = "  best so far" if row.get("best") else ""
+        # Which epoch counts need not be the best one: see `later_counts`.
+        best = "  kept so far" if row.get("best") else ""
         found = ", ".join(text.format(row[f"val_{key}"]) for key, text in shown.items() if f"val_{key}" in row)
         self.note(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.4f}  {train}"

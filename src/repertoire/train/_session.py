@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,12 @@ def _train(
     callbacks: Sequence[Callback],
     record: Mapping[str, Any] | None,
 ) -> None:
-    splits = load_splits(config) if splits is None else splits
     main = fabric.is_global_zero
     display = Display(config.epochs, 0, quiet=quiet)
+    if splits is None:
+        # Photographs that are seen for the first time take a while to decode, before there is anything to say of them.
+        display.note(f"reading {Path(config.data).name or config.data}")
+        splits = load_splits(config)
     notes = list(splits.notes)
     if fresh:
         config, why = settled(config, splits, fabric)
