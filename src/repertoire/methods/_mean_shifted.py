@@ -39,9 +39,10 @@ class MeanShifted(Method):
     Args:
         model: normalisation, backbone and head; the head is the read-out.
         temperature: tau, positive; the paper uses 0.25.
-        angular: weight of the term that keeps features near the direction of the centre, 0 or more. The paper's best
-            results have it; 4 is that of the released code.
-        centred: whether directions are from the centre; False is plain NT-Xent of the features, to compare with.
+        angular: weight of the term that keeps features near the direction of the centre, 0 or more; 1 as in the paper,
+            whose best results have it. In the released code, where it is an option, 4 would be its weight.
+        centred: whether directions are from the centre; False is plain NT-Xent of the features, to compare with, and
+            leaves nothing to be near to.
 
     Attributes:
         loss: with the centre, which is zero, so that the loss is NT-Xent, until a stage of training begins.
@@ -71,7 +72,7 @@ class MeanShifted(Method):
         self,
         model: Classifier,
         temperature: Annotated[float, Positive] = 0.25,
-        angular: Annotated[float, AtLeast(0)] = 0.0,
+        angular: Annotated[float, AtLeast(0)] = 1.0,
         centred: bool = True,
     ) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ def mean_shifted_loss(
         centre: c, float `[d]`: the mean of the features of normal samples, each scaled to unit length, before anything
             was trained on them.
         temperature: tau, positive; the paper uses 0.25.
-        angular: beta, 0 or more. By default the term is left out. In the released code it adds the squared distances to
+        angular: beta, 0 or more; left out by default, 1 in the paper. The released code adds the squared distances to
             the centre of both views, which is a beta of 4.
 
     Returns:
