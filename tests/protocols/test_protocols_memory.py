@@ -32,7 +32,7 @@ def features(samples) -> np.ndarray:
     return samples.inputs(slice(None)).reshape(len(samples), -1).astype(np.float32)
 
 
-@pytest.mark.parametrize("keep", ["reservoir", "herding"])
+@pytest.mark.parametrize("keep", ["reservoir", "herding", "typical"])
 @pytest.mark.parametrize(("budget", "most"), [(10, 10), ("170B", 10), (0, 0), ("16B", 0), (100, 60)])
 def test_the_budget_is_never_exceeded(keep: str, budget: int | str, most: int):
     memory = Memory(budget, keep)
@@ -113,7 +113,28 @@ def test_herding_weighs_new_samples_of_a_known_class_against_the_kept_ones():
     assert any(number >= 300 for number in numbers(memory))
 
 
-@pytest.mark.parametrize("keep", ["reservoir", "herding"])
+def test_typical_samples_are_spread_over_the_distances_and_none_is_of_the_furthest_tenth():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(40, 4)).astype(np.float32) + 3
+    keys = np.arange(40, dtype=np.uint64)
+    samples = FeatureSet(x, np.zeros(40, dtype=np.int64), [str(i) for i in range(40)], ("a",), keys)
+    z = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    rank = np.linalg.norm(z - z.mean(0), axis=1).argsort().argsort()
+    for budget in (1, 3, 7, 36):
+        memory = Memory(budget, "typical")
+        memory.update(samples, lambda s: s.inputs(slice(None)))
+        kept = np.sort(rank[memory.samples.keys.astype(int)])
+        assert len(kept) == budget
+        assert kept.max() < 36, "the furthest four of forty"
+        # No gap is more than twice what even spacing has.
+        gaps = np.diff(np.concatenate([[-1], kept, [36]]))
+        assert gaps.max() <= 2 * 37 / (budget + 1) + 1
+    memory = Memory(40, "typical")
+    memory.update(samples, lambda s: s.inputs(slice(None)))
+    assert len(memory) == 40, "where there is room for all, all stay"
+
+
+@pytest.mark.parametrize("keep", ["reservoir", "herding", "typical"])
 def test_what_is_saved_goes_on_to_the_same_memory(tmp_path: Path, keep: str):
     one, two = Memory(9, keep, seed=1), Memory(9, keep, seed=1)
     for stage in range(3):

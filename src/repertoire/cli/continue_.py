@@ -67,7 +67,7 @@ def make_command() -> Callable[..., None]:
         (
             "choose",
             str,
-            typer.Option("--choose", metavar="HOW", help="Which samples are kept: reservoir or herding."),
+            typer.Option("--choose", metavar="HOW", help="Which samples are kept: reservoir, herding or typical."),
             "reservoir",
         ),
         (

@@ -12,11 +12,13 @@ from repertoire.heads._dense import Dense
 from repertoire.heads._digit_decoder import DigitDecoder
 from repertoire.heads._experts import Experts
 from repertoire.heads._harmonic import Harmonic
+from repertoire.heads._key_value import KeyValueBottleneck
 from repertoire.heads._legendre import ConvexGradient, Legendre
 from repertoire.heads._linear import Linear
 from repertoire.heads._madacos import MadaCos
 from repertoire.heads._margin import MarginHead
 from repertoire.heads._matryoshka import Matryoshka, nested_sizes
+from repertoire.heads._nearest_mean import NearestMean
 from repertoire.heads._normalised import NormalizedSoftmax
 from repertoire.heads._simplex import Simplex, simplex_vectors
 from repertoire.heads._support_trivial import PrototypeSet, SupportTrivial
@@ -32,11 +34,13 @@ __all__ = [
     "Experts",
     "Harmonic",
     "Head",
+    "KeyValueBottleneck",
     "Legendre",
     "Linear",
     "MadaCos",
     "MarginHead",
     "Matryoshka",
+    "NearestMean",
     "NormalizedSoftmax",
     "PrototypeSet",
     "Simplex",

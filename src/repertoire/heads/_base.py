@@ -37,6 +37,7 @@ class Head(nn.Module):
             which it takes too.
         dense: whether of maps it gives logits of every pixel, `[N, C, H, W]`, as targets that are maps need.
         looks_across: whether the answer for a sample depends on the others in its batch.
+        passes_gradient: whether its input gets a gradient; the network before a head that passes none is frozen.
         per_class: names of the parameters that have a row for each class, as `get_parameter` takes them; empty where
             the head cannot `grow`.
         cannot_grow: why it cannot, for a message.
@@ -46,6 +47,7 @@ class Head(nn.Module):
     takes_maps: bool = False
     dense: bool = False
     looks_across: bool = False
+    passes_gradient: bool = True
     per_class: Sequence[str] = ()
     cannot_grow: str = "its parameters have no row for each class"
     zero: bool = False
@@ -114,6 +116,9 @@ class Head(nn.Module):
             setattr(module, own, grown)
             if isinstance(module, nn.Linear):
                 module.out_features = len(grown)
+
+    def prepare(self, features: Tensor) -> None:
+        """Looks at features `[N, d]` of a first training set, before anything is learned. Does nothing by default."""
 
     def check_features(self, features: Tensor) -> None:
         """Raises `ShapeError` unless features are as wide as the head was made for, and floating point."""

@@ -101,7 +101,7 @@ def add_stage(
         by: the method that learns them, or its spec; "replay" (default), "supervised" to see what is forgotten if
             nothing is done about it, or any that learns classes; see the family continual.
         memory: what may be kept for methods that replay: a number of samples (default 200), or an amount such as 20MB.
-        keep: "reservoir" (default) or "herding"; see :class:`repertoire.protocols.Memory`.
+        keep: "reservoir" (default), "herding" or "typical"; see :class:`repertoire.protocols.Memory`.
         out: directory; `runs/RUN-DATA` if None.
         overwrite: begin again, whatever lies there.
         quiet: show nothing while training.

@@ -60,7 +60,7 @@ class Protocol:
     Args:
         memory: what may be kept of earlier stages, for methods that want the stream "replay": a number of samples such
             as 200, or an amount such as 20MB; 0 for nothing.
-        keep: which samples are kept: "reservoir" or "herding" (:class:`repertoire.protocols.Memory`).
+        keep: which samples are kept: "reservoir", "herding" or "typical" (:class:`repertoire.protocols.Memory`).
     """
 
     by_factor: ClassVar[bool] = False

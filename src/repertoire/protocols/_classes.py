@@ -30,7 +30,7 @@ class ClassIncremental(Protocol):
         first: classes of the first stage; `step` if None.
         order: "drawn" (default): by the seed; "given": as the data names them.
         memory: samples that may be kept for methods with a memory: a number, or an amount such as 20MB.
-        keep: "reservoir" (default) or "herding"; see :class:`repertoire.protocols.Memory`.
+        keep: "reservoir" (default), "herding" or "typical"; see :class:`repertoire.protocols.Memory`.
 
     Raises:
         DataError: the targets are not one class each, or all classes fall into one stage.

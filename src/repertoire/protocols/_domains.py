@@ -27,7 +27,7 @@ class DomainIncremental(Protocol):
         factor: the variable whose values are the domains; "domain" or "group", whichever there is, if empty.
         order: "drawn" (default): by the seed; "given": sorted by value.
         memory: samples that may be kept for methods with a memory: a number, or an amount such as 20MB.
-        keep: "reservoir" (default) or "herding"; see :class:`repertoire.protocols.Memory`.
+        keep: "reservoir" (default), "herding" or "typical"; see :class:`repertoire.protocols.Memory`.
 
     Raises:
         DataError: the data has no such variable, or one value of it; or a part has no samples of a domain.

@@ -18,7 +18,7 @@ from repertoire.recipe import parse_bytes
 
 __all__ = ["Keep", "Memory", "copied", "stacked"]
 
-Keep = Literal["reservoir", "herding"]
+Keep = Literal["reservoir", "herding", "typical"]
 FeaturesOf = Callable[[Samples], np.ndarray]
 _OF_A_LABEL = 8
 """Bytes of a label."""
@@ -32,10 +32,14 @@ class Memory:
     - "herding" keeps equally many of every class, those whose mean feature is nearest to that of the class: Rebuffi et
       al., *iCaRL: Incremental Classifier and Representation Learning* (2017). When classes are added, the first ones of
       each class stay, which were chosen first.
+    - "typical" keeps equally many of every class, spread evenly over the distances from its mean feature, without the
+      tenth that is furthest: Mundt et al., *A Wholistic View of Continual Learning with Deep Neural Networks: Forgotten
+      Lessons and the Bridge to Active and Open World Learning* (2020), where an open-set score says how far out a
+      sample is; the order is that of any score that falls with this distance.
 
     Args:
         budget: a number of samples, or an amount such as "20MB" of inputs and labels; 0 for nothing.
-        keep: "reservoir" (default) or "herding".
+        keep: "reservoir" (default), "herding" or "typical".
         seed: of the reservoir.
 
     Attributes:
@@ -59,8 +63,8 @@ class Memory:
     """
 
     def __init__(self, budget: int | str = 200, keep: Keep = "reservoir", seed: int = 0) -> None:
-        if keep not in ("reservoir", "herding"):
-            raise ConfigError(f"keep must be 'reservoir' or 'herding', found {keep!r}")
+        if keep not in ("reservoir", "herding", "typical"):
+            raise ConfigError(f"keep must be 'reservoir', 'herding' or 'typical', found {keep!r}")
         self.most, self.most_bytes = _budget(budget)
         self.keep: Keep = keep
         self.seed = seed
@@ -81,17 +85,18 @@ class Memory:
 
         Args:
             samples: of the stage; their classes begin with those of the stages before.
-            features_of: samples to features float `[N, d]`; herding needs it.
+            features_of: samples to features float `[N, d]`; all but a reservoir need it.
 
         Raises:
-            ConfigError: herding without features. DataError: samples of another kind or shape, or without classes.
+            ConfigError: no features, where they are needed. DataError: samples of another kind or shape, or without
+            classes.
         """
         if samples.kind != "classes" or not samples.known.all():
             raise DataError("a memory keeps samples with one class each; some of these have none")
         if len(self) and (type(samples) is not type(self.samples) or samples.shape != self.samples.shape):
             raise DataError(f"the memory holds {self.samples!r}, and these are {samples!r}")
         capacity = self._capacity(samples)
-        if self.keep == "herding":
+        if self.keep != "reservoir":
             kept, chosen, rank = self._herd(samples, capacity, features_of)
             self._rank = rank
         else:
@@ -109,7 +114,7 @@ class Memory:
         """Lets go what the budget does not allow, after `load` of what was kept within a larger one."""
         if not len(self) or len(self) <= (capacity := self._capacity(self.samples)):
             return
-        if self.keep == "herding":
+        if self.keep != "reservoir":
             kept = np.flatnonzero(self._rank < capacity // len(np.unique(self.samples.labels)))
             self._rank = self._rank[kept]
         else:
@@ -133,10 +138,11 @@ class Memory:
         self, samples: Samples, capacity: int, features_of: FeaturesOf | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if features_of is None:
-            raise ConfigError("herding chooses by features: give features_of, or keep=reservoir")
+            raise ConfigError(f"keep={self.keep} chooses by features: give features_of, or keep=reservoir")
         old = np.zeros(0, dtype=np.int64) if self.samples is None else self.samples.labels
         fresh = np.unique(samples.labels)
         quota = capacity // len(np.union1d(old, fresh))
+        choose = _herding if self.keep == "herding" else _typical
         # Classes with nothing new keep those that were chosen first.
         again = np.isin(old, fresh)
         stays = np.flatnonzero(~again & (self._rank < quota))
@@ -147,7 +153,7 @@ class Memory:
         ranks_kept, ranks_chosen = [self._rank[stays]], []
         for label in fresh:
             here, there = before[old[before] == label], np.flatnonzero(samples.labels == label)
-            order = _herding(np.concatenate([remembered[old[before] == label], features[there]]), quota)
+            order = choose(np.concatenate([remembered[old[before] == label], features[there]]), quota)
             rank = np.arange(len(order))
             mine = order < len(here)
             kept.append(here[order[mine]])
@@ -250,3 +256,28 @@ def _herding(features: np.ndarray, count: int) -> np.ndarray:
         free[order[number]] = False
         total += z[order[number]]
     return order
+
+
+def _typical(features: np.ndarray, count: int) -> np.ndarray:
+    """Positions of rows, evenly over their distances from the mean but for the furthest tenth, however many are taken.
+
+    The order is that of the radical inverse: the first is in the middle, the next two at the quarters, and so on.
+    """
+    z = features.astype(np.float64)
+    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    ranked = np.argsort(((z - z.mean(0)) ** 2).sum(1), kind="stable")
+    inner = ranked[: max(1, len(z) - len(z) // 10)]
+    order = inner[np.argsort(_radical_inverse(len(inner)), kind="stable")]
+    return np.concatenate([order, ranked[len(inner) :]])[:count]
+
+
+def _radical_inverse(count: int) -> np.ndarray:
+    """Where in an order from 0 to 1 each of so many evenly spaced places comes: the middle first."""
+    bits = max(1, int(count).bit_length())
+    place = np.arange(1, 2**bits)
+    inverse = sum(((place >> bit) & 1) / 2.0 ** (bit + 1) for bit in range(bits))
+    # Which place the n-th number of the sequence falls on, the first time that it falls there.
+    falls = np.minimum((inverse * count).astype(np.int64), count - 1)
+    first = np.full(count, 2**bits)
+    np.minimum.at(first, falls, place)
+    return first

@@ -11,6 +11,7 @@ from repertoire.select._at_random import at_random
 from repertoire.select._badge import badge
 from repertoire.select._contract import check_budget, check_features, check_probabilities, highest, select
 from repertoire.select._coreset import coreset
+from repertoire.select._frontier import frontier
 from repertoire.select._novel_margin import StableMapping, novel_margin
 from repertoire.select._sensitivity import WeightedSample, sensitivity_sample
 from repertoire.select._source_pruning import SourceRanking, feature_mapping, label_mapping
@@ -31,6 +32,7 @@ __all__ = [
     "coreset",
     "entropy",
     "feature_mapping",
+    "frontier",
     "highest",
     "label_mapping",
     "least_confidence",
