@@ -8,7 +8,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.heads import KeyValueBottleneck
 from repertoire.losses import CrossEntropy
-from repertoire.methods import Classifier, Normalize, Stage, Supervised
+from repertoire.methods import Classifier, Normalize, Stage, Supervised, prepare_head
 
 
 def head_of(classes: int = 3, rows: int = 60) -> tuple[KeyValueBottleneck, torch.Tensor]:
@@ -51,7 +51,7 @@ def test_keys_are_made_once_and_stay_when_classes_are_added():
     assert not head(z)[:, 3:].any()
 
 
-def test_a_method_prepares_the_head_of_its_first_stage_and_freezes_what_gets_no_gradient():
+def test_the_head_of_a_first_stage_is_prepared_and_what_gets_no_gradient_is_frozen():
     torch.manual_seed(0)
     net = ConvNet(in_channels=1, image_size=8, width=4, depth=1)
     model = Classifier(Normalize([0.5], [0.25]), net, KeyValueBottleneck(net.out_features, 3, codebooks=4, keys=5))
@@ -59,7 +59,7 @@ def test_a_method_prepares_the_head_of_its_first_stage_and_freezes_what_gets_no_
     images, targets = torch.rand(30, 1, 8, 8), torch.arange(30) % 3
     batch = Batch((images,), targets, torch.arange(30))
     keys = model.head.keys.clone()
-    method.begin(Stage(batches=lambda: [batch]))
+    prepare_head(model, Stage(batches=lambda: [batch]))
     assert not torch.equal(model.head.keys, keys)
     assert not any(p.requires_grad for p in net.parameters())
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -68,7 +68,7 @@ def test_a_method_prepares_the_head_of_its_first_stage_and_freezes_what_gets_no_
     assert model.head.values.grad is not None
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     keys = model.head.keys.clone()
-    method.begin(Stage(index=1, count=2, batches=lambda: [batch]))
+    prepare_head(model, Stage(index=1, count=2, batches=lambda: [batch]))
     assert torch.equal(model.head.keys, keys)
 
 

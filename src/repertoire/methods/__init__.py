@@ -30,6 +30,7 @@ from repertoire.methods._meta_auxiliary import MetaAuxiliary
 from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
+from repertoire.methods._prepare import prepare_head
 from repertoire.methods._pseudo import (
     Alignment,
     ClassQueue,
@@ -135,6 +136,7 @@ __all__ = [
     "mixup",
     "on_features",
     "own_state",
+    "prepare_head",
     "read_scores",
     "rejoined",
     "right_answers",

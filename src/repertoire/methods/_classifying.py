@@ -14,16 +14,12 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.losses import LogitsLoss, Loss, check_dense, dense_loss
 from repertoire.methods._apply import right_answers
-from repertoire.methods._base import Method, Needs, Stage, Step
+from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._mix import Mix, cutmix, mixup
-from repertoire.ops import evaluating
 from repertoire.ranges import Positive
 
 __all__ = ["Classifying"]
-
-_SHOWN = 20_000
-"""About how many samples a head is shown that makes something of their features."""
 
 
 class Classifying(Method):
@@ -91,25 +87,6 @@ class Classifying(Method):
             return batch
         mixed: Callable[..., Batch] = mixup if self.mix == "mixup" else cutmix
         return mixed(batch, self.model.head.num_classes, self.alpha)
-
-    def begin(self, stage: Stage) -> None:
-        """Shows a head that passes no gradient the features of the first stage, and freezes the network before it."""
-        super().begin(stage)
-        if self.model.head.passes_gradient:
-            return
-        self.model.backbone.requires_grad_(False)
-        self.model.keeps_statistics = True
-        self.model.train(self.training)
-        if stage.index == 0:
-            with torch.no_grad(), evaluating(self.model):
-                found, seen = [], 0
-                for batch in stage.batches():
-                    found.append(self.model.embed(batch.images))
-                    seen += len(found[-1])
-                    if seen >= _SHOWN:
-                        break
-                if found:
-                    self.model.head.prepare(torch.cat(found))
 
     @property
     def block_loss(self) -> Loss:

@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 from repertoire.adapters import merged_state
 from repertoire.data import Batch, Samples, step_seed
 from repertoire.errors import CheckpointError, Interrupted, NonFiniteLoss, RankLost, option, resuming
-from repertoire.methods import Classifier, Method
+from repertoire.methods import Classifier, Method, prepare_head
 from repertoire.recipe import Built, WeightAverage, schedule
 from repertoire.rules import Rule, divided, is_sharded, own_share, whole, whole_around
 from repertoire.tasks import Outputs
@@ -86,7 +86,9 @@ class Loop:
         self.main = fabric.is_global_zero
         self.method = built.method.to(device=fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Before anything learns its parameters: a method may add modules for a stage.
-        self.method.begin(built.begun(fabric.device))
+        stage = built.begun(fabric.device)
+        prepare_head(self.method.model, stage)
+        self.method.begin(stage)
         self.rule: Rule = built.rule()
         with torch.random.fork_rng(devices=[]):
             # What a rule adds (auxiliary networks) begins with weights of the seed as well, but not with the same ones.
