@@ -89,12 +89,13 @@ class MeanShifted(Method):
             return
         training = self.training
         self.eval()
-        summed, count = torch.zeros_like(self.loss.centre, dtype=torch.float64), 0
+        centre = self.loss.get_buffer("centre")
+        summed, count = torch.zeros_like(centre, dtype=torch.float64), 0
         for batch in stage.batches():
             summed += unit_rows(self.model.embed(batch.images)).sum(0)
             count += len(batch)
         self.train(training)
-        self.loss.centre.copy_(summed / max(count, 1))
+        centre.copy_(summed / max(count, 1))
 
     @property
     def block_loss(self) -> Loss:
