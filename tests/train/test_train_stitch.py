@@ -60,4 +60,7 @@ def test_what_cannot_be_stitched_is_refused(runs, tmp_path):
     other = train.fit("digits", out=tmp_path / "other", backbone="convnet:width=4,depth=3", **{**OPTIONS, "seed": 5})
     with pytest.raises(RunError, match="trained on other parts of the data"):
         train.stitch_runs([small.path, other.path], tmp_path / "a")
+    flat = train.fit("digits", out=tmp_path / "flat", backbone="mlp:hidden=8,depth=1", **OPTIONS)
+    with pytest.raises(RunError, match=r"flat has the backbone mlp:hidden=8,depth=1, of one block or none.*stitched"):
+        train.stitch_runs([flat.path, small.path], tmp_path / "a")
     assert not (tmp_path / "a").exists()
