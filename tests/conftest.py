@@ -22,16 +22,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
 
-# What compiles is collected by Python's own pace, and not after each graph.
+# What is imported and collected stays: there is no garbage yet to look for.
+gc.disable()
+# A compiled graph waits for the next collection like everything else.
 os.environ.setdefault("TORCH_DYNAMO_RUN_GC_AFTER_COMPILE", "0")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is there by now, stays: modules and tests are millions of objects, which every collection of garbage would
-    walk through."""
+    """Modules and tests are hundreds of thousands of objects, which no collection of garbage walks through again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,28 @@ NETWORKS = [
     ("swin_tiny_patch4_window7_224", 16, 768),
     pytest.param("vgg11", 8, 4096, marks=pytest.mark.slow),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _quick_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw the weights of the largest networks takes longer than all that is done with them: a block of random
+    numbers is repeated in what is larger."""
+    size = 2**16 + 1  # not a multiple of a width, so that rows differ
+
+    def quickly(draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def drawn(tensor: torch.Tensor, *args: float, **how: object) -> torch.Tensor:
+            if tensor.numel() <= size or not tensor.is_contiguous():
+                return draw(tensor, *args, **how)
+            some, flat = draw(tensor.new_empty(size), *args, **how), tensor.detach().view(-1)
+            blocks = len(flat) // size
+            flat[: blocks * size].view(blocks, size).copy_(some)
+            flat[blocks * size :] = some[: len(flat) - blocks * size]
+            return tensor
+
+        return drawn
+
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, quickly(getattr(torch.Tensor, name)))
 
 
 @pytest.mark.parametrize(("name", "blocks", "width"), NETWORKS)

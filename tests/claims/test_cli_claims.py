@@ -115,7 +115,7 @@ def test_smoke_fails_when_a_claim_cannot_run(
 ) -> None:
     assert __main__.main(["--smoke"]) == 0
     monkeypatch.setattr(__main__, "entries", lambda: [toys.not_a_number, toys.better])
-    assert __main__.main(["--smoke"]) == 1
+    assert __main__.main(["--smoke", "--workers", "1"]) == 1
     captured = capsys.readouterr()
     assert "1 of 2 claims measured" in captured.out
     assert "'toy-nan' failed" in captured.err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -50,7 +48,7 @@ def test_a_worker_that_is_killed_takes_only_its_own_run_with_it(tiny: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_saves_and_the_same_command_goes_on(tiny: Path, tmp_path: Path):
+def test_ctrl_c_saves_and_the_same_command_goes_on(python, tiny: Path, tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
@@ -61,9 +59,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tiny: Path, tmp_path: Path):
             """
         )
     )
-    running = subprocess.Popen(
-        [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = python(str(script), folder=tmp_path, apart=True)
     for _ in range(600):
         if len(list(tmp_path.glob("a/runs/*/seed-0/metrics.jsonl"))) == 2 or running.poll() is not None:
             break

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from pages import PAGES, ROOT, blocks, name
 
 from repertoire import papers
+from warm import Started
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
@@ -19,12 +17,12 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 def outcome(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     result = folder / "result.json"
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "REPERTOIRE_CACHE": str(folder / "cache"),
-    }  # fmt: skip
-    command = [sys.executable, str(ROOT / "tests" / "docs" / "session.py"), str(folder), str(result)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    script = str(ROOT / "tests" / "docs" / "session.py")
+    done = Started(script, str(folder), str(result), environment={"REPERTOIRE_CACHE": str(folder / "cache")})
+    said, _ = done.communicate(timeout=600)
+    status = done.returncode
+    done.end()
+    assert status == 0, said
     return json.loads(result.read_text())
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from pages import ROOT, blocks
@@ -27,13 +25,13 @@ def test_the_guide_says_how_a_component_of_each_kind_is_checked():
     assert named == {name for name in testing.__all__ if name.startswith("check_")}
 
 
-def test_the_components_of_the_guide_pass_all_checks(tmp_path: Path):
+def test_the_components_of_the_guide_pass_all_checks(python, tmp_path: Path):
     """In a process of its own, which registers them; with the test that the guide shows."""
     written = [block for block in blocks(PAGE, "python") if block.file]
     assert [block.file for block in written] == ["my_losses.py", "my_parts.py", "my_doors.py", "test_mine.py"]
     for block in written:
         (tmp_path / block.file).write_text(block.code, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert " passed" in done.stdout
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py", folder=tmp_path)
+    said, _ = done.communicate(timeout=240)
+    assert done.returncode == 0, said[-3000:]
+    assert " passed" in said
