@@ -18,6 +18,7 @@ from repertoire.protocols._measure import measure
 from repertoire.protocols._memory import Memory
 from repertoire.protocols._observe import observe
 from repertoire.protocols._outcome import Outcome
+from repertoire.protocols._si_blurry import SiBlurry
 
 __all__ = [
     "CONTINUED",
@@ -27,6 +28,7 @@ __all__ = [
     "Memory",
     "Outcome",
     "Protocol",
+    "SiBlurry",
     "StageData",
     "add_stage",
     "follow",

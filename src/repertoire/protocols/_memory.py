@@ -275,7 +275,8 @@ def _radical_inverse(count: int) -> np.ndarray:
     """Where in an order from 0 to 1 each of so many evenly spaced places comes: the middle first."""
     bits = max(1, int(count).bit_length())
     place = np.arange(1, 2**bits)
-    inverse = sum(((place >> bit) & 1) / 2.0 ** (bit + 1) for bit in range(bits))
+    weights = 0.5 ** np.arange(1, bits + 1)
+    inverse = ((place[:, None] >> np.arange(bits)) & 1) @ weights
     # Which place the n-th number of the sequence falls on, the first time that it falls there.
     falls = np.minimum((inverse * count).astype(np.int64), count - 1)
     first = np.full(count, 2**bits)
