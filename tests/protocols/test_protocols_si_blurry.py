@@ -31,7 +31,7 @@ def test_every_sample_comes_once_in_the_proportions_that_were_asked_for(classes,
     assert sorted(keys.tolist()) == sorted(splits.train.keys.tolist())
     own = [set(stage.name.split("+")) for stage in found]
     assert sorted(name for names in own for name in names) == sorted(splits.classes)
-    away = {name: 0 for name in splits.classes}
+    away = dict.fromkeys(splits.classes, 0)
     for stage, names in zip(found, own, strict=True):
         counts = np.bincount(stage.train.labels, minlength=len(stage.classes))
         for name, count in zip(stage.classes, counts.tolist(), strict=True):

@@ -25,8 +25,8 @@ class SiBlurry(Protocol):
     r"""Stages without neat boundaries: some classes come once, others leak into all stages, and nothing is of one size.
 
     Moon et al., *Online Class Incremental Learning on Stochastic Blurry Task Boundary via Mask and Visual Prompt
-    Tuning* (2023). A share :math:`m` of the classes, drawn, is disjoint: such a class comes in its own stage alone. The others
-    are blurry: they have a stage of their own too, and a share :math:`n` of their training samples is taken out and
+    Tuning* (2023). A share :math:`m` of the classes, drawn, is disjoint: such a class comes in its own stage alone. The
+    others are blurry: they have a stage of their own too, and a share :math:`n` of their training samples is taken out and
     scattered over all stages. How many classes a stage has, and how many of the scattered samples, is drawn: stages are
     of very different sizes. Train for one epoch (`--epochs 1`) and every sample is seen once, as in the paper.
 
