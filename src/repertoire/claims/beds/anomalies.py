@@ -55,7 +55,7 @@ def pretrained(budget: Budget, seed: int) -> tuple[Method, Splits, list[int]]:
     labels = np.asarray(splits.train.labels)
     seen = splits.train.subset(np.flatnonzero(np.isin(labels, known)))
     options = _options(budget, seed) | {"method": "supervised", "augment": "crop-flip", "lr": 5e-3}
-    method = train(replace(splits, train=seen), **options | {"epochs": budget.pick(smoke=1, small=6, full=40)})
+    method = train(replace(splits, train=seen), **options | {"epochs": budget.pick(smoke=1, small=5, full=40)})
     return method, splits, [int(label) for label in order[KNOWN:]]
 
 
@@ -84,7 +84,7 @@ def fine_tuned(
 def from_scratch(budget: Budget, seed: int, splits: Splits, label: int, *, method: str) -> Method:
     """A network with random weights that sees photographs of one class alone."""
     options = _options(budget, seed) | {"method": method, "augment": VIEWS, "lr": 5e-3}
-    epochs = budget.pick(smoke=1, small=8, full=100)
+    epochs = budget.pick(smoke=1, small=5, full=100)
     return train(of_class(splits, label), **options | {"epochs": epochs})
 
 
