@@ -10,19 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repertoire import cli, recipe
+from commands import run_cli
+from repertoire import recipe
 
 QUICK = "semi-supervised-k-means"
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = 0
-    try:
-        cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def rows(classes: int = 5, each: int = 20) -> tuple[np.ndarray, np.ndarray]:

@@ -10,17 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from repertoire import cli, estimators
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = 0
-    try:
-        cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+from commands import run_cli
+from repertoire import estimators
 
 
 @pytest.fixture

@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from repertoire import cli, train
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = 0
-    try:
-        cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+from commands import run_cli
+from repertoire import train
 
 
 def test_runs_are_stitched_and_asked_within_a_budget(capsys, tmp_path):

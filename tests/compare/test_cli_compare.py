@@ -8,19 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from commands import run_cli
 from repertoire import cli
 
 SHARED = ["--backbone", "mlp:hidden=8,depth=1", "--augment", "none", "--epochs", "1", "--device", "cpu", "--jobs", "1"]
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = 0
-    try:
-        cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

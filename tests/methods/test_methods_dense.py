@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
 import torch
+from small import batch_of, classifier, goes_on_exactly, leaves_no_trace
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire import backbones, heads
-from repertoire.data import Batch
+from repertoire import backbones
 from repertoire.errors import ConfigError
 from repertoire.losses import cpc_loss
-from repertoire.methods import BYOL, CPC, Classifier, DenseCL, Method, MoCo, Normalize, SelfLabelBYOL
-from repertoire.rules import Backprop
-
-
-def classifier(classes: int = 3, net: backbones.Backbone | None = None) -> Classifier:
-    torch.manual_seed(0)
-    net = net or backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
-    return Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, classes))
-
-
-def batch_of(seed: int = 0, count: int = 6, views: int = 2) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    images = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(views))
-    return Batch(images, torch.arange(count) % 3, torch.arange(count))
-
-
-def train(method: Method, seeds: range) -> list[float]:
-    method.train()
-    rule = Backprop()
-    rule.setup(method, lambda module: torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1))
-    return [float(rule.step(method, batch_of(seed, views=method.needs.view_count))["loss"]) for seed in seeds]
-
+from repertoire.methods import BYOL, CPC, DenseCL, MoCo, SelfLabelBYOL
 
 MADE = {
     "cpc": lambda: CPC(classifier(), hidden=8, dimensions=5),
@@ -48,28 +26,13 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_run_that_resumes_goes_on_exactly(name):
-    """Everything that a step depends on is in the state."""
     torch.manual_seed(1)
-    method = MADE[name]()
-    train(method, range(3))
-    other = copy.deepcopy(method)
-    for tensor in (*other.parameters(), *other.buffers()):
-        tensor.data.zero_()
-    other.load_state_dict(method.state_dict())
-    assert train(method, range(3, 6)) == train(other, range(3, 6))
-    for mine, theirs in zip(method.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(mine, theirs)
+    goes_on_exactly(MADE[name]())
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_rehearsal_leaves_no_trace(name):
-    method = MADE[name]().eval()
-    before = copy.deepcopy(method.state_dict())
-    with torch.no_grad():
-        method.step(batch_of(views=method.needs.view_count))
-    for key, value in method.state_dict().items():
-        assert torch.equal(value, before[key]), key
-    assert getattr(method, "_keys", None) is None
+    leaves_no_trace(MADE[name]())
 
 
 def test_cpc_on_patches_is_its_formula():

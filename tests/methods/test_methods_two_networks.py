@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from small import batch_of, classifier, goes_on_exactly, leaves_no_trace
 from torch import nn
 from torch.nn import functional as F
 
-from repertoire import backbones, heads
-from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.methods import BYOL, DINO, Classifier, HardMoCo, Method, MoCo, Normalize, SimSiam, Teacher, TriBYOL
-from repertoire.rules import Backprop
-
-
-def classifier(classes: int = 3) -> Classifier:
-    torch.manual_seed(0)
-    net = backbones.ConvNet(in_channels=1, image_size=8, width=4, depth=2)
-    return Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, classes))
-
-
-def batch_of(seed: int = 0, count: int = 6, views: int = 2) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    images = tuple(torch.rand(count, 1, 8, 8, generator=generator) for _ in range(views))
-    return Batch(images, torch.arange(count) % 3, torch.arange(count))
-
-
-def train(method: Method, seeds: range) -> list[float]:
-    method.train()
-    rule = Backprop()
-    rule.setup(method, lambda module: torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1))
-    return [float(rule.step(method, batch_of(seed, views=method.needs.view_count))["loss"]) for seed in seeds]
-
+from repertoire.methods import BYOL, DINO, HardMoCo, Method, MoCo, SimSiam, Teacher, TriBYOL
 
 MADE = {
     "byol": lambda: BYOL(classifier(), momentum=0.9, steps=8, dimensions=5),
@@ -49,28 +26,13 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_run_that_resumes_goes_on_exactly(name):
-    """Everything that a step depends on is in the state."""
     torch.manual_seed(1)
-    method = MADE[name]()
-    train(method, range(3))
-    other = copy.deepcopy(method)
-    for tensor in (*other.parameters(), *other.buffers()):
-        tensor.data.zero_()
-    other.load_state_dict(method.state_dict())
-    assert train(method, range(3, 6)) == train(other, range(3, 6))
-    for mine, theirs in zip(method.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(mine, theirs)
+    goes_on_exactly(MADE[name]())
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_rehearsal_leaves_no_trace(name):
-    method = MADE[name]().eval()
-    before = copy.deepcopy(method.state_dict())
-    with torch.no_grad():
-        method.step(batch_of(views=method.needs.view_count))
-    for name, value in method.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert all(getattr(method, kept, None) is None for kept in ("_keys", "_mean"))
+    leaves_no_trace(MADE[name]())
 
 
 def test_the_teacher_is_the_moving_average_and_slows_down():
