@@ -33,10 +33,12 @@ class Incremental(ClassifierMixin, FeatureEstimator):
     Attributes:
         classes_: the labels, sorted, `[K]`.
         stages_: how many stages there have been.
+        announced_: how many classes there will ever be; 0 where nobody has said.
     """
 
     classes_: np.ndarray
     stages_: int
+    announced_: int
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fits to features float `[N, d]` with labels `[N]` of any kind, as a first stage."""
@@ -61,8 +63,10 @@ class Incremental(ClassifierMixin, FeatureEstimator):
             raise ValueError(f"label {unknown.tolist()[0]!r} is not among the classes that were announced")
         found, index = np.unique(y, return_inverse=True)
         if afresh:
-            self.classes_, self.stages_ = found[:0], 0
+            self.classes_, self.stages_, self.announced_ = found[:0], 0, 0
             self._begin(X.shape[1])
+        if classes is not None:
+            self.announced_ = len(np.unique(classes))
         every = np.union1d(self.classes_, found)
         self._make_room(np.searchsorted(every, self.classes_), len(every))
         self.classes_ = every

@@ -40,8 +40,10 @@ class KeyValueClassifier(Incremental):
         f = \frac{1}{C} \sum_c v_{c,\,k_c(z)}, \qquad k_c(z) = \arg\min_k \lVert \bar z P_c - e_{ck} \rVert_2
 
     The values v are learned by gradient descent on the cross-entropy of f, without momentum, so that a step changes
-    fetched values only: what was learned elsewhere stays. Nobody has to say where a stage ends. Keys e are made of
-    features without labels (:func:`repertoire.ops.draw_keys`): those given to `prepare`, or else those of the first
+    fetched values only: what was learned elsewhere stays. Nobody has to say where a stage ends. Classes that are yet to
+    come take part in the cross-entropy, as in the paper, which knows from the start how many there will be: they are
+    alike until they come, so one row of values stands for all of them, and a new class begins with it. Keys e are made
+    of features without labels (:func:`repertoire.ops.draw_keys`): those given to `prepare`, or else those of the first
     stage, in which case rows of later classes share the keys that happen to be nearest. They are frozen afterwards.
 
     Args:
@@ -52,6 +54,8 @@ class KeyValueClassifier(Incremental):
             paper finds that large rates serve this model well.
         epochs: how often each stage is gone through, 1 or more.
         batch_size: 1 or more.
+        ahead: classes that are reckoned with beside the known ones where nobody has announced them, 0 or more; those
+            that come later should have a rival from the start, or they are learned with more force than the first.
         normalize: scale each feature vector to unit length first; a zero vector stays zero.
         random_state: seed of projections, keys and order.
 
@@ -59,6 +63,7 @@ class KeyValueClassifier(Incremental):
         classes_: the labels, sorted, `[Y]`.
         keys_: e, float32 `[C, K, width]`.
         values_: v, float32 `[Y, C, K]`, zero where nothing was learned.
+        unseen_: v of each class that has not come yet, float32 `[C, K]`.
         prepared_: whether keys were made by `prepare`.
         stages_: how many stages there have been.
         n_features_in_: d.
@@ -80,6 +85,7 @@ class KeyValueClassifier(Incremental):
 
     keys_: np.ndarray
     values_: np.ndarray
+    unseen_: np.ndarray
     prepared_: bool
 
     def __init__(
@@ -87,9 +93,10 @@ class KeyValueClassifier(Incremental):
         codebooks: int = 64,
         keys: int = 256,
         width: int = 8,
-        rate: float = 30.0,
+        rate: float = 1.0,
         epochs: int = 10,
         batch_size: int = 64,
+        ahead: int = 10,
         normalize: bool = True,
         random_state: int = 0,
     ) -> None:
@@ -99,6 +106,7 @@ class KeyValueClassifier(Incremental):
         self.rate = rate
         self.epochs = epochs
         self.batch_size = batch_size
+        self.ahead = ahead
         self.normalize = normalize
         self.random_state = random_state
 
@@ -110,6 +118,7 @@ class KeyValueClassifier(Incremental):
     def _check_options(self) -> None:
         for name in ("codebooks", "keys", "width", "epochs", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
+        self._require("ahead", self.ahead >= 0, "0 or more")
         self._require("rate", 0 < self.rate < np.inf, "a positive number")
 
     def prepare(self, X: Any) -> Self:
@@ -120,8 +129,8 @@ class KeyValueClassifier(Incremental):
         self._check_options()
         X = validate_data(self, X, dtype=(np.float64, np.float32))
         self.keys_, self.prepared_ = self._made(X), True
-        for name in ("classes_", "values_", "stages_"):
-            vars(self).pop(name, None)
+        for name in ("classes_", "values_", "unseen_", "stages_", "announced_"):
+            self.__dict__.pop(name, None)
         return self
 
     def _made(self, X: np.ndarray) -> np.ndarray:
@@ -133,9 +142,12 @@ class KeyValueClassifier(Incremental):
         if not getattr(self, "prepared_", False) or self.keys_.shape != shape:
             self.keys_, self.prepared_ = np.zeros((0, *shape[1:]), dtype=np.float32), False
         self.values_ = np.zeros((0, self.codebooks, self.keys), dtype=np.float32)
+        self.unseen_ = np.zeros((self.codebooks, self.keys), dtype=np.float32)
 
     def _make_room(self, place: np.ndarray, count: int) -> None:
-        self.values_ = grown(self.values_, place, count)
+        values = grown(self.values_, place, count)
+        values[np.setdiff1d(np.arange(count), place)] = self.unseen_
+        self.values_ = values
 
     def _learn(self, X: np.ndarray, index: np.ndarray) -> None:
         if not len(self.keys_):
@@ -144,16 +156,22 @@ class KeyValueClassifier(Incremental):
         y = torch.from_numpy(index)
         classes, books, keys = self.values_.shape
         # A row for each key, so that what a step fetches lies together.
-        table = torch.from_numpy(self.values_.reshape(classes, books * keys).T.copy())
+        every = np.concatenate([self.values_, self.unseen_[None]])
+        table = torch.from_numpy(every.reshape(classes + 1, books * keys).T.copy())
+        ahead = max(self.announced_ - classes, 0) if self.announced_ else self.ahead
+        # The last column counts as often as there are classes that it stands for.
+        times = torch.cat([torch.zeros(classes), torch.tensor([float(ahead)]).log()])
         seed = np.random.SeedSequence([self.random_state, self.stages_]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
         for _ in range(self.epochs):
             for rows in torch.randperm(len(y), generator=generator).split(self.batch_size):
                 fetched = cells[rows]
-                wrong = table[fetched].mean(1).softmax(1) - F.one_hot(y[rows], classes)
-                change = wrong * (-self.rate / books / len(rows))
+                wrong = (table[fetched].mean(1) + times).softmax(1) - F.one_hot(y[rows], classes + 1)
+                wrong[:, -1] /= max(ahead, 1)
+                change = wrong * (-self.rate / len(rows))
                 table.index_add_(0, fetched.flatten(), change.repeat_interleave(books, 0))
-        self.values_ = np.ascontiguousarray(table.numpy().T).reshape(classes, books, keys)
+        every = np.ascontiguousarray(table.numpy().T).reshape(classes + 1, books, keys)
+        self.values_, self.unseen_ = every[:-1].copy(), every[-1].copy()
 
     def _projected(self, X: np.ndarray) -> Tensor:
         z = normalize(X) if self.normalize else X
