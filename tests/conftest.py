@@ -26,6 +26,8 @@ os.environ["MPLBACKEND"] = "Agg"
 gc.disable()
 # A compiled graph waits for the next collection like everything else.
 os.environ.setdefault("TORCH_DYNAMO_RUN_GC_AFTER_COMPILE", "0")
+# What compiles for the processor would start processes for it, which import PyTorch first.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 #: A change of these may change anything.
-EVERYTHING = ("pyproject.toml", "constraints.txt", "tests/conftest.py", "src/repertoire/registry.py")
+EVERYTHING = ("pyproject.toml", "constraints.txt", "tests/conftest.py", "tests/warm.py", "src/repertoire/registry.py")
 #: Tests that look at files rather than import them.
 LOOKS_AT = {
     "tests/test_architecture.py": ("src", "benchmarks", "tools", "docs/design.md"),
