@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import json
 import os
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,51 +13,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from repertoire import registry
-from repertoire.adapters import plain_state
-from repertoire.data import Samples, Splits, digest
+from repertoire.data import Samples
 from repertoire.errors import (
-    CheckpointError,
-    ConfigError,
     DataError,
-    RepertoireWarning,
     RunError,
     UnknownName,
     Unreadable,
     UnreadableImages,
-    ascii_path,
     option,
 )
-from repertoire.local import Exits
-from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier
-from repertoire.recipe import (
-    IN_MEMORY,
-    Facts,
-    TrainConfig,
-    build_classifier,
-    build_loss,
-    find_device,
-    given_names,
-    import_plugins,
-    load_splits,
-    takes_loss,
-)
-from repertoire.tasks import Number, Outputs, exit_table
-from repertoire.train import _checkpoint
-from repertoire.train._answers import Answers, Predictor
-from repertoire.train._directory import RunDirectory
-from repertoire.train._early import leave_early, read_exits, said_at_exits
-from repertoire.train._given import give_again, lacking
-from repertoire.train._images import Images, Reading, stream
-from repertoire.train._labelled import Labelled, called, labelled_samples, vectors
-from repertoire.train._origin import put_back
+from repertoire.tasks import Outputs
+from repertoire.train._answers import Answers
+from repertoire.train._early import EarlyExits
+from repertoire.train._images import Images
+from repertoire.train._labelled import Labelled, called
 from repertoire.train._outputs import mixed_order, outputs
 from repertoire.train._probe import PROBES, Probe, probe_outputs
-from repertoire.weights import Stored, read_stored
+from repertoire.train._rejecting import Rejecting
 
 if TYPE_CHECKING:
     from repertoire.train._export import Format
-    from repertoire.train._novelty import Rejector
 
 __all__ = ["Run", "load", "top"]
 
@@ -73,7 +44,7 @@ _STILL = {"none", "shift"}
 """Augmentations of data that bears no mirror image: a mirrored 2 is no 2."""
 
 
-class Run(Predictor):
+class Run(Rejecting, EarlyExits):
     """Trained run in a directory: the model, its metrics, and how it came about.
 
     Opening a run runs no code of its maker's: modules that its configuration names as plugins are imported only if they
@@ -94,239 +65,6 @@ class Run(Predictor):
         >>> run = repertoire.load("runs/demo")  # doctest: +SKIP
         >>> run.predict("photo.jpg").argmax(1)  # doctest: +SKIP
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "cpu",
-        plugins: Sequence[str] = (),
-        backbone: Any = None,
-        loss: Any = None,
-    ) -> None:
-        self.directory = RunDirectory(Path(path))
-        self.info: dict[str, Any] = self.directory.read_info()
-        self.config: TrainConfig = self.directory.read_config()
-        self._plugins = (plugins,) if isinstance(plugins, str) else tuple(plugins)
-        import_plugins(self.config.model_copy(update={"plugins": self._plugins}))
-        give_again(self.directory, self.config, backbone, loss)
-        self.facts = self._facts()
-        self.task = self.facts.task
-        self._lock = threading.RLock()
-        self._models: dict[str, Classifier] = {}
-        self._exits: dict[str, Exits] = {}
-        self.to(device)
-
-    def _facts(self) -> Facts:
-        try:
-            return Facts.stored(self.info)
-        except (KeyError, TypeError, ValueError, DataError) as error:
-            raise RunError(f"{self.directory}/run.json is damaged: {' '.join(str(error).split())}") from None
-
-    def __repr__(self) -> str:
-        accuracy = self.metrics.get("accuracy")
-        tail = f", test accuracy {accuracy:.3f}" if accuracy is not None else ""
-        return f"Run({str(self.directory)!r}, {self.info['status']}{tail})"
-
-    @property
-    def path(self) -> Path:
-        """The run's directory."""
-        return self.directory.path
-
-    @property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Class names, in the order of the logits; of a run that predicts numbers, the names of these."""
-        return tuple(self.info["classes"])
-
-    @property
-    def size(self) -> int:
-        """Height and width of the images the model sees, in pixels."""
-        return self.facts.size
-
-    @property
-    def noun(self) -> str:
-        """Noun for one of the samples: image or vector."""
-        return "image" if self.facts.modality == "images" else "vector"
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """One row an epoch."""
-        return self.directory.history()
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Metrics on the test images; empty while the run is not finished.
-
-        Raises:
-            RunError: the run is finished, but metrics.json is missing or damaged.
-        """
-        if self.info["status"] != "finished":
-            return {}
-        if not self.directory.metrics_file.exists():
-            raise RunError(f"{self.directory} is incomplete: it has no metrics.json")
-        try:
-            metrics = json.loads(self.directory.metrics_file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RunError(f"{self.directory}/metrics.json is damaged: {error}") from None
-        if not isinstance(metrics, dict):
-            raise RunError(f"{self.directory}/metrics.json is damaged: it does not hold metrics")
-        return metrics
-
-    # The model and where it is.
-
-    @property
-    def device(self) -> torch.device:
-        """Device of `model`, on which `predict` and the others compute."""
-        return self._device
-
-    def to(self, device: str | torch.device) -> Run:
-        """Computes on another device from now on; gives the run back.
-
-        Args:
-            device: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one.
-
-        Raises:
-            ConfigError: it is unknown or absent.
-        """
-        self._device = self._find(device)
-        return self
-
-    def _find(self, device: str | torch.device | None) -> torch.device:
-        if device is None:
-            return self._device
-        return find_device(self.config.model_copy(update={"device": str(device), "precision": "32"}))
-
-    @property
-    def model(self) -> Classifier:
-        """The classifier with the best weights, in evaluation mode: images in [0, 1] to logits. On the run's device.
-
-        Raises:
-            CheckpointError: the run has no whole checkpoint of its best weights, or it has another number of classes.
-            RunError: it was trained with components that are not known here.
-        """
-        return self._model_on(self._device)
-
-    def _model_on(self, device: torch.device) -> Classifier:
-        """The classifier on a device. Made once, also when several threads ask at the same time."""
-        with self._lock:
-            if "cpu" not in self._models:
-                self._models["cpu"] = self._load()
-            if str(device) not in self._models:
-                self._models[str(device)] = copy.deepcopy(self._models["cpu"]).to(device)
-            return self._models[str(device)]
-
-    def _load(self) -> Classifier:
-        try:
-            loss = self.loss if isinstance(self.loss, LogitsLoss) else None
-            with torch.random.fork_rng(devices=[]):
-                model = build_classifier(self.config, self.facts, loss=loss, pretrained=False)
-        except UnknownName as error:
-            if given_names(self.config.backbone, self.config.loss):
-                raise lacking(self.directory, self.config) from None
-            if not self.config.plugins:
-                raise
-            named = " ".join(self.config.plugins)
-            raise RunError(
-                f"{error}. {self.directory} was trained with the plugins {named}; opening a run imports none. If you "
-                f"trust them, name them: {option('plugin' if option('x') == '--x' else 'plugins', named)}"
-            ) from None
-        try:
-            if origin := self.info.get("compressed", {}).get("origin"):
-                put_back(origin, self, model)
-            model = cast(Classifier, self.stored().build(model))
-        except CheckpointError as error:
-            reason = str(error).removeprefix("the tensors do not fit the network: ")
-            raise CheckpointError(
-                f"the weights in {self.directory} do not fit its configuration ({len(self.classes)} classes): {reason}"
-            ) from None
-        state = model.state_dict()
-        if not all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()):
-            raise CheckpointError(f"the weights in {self.directory} are not finite numbers; nothing can be predicted")
-        return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def stored(self) -> Stored:
-        """The best weights as they lie on the disk: of form "dense", or as merging or compression has left them.
-
-        Those of the newest whole checkpoint, with a warning, where the file of the best is missing or damaged.
-
-        Raises:
-            CheckpointError: there is no whole checkpoint.
-        """
-        try:
-            best = _checkpoint.load(self.directory.best_file)
-        except CheckpointError as error:
-            try:
-                path, checkpoint, _ = _checkpoint.latest(self.directory.checkpoints)
-            except CheckpointError:
-                raise error from None
-            warnings.warn(f"{error}; using the last weights, {path.name}, instead", RepertoireWarning, stacklevel=3)
-            prefix = "average" if self.config.ema else "method"
-            state = {n.removeprefix("model."): v for n, v in checkpoint.part(prefix).items() if n.startswith("model.")}
-            return Stored("dense", plain_state(state, self.config.adapter))
-        import repertoire.compress  # noqa: F401  (its forms are known once it is imported)
-
-        return read_stored(best.tensors, best.values.get("stored"))
-
-    def answers_of(self, logits: Tensor) -> Tensor:
-        """Reads logits `[N, K]` in the units of a user: probabilities, or numbers `[N, k]`."""
-        kind = self.task.kind
-        if kind == "labels":
-            return logits.sigmoid()
-        if kind != "number":
-            return logits.softmax(1)
-        assert isinstance(self.task, Number)
-        found = self._read_numbers(logits)
-        std, mean = (torch.as_tensor(value).to(found) for value in (self.task.std, self.task.mean))
-        return found * std + mean
-
-    @functools.cached_property
-    def loss(self) -> Loss | None:
-        """Loss that the run minimised, to read logits by; None where its method has one of its own."""
-        return build_loss(self.config, self.facts) if takes_loss(self.config) else None
-
-    @property
-    def reads_numbers(self) -> Callable[[Tensor], Tensor] | None:
-        """What reads numbers out of logits, of a run that predicts numbers; None of any other."""
-        return self._read_numbers if self.task.kind == "number" else None
-
-    def _read_numbers(self, logits: Tensor) -> Tensor:
-        """What the loss reads out of the logits of a run that predicts numbers, `[N, k]` in standard deviations."""
-        found = self.loss.predict(logits) if isinstance(self.loss, LogitsLoss) else logits
-        return found if found.ndim == 2 else found[:, None]
-
-    # Images in.
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """Options of `repertoire.data.read_images` with which image files are read for this run."""
-        reading = {"size": self.size, "fit": self.config.fit, "channels": self.facts.channels}
-        return {**reading, "levels": self.info.get("levels")}
-
-    def read(self, images: Images) -> Tensor:
-        """Images as the model wants them: float `[N, C, size, size]` in [0, 1]. What they may be: see `predict`.
-
-        Raises:
-            UnreadableImages: some cannot be used; all of them are named.
-        """
-        parts = [torch.zeros(0, *self.facts.shape)]
-        failures: list[Unreadable] = []
-        for _, chunk, failed in self._batches(images, 256):
-            parts.append(chunk)
-            failures += failed
-        if failures:
-            raise UnreadableImages(failures, sum(map(len, parts)) + len(failures))
-        return torch.cat(parts)
-
-    def _batches(self, images: Images, batch_size: int) -> Iterator[tuple[np.ndarray, Tensor, list[Unreadable]]]:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
-        if self.facts.modality == "features":
-            return vectors(images, self.facts.channels, batch_size)
-        return stream(images, Reading(**self.reading), batch_size)
-
-    @property
-    def _skips(self) -> bool:
-        return self.config.skip_unreadable
 
     def _scores(
         self,
@@ -457,30 +195,6 @@ class Run(Predictor):
 
     # Labelled images in.
 
-    @functools.cached_property
-    def splits(self) -> Splits:
-        """The data the run was trained on, split as it was then. A warning says if it is no longer what it was."""
-        if self.config.data == IN_MEMORY:
-            raise DataError(f"{self.directory} was trained on data in memory; say what to look at, or set run.splits")
-        splits = load_splits(self.config)
-        if self._other(splits):
-            warnings.warn(
-                f"the data of {self.directory} ({ascii_path(self.config.data)}) changed since it was trained: its test "
-                "images may be others now, and some may have been trained on",
-                RepertoireWarning,
-                stacklevel=3,
-            )
-        return splits
-
-    def _other(self, splits: Splits) -> bool:
-        before = self.info.get("data_digest")
-        return before is not None and before != digest(splits)
-
-    @property
-    def data_changed(self) -> bool:
-        """True if the data is no longer what the run was trained on: other samples, targets, or another order."""
-        return self._other(self.splits)
-
     def evaluate(
         self,
         images: Samples | str | os.PathLike[str] | None = None,
@@ -551,44 +265,6 @@ class Run(Predictor):
             answers = self._read_numbers(torch.from_numpy(logits)).float().numpy()
         return Outputs(logits, features, labels[usable], answers)
 
-    def samples(
-        self, images: Samples | str | os.PathLike[str] | None, skip_unreadable: bool | None = None
-    ) -> Samples | Labelled:
-        """Labelled images, from whatever `evaluate` takes.
-
-        Raises:
-            RunError, DataError, UnreadableImages: as in `evaluate`.
-        """
-        if images is None:
-            return self.splits.test
-        reading = self.reading if self.facts.modality == "images" else None
-        skip = self._skips if skip_unreadable is None else skip_unreadable
-        return labelled_samples(images, self.classes, self.task, reading, skip, str(self.directory))
-
-    def check_answers(self, what: str) -> None:
-        """Refuses what is only defined of one answer for an image.
-
-        Raises:
-            RunError: the run answers for every pixel.
-        """
-        if self.task.kind == "maps":
-            raise RunError(
-                f"cannot {what} with {self.directory}: it gives every pixel a class, and that is for one answer for an "
-                "image. Use predict, evaluate, embed or report"
-            )
-
-    def check_images(self, what: str) -> None:
-        """Refuses what is only defined of pictures.
-
-        Raises:
-            RunError: the run was trained on features.
-        """
-        if self.facts.modality != "images":
-            raise RunError(
-                f"cannot {what} with {self.directory}: it was trained on features, which are no pictures. Use predict, "
-                "evaluate, embed or report"
-            )
-
     def probe(
         self,
         kind: Probe = "knn",
@@ -617,148 +293,6 @@ class Run(Predictor):
         seen, unseen = (self.outputs(part, device, batch_size) for part in (self.splits.train, images))
         result, about = probe_outputs(kind, seen, unseen, len(self.classes))
         return {**self.task.score(result), "probe": about}
-
-    # What is of no known class.
-
-    def reject(self, keep: float = 0.95, score: str = "auto") -> Rejector:
-        """The run as one that may say "unknown": where a score of an image lies below a threshold.
-
-        The score is fitted to the training images, and the threshold taken from validation images, so that a new image
-        of a known class is kept with a probability of `keep` or more: see `repertoire.openset.threshold`. No unknown
-        image is needed.
-
-        Args:
-            keep: share of images of known classes that are to keep their class, above 0 and below 1.
-            score: spec of a novelty score; `repertoire list novelty-scores` names them. "auto" holds classes out in
-                turn, on one half of the validation images, and takes the score that tells these best from the others;
-                the threshold is from the other half. Of a run without classes, or with one, it is the distance to the
-                second nearest training image.
-
-        Raises:
-            RunError: the run has several labels, numbers or maps. UnknownName: there is no such score.
-            ConfigError: keep out of range, too few validation images for it, or a score that this network cannot have.
-            DataError: the images that the run was trained on are not there.
-
-        Example:
-            >>> import repertoire
-            >>> run = repertoire.load("runs/demo")  # doctest: +SKIP
-            >>> run.reject(keep=0.95, score="energy").predict_classes("new/")  # doctest: +SKIP
-        """
-        from repertoire.train._novelty import rejector
-
-        return rejector(self, keep, score)
-
-    def novelty(
-        self,
-        unknown: Images | None = None,
-        images: Samples | str | os.PathLike[str] | None = None,
-        scores: Sequence[str] = (),
-        *,
-        skip_unreadable: bool | None = None,
-    ) -> dict[str, Any]:
-        """How well novelty scores tell images of known classes from others.
-
-        Args:
-            unknown: images of other classes, as in `predict`; without, the run's own classes are held out in turn: that
-                says which score to take, though not what to expect of it; see `repertoire.openset.choose`.
-            images: images of known classes with their labels, as in `evaluate`; the run's own test images if None.
-            scores: specs of novelty scores; those of `repertoire.openset.QUICK` if none are named, and nearest
-                neighbours and Deep SVDD of a run without classes.
-            skip_unreadable: as in `predict`.
-
-        Returns:
-            With unknown images `accuracy`, `known` and `unknown` (numbers of images), and under `scores` what
-            `repertoire.openset.Detection` holds, for each score, its `threshold` for keeping 95 % of the known, the
-            shares that `passed` it, and a `histogram`; without, `best`, `groups` (the classes held out together) and
-            under `scores` the AUROC of each. A score that cannot be used has a `reason` instead. Of a run without
-            classes, what is about right answers is left out.
-
-        Raises:
-            RunError: the run has several labels, numbers or maps. UnknownName: there is no such score.
-            ConfigError: no score can be used, or there are neither unknown images nor two classes.
-            DataError, UnreadableImages: as in `evaluate`.
-        """
-        from repertoire.train._novelty import held_out, novelty
-
-        if unknown is None:
-            return held_out(self, images, scores, skip_unreadable=skip_unreadable)
-        return novelty(self, unknown, images, scores, skip_unreadable=skip_unreadable)
-
-    # Early exits.
-
-    @property
-    def exits(self) -> Exits:
-        """The classifier with an exit after each block, in evaluation mode; for runs of local learning.
-
-        Raises:
-            RunError: the run was trained by another rule. CheckpointError: its best weights are not whole.
-        """
-        return self._exits_on(self._device)
-
-    def _exits_on(self, device: torch.device) -> Exits:
-        with self._lock:
-            if str(device) not in self._exits:
-                model = self._model_on(torch.device("cpu"))
-                self._exits[str(device)] = read_exits(self.directory, self.config, self.facts, model).to(device)
-            return self._exits[str(device)]
-
-    def _leave_early(
-        self, images: Images, confidence: float, device: str | torch.device | None, batch_size: int
-    ) -> Iterator[Answers]:
-        where = self._find(device)
-        return leave_early(self._exits_on(where), self._batches(images, batch_size), confidence, where)
-
-    def predict_early(
-        self,
-        images: Images,
-        confidence: float,
-        *,
-        device: str | None = None,
-        batch_size: int = 256,
-        skip_unreadable: bool | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Class probabilities, float64 `[N, K]`, and the exit that each image left by, int64 `[N]` from 0.
-
-        Args:
-            images, device, batch_size, skip_unreadable: as in `predict`; a skipped image has exit -1.
-            confidence: probability that lets an image leave, in [0, 1].
-
-        Raises:
-            ConfigError: a confidence out of range. RunError: the run has no exits. And the errors of `predict`.
-        """
-        found = self._leave_early(images, confidence, device, batch_size)
-        batches = ((a.index, (a.values, np.asarray(a.exits)), a.failed) for a in found)
-        rows, _ = self._collect(batches, skip_unreadable)
-        if not rows:
-            return np.zeros((0, len(self.classes))), np.zeros(0, np.int64)
-        return rows[0], rows[1]
-
-    def exit_curve(
-        self,
-        images: Samples | str | os.PathLike[str] | None = None,
-        *,
-        device: str | None = None,
-        batch_size: int = 256,
-        skip_unreadable: bool | None = None,
-    ) -> dict[str, Any]:
-        """Accuracy of each exit, and accuracy against work over a range of confidences.
-
-        Args:
-            images, device, batch_size, skip_unreadable: as in `evaluate`.
-
-        Returns:
-            `exits`: for each exit its block from 1, the block's last unit, accuracy, and work relative to the network
-            without exits. `early_exit`: for each confidence the accuracy, the mean work, and the share of images that
-            leave by each exit.
-        """
-        samples = self.samples(images, skip_unreadable)
-        where = self._find(device)
-        exits = self._exits_on(where)
-        source: Any = samples.paths if isinstance(samples, Labelled) else samples
-        said = said_at_exits(exits, self._batches(source, batch_size), where)
-        rows, usable = self._collect(said, skip_unreadable)
-        labels = np.asarray(samples.labels)[usable]
-        return exit_table(np.stack([row[usable] for row in rows]), labels, exits.names, exits.work)
 
     # What else is done with a run.
 

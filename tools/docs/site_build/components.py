@@ -106,6 +106,10 @@ def _options_table(name: str, options: list[str]) -> str:
     return f"## Options\n\nWritten as `{name}:{given[0][0]}=...`; several are separated by commas.\n\n{table}"
 
 
+_OF_PARTS = frozenset({"repertoire.train"})
+"""Modules with classes that are put together of private parts: what they have from these is shown as theirs."""
+
+
 def api(module: str) -> str:
     """The reference of a module without what has a page of its own.
 
@@ -116,7 +120,8 @@ def api(module: str) -> str:
     elsewhere = _on_pages()
     members = [name for name in public if f"{module}.{name}" not in elsewhere]
     listed = "".join(f"\n        - {name}" for name in members) or " []"
-    return f"::: {module}\n    options:\n      members:{listed}"
+    inherited = "\n      inherited_members: true" if module in _OF_PARTS else ""
+    return f"::: {module}\n    options:{inherited}\n      members:{listed}"
 
 
 def _public(module: str) -> list[str]:
