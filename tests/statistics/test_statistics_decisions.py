@@ -148,6 +148,11 @@ def test_it_says_how_a_claim_fails(values: list[float], threshold: float, reason
     assert (found.verdict, found.reason) == ("does not hold", reason)
 
 
+def test_an_identity_says_by_how_little_it_fails():
+    assert decide([[0.5, 1.0004]], 1.0, kind="identity").reason == "the largest error is 1.0004, 1 are allowed"
+    assert decide([[math.inf]], 1e-5, kind="identity").reason == "the largest error is inf, 1e-05 are allowed"
+
+
 def test_images_within_networks_are_the_unit_where_they_vary():
     """Networks that agree: the images say how sure the difference is, and networks vary. Few images each where it is
     drawn often, since every draw is resampled thousands of times."""

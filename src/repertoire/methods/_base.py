@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -125,6 +126,8 @@ class Stage:
         epochs: how long it lasts.
         batches: gives the training set once over, in order, unchanged (not augmented, one view), on the method's
             device; for statistics of the data in `Method.begin` and `Method.end`. Nothing by default.
+        remembered: likewise what is remembered of earlier stages, for a method with a stream "replay". Nothing by
+            default.
     """
 
     index: int = 0
@@ -134,6 +137,7 @@ class Stage:
     samples: int = 0
     epochs: int = 1
     batches: Callable[[], Iterable[Batch]] = field(default=tuple, repr=False, compare=False)
+    remembered: Callable[[], Iterable[Batch]] = field(default=tuple, repr=False, compare=False)
 
 
 class Method(nn.Module):
@@ -161,6 +165,8 @@ class Method(nn.Module):
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+        if "transform" in vars(cls):
+            cls.transform = _once(cls.transform)  # type: ignore[method-assign]
         if not isinstance(cls.needs, Needs) or cls.needs.step != "objective":
             return
         for name, why in (
@@ -171,7 +177,8 @@ class Method(nn.Module):
                 raise TypeError(f"{cls.__name__} defines {name}, so {why}: declare needs = Needs(step='whole', ...)")
 
     def transform(self, batch: Batch) -> Batch:
-        """Changes a batch before the network sees it: mixes its samples, say. The batch itself by default."""
+        """Changes a batch before the network sees it: mixes its samples, say. The batch itself by default, and where it
+        has been changed already (`batch.transformed`), which a rule does that cuts it into pieces afterwards."""
         return batch
 
     def step(self, batch: Batch) -> Step:
@@ -225,6 +232,16 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Step:
         """`step`; what wrappers such as DistributedDataParallel call."""
         return self.step(batch)
+
+
+def _once(transform: Callable[[Any, Batch], Batch]) -> Callable[[Any, Batch], Batch]:
+    """A method's `transform` that leaves a batch as it is where that has been changed already."""
+
+    @functools.wraps(transform)
+    def changed(self: Any, batch: Batch) -> Batch:
+        return batch if batch.transformed else transform(self, batch)
+
+    return changed
 
 
 def brought_head(spec: str | registry.Spec, factory: Callable[..., Method] | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -237,13 +238,8 @@ class Rule:
         if self.accumulate == 1:
             yield [(batch, 1.0, True)]
             return
-        pieces = list(method.transform(batch).split(self.accumulate))
-        # An attribute of the object goes before the method of its class.
-        vars(method)["transform"] = lambda piece: piece
-        try:
-            yield [(piece, len(piece) / len(batch), number == len(pieces)) for number, piece in enumerate(pieces, 1)]
-        finally:
-            del vars(method)["transform"]
+        pieces = list(replace(method.transform(batch), transformed=True).split(self.accumulate))
+        yield [(piece, len(piece) / len(batch), number == len(pieces)) for number, piece in enumerate(pieces, 1)]
 
     def _scaled(self, loss: Tensor, share: float, batch: Batch) -> Tensor:
         """The loss of a piece as a part of that of the batch, and the batch as a part of what all ranks have: gradients

@@ -154,7 +154,7 @@ def decide(
     if kind == "identity":
         worst = max(found[0])
         good = worst <= threshold
-        reason = "" if good else f"the largest error is {worst:.3g}, {threshold:g} are allowed"
+        reason = "" if good else "the largest error is {}, {} are allowed".format(*_told_apart(worst, threshold))
         return Decision("holds" if good else "does not hold", reason, worst, None, 1.0, None)
     count = len(found[0])
     confidence = 1 - level * (2 if kind == "equivalent" else 1)
@@ -202,6 +202,12 @@ def smallest_effect(values: Sequence[float], count: int, *, level: float = NOMIN
 
     critical = float(stdtrit(count - 1, 1 - level / 2)) + float(stdtrit(count - 1, 0.8))
     return critical * statistics.stdev(values) * math.sqrt(1 / count + overlap)
+
+
+def _told_apart(value: float, limit: float) -> tuple[str, str]:
+    """Two numbers with three digits, or as many more as it takes to see that they differ."""
+    shown = ((f"{value:.{digits}g}", f"{limit:.{digits}g}") for digits in range(3, 18))
+    return next((pair for pair in shown if pair[0] != pair[1]), (str(value), str(limit)))
 
 
 def _smallest(values: Sequence[float], level: float, overlap: float) -> float:

@@ -116,8 +116,7 @@ class _Methods:
         """What a step draws (a mixture, where a search begins) it would draw anew for each piece of a batch. What
         `transform` draws is drawn once, for all of them."""
         method = self.build().train()
-        batch = batch_for(method)
-        vars(method)["transform"] = lambda given: given
+        batch = replace(batch_for(method), transformed=True)
         torch.manual_seed(0)
         before = torch.get_rng_state()
         _loss_of(method, batch)

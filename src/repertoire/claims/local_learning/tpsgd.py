@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -107,19 +108,24 @@ def _gives_classes(block: nn.Module) -> bool:
     return any(isinstance(m, nn.Linear) and m.out_features == 10 for m in block.modules())
 
 
-@claim(
+_claim = functools.partial(
+    claim,
     "tpsgd",
-    statement=(
-        "On a convolutional network of three layers, target projection SGD is no more than five points less accurate "
-        "than back-propagation."
-    ),
     metric="test accuracy",
     method="target projection SGD",
-    baseline="back-propagation",
     bed="mnist5k",
     data=DIGITS,
     threshold=-0.05,
     learned=0.3,
+)
+
+
+@_claim(
+    statement=(
+        "On a convolutional network of three layers, target projection SGD is no more than five points less accurate "
+        "than back-propagation."
+    ),
+    baseline="back-propagation",
 )
 def convolutional(budget: Budget, seed: int) -> Measured:
     """Lomnitz et al., *Learning with Local Gradients at the Edge* (2022). Every layer has a target of its own, the head
@@ -127,20 +133,13 @@ def convolutional(budget: Budget, seed: int) -> Measured:
     return _compared(budget, seed, "convolutional")
 
 
-@claim(
-    "tpsgd",
+@_claim(
     part="perceptron",
     statement=(
         "On a perceptron of three layers, target projection SGD is no more than five points less accurate than "
         "back-propagation."
     ),
-    metric="test accuracy",
-    method="target projection SGD",
     baseline="back-propagation",
-    bed="mnist5k",
-    data=DIGITS,
-    threshold=-0.05,
-    learned=0.3,
 )
 def perceptron(budget: Budget, seed: int) -> Measured:
     """Lomnitz et al. (2022). `extra` has direct random target projection, and hidden layers left as they were drawn."""
@@ -151,20 +150,13 @@ def perceptron(budget: Budget, seed: int) -> Measured:
     return _compared(budget, seed, "perceptron", extra)
 
 
-@claim(
-    "tpsgd",
+@_claim(
     part="recurrent",
     statement=(
         "On a recurrent network that reads an image row by row, target projection SGD is no more than five points less "
         "accurate than back-propagation through time."
     ),
-    metric="test accuracy",
-    method="target projection SGD",
     baseline="back-propagation through time",
-    bed="mnist5k",
-    data=DIGITS,
-    threshold=-0.05,
-    learned=0.3,
 )
 def recurrent(budget: Budget, seed: int) -> Measured:
     """Lomnitz et al. (2022). No gradient passes between time steps; the rule is the reading of the paper that makes its
