@@ -113,6 +113,41 @@ def test_the_operator_learns_from_all_runs_with_their_own_heads():
     assert found["0.weight"][0, 1] == 0
 
 
+def test_batch_statistics_are_those_of_the_network_in_between():
+    """Both runs have statistics of other samples; the network between them is to be learned with those of its own."""
+    seen = []
+
+    class Watched(nn.BatchNorm1d):
+        def forward(self, x):
+            if not self.training:
+                seen.append(self.running_mean.clone())
+            return super().forward(x)
+
+    def network(state, of=0):
+        net = nn.Sequential(nn.Linear(2, 2, bias=False), Watched(2), nn.Linear(2, 2))
+        net.load_state_dict(dict(state))
+        return net.eval()
+
+    def batches(of):
+        yield torch.tensor([[1.0, 2.0], [3.0, 6.0]]), torch.tensor([0, 1])
+
+    torch.manual_seed(0)
+    base = dict(
+        network(
+            nn.Sequential(nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2), nn.Linear(2, 2)).state_dict()
+        ).state_dict()
+    )
+    fine = [
+        base | {"0.weight": base["0.weight"] + k, "1.running_mean": torch.full((2,), 100.0 * k)} for k in (1.0, 2.0)
+    ]
+    anisotropic(fine, base, network, batches, steps=4, start=0.5, rate=1e-6)
+    weight = base["0.weight"] + 0.5 * 1.0 + 0.5 * 2.0
+    expected = (next(batches(None))[0] @ weight.T).mean(0)
+    assert len(seen) == 4
+    for mean in seen:
+        torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_step_looks_at_so_many_images_and_a_long_time_is_foretold(monkeypatch):
     seen, told = [], []
 

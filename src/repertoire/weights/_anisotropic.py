@@ -17,7 +17,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
-from repertoire.weights._batchnorm import images_of
+from repertoire.weights._batchnorm import first_of, images_of, refresh_batchnorm
 from repertoire.weights._pace import Pace
 from repertoire.weights._state import State, check_alike
 from repertoire.weights._task_vector import TaskVector
@@ -26,6 +26,9 @@ from repertoire.weights._wide import check_base, combined, tensor_by_tensor
 __all__ = ["Anisotropic", "anisotropic"]
 
 Objective = Literal["cross-entropy", "entropy"]
+
+STATISTICS = 512
+"""Samples that batch statistics are measured on while factors are learned."""
 
 LEAST = 0.5
 """Share of the first marginal entropy below which learning by entropy stops."""
@@ -178,8 +181,12 @@ def _learn(
     rate: float,
     least: float,
     pace: Pace | None = None,
+    measure: Callable[[], None] | None = None,
 ) -> list[float]:
-    """Learns the coefficients that networks share, each of which answers its own batches; they take turns."""
+    """Learns the coefficients that networks share, each of which answers its own batches; they take turns.
+
+    What is measured of the network is measured before the first step, and again halfway.
+    """
     coefficients = nets[0].coefficients
     optimizer = torch.optim.Adam([coefficients], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -188,6 +195,8 @@ def _learn(
     spread = [0.0] * len(nets)
     told: list[float] = []
     for step in range(steps):
+        if measure is not None and step in (0, steps // 2):
+            measure()
         turn = step % len(nets)
         inputs, targets = next(cycles[turn])
         logits = nets[turn](inputs)
@@ -267,8 +276,9 @@ def anisotropic(
 
     Zhang et al., *Knowledge Composition using Task Vectors with Learned Anisotropic Scaling* (2024), by the formula of
     :class:`Anisotropic`. A few hundred numbers are learned, from few labels or from none. Where the runs have different
-    classes, each batch is answered by the head of its own run. Networks with batch normalisation are learned with the
-    statistics of the first state, and want :func:`repertoire.weights.refresh_batchnorm` afterwards.
+    classes, each batch is answered by the head of its own run. Batch normalisation has the statistics of the
+    network in between while the factors are learned, measured before the first step and halfway, and wants
+    :func:`repertoire.weights.refresh_batchnorm` afterwards.
 
     No pass can be saved by keeping features: every layer changes in every step. Time is that of `steps * images` passes
     forward and backward, and memory that of `images` of them.
@@ -277,7 +287,7 @@ def anisotropic(
         states: fine-tuned from the base, of one architecture. Integers and booleans are taken from the first.
         base: the weights that all of them started from.
         network: `network(state, of)`, a new network with these weights, and the head of that run.
-        batches: `batches(of)`, training samples of that run.
+        batches: `batches(of)`, training samples of that run, and of all for None.
         learn: what has a factor of its own: "tensor", "module" or "whole".
         objective: "cross-entropy" with the labels, or "entropy" of the predictions.
         steps: number of updates; the runs take turns.
@@ -315,16 +325,31 @@ def anisotropic(
     nets = [net, *(net._with(network(states[0], number)) for number in range(1, len(states)))]
     with torch.no_grad():
         net.coefficients.fill_(start)
+
+    def present() -> dict[str, Tensor]:
+        """The state at the coefficients as they are; what is no parameter is a mean."""
+        with torch.no_grad():
+            factors = {name: net.coefficients[:, block].tolist() for name, block in net._blocks.items()}
+        even = [1 / len(states)] * len(states)
+
+        def merge(name: str, tensors: list[Tensor], origin: Tensor) -> Tensor:
+            found = factors.get(name, even)
+            with torch.no_grad():
+                return combined([*tensors, origin], [*found, 1 - math.fsum(found)])
+
+        return tensor_by_tensor(states, base, merge)
+
+    def measure() -> None:
+        """Gives all networks the statistics of the one at the coefficients as they are."""
+        between = network(present(), 0)
+        if refresh_batchnorm(between, first_of(batches(None), STATISTICS)):
+            found = dict(between.named_buffers())
+            for each in nets:
+                for name, value in each._network[0].named_buffers():
+                    if name in found and name in states[0]:
+                        value.copy_(found[name])
+
     streams = [partial(_own, batches, number, images) for number in range(len(states))]
     pace = Pace(report, f"factors are learned in {steps} steps of {images} images", "fewer: steps=..., or images=...")
-    _learn(nets, streams, objective, steps, rate, LEAST, pace)
-    with torch.no_grad():
-        factors = {name: net.coefficients[:, block].tolist() for name, block in net._blocks.items()}
-    even = [1 / len(states)] * len(states)
-
-    def merge(name: str, tensors: list[Tensor], origin: Tensor) -> Tensor:
-        found = factors.get(name, even)
-        with torch.no_grad():
-            return combined([*tensors, origin], [*found, 1 - math.fsum(found)])
-
-    return tensor_by_tensor(states, base, merge)
+    _learn(nets, streams, objective, steps, rate, LEAST, pace, measure)
+    return present()

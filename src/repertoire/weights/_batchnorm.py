@@ -59,6 +59,15 @@ def refresh_batchnorm(model: nn.Module, batches: Iterable[Tensor | Batch | tuple
     return count
 
 
+def first_of(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
+    """Batches until there were so many samples."""
+    for batch in batches:
+        yield batch
+        samples -= len(images_of(batch))
+        if samples <= 0:
+            return
+
+
 def images_of(batch: Tensor | Batch | tuple[Tensor, ...]) -> Tensor:
     if isinstance(batch, Batch):
         return batch.images

@@ -17,7 +17,7 @@ from repertoire.ops import evaluating
 from repertoire.ranges import AtLeast, Finite, checked
 from repertoire.registry import register
 from repertoire.weights._arithmetic import task_arithmetic
-from repertoire.weights._batchnorm import images_of, refresh_batchnorm
+from repertoire.weights._batchnorm import first_of, images_of, refresh_batchnorm
 from repertoire.weights._state import State, check_alike, is_averaged
 from repertoire.weights._stored import Stored, form
 from repertoire.weights._wide import check_base
@@ -286,7 +286,7 @@ def twin(
     check_base(states[0], base)
     shared = task_arithmetic(states, base, scale=scale)
     net = network(shared, 0)
-    refresh_batchnorm(net, _first(batches(None), len(states) * samples))
+    refresh_batchnorm(net, first_of(batches(None), len(states) * samples))
     measured = net.state_dict()
     tensors = {n: measured[n].detach().clone() if is_averaged(v) and n in measured else v for n, v in shared.items()}
     modules = dict(net.named_modules())
@@ -324,19 +324,10 @@ def _rows_of(net: nn.Module, batches: Iterator[Batch], samples: int) -> Tensor:
     """Features of so many samples, by the shared network."""
     device = next(tensor.device for tensor in (*net.parameters(), *net.buffers()))
     with evaluating(net):
-        rows = [_seen_by(net, images_of(batch).to(device)).double() for batch in _first(batches, samples)]
+        rows = [_seen_by(net, images_of(batch).to(device)).double() for batch in first_of(batches, samples)]
     if not rows:
         raise ConfigError("batches is empty; give some training samples to teach the router")
     return torch.cat(rows)[:samples]
-
-
-def _first(batches: Iterator[Batch], samples: int) -> Iterator[Batch]:
-    """Batches until there were so many samples."""
-    for batch in batches:
-        yield batch
-        samples -= len(images_of(batch))
-        if samples <= 0:
-            return
 
 
 def _seen_by(net: nn.Module, images: Tensor) -> Tensor:
