@@ -142,7 +142,8 @@ class UniConHA(Method):
             normal = -2 - batch.index * _TURNS
         else:
             # No label of any turned image, also where an image has none.
-            normal = (batch.targets.long() if self.normal == "by-class" else torch.zeros_like(batch.index)).clamp_min(-1)
+            classes = batch.targets.long() if self.normal == "by-class" else torch.zeros_like(batch.index)
+            normal = classes.clamp_min(-1)
         turned = [-2 - (batch.index * _TURNS + turn) for turn in range(1, _TURNS)]
         return torch.cat([each.repeat(2) for each in (normal, *turned)])
 
