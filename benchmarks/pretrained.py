@@ -2,7 +2,8 @@
 
     python benchmarks/pretrained.py photographs/ [--per-class 5,20,100] [--sizes 160,224] [--seeds 3] [--threads 2]
     python benchmarks/pretrained.py five/ twenty/ hundred/ --only train [--ways scratch,head,auto,timm]
-    python benchmarks/pretrained.py hundred/ --only steps|commands [--rounds 3] [--threads 1]
+    python benchmarks/pretrained.py hundred/ --only steps|commands|second-run [--rounds 3] [--threads 1]
+    python benchmarks/pretrained.py hundred/ --only local [--rules "backprop checkpoint local:blocks=4"] [--threads 1]
 
 A folder holds `train/CLASS/*` and `test/CLASS/*`. Features are computed once for each size and precision. On them, a
 head trained by gradient descent is set beside scikit-learn's logistic regression, k nearest neighbours and nearest
@@ -45,7 +46,8 @@ from repertoire import recipe, registry
 from repertoire import train as training
 from repertoire.backbones import Backbone, Preset, frozen, import_timm
 from repertoire.data import Samples, Splits
-from repertoire.plan import dry_step, seconds
+from repertoire.methods import Method
+from repertoire.plan import Footprint, dry_step, seconds
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -397,6 +399,40 @@ def commands(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {processor:.1f} | {ratio:.2f} | {clock:.1f} |")
 
 
+def second_run(arguments: argparse.Namespace) -> None:
+    """`repertoire train FOLDER --tune head` on features that are kept, a process of its own each time, beside what such
+    a process takes to import what it needs; in turn with another checkout, where one is named."""
+    folder = arguments.folders[0]
+    imports = "import repertoire; repertoire.train.fit, repertoire.report.write_report"
+    spent: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), REPERTOIRE_CACHE=f"{place}/cache")
+        older = dict(environment, PYTHONPATH=str(arguments.before))
+        train = [sys.executable, "-m", "repertoire", "train", str(folder), "--tune", "head", "--quiet"]
+        train += ["--overwrite", "--out", f"{place}/run"]
+        commands = {
+            "imports: `repertoire.train`, `repertoire.report`": ([sys.executable, "-c", imports], environment),
+            "`repertoire train --tune head --no-report`": ([*train, "--no-report"], environment),
+            "`repertoire train --tune head`": (train, environment),
+        }
+        if arguments.before is not None:
+            commands["the same, of the other checkout"] = (train, older)
+        subprocess.run([*train, "--no-report"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        for _ in range(arguments.rounds):
+            for name, (command, where) in commands.items():
+                clock, before = time.perf_counter(), os.times()
+                subprocess.run(command, env=where, check=True, stdout=subprocess.DEVNULL)
+                after = os.times()
+                spent.setdefault(name, []).append((sum(after[2:4]) - sum(before[2:4]), time.perf_counter() - clock))
+    count = len(list(folder.rglob("*.jpg")))
+    print(f"\n### The second run on {count:,} photographs, {arguments.threads} thread(s), {arguments.rounds} rounds\n")
+    print("| | processor seconds (median) | seconds on the clock (median) |")
+    print("| --- | --: | --: |")
+    for name, values in spent.items():
+        processor, clock = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"| {name} | {processor:.1f} | {clock:.1f} |")
+
+
 WAYS: dict[str, Callable[[Path], Result]] = {
     "logistic": logistic,
     "scratch": lambda folder: by_default(folder, from_scratch=True),
@@ -424,6 +460,50 @@ def ways(arguments: argparse.Namespace) -> None:
 RULES = ("backprop", "checkpoint", "local:blocks=4,auxiliary=linear", "local:blocks=12,auxiliary=linear")
 
 
+def peak(config: recipe.TrainConfig, splits: Splits, method: Method) -> Footprint:
+    """What a step would hold and compute."""
+    return dry_step(config, method, splits.train.shape, device=torch.device("cpu"), ranks=1, numbers=0)
+
+
+CONV = "auxiliary=(conv:depth=1)"
+LOCAL: tuple[tuple[str, dict[str, object]], ...] = (
+    ("backprop", {}),
+    ("checkpoint", {}),
+    (f"local:blocks=8,{CONV}", {}),
+    (f"local:blocks=8,{CONV}", {"layer_decay": 1.0}),
+    (f"local:blocks=4,{CONV}", {}),
+    ("backprop", {"tune": "last:3"}),
+    ("backprop", {"tune": "head"}),
+)
+"""Rules, and options beside: all layers at one rate, and those near the images not at all."""
+
+
+def local(arguments: argparse.Namespace) -> None:
+    """`repertoire train --tune all` with several rules: accuracy, the memory of a step, and processor minutes."""
+    folder = arguments.folders[0]
+    side = int(arguments.sizes.split(",")[0])
+    print(f"\n### Fine-tuning lite0 on {folder.name} at {side} pixels, {arguments.threads} thread(s)\n")
+    print("| rule | test accuracy | peak, MiB | memory | processor minutes, epochs |")
+    print("| --- | --: | --: | --: | --- |")
+    chosen = [(rule, {}) for rule in arguments.rules.split()] if arguments.rules else LOCAL
+    base: int | None = None
+    for rule, options in chosen:
+        given = {"backbone": "lite0", "size": side, "tune": "all", "device": "cpu", **options}
+        if arguments.epochs and given["tune"] == "all":
+            given["epochs"] = arguments.epochs
+        config = recipe.make_config(data=str(folder), rule=rule, **given)
+        built = recipe.build(config, recipe.load_splits(config))
+        needed = peak(built.config, built.splits, built.method.to(memory_format=torch.channels_last)).peak
+        base = needed if base is None else base
+        name = ", ".join([f"`{rule}`", *(f"{key.replace('_', ' ')} {value}" for key, value in options.items())])
+        row = f"{needed / 2**20:.0f} | {needed / base:.2f}"
+        if rule == "checkpoint" and not arguments.rules:
+            print(f"| {name} | the same gradients | {row} | |", flush=True)
+            continue
+        accuracy, seconds, _ = by_default(folder, rule=rule, **given)
+        print(f"| {name} | {accuracy:.3f} | {row} | {seconds / 60:.1f}, {built.config.epochs} |", flush=True)
+
+
 def memory(arguments: argparse.Namespace, batch: int = 32) -> None:
     """What a step of fine-tuning needs with several rules, with AdamW, as the planner predicts it."""
     size = int(arguments.sizes.split(",")[-1])
@@ -440,7 +520,7 @@ def memory(arguments: argparse.Namespace, batch: int = 32) -> None:
         first: tuple[int, float] | None = None
         for rule, pieces in itertools.product(RULES, (1, 2, 4)):
             chosen = config.model_copy(update={"rule": rule, "accumulate": pieces})
-            found = dry_step(chosen, method, splits.train.shape, device=torch.device("cpu"), ranks=1, numbers=0)
+            found = peak(chosen, splits, method)
             taken = seconds(found.work, torch.device("cpu"), config.precision)
             first = first or (found.peak, taken)
             name = f"{rule}, {pieces} pieces" if pieces > 1 else rule
@@ -453,6 +533,8 @@ OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "steps": steps,
     "commands": commands,
     "memory": memory,
+    "local": local,
+    "second-run": second_run,
     "pass": lambda arguments: bare_pass(arguments.folders[0]),
 }
 
@@ -462,6 +544,9 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="hold train/CLASS/* and test/CLASS/*")
     usual = ",".join(name for name in WAYS if name != "fastai")
     parser.add_argument("--ways", default=usual, help="how --only train trains, of " + ", ".join(WAYS))
+    parser.add_argument("--before", type=Path, help="src/ of another checkout, for --only second-run")
+    parser.add_argument("--rules", default="", help="rules of --only local, separated by spaces; a choice by default")
+    parser.add_argument("--epochs", type=int, help="of --only local, where all layers learn; by default as the command")
     parser.add_argument("--backbones", default="lite0", help="specs, separated by spaces")
     parser.add_argument("--per-class", default="5,20,100", help="training images of each class")
     parser.add_argument("--pool", type=int, default=200, help="images of each class that the draws are from")
