@@ -44,7 +44,8 @@ class Analytic(Incremental):
     Args:
         expansion: width of the random layer, 0 or more; 0 for the features themselves. What is kept is a matrix of
             `expansion` x `expansion` numbers: 32 MB at 2000, the default.
-        ridge: lambda, positive; 1 by default.
+        ridge: lambda, positive; 100 by default, which suits a few hundred samples of each class. More is better for
+            fewer samples and a wider layer.
         normalize: scale each feature vector to unit length (z-bar) first; a zero vector stays zero. The paper does not;
             with it the same lambda does for any network.
         random_state: seed of the layer.
@@ -76,7 +77,7 @@ class Analytic(Incremental):
     weight_: np.ndarray
 
     def __init__(
-        self, expansion: int = 2000, ridge: float = 1.0, normalize: bool = True, random_state: int = 0
+        self, expansion: int = 2000, ridge: float = 100.0, normalize: bool = True, random_state: int = 0
     ) -> None:
         self.expansion = expansion
         self.ridge = ridge
