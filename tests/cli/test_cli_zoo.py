@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from repertoire import train
 from repertoire.cli import main
 from repertoire.zoo import Index
-from repertoire.zoo._runs import _embedded
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_runs_are_found_by_what_they_know(places, capsys):
     code, out, err = said(capsys, "search", places["columns"], *zoo)
     assert (code, sorted(names(out))) == (0, ["columns", "rows"]), err
     # What a run was trained on may be gone; it is still asked about what the others were.
-    _embedded.cache_clear()
+    resolve_name("repertoire.zoo._runs:_embedded").cache_clear()
     places["columns"].rename(root / "elsewhere.npz")
     try:
         code, out, err = said(capsys, "learn", *zoo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from repertoire import registry
 from repertoire.claims._claim import Budget
 from repertoire.claims._training import resolved
 from repertoire.data import Samples, Splits
-from repertoire.methods import Method, Stage
+from repertoire.methods import Classifier, Method, Stage
 from repertoire.protocols import Memory, Protocol, StageData, joined, measure
 from repertoire.recipe import StageStart, build, needs_of
 from repertoire.tasks import Outputs
@@ -108,7 +109,11 @@ def through(
         known = len(stage.classes)
         yield stage, trained, memory, joined([replace(each.train, classes=stage.classes) for each in stages[: t + 1]])
         if memory is not None:
-            memory.update(stage.train, lambda samples, model=trained.model: outputs(model, samples).embeddings)
+            memory.update(stage.train, partial(_embedded, trained.model))
+
+
+def _embedded(model: Classifier, samples: Samples) -> np.ndarray:
+    return outputs(model, samples).embeddings
 
 
 def _right(method: Method, found: Outputs, seen: Samples | None, classes: int) -> tuple[float, float]:

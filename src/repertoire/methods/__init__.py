@@ -24,6 +24,7 @@ from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._l2_previous import L2Previous
 from repertoire.methods._label_augmentation import LabelAugmentation
 from repertoire.methods._lwf import LwF
+from repertoire.methods._masked_autoencoder import MaskedAutoencoder, patches_of, pixels_of
 from repertoire.methods._mean_shifted import MeanShifted
 from repertoire.methods._mean_teacher import MeanTeacher
 from repertoire.methods._meta_auxiliary import MetaAuxiliary
@@ -93,6 +94,7 @@ __all__ = [
     "L2Previous",
     "LabelAugmentation",
     "LwF",
+    "MaskedAutoencoder",
     "MeanShifted",
     "MeanTeacher",
     "MetaAuxiliary",
@@ -136,6 +138,8 @@ __all__ = [
     "mixup",
     "on_features",
     "own_state",
+    "patches_of",
+    "pixels_of",
     "prepare_head",
     "read_scores",
     "rejoined",

@@ -54,6 +54,8 @@ class Needs:
         targets: the kinds of targets it can learn from, a subset of "classes", "labels", "number", "votes", "maps";
             empty for what its loss can.
         fields: what `batch.fields` must hold, "mask" for instance.
+        grouped: name of a factor of the samples of which all samples of a batch have the same value; "" for any. The
+            method need not be told which value.
         streams: further streams of samples by name.
         step: what a rule may do with it. "objective": the method is its objective of the network's features, so a rule
             may run the network in pieces of its own. "whole": only the whole step is defined.
@@ -77,6 +79,7 @@ class Needs:
     labels: Literal["required", "used", "unused"] = "unused"
     targets: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
+    grouped: str = ""
     streams: Mapping[str, Stream] = field(default_factory=dict)
     step: Literal["objective", "whole"] = "objective"
     per_sample: bool = True
@@ -155,10 +158,13 @@ class Method(nn.Module):
         needs: what it declares; a property of the class, or of the instance where options decide.
         begins_anew: names of parameters and buffers that are about a training set (its counts, a row for each of its
             samples), so that the next stage of a run keeps its own. Modules inside a method may declare the same.
+        takes_turns: whether a step trains some of its parameters, and other steps others; those that no gradient
+            reaches in a step stay as they are in it.
     """
 
     model: Classifier
     needs: Needs = Needs()
+    takes_turns: ClassVar[bool] = False
     begins_anew: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -166,7 +172,7 @@ class Method(nn.Module):
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         if "transform" in vars(cls):
-            cls.transform = _once(cls.transform)  # type: ignore[method-assign]
+            cls.transform = _once(cls.transform)  # type: ignore[assignment, method-assign]
         if not isinstance(cls.needs, Needs) or cls.needs.step != "objective":
             return
         for name, why in (

@@ -130,7 +130,8 @@ class EWC(Preserving):
     def end(self, stage: Stage) -> None:
         found = self.information(stage, self.anchor.names, self.labels, self.samples)
         for name, fresh in found.items():
-            weight, before = self.model.get_parameter(name), self.decay * self.precision[name]
+            weight: Tensor = self.model.get_parameter(name)
+            before = self.decay * self.precision[name]
             total = before + fresh.to(before)
             if self.form == "separate":
                 # The middle of the sum of the parabolas; of none, the weight as it is.

@@ -69,7 +69,7 @@ class TopSingularValue(Memory):
         self.remember(1, u=u if witness is None else u + 0 * witness.to(u))
         return u @ (matrix @ v)
 
-    def commit(self, u: Tensor) -> None:  # type: ignore[override]
+    def commit(self, u: Tensor) -> None:
         # Over pieces of a batch it is the mean of equal vectors.
         self.u.copy_(u)
 

@@ -26,9 +26,9 @@ class SiBlurry(Protocol):
 
     Moon et al., *Online Class Incremental Learning on Stochastic Blurry Task Boundary via Mask and Visual Prompt
     Tuning* (2023). A share :math:`m` of the classes, drawn, is disjoint: such a class comes in its own stage alone. The
-    others are blurry: they have a stage of their own too, and a share :math:`n` of their training samples is taken out and
-    scattered over all stages. How many classes a stage has, and how many of the scattered samples, is drawn: stages are
-    of very different sizes. Train for one epoch (`--epochs 1`) and every sample is seen once, as in the paper.
+    others are blurry: they have a stage of their own too, and a share :math:`n` of their training samples is taken out
+    and scattered over all stages. How many classes a stage has, and how many of the scattered samples, is drawn: stages
+    are of very different sizes. Train for one epoch (`--epochs 1`) and every sample is seen once, as in the paper.
 
     After a stage, the classes are tested whose own stage it was or has been: a class of which a few samples have leaked
     in advance is known to the network, and tested from its own stage on. The paper draws sizes that may be zero; here

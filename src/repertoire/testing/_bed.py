@@ -44,7 +44,7 @@ def _factory(method: str | Callable[..., Method]) -> Callable[..., Method]:
 def build_method(
     method: str | Callable[..., Method],
     loss: str | Loss | None = None,
-    backbone: str = "convnet:width=4,depth=2",
+    backbone: str | None = None,
     **options: Any,
 ) -> Method:
     """A method on images of 8 x 8 pixels, with the loss and the head that it declares unless another loss is named.
@@ -52,12 +52,13 @@ def build_method(
     Args:
         method: its name, or its class.
         loss: spec of a loss, or a loss; what the method declares if None.
-        backbone: spec of the network.
+        backbone: spec of the network; what the method needs, or else a small convolutional one, if None.
         options: further options of the method.
     """
     torch.manual_seed(0)
     factory = _factory(method)
     needs: Needs = getattr(factory, "needs", Needs())
+    backbone = getattr(factory, "example_backbone", None) or backbone or "convnet:width=4,depth=2"
     net = registry.build("backbones", backbone, in_channels=1, image_size=8)
     made = build_loss(loss or needs.loss or "cross-entropy") if isinstance(loss, str | None) else loss
     width = made.width(1 if made.targets == ("number",) else CLASSES) if isinstance(made, LogitsLoss) else CLASSES

@@ -26,6 +26,10 @@ def _scored(score: NoveltyScore, part: Part) -> np.ndarray:
     return score(part.x, part.f)
 
 
+SCORES = ("knn", "mahalanobis", "max-logit", "mc-dropout")
+"""Novelty scores that take part."""
+
+
 @claim(
     "reject-option-survey",
     statement=(
@@ -57,7 +61,7 @@ def two_kinds(budget: Budget, seed: int) -> Measured:
         "largest probability": lambda part: _sorted(part)[:, 0],
         "margin": lambda part: _sorted(part)[:, 0] - _sorted(part)[:, 1],
         "learned": lambda part: rejector.decision_function(_sorted(part)),
-        **{spec: functools.partial(_scored, bed.fitted(spec)) for spec in ("knn", "mahalanobis", "max-logit", "mc-dropout")},
+        **{spec: functools.partial(_scored, bed.fitted(spec)) for spec in SCORES},
     }
     extra = {"accuracy": float(bed.test.right.mean())}
     for name, rule in rules.items():
