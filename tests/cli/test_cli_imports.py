@@ -14,9 +14,16 @@ def test_garbage_is_collected_afterwards_as_it_was_before(working: bool):
     try:
         if not working:
             gc.disable()
-        with pytest.raises(ImportError), importing():
-            assert not gc.isenabled()
-            raise ImportError
+        inside = []
+
+        def fail() -> None:
+            with importing():
+                inside.append(gc.isenabled())
+                raise ImportError
+
+        with pytest.raises(ImportError):
+            fail()
+        assert inside == [False]
         assert gc.isenabled() is working
     finally:
         gc.enable()
