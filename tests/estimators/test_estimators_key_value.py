@@ -32,7 +32,7 @@ def test_a_step_is_one_of_gradient_descent_on_the_cross_entropy_of_the_mean():
 def test_classes_that_come_one_by_one_are_learned_as_if_all_had_been_there():
     """With classes that were announced, the order of the columns is all that differs from a head with all of them."""
     x, y = crowds(30)
-    model = KeyValueClassifier(codebooks=5, keys=4, epochs=1, batch_size=10).prepare(x)
+    model = KeyValueClassifier(codebooks=5, keys=4, rate=1.0, epochs=1, batch_size=10).prepare(x)
     values = torch.zeros(5 * 4, 3, dtype=torch.float64)
     for c in (2, 0, 1):
         rows = x[y == c]

@@ -47,8 +47,8 @@ class KeyValueClassifier(Incremental):
     stage, in which case rows of later classes share the keys that happen to be nearest. They are frozen afterwards.
 
     Args:
-        codebooks: C, 1 or more.
-        keys: K of each codebook, 1 or more.
+        codebooks: C, 1 or more; 256 by default. The more, the less a single key matters.
+        keys: K of each codebook, 1 or more; 64 by default, for a few thousand samples.
         width: of the projected features, 1 or more.
         rate: learning rate of the values, times C, so that it does not depend on how many are averaged; positive. The
             paper finds that large rates serve this model well.
@@ -90,10 +90,10 @@ class KeyValueClassifier(Incremental):
 
     def __init__(
         self,
-        codebooks: int = 64,
-        keys: int = 256,
+        codebooks: int = 256,
+        keys: int = 64,
         width: int = 8,
-        rate: float = 1.0,
+        rate: float = 0.1,
         epochs: int = 10,
         batch_size: int = 64,
         ahead: int = 10,

@@ -36,8 +36,8 @@ class KeyValueBottleneck(Head):
     Args:
         in_features: d, width of the features `[N, d]`.
         num_classes: width of the logits.
-        codebooks: C, 1 or more; 64 by default.
-        keys: K of each codebook, 1 or more; 256 by default.
+        codebooks: C, 1 or more; 256 by default. The more, the less a single key matters.
+        keys: K of each codebook, 1 or more; 64 by default, for a few thousand samples.
         width: of the projected features, 1 or more; 8 by default.
         seed: of the projections and of the rows that keys begin at.
 
@@ -74,8 +74,8 @@ class KeyValueBottleneck(Head):
         self,
         in_features: int,
         num_classes: int,
-        codebooks: Annotated[int, AtLeast(1)] = 64,
-        keys: Annotated[int, AtLeast(1)] = 256,
+        codebooks: Annotated[int, AtLeast(1)] = 256,
+        keys: Annotated[int, AtLeast(1)] = 64,
         width: Annotated[int, AtLeast(1)] = 8,
         seed: int = 0,
     ) -> None:

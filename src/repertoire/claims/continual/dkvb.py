@@ -20,8 +20,8 @@ def learned(budget: Budget, seed: int, *, arm_of: str, rate: float, until: int =
     epochs = budget.pick(smoke=1, small=EPOCHS, full=EPOCHS)
     if arm_of == "key-value":
         # Keys need no labels: those of all rows, as in the paper.
-        books = budget.pick(smoke=8, small=64, full=256)
-        model: Any = KeyValueClassifier(books, 256, rate=rate, epochs=epochs, batch_size=BATCH, random_state=seed)
+        books = budget.pick(smoke=8, small=256, full=256)
+        model: Any = KeyValueClassifier(books, 64, rate=rate, epochs=epochs, batch_size=BATCH, random_state=seed)
         model.prepare(splits.train.inputs(slice(None)))
     else:
         hidden = 0 if arm_of == "linear" else 256
@@ -49,9 +49,10 @@ def dkvb(budget: Budget, seed: int) -> Measured:
 
     Nobody is told where a class begins, and all outputs are there from the start. Each arm has the learning rate of a
     grid with factors of about 3, from 0.0003 for the layers and 0.001 for the bottleneck, that did best on the first
-    two stages of pilot seeds. For the layers it is so small that they hardly move; at 0.03 and more they know the last
-    class only, which is what the paper says of them. `extra` has a linear layer with a rate of 0.1, a network with a
-    hidden layer of 256, the nearest class mean, which cannot forget, and forgetting.
+    two stages of pilot seeds; so do 64 keys in each codebook, of 32 to 256. For the layers the rate is so small that
+    they hardly move; at 0.03 and more they know the last class only, which is what the paper says of them. `extra` has
+    a linear layer with a rate of 0.1, a network with a hidden layer of 256, the nearest class mean, which cannot
+    forget, and forgetting.
     """
     found = {name: learned(budget, seed, arm_of=name, rate=rate) for name, rate in RATES.items()}
     splits = bed.photographs(budget, seed)

@@ -13,13 +13,13 @@ EVERY = (*STABILITY, *ADAPTABILITY, *TRAINING)
 
 
 @arm
-def recipe(budget: Budget, seed: int, *, switches: tuple[str, ...]) -> dict[str, float]:
+def recipe(budget: Budget, seed: int, *, switches: tuple[str, ...], tuning: int = 20) -> dict[str, float]:
     """A recipe after all sessions, in the mean over episodes; and how many numbers its network has."""
     setting = bed.drawings(budget, seed)
     found, parameters = [], 0
     for number in range(budget.pick(smoke=1, small=2, full=20)):
         model = FewShotRecipe.plain(
-            *switches, epochs=budget.pick(smoke=1, small=20, full=40), hidden=128, random_state=seed
+            *switches, epochs=budget.pick(smoke=1, small=20, full=40), hidden=128, tuning=tuning, random_state=seed
         )
         found.append(
             bed.learned(model, bed.episode(setting, setting.rows.x, setting.rows.test_x, 1000 * seed + number))
@@ -56,4 +56,35 @@ def fscil_tricks(budget: Budget, seed: int) -> Measured:
         extra[f"only {switch}"] = found["harmonic"]
     extra["stability"] = recipe(budget, seed, switches=STABILITY)["harmonic"]
     extra["stability and adaptability"] = recipe(budget, seed, switches=(*STABILITY, *ADAPTABILITY))["harmonic"]
+    return Measured(ours["harmonic"], plain["harmonic"], extra, trivial=0.01)
+
+
+@claim(
+    "fscil-tricks",
+    part="beside-training",
+    statement=(
+        "The eight tricks together give a harmonic mean that is a point or more above that of a network that is "
+        "trained on the base classes by cross-entropy, without any of them, and frozen."
+    ),
+    metric="harmonic mean of base and new accuracy",
+    method="all eight tricks",
+    baseline="cross-entropy alone",
+    data=bed.DRAWINGS,
+    bed="omniglot-all",
+    threshold=0.01,
+    strict=False,
+    learned=0.1,
+    ceiling=1.0,
+)
+def beside_training(budget: Budget, seed: int) -> Measured:
+    """Roy et al. (2024), whose baseline has been trained so. The tricks include four times as many hidden units;
+    `extra` has the parameters, and as large a network without the other tricks."""
+    ours = recipe(budget, seed, switches=EVERY)
+    # What a later stage tunes, in no steps: the network is trained in the first stage, and by nothing but that.
+    plain = recipe(budget, seed, switches=("subnetwork",), tuning=0)
+    extra = {
+        "all: parameters": ours["parameters"],
+        "cross-entropy: parameters": plain["parameters"],
+        "as large, cross-entropy": recipe(budget, seed, switches=("larger",))["harmonic"],
+    }
     return Measured(ours["harmonic"], plain["harmonic"], extra, trivial=0.01)
