@@ -473,7 +473,6 @@ LOCAL: tuple[tuple[str, dict[str, object]], ...] = (
     (f"local:blocks=8,{CONV}", {"layer_decay": 1.0}),
     (f"local:blocks=4,{CONV}", {}),
     ("backprop", {"tune": "last:3"}),
-    ("backprop", {"tune": "head"}),
 )
 """Rules, and options beside: all layers at one rate, and those near the images not at all."""
 
