@@ -32,6 +32,7 @@ from repertoire.losses.embeddings._metrix import Metrix, metrix_loss
 from repertoire.losses.embeddings._multi_similarity import MultiSimilarity, multi_similarity_loss
 from repertoire.losses.embeddings._proto_triplet import ProtoTriplet, proto_triplet_loss
 from repertoire.losses.embeddings._proxy_anchor import ProxyAnchor, proxy_anchor_loss
+from repertoire.losses.embeddings._semicon import SemiCon, semicon_loss
 from repertoire.losses.embeddings._soft_contrastive import SoftContrastive, soft_contrastive_loss
 from repertoire.losses.embeddings._spcl import SPCL, spcl_loss
 from repertoire.losses.embeddings._subclass_contrastive import SubclassContrastive, subclass_contrastive_loss
@@ -80,6 +81,7 @@ from repertoire.losses.terms._norm_direction import norm_direction
 from repertoire.losses.terms._pairwise import pairwise_bce_loss, same_rank
 from repertoire.losses.terms._plasticity import SpectralPenalty, wasserstein_to_init
 from repertoire.losses.terms._prototype_sets import closeness_loss, discrimination_loss, orthogonality_loss
+from repertoire.losses.terms._relation_distillation import relation_distillation
 from repertoire.losses.terms._virtual_adversarial import virtual_adversarial_loss
 from repertoire.losses.views._align_uniform import AlignUniform, align_uniform_loss, alignment_loss, uniformity_loss
 from repertoire.losses.views._barlow_twins import BarlowTwins, barlow_twins_loss
@@ -97,6 +99,7 @@ from repertoire.losses.views._mean_shifted import MeanShiftedContrast, mean_shif
 from repertoire.losses.views._nt_xent import NTXent, nt_xent_loss
 from repertoire.losses.views._sie import SIE, sie_loss
 from repertoire.losses.views._sigmoid_pairwise import SigmoidPairwise, sigmoid_pairwise_loss
+from repertoire.losses.views._sycon import SyCon, sycon_loss
 from repertoire.losses.views._tico import TiCo, tico_loss
 from repertoire.losses.views._trajectory import Trajectory, trajectory_loss
 from repertoire.losses.views._vicreg import VICReg, covariance_penalty, variance_penalty, vicreg_loss
@@ -161,6 +164,7 @@ __all__ = [
     "RegressionLoss",
     "RegressionWithClasses",
     "Reject",
+    "SemiCon",
     "SigmoidPairwise",
     "SinglePositive",
     "SoftContrastive",
@@ -169,6 +173,7 @@ __all__ = [
     "Squentropy",
     "SubclassContrastive",
     "SupCon",
+    "SyCon",
     "TiCo",
     "Trajectory",
     "Triplet",
@@ -257,7 +262,9 @@ __all__ = [
     "reduce",
     "regression_with_classes_loss",
     "reject_loss",
+    "relation_distillation",
     "same_rank",
+    "semicon_loss",
     "sie_loss",
     "sigmoid_pairwise_loss",
     "single_positive_loss",
@@ -267,6 +274,7 @@ __all__ = [
     "squentropy",
     "subclass_contrastive_loss",
     "supcon_loss",
+    "sycon_loss",
     "tico_loss",
     "to_digits",
     "trajectory_loss",

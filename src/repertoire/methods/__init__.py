@@ -15,11 +15,13 @@ from repertoire.methods._dino import DINO
 from repertoire.methods._distil import Distil, class_means
 from repertoire.methods._dropout_views import DropoutViews
 from repertoire.methods._embedding import Embedding
+from repertoire.methods._er_ace import ERACE
 from repertoire.methods._ewc import EWC
 from repertoire.methods._experts import Experts
 from repertoire.methods._feature_kd import FeatureKD
 from repertoire.methods._fixmatch import FixMatch
 from repertoire.methods._guided import Guided
+from repertoire.methods._icarl import ICaRL
 from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._l2_previous import L2Previous
 from repertoire.methods._label_augmentation import LabelAugmentation
@@ -31,6 +33,7 @@ from repertoire.methods._meta_auxiliary import MetaAuxiliary
 from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
+from repertoire.methods._prd import PRD
 from repertoire.methods._prepare import prepare_head
 from repertoire.methods._pseudo import (
     Alignment,
@@ -53,10 +56,12 @@ from repertoire.methods._robust_self_training import RobustSelfTraining
 from repertoire.methods._robust_semi import RobustSemi
 from repertoire.methods._sample_losses import SampleLosses, rejoined
 from repertoire.methods._self_labels import SelfLabelBYOL
+from repertoire.methods._semicon import SemiConReplay
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
 from repertoire.methods._supervised import Supervised
 from repertoire.methods._support_trivial import SupportTrivialPrototypes
+from repertoire.methods._sycon import ContinualContrast
 from repertoire.methods._teacher import Teacher
 from repertoire.methods._teacher_labels import TeacherLabels
 from repertoire.methods._tribyol import TriBYOL
@@ -70,7 +75,9 @@ __all__ = [
     "BYOL",
     "CPC",
     "DINO",
+    "ERACE",
     "EWC",
+    "PRD",
     "VAT",
     "AdaMixUp",
     "Alignment",
@@ -80,6 +87,7 @@ __all__ = [
     "ClassThresholds",
     "Classifier",
     "Consolidation",
+    "ContinualContrast",
     "DatumIndex",
     "DenseCL",
     "Distil",
@@ -90,6 +98,7 @@ __all__ = [
     "FixMatch",
     "Guided",
     "HardMoCo",
+    "ICaRL",
     "InstanceDiscrimination",
     "L2Previous",
     "LabelAugmentation",
@@ -115,6 +124,7 @@ __all__ = [
     "SampleLosses",
     "SelfLabelBYOL",
     "SelfThresholds",
+    "SemiConReplay",
     "ShrunkSpace",
     "SimCLR",
     "SimSiam",

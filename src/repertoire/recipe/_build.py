@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from repertoire import registry
 from repertoire.adapters import attach
 from repertoire.backbones import load_weights
 from repertoire.data import (
+    Batch,
     ImageSet,
     Loader,
     Samples,
@@ -113,9 +114,14 @@ class Built:
 
     def begun(self, device: str | torch.device = "cpu") -> Stage:
         """The stage, with its training set on a device; what `Method.begin` and `Method.end` take."""
-        train = replace(self.splits.train, labels=self.task.encode(self.splits.train.labels))
-        loader = Loader(train, self.config.batch_size, shuffle=False, device=device)
-        return replace(self.stage, batches=partial(loader.epoch, 0))
+
+        def once(samples: Samples) -> Callable[[], Iterator[Batch]]:
+            samples = replace(samples, labels=self.task.encode(samples.labels))
+            return partial(Loader(samples, self.config.batch_size, shuffle=False, device=device).epoch, 0)
+
+        kept = self.splits.extra.get("replay", ())
+        found = replace(self.stage, batches=once(self.splits.train))
+        return replace(found, remembered=once(kept)) if len(kept) and "replay" in self.method.needs.streams else found
 
     def rule(self) -> Rule:
         """The learning rule, not set up yet.
