@@ -266,7 +266,7 @@ def test_a_weight_is_not_both_frozen_and_free():
 
 
 def test_the_old_head_teaches_through_the_trunk_and_learns_nothing():
-    method = in_second_stage(YDistil, weight=1.0)
+    method = in_second_stage(YDistil, weight=1.0, among="stage")
     moved(method)
     there = batch((2, 3))
     whole = method.step(there).loss
@@ -281,6 +281,19 @@ def test_the_old_head_teaches_through_the_trunk_and_learns_nothing():
     (through_one,) = torch.autograd.grad(new + alone, trunk)
     torch.testing.assert_close(new + alone, whole)
     assert not torch.allclose(through_both, through_one)
+
+
+def test_the_student_is_pulled_away_from_the_teacher_where_all_classes_compete():
+    there = batch((2, 3))
+    for among, parted in (("known", True), ("stage", False)):
+        method = in_second_stage(YDistil, among=among)
+        optimizer = torch.optim.SGD(method.parameters(), lr=0.5)
+        for _ in range(3):
+            optimizer.zero_grad()
+            step = method.step(there)
+            step.loss.backward()
+            optimizer.step()
+        assert (step.logs["distillation_loss"].item() > 1e-6) == parted
 
 
 @pytest.mark.parametrize("kept", [True, False])

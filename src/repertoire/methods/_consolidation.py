@@ -53,7 +53,7 @@ class Consolidation(Preserving):
         free: a part of the names of weights that are free, such as "backbone"; none if empty.
         decay: what is left of the worth of earlier stages at the end of each, from 0 to 1 (default).
         rate: learning rate of the proximal step; 0 (default) for a gradient.
-        samples: how many of a stage to take the Fisher information from; all if None.
+        fisher_samples: how many of a stage to take the Fisher information from; all if None.
         among: which classes compete in the loss of a later stage: "stage" (default), those that occur in it; "known",
             all.
 
@@ -93,7 +93,7 @@ class Consolidation(Preserving):
         free: str = "",
         decay: Annotated[float, Share] = 1.0,
         rate: Annotated[float, AtLeast(0)] = 0.0,
-        samples: Annotated[int, AtLeast(1)] | None = None,
+        fisher_samples: Annotated[int, AtLeast(1)] | None = None,
         among: Among = "stage",
     ) -> None:
         super().__init__(model, loss, among)
@@ -103,7 +103,7 @@ class Consolidation(Preserving):
         self.free = free
         self.decay = decay
         self.rate = rate
-        self.samples = samples
+        self.fisher_samples = fisher_samples
         learning = weights_of(model)
         self._frozen = list(weights_of(model, freeze)) if freeze else []
         freed = set(weights_of(model, free)) if free else set()
@@ -182,7 +182,7 @@ class Consolidation(Preserving):
     def end(self, stage: Stage) -> None:
         found: dict[str, Tensor] = {}
         if self.importance == "fisher" and self.worth.names:
-            found = self.information(stage, self.worth.names, "model", self.samples)
+            found = self.information(stage, self.worth.names, "model", self.fisher_samples)
         for name in self.worth.names:
             before = self.decay * self.worth[name]
             self.worth.set(name, before + found[name].to(before) if found else before + 1)

@@ -55,7 +55,7 @@ class EWC(Preserving):
         decay: gamma, from 0 (only the last stage counts) to 1 (default, all alike), in both forms.
         labels: "model" (default): the expectation over the network's answers, exact for up to 20 classes, above with
             one label that is drawn; "given": the labels of the data.
-        samples: how many of a stage to take the information from; all if None.
+        fisher_samples: how many of a stage to take the information from; all if None.
         only: a part of the names of the weights that are held, "attention" or "backbone" for instance; all if empty.
         among: which classes compete in the loss of a later stage, and in the information: "stage" (default), those that
             occur in it, so that classes without samples are not pushed down; "known", all.
@@ -92,7 +92,7 @@ class EWC(Preserving):
         form: Literal["online", "separate"] = "online",
         decay: Annotated[float, Share] = 1.0,
         labels: Literal["model", "given"] = "model",
-        samples: Annotated[int, AtLeast(1)] | None = None,
+        fisher_samples: Annotated[int, AtLeast(1)] | None = None,
         only: str = "",
         among: Among = "stage",
         distil: Annotated[float, AtLeast(0)] = 0.0,
@@ -104,7 +104,7 @@ class EWC(Preserving):
         self.form = form
         self.decay = decay
         self.labels = labels
-        self.samples = samples
+        self.fisher_samples = fisher_samples
         self.only = only
         weights = weights_of(model, only)
         self.anchor = Weights(weights)
@@ -128,7 +128,7 @@ class EWC(Preserving):
 
     @torch.no_grad()
     def end(self, stage: Stage) -> None:
-        found = self.information(stage, self.anchor.names, self.labels, self.samples)
+        found = self.information(stage, self.anchor.names, self.labels, self.fisher_samples)
         for name, fresh in found.items():
             weight: Tensor = self.model.get_parameter(name)
             before = self.decay * self.precision[name]

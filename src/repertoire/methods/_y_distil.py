@@ -50,8 +50,8 @@ class YDistil(Preserving):
         heads: who scores old classes after the stage: "kept" (default), the rows of the head that they came with;
             "learned", those that the student learned.
         alpha: how far the weights go, from 0 (they stay at those before the stage) to 1 (default, all the way).
-        among: which classes compete in the loss of a later stage: "stage" (default), those that occur in it; "known",
-            all.
+        among: which classes compete in the student's loss of a later stage: "known" (default), all; "stage", those that
+            occur in it, where its rows for old classes have no reason to leave the teacher's, and nothing is distilled.
 
     Attributes:
         teacher_head: the old head, in the stages after the first.
@@ -82,7 +82,7 @@ class YDistil(Preserving):
         temperature: Annotated[float, Positive] = 2.0,
         heads: Literal["kept", "learned"] = "kept",
         alpha: Annotated[float, Share] = 1.0,
-        among: Among = "stage",
+        among: Among = "known",
     ) -> None:
         super().__init__(model, loss, among)
         self.weight = weight
