@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -236,3 +237,62 @@ def test_batches_are_made_on_the_gpu() -> None:
     whole = list(loader.epoch(0))
     assert all(batch.images.is_cuda and batch.targets.is_cuda and batch.index.is_cuda for batch in whole)
     assert same(whole[2:], list(loader.epoch(0, start=2)))
+
+
+def grouped_set(sizes: list[int]) -> ImageSet:
+    images = image_set(sum(sizes))
+    group = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return replace(images, factors={"site": group})
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    batch_size=st.integers(2, 9),
+    world_size=st.integers(1, 2),
+)
+def test_batches_of_one_group_each(sizes: list[int], batch_size: int, world_size: int) -> None:
+    images = grouped_set(sizes)
+    batch_size = max(batch_size, world_size)
+    options = {"grouped": "site", "world_size": world_size}
+    expected = []
+    for size in sizes:
+        parts = [len(part) for part in np.array_split(np.arange(size), -(-size // batch_size))]
+        expected += parts if min(parts) >= 2 * world_size else [batch_size] * (size // batch_size)
+    if not expected:
+        with pytest.raises(DataError, match="give no batch"):
+            Loader(images, batch_size, **options)
+        return
+    loaders = [Loader(images, batch_size, rank=rank, **options) for rank in range(world_size)]
+    for number in range(2):
+        ranks = [list(loader.epoch(number)) for loader in loaders]
+        assert {len(batches) for batches in ranks} == {loaders[0].steps_per_epoch} == {len(expected)}
+        seen = []
+        for parts in zip(*ranks, strict=True):
+            index = np.concatenate([part.index.numpy() for part in parts])
+            assert len(np.unique(images.factors["site"][index])) == 1
+            assert world_size == 1 or all(part.together == len(index) for part in parts)
+            seen.append(index)
+        assert sorted(map(len, seen)) == sorted(expected)
+        visited = np.concatenate(seen)
+        assert len(np.unique(visited)) == len(visited)
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_grouped_batches_resume_at_any_step_and_come_in_a_new_order(prefetch: bool) -> None:
+    images = grouped_set([11, 7, 20])
+    loader = Loader(images, 4, grouped="site", seed=5, prefetch=prefetch)
+    whole = list(loader.epoch(3))
+    for start in range(len(whole) + 1):
+        assert same(whole[start:], list(Loader(images, 4, grouped="site", seed=5).epoch(3, start)))
+    sites = [[int(images.factors["site"][batch.index[0]]) for batch in loader.epoch(number)] for number in (3, 4)]
+    assert sites[0] != sites[1]
+
+
+def test_grouped_needs_one_value_each_and_a_drawn_order() -> None:
+    images = grouped_set([5, 5])
+    with pytest.raises(DataError, match=r"grouped by 'camera'.*site"):
+        Loader(images, 4, grouped="camera")
+    for options in ({"balanced": True}, {"drop_last": True}, {"shuffle": False}):
+        with pytest.raises(ConfigError, match="grouped=site"):
+            Loader(images, 4, grouped="site", **options)

@@ -178,7 +178,8 @@ class Loader:
     With several ranks, each takes a strided share of every global batch. Over all ranks an epoch visits every image
     exactly once. There are three exceptions: `drop_last` leaves out a short last batch; shuffling leaves it out where
     some rank would get fewer than two images of it, which batch normalisation cannot use; and `balanced` draws with
-    replacement.
+    replacement. With `grouped` each group has batches of its own, of nearly equal size; what is too small for one is
+    left out.
 
     Samples that lie in archives come in a random order that takes a few archives at a time (`SHARDS`, drawn anew in
     each epoch) and mixes all their samples: files that are too many for the memory are then read from the disk once an
@@ -203,6 +204,8 @@ class Loader:
         shuffle: a new order each epoch; False for the order of the set.
         balanced: as many images as the set has labelled ones, drawn with replacement so that all classes that occur
             come equally often.
+        grouped: name of a factor: all samples of a batch have the same value of it, and which value is drawn as part of
+            the order; "" (default) for any.
         drop_last: leave out a last batch that is not full.
         rank, world_size: which process this is, and of how many.
         prefetch: read the next images in a thread while a batch is used; by default where the device is not the CPU, or
@@ -210,7 +213,8 @@ class Loader:
 
     Raises:
         ConfigError: an option is out of its range, or the augmentation cannot move masks.
-        DataError: there is no image, no batch, nothing labelled to balance, or no mask where they are asked for.
+        DataError: there is no image, no batch, nothing labelled to balance, no factor to group by, or no mask where
+            they are asked for.
 
     Example:
         >>> from repertoire.data import ImageSet
@@ -234,6 +238,7 @@ class Loader:
         device: str | torch.device = "cpu",
         shuffle: bool = True,
         balanced: bool = False,
+        grouped: str = "",
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
@@ -249,6 +254,11 @@ class Loader:
             raise ConfigError("balanced draws classes equally often, and these samples have no class each")
         if not len(samples):
             raise DataError(f"there is no {samples.noun} to load")
+        if grouped and (balanced or drop_last or not shuffle or samples.shards is not None):
+            raise ConfigError(
+                f"grouped={grouped} draws batches by group, which goes neither with balanced, drop_last or "
+                "shuffle=False nor with samples in archives: leave those out"
+            )
         sources = dict(streams or {})
         for name, source in sources.items():
             if not len(source.samples):
@@ -263,6 +273,7 @@ class Loader:
         self.device = torch.device(device)
         self.shuffle = shuffle
         self.balanced = balanced
+        self.grouped = grouped
         self.rank, self.world_size = rank, world_size
         late = samples.late or any(source.samples.late for source in sources.values())
         self.prefetch = late or self.device.type != "cpu" if prefetch is None else prefetch
@@ -274,6 +285,7 @@ class Loader:
         self._length = len(self._by_class) if balanced else len(samples)
         if self._length == 0:
             raise DataError(f"there is no labelled {samples.noun} to balance")
+        self._groups = _groups_of(samples, grouped) if grouped else []
         self._main = _Reader(samples, augmentation, views, fields)
         self._others = {name: _Reader(s.samples, s.augmentation, s.views) for name, s in sources.items()}
         self._steps = self._count_steps(drop_last)
@@ -286,9 +298,20 @@ class Loader:
         self._laps: dict[str, tuple[int, np.ndarray]] = {}
 
     def _count_steps(self, drop_last: bool) -> int:
+        if self.grouped:
+            return sum(self._batches_of(group)[0] for group in self._groups)
         full, rest = divmod(self._length, self.batch_size)
         dropped = drop_last or (self.shuffle and rest < 2 * self.world_size)
         return full + (rest > 0 and not dropped)
+
+    def _batches_of(self, group: np.ndarray) -> tuple[int, int]:
+        """How many batches a group has, and how many of its samples are in them: all, in batches of nearly the same
+        size, unless some rank got fewer than two samples of one; then they are full, and the rest is left out."""
+        count = -(-len(group) // self.batch_size)
+        if len(group) // count >= 2 * self.world_size:
+            return count, len(group)
+        count = len(group) // self.batch_size
+        return count, count * self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -315,8 +338,8 @@ class Loader:
         return self._batches(number, start)
 
     def _batches(self, number: int, start: int) -> Iterator[Batch]:
-        order = self._order(number)
-        for step, (read, others) in enumerate(self._read(order, number, start), start=start):
+        order, bounds = self._divided(number)
+        for step, (read, others) in enumerate(self._read(order, bounds, number, start), start=start):
             if not len(read[0]):
                 continue
             streams = {}
@@ -329,11 +352,25 @@ class Loader:
             batch = self._main.batch(read, self.device)
             batch.streams = streams
             if self.world_size > 1:
-                batch.together = min(self.batch_size, self._length - step * self.batch_size)
+                batch.together = int(bounds[step + 1] - bounds[step])
             yield batch
 
+    def _divided(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the set in the order in which the epoch takes them, and where in it each batch begins; a last
+        number says where the last one ends."""
+        if not self.grouped:
+            order = self._order(number)
+            return order, np.minimum(np.arange(self._steps + 1) * self.batch_size, len(order))
+        generator = np.random.Generator(np.random.Philox(step_seed(self.seed, number, _ORDER)))
+        parts = []
+        for group in self._groups:
+            count, kept = self._batches_of(group)
+            parts += np.array_split(generator.permutation(group)[:kept], count) if count else []
+        parts = [parts[place] for place in generator.permutation(len(parts))]
+        return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+
     def _order(self, number: int) -> np.ndarray:
-        """Positions in the set in the order in which the epoch takes them."""
+        """Positions in the order of an epoch whose batches are cut wherever they are full."""
         if not self.shuffle:
             return np.arange(self._length)
         generator = np.random.Generator(np.random.Philox(step_seed(self.seed, number, _ORDER)))
@@ -371,13 +408,13 @@ class Loader:
         return held[1]
 
     def _read(
-        self, order: np.ndarray, number: int, start: int
+        self, order: np.ndarray, bounds: np.ndarray, number: int, start: int
     ) -> Iterator[tuple[list[Tensor], dict[str, list[Tensor]]]]:
         """What this rank reads of each batch, of the main stream and of the others, in the memory of the host."""
         pin = self.device.type == "cuda"
 
         def share(step: int) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
-            index = order[step * self.batch_size : (step + 1) * self.batch_size][self.rank :: self.world_size]
+            index = order[bounds[step] : bounds[step + 1]][self.rank :: self.world_size]
             others = {name: reader.read(self._drawn(name, number, step), pin) for name, reader in self._others.items()}
             return self._main.read(index, pin), others
 
@@ -398,6 +435,20 @@ class Loader:
             finally:
                 for future in ahead:
                     future.cancel()
+
+
+def _groups_of(samples: Samples, factor: str) -> list[np.ndarray]:
+    """Positions of the samples of each value of a factor, in the order of the values."""
+    values = samples.factors.get(factor)
+    if values is None or values.ndim != 1:
+        known = ", ".join(sorted(name for name, each in samples.factors.items() if each.ndim == 1)) or "none"
+        raise DataError(
+            f"batches are to be grouped by {factor!r}, and the {samples.noun}s have no variable of that name with one "
+            f"value each; their variables are: {known}"
+        )
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(values[order][1:] != values[order][:-1]) + 1
+    return np.split(order, starts)
 
 
 def _stream_seed(seed: int, name: str) -> int:

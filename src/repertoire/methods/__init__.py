@@ -59,6 +59,7 @@ from repertoire.methods._self_labels import SelfLabelBYOL
 from repertoire.methods._semicon import SemiConReplay
 from repertoire.methods._simclr import SimCLR
 from repertoire.methods._simsiam import SimSiam
+from repertoire.methods._subjective import Subjective
 from repertoire.methods._supervised import Supervised
 from repertoire.methods._support_trivial import SupportTrivialPrototypes
 from repertoire.methods._sycon import ContinualContrast
@@ -131,6 +132,7 @@ __all__ = [
     "Stage",
     "Step",
     "Stream",
+    "Subjective",
     "Supervised",
     "SupportTrivialPrototypes",
     "Teacher",

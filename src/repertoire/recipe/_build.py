@@ -157,6 +157,7 @@ class Built:
             seed=config.seed,
             device=device,
             balanced=config.balanced,
+            grouped=needs.grouped,
             rank=rank,
             world_size=world_size,
         )

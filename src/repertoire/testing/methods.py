@@ -75,6 +75,9 @@ class _Methods:
         assert "loss" in step.logs
         assert not any(value.requires_grad for value in step.logs.values()), "logs are detached"
         step.loss.backward()
+        for seed in range(32 if method.takes_turns else 0):
+            torch.manual_seed(seed)
+            method.step(batch_for(method, seed=seed)).loss.backward()
         for name, parameter in method.named_parameters():
             # A teacher follows the network without gradients.
             assert (parameter.grad is not None) == parameter.requires_grad, name
