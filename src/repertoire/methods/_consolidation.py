@@ -87,7 +87,7 @@ class Consolidation(Preserving):
         self,
         model: Classifier,
         loss: Loss,
-        strength: Annotated[float, AtLeast(0)] = 0.1,
+        strength: Annotated[float, AtLeast(0)] = 0.01,
         importance: Literal["task", "fisher"] = "task",
         freeze: str = "head",
         free: str = "",

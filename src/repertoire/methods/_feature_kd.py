@@ -54,6 +54,6 @@ class FeatureKD(Preserving):
     """
 
     def __init__(
-        self, model: Classifier, loss: Loss, weight: Annotated[float, AtLeast(0)] = 1.0, among: Among = "stage"
+        self, model: Classifier, loss: Loss, weight: Annotated[float, AtLeast(0)] = 0.1, among: Among = "stage"
     ) -> None:
         super().__init__(model, loss, among, features=weight)

@@ -67,7 +67,7 @@ class L2Previous(Preserving):
         self,
         model: Classifier,
         loss: Loss,
-        strength: Annotated[float, AtLeast(0)] = 0.1,
+        strength: Annotated[float, AtLeast(0)] = 0.01,
         only: str = "",
         among: Among = "stage",
         distil: Annotated[float, AtLeast(0)] = 0.0,

@@ -38,6 +38,9 @@ class YDistil(Preserving):
     before the stage, :math:`\theta \leftarrow (1 - \alpha)\,\theta_{t-1} + \alpha\,\theta_t` (statistics of
     normalisation with them), which sets old classes against new ones by hand; new rows of the head stay.
 
+    In a classifier the loss of new samples pushes all old logits down alike, which a softmax over old classes hardly
+    sees: in pilots on letters the weight changed little, and the heads that are kept did what there was to gain.
+
     The paper segments instances, with a branch of the network for each task. This is its classification: one trunk, and
     a head whose rows are the branches. A step costs a pass of the head more than supervised training. What is kept is a
     copy of the head, and, with `alpha` below 1, of the weights.
