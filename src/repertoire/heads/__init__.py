@@ -13,6 +13,7 @@ from repertoire.heads._digit_decoder import DigitDecoder
 from repertoire.heads._experts import Experts
 from repertoire.heads._harmonic import Harmonic
 from repertoire.heads._key_value import KeyValueBottleneck
+from repertoire.heads._keyed_mask import KeyedMask
 from repertoire.heads._legendre import ConvexGradient, Legendre
 from repertoire.heads._linear import Linear
 from repertoire.heads._madacos import MadaCos
@@ -35,6 +36,7 @@ __all__ = [
     "Harmonic",
     "Head",
     "KeyValueBottleneck",
+    "KeyedMask",
     "Legendre",
     "Linear",
     "MadaCos",

@@ -33,6 +33,7 @@ from repertoire.methods._meta_auxiliary import MetaAuxiliary
 from repertoire.methods._mix import cutmix, mixup
 from repertoire.methods._moco import MoCo
 from repertoire.methods._moco_hard import HardMoCo
+from repertoire.methods._mvp import MVP
 from repertoire.methods._prd import PRD
 from repertoire.methods._prepare import prepare_head
 from repertoire.methods._pseudo import (
@@ -78,6 +79,7 @@ __all__ = [
     "DINO",
     "ERACE",
     "EWC",
+    "MVP",
     "PRD",
     "VAT",
     "AdaMixUp",
