@@ -12,7 +12,6 @@ from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
-from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss, check_dense, dense_loss
 from repertoire.methods._apply import right_answers
 from repertoire.methods._base import Method, Needs, Step
@@ -93,10 +92,10 @@ class Classifying(Method):
     def block_loss(self) -> Loss:
         return self.loss
 
-    def classify(self, features: Tensor, targets: Tensor, head: Head | None = None) -> Step:
+    def classify(self, features: Tensor, targets: Tensor) -> Step:
         """The loss of features `[N, d]`, or maps, over all classifiers that the head trains; of classes, the accuracy
-        too. The head is that of the model, unless another of its kind is given."""
-        outputs = (head or self.model.head).outputs(features, targets)
+        too."""
+        outputs = self.model.head.outputs(features, targets)
         call = partial(dense_loss, self.loss) if self.model.head.dense else self.loss
         loss = torch.stack([weight * call(logits, targets) for weight, logits in outputs]).sum()
         if self.model.head.dense:

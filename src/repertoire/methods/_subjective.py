@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,7 @@ class Subjective(Classifying):
     @property
     def networks(self) -> tuple[Classifier, ...]:
         """All K networks, the first of which is `model`."""
-        return (self.model, *self.others)  # type: ignore[arg-type]
+        return (self.model, *self.others)
 
     @torch.no_grad()
     def losses_of(self, batch: Batch) -> Tensor:
@@ -132,7 +133,9 @@ class Subjective(Classifying):
         return int(self.losses_of(batch).argmin())
 
     def _of(self, network: Classifier, batch: Batch) -> Step:
-        return self.classify(network.features(batch.images), batch.targets, network.head)
+        # What is said of a loss and a network is the same for each of the networks.
+        each: Any = SimpleNamespace(model=network, loss=self.loss)
+        return Classifying.classify(each, network.features(batch.images), batch.targets)
 
     def step(self, batch: Batch) -> Step:
         if ranks_of() > 1:
