@@ -10,6 +10,7 @@ from repertoire.estimators._centroid import NearestCentroid
 from repertoire.estimators._embedding import FrozenEmbeddingClassifier
 from repertoire.estimators._episodes import EpisodeScores, episodes, evaluate_episodes
 from repertoire.estimators._few_shot_recipe import FewShotRecipe
+from repertoire.estimators._hypernetwork import Hypernetwork
 from repertoire.estimators._key_value import KeyValueClassifier
 from repertoire.estimators._label_spreading import LabelSpreading
 from repertoire.estimators._low_density import LowDensitySeparation
@@ -36,6 +37,7 @@ __all__ = [
     "GrowNetClassifier",
     "GrowNetRegressor",
     "HybridSelfTraining",
+    "Hypernetwork",
     "KeyValueClassifier",
     "LabelSpreading",
     "LowDensitySeparation",

@@ -50,8 +50,10 @@ class Subjective(Classifying):
     allocated less surely.
 
     At first all networks know nothing, and one that is ahead by chance may get everything: over the first `warmup`
-    updates, batches are allocated at random. The networks begin with the same layers before the head, and heads drawn
-    anew. A step looks at the batch with all networks, without gradients, and trains one.
+    updates, batches are allocated at random. All the same, two domains may be taken by one network that then fits both
+    halfway, which is better than networks that know nothing: a few networks more than domains, and a longer warm-up,
+    make that rarer. The networks begin with the same layers before the head, and heads drawn anew. A step looks at the
+    batch with all networks, without gradients, and trains one.
 
     Args:
         model: normalisation, backbone and head: the first network, of which the others are copies.
@@ -97,7 +99,7 @@ class Subjective(Classifying):
         loss: Loss,
         models: Annotated[int, AtLeast(1)] = 2,
         group: str = "",
-        warmup: Annotated[int, AtLeast(0)] = 20,
+        warmup: Annotated[int, AtLeast(0)] = 100,
     ) -> None:
         super().__init__(model, loss)
         self.needs = replace(self.needs, grouped=group)
