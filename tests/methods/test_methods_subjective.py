@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from repertoire import backbones, heads, losses
-from repertoire.claims._training import train
 from repertoire.data import Batch, FeatureSet, Splits
 from repertoire.errors import ConfigError
 from repertoire.methods import Classifier, Normalize, Subjective, Supervised
+from repertoire.recipe import build, make_config, resolve
+from repertoire.train import in_memory
 
 
 def classifier(width: int = 3, kind: str = "convnet") -> Classifier:
@@ -119,10 +120,11 @@ def lines(count: int, seed: int) -> FeatureSet:
 
 def test_contradicting_numbers_are_learned_apart():
     splits = Splits(lines(400, 0), lines(40, 1), lines(100, 2), "<memory>")
-    method = train(
-        splits, method="subjective:models=2,group=who,warmup=4", backbone="mlp:hidden=32,depth=1", optimizer="adamw",
-        lr=0.01, batch_size=20, epochs=15, seed=0,
+    config = make_config(
+        data=splits.source, method="subjective:models=2,group=who,warmup=4", backbone="mlp:hidden=32,depth=1",
+        optimizer="adamw", lr=0.01, batch_size=20, epochs=15, seed=0, device="cpu",
     )  # fmt: skip
+    method = in_memory(build(resolve(config, splits), splits), validate=False).method.eval()
     assert isinstance(method, Subjective)
     x, y = torch.from_numpy(splits.train.features), torch.from_numpy(splits.train.labels)
     y = y / y.std()

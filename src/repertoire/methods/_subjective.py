@@ -50,10 +50,11 @@ class Subjective(Classifying):
     allocated less surely.
 
     At first all networks know nothing, and one that is ahead by chance may get everything: over the first `warmup`
-    updates, batches are allocated at random. All the same, two domains may be taken by one network that then fits both
-    halfway, which is better than networks that know nothing: a few networks more than domains, and a longer warm-up,
-    make that rarer. The networks begin with the same layers before the head, and heads drawn anew. A step looks at the
-    batch with all networks, without gradients, and trains one.
+    updates, batches are allocated at random. All the same, two domains may be taken by one network, which then fits
+    both halfway, and that is better than networks that know nothing of either, however many there are: look at
+    `losses_of` for a few batches of each, and begin anew with another seed. The networks begin with the same layers
+    before the head, and heads drawn anew. A step looks at the batch with all of them, without gradients, and trains
+    one.
 
     Args:
         model: normalisation, backbone and head: the first network, of which the others are copies.
