@@ -108,11 +108,17 @@ class MVP(Method):
         self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
         self.keys = nn.Parameter(head.keys.detach().clone())
 
+    @property
+    def head(self) -> KeyedMask:
+        """The head of the model."""
+        head = self.model.head
+        assert isinstance(head, KeyedMask)
+        return head
+
     def step(self, batch: Batch) -> Step:
         if STREAM in batch.streams:
             batch = batch.join(batch.streams[STREAM])
-        head, targets = self.model.head, batch.targets.long()
-        assert isinstance(head, KeyedMask)
+        head, targets = self.head, batch.targets.long()
         features = self.model.embed(batch.images)
         z, mask, chosen = head.prompted(features)
         plain = at_least_float32(head.linear(z) * mask)
@@ -133,13 +139,12 @@ class MVP(Method):
     def _scale(self, z: Tensor, targets: Tensor) -> Tensor:
         """What features are multiplied by, `[N]`."""
         assert self.margin is not None
-        rows = self.model.head.linear.weight.detach()[targets]  # type: ignore[union-attr, index]
+        rows = self.head.linear.weight.detach()[targets]
         cosine = F.cosine_similarity(at_least_float32(rows), at_least_float32(z), dim=1)
         return (1 / (1 - cosine + self.margin)).to(z.dtype)
 
     def _key_loss(self, features: Tensor, chosen: Tensor) -> Tensor:
-        head = self.model.head
-        assert isinstance(head, KeyedMask)
+        head = self.head
         mass = (head.usage.counts + 1)[chosen, None]
         own = head.distances(features, self.keys).gather(1, chosen[:, None])
         unit = F.normalize(at_least_float32(self.keys), dim=1)
@@ -153,7 +158,7 @@ class MVP(Method):
     @torch.no_grad()
     def after_update(self) -> None:
         super().after_update()
-        self.model.head.keys.copy_(self.keys)  # type: ignore[operator, union-attr]
+        self.head.keys.copy_(self.keys)
 
 
 def _overlooked(z: Tensor, mask: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
