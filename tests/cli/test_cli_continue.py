@@ -72,7 +72,7 @@ def test_it_learns_one_class_more_and_says_what_it_forgot(
     [
         (("--by", "repaly"), "replay"),
         (("--memory", "lots"), "expected a number of samples"),
-        (("--choose", "best"), "keep must be 'reservoir' or 'herding'"),
+        (("--choose", "best"), "keep must be 'reservoir', 'herding' or 'typical'"),
         (("--by", "simclr"), "simclr"),
         (("--epochs", "0"), "epochs"),
         (("--backbone", "resnet20"), "--backbone"),

@@ -161,6 +161,72 @@ def test_it_is_refused_before_anything_is_trained(first: Run, more: Path, tmp_pa
     assert not (tmp_path / "b").exists()
 
 
+def test_a_memory_may_be_chosen_in_another_way_than_before(second: Continued, tmp_path: Path):
+    data = bands(tmp_path / "third.npz", ("lowest",), seed=2)
+    third = add_stage(second.run.path, data, memory=20, keep="herding", out=tmp_path / "c", **{**NEW, "epochs": 1})
+    with np.load(tmp_path / "c" / "stages" / "memory.npz") as memory:
+        assert np.bincount(memory["labels"]).tolist() == [5, 5, 5, 5]
+    again = bands(tmp_path / "fourth.npz", ("lowest", "top"), seed=4)
+    for keep in ("reservoir", "typical"):
+        fourth = add_stage(third.run.path, again, memory=12, keep=keep, out=tmp_path / keep, **{**NEW, "epochs": 1})
+        assert fourth.outcome.metrics["memory_bytes"] == 12 * (64 + 8)
+
+
+def test_samples_that_are_known_already_are_kept_apart(first: Run, tmp_path: Path):
+    """A copy of what earlier stages are tested on is not trained on, and one of what they learned is not tested on."""
+    old = load(first.path).splits
+    with np.load(bands(tmp_path / "fresh.npz", ("bottom",), count=60, seed=5)) as file:
+        images = [file["images"], old.test.inputs(slice(None)), old.train.inputs(slice(None))]
+    names = np.array([*["bottom"] * 60, *np.array(old.classes)[np.r_[old.test.labels, old.train.labels]]])
+    classes, labels = np.unique(names, return_inverse=True)
+    np.savez(tmp_path / "new.npz", images=np.concatenate(images), labels=labels, classes=classes)
+    # Of the same seed, a copy of a test sample would be drawn for the test again.
+    found = add_stage(first, tmp_path / "new.npz", seed=0, out=tmp_path / "b", **{**NEW, "epochs": 1})
+    splits = found.run.splits
+    assert not np.isin(splits.train.keys, old.test.keys).any()
+    assert not np.isin(splits.val.keys, old.test.keys).any()
+    assert not np.isin(splits.test.keys, old.train.keys).any()
+    assert any("train samples are test samples of an earlier stage" in note for note in found.notes)
+    assert any("test samples were trained on in an earlier stage" in note for note in found.notes)
+    assert set(found.notes) <= set(found.run.info["notes"]), "the report of the run says so too"
+
+
+def test_names_of_classes_are_compared_with_those_of_the_run(first: Run, tmp_path: Path):
+    with np.load(bands(tmp_path / "new.npz", ("top", "lowest"), seed=6)) as file:
+        content = dict(file)
+    np.savez(tmp_path / "case.npz", **{**content, "classes": np.array(["Top", "lowest"])})
+    found = add_stage(first, tmp_path / "case.npz", by="supervised", out=tmp_path / "b", **{**NEW, "epochs": 1})
+    assert found.run.classes == ("top", "middle", "Top", "lowest")
+    assert any("differ in case only" in note for note in found.notes)
+    np.savez(tmp_path / "space.npz", **{**content, "classes": np.array(["top ", "lowest"])})
+    with pytest.raises(DataError, match="differ in spaces"):
+        add_stage(first, tmp_path / "space.npz", out=tmp_path / "c")
+
+
+def test_what_is_replaced_leaves_no_memory_behind(first: Run, second: Continued, more: Path, tmp_path: Path):
+    place, few = tmp_path / "b", {**NEW, "epochs": 1}
+    add_stage(first, more, memory=24, out=place, **few)
+    with pytest.raises(ConfigError, match="stays: name another by"):
+        add_stage(first, more, by="icarl", out=place, overwrite=True, **few)
+    assert load(place).classes == second.run.classes, "what is refused takes nothing away"
+    add_stage(first, more, by="supervised", out=place, overwrite=True, **few)
+    assert not (place / "stages" / "memory.npz").exists()
+    assert (place / "stages" / "stages.json").exists()
+
+
+def test_the_weights_and_not_the_place_say_which_run_it_was(options: dict, first: Run, more: Path, tmp_path: Path):
+    few = {**NEW, "epochs": 1}
+    old = str(first.config.data)
+    run = fit(**{**options, "data": old}, out=tmp_path / "a")
+    found = add_stage(run.path, more, out=tmp_path / "b", **few)
+    run.path.rename(tmp_path / "elsewhere")
+    again = add_stage(tmp_path / "elsewhere", more, out=tmp_path / "b", **few)
+    np.testing.assert_array_equal(again.outcome.matrix, found.outcome.matrix)
+    fit(**{**options, "data": old, "seed": 1}, out=tmp_path / "a")
+    with pytest.raises(RunError, match="holds another run"):
+        add_stage(tmp_path / "a", more, out=tmp_path / "b", **few)
+
+
 def test_a_damaged_record_is_named(second: Continued, more: Path, tmp_path: Path):
     file = second.run.path / "stages" / "stages.json"
     whole = file.read_text()
@@ -188,3 +254,24 @@ def test_features_go_on_as_images_do(options: dict, tmp_path: Path):
     assert found.run.classes == ("a", "b", "c")
     assert found.outcome.metrics["memory_bytes"] <= 1000
     assert found.outcome.matrix[1].min() > 0.8
+
+
+def test_a_method_looks_back_at_a_run_that_another_one_trained(first: Run, tmp_path: Path):
+    """No run of supervised training holds what matters to the classes that it knows: a pass over them says it."""
+    data = bands(tmp_path / "new.npz", ("bottom", "lowest"), seed=3)
+    own = {**NEW, "epochs": 8}
+    plain = add_stage(first, data, by="supervised", out=tmp_path / "plain", **own)
+    held = add_stage(first, data, by="ewc:strength=1000", out=tmp_path / "ewc", **own)
+    assert held.notes == ()
+    assert any(value.any() for name, value in last_state(tmp_path / "ewc").items() if name.startswith("precision."))
+    assert held.outcome.metrics["state_bytes"] > 0
+    assert held.outcome.within[1, 0] >= plain.outcome.within[1, 0]
+    moved = [
+        sum(
+            float((value - last_state(first.path)[name]).square().sum())
+            for name, value in last_state(run.run.path).items()
+            if name.startswith("model.backbone") and value.is_floating_point() and name.endswith("weight")
+        )
+        for run in (plain, held)
+    ]
+    assert moved[1] < 0.5 * moved[0], "weights that matter stay where they are"

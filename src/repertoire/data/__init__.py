@@ -18,6 +18,7 @@ from repertoire.data._hf import hf
 from repertoire.data._in_memory import from_memory
 from repertoire.data._load import load, pinned, source_of
 from repertoire.data._loader import Loader, StreamSource, step_seed
+from repertoire.data._names import alike
 from repertoire.data._npz import npz
 from repertoire.data._policies import RandAugment, StrongAugmentation, TrivialAugment
 from repertoire.data._rotate import KnownTransformation, Rotate
@@ -73,6 +74,7 @@ __all__ = [
     "StreamSource",
     "StrongAugmentation",
     "TrivialAugment",
+    "alike",
     "build_augmentation",
     "cache_bytes",
     "cache_directory",

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from repertoire.data import Samples, Splits, digest, source_of, with_channels
+from repertoire import registry
+from repertoire.data import Samples, Splits, alike, digest, source_of, with_channels
 from repertoire.errors import ConfigError, DataError, Interrupted, RepertoireError, RunError, ascii_path, option
 from repertoire.files import write_json
 from repertoire.losses import LogitsLoss
-from repertoire.methods import Stage
+from repertoire.methods import Method, Stage
 from repertoire.protocols._measure import measure
 from repertoire.protocols._memory import Keep, Memory, copied, stacked
 from repertoire.protocols._outcome import Outcome, as_matrix, state_bytes
@@ -26,6 +29,7 @@ from repertoire.recipe import (
     Facts,
     StageStart,
     TrainConfig,
+    build,
     import_plugins,
     layout,
     load_splits,
@@ -35,13 +39,15 @@ from repertoire.recipe import (
     stem,
     takes_loss,
 )
-from repertoire.train import Run, RunDirectory, complete, last_state, outputs
+from repertoire.train import Run, RunDirectory, complete, fit, last_state, outputs
 
 __all__ = ["CONTINUED", "Continued", "add_stage"]
 
 STREAM = "replay"
 FOLDER = "stages"
 """Beside what every run holds: what is known of its stages, and what is kept of them."""
+
+_FILES = ("memory.npz", "stages.json", "outcome.json", "report.html")
 
 _ANEW = ("data", "method", "epochs", "batch_size", "lr", "pipeline", "gather", "strategy", "teacher", "unlabelled")
 """Options that are not those of the run before: of another data set, or decided by its size."""
@@ -151,7 +157,10 @@ class _Adding:
         if before.info["status"] != "finished":
             raise RunError(f"{before.directory} is {before.info['status']}, and only a finished run can learn further")
         if before.task.kind != "classes":
-            raise ConfigError(f"{before.directory} does not tell classes apart, so that no class can be added")
+            raise ConfigError(
+                f"{before.directory} does not tell classes apart, so that no class can be added; to go on from its "
+                f"weights: repertoire train {ascii_path(str(data))} {option('start', str(before.path))}"
+            )
         if wrong := [name for name in fields if name in (*_OF_THE_RUN, "data", "method")]:
             raise ConfigError(f"{option(wrong[0])} is that of {before.directory}, whose weights are where this begins")
         kept = {n: v for n in TrainConfig.model_fields if n not in _ANEW for v in [getattr(before.config, n)]}
@@ -177,9 +186,12 @@ class _Adding:
                 f"method {by!r} learns no classes; name one that does, or train on {ascii_path(str(data))} with "
                 f"{option('start', str(before.path))}"
             )
+        # Of what was read: whoever reads it again for the next stage compares it with that.
+        self.digest = digest(self.splits)
         self.splits = _as_the_run_takes_it(before, self.splits)
         old = before.classes
         self.classes = (*old, *(name for name in self.splits.classes if name not in old))
+        self.notes += (note for note in alike(self.splits.source, self.classes) if note not in self.splits.notes)
         self.index = len(self.chain)
         earlier = {link["name"] for link in self.chain}
         self.name = stem(self.config.data)
@@ -191,27 +203,39 @@ class _Adding:
         folder = place / FOLDER
         settings = self._settings()
         directory = RunDirectory(place)
-        if directory.occupied and not overwrite:
-            found = directory.read_info().get("continued")
-            if found != settings:
+        goes_on = directory.occupied and not overwrite
+        if goes_on:
+            found = directory.read_info().get("continued") or {}
+            if found.get("settings") != settings["settings"]:
                 raise RunError(
                     f"{directory} holds another run; replace it: {option('overwrite', True)}, or choose another "
                     f"{option('out')}"
                 )
-        elif directory.occupied:
-            directory.clear()
         memory = self._remembered()
         splits, evaluated = self._stage_splits(memory)
         new = tuple(range(len(self.before.classes), len(self.classes)))
         stage = Stage(self.index, self.index + 1, self.classes, new, len(splits.train), self.config.epochs)
-        start = StageStart(stage, self._state(), len(self.before.classes))
         alone = self.config.model_copy(update={"data": IN_MEMORY})
         record = {
             "stage": {"name": self.name, "number": self.index + 1, "of": self.index + 1, "data": self.config.data},
             "continued": settings,
         }
-        run = complete(alone, place, splits=splits, quiet=quiet, stage_start=start, record=record)
+        go: Callable[..., Run] = complete if goes_on else partial(fit, overwrite=True)
+        # An older run gives way when all that can be refused has been, and to the process that holds the directory.
+        try:
+            start = StageStart(stage, self._state(), len(self.before.classes))
+            run = go(config=alone, out=place, splits=splits, quiet=quiet, stage_start=start, record=record)
+        except ConfigError as error:
+            brought, has = needs_of(self.config).head, self.config.head
+            if not brought or registry.parse(brought).name == registry.parse(has).name:
+                raise
+            raise ConfigError(
+                f"{error}. The head of {self.before.directory} is {has!r} and stays: name another {option('by')}, or "
+                f"begin with a run of {option('method', self.config.method)}"
+            ) from None
         folder.mkdir(exist_ok=True)
+        # So that they go with the run when it is replaced: another one must not remember what this one has seen.
+        directory.record(*(folder / name for name in _FILES), growing=True)
         if memory is not None:
             memory.update(splits.train, lambda samples: self._features(run, samples))
             memory.save(folder / "memory.npz")
@@ -220,7 +244,12 @@ class _Adding:
 
     def _settings(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json")
-        content = json.dumps([config, str(self.memory), self.keep, digest(self.splits)], sort_keys=True)
+        # The weights stand for the run: it may lie elsewhere by now, and another may lie where it was.
+        weights = hashlib.blake2b(digest_size=16)
+        for name, value in sorted(self.before.model.state_dict().items()):
+            weights.update(name.encode())
+            weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        content = json.dumps([config, str(self.memory), self.keep, self.digest, weights.hexdigest()], sort_keys=True)
         return {
             "from": str(self.before.path.resolve()),
             "memory": str(self.memory),
@@ -235,10 +264,39 @@ class _Adding:
         except RepertoireError:
             # A network that was merged, say: there is no method that trained it.
             state = {}
-        if self.config.adapter is not None:
-            # What the run gives away has it merged; what learns beside the frozen weights is in its last state.
+        if self.config.adapter is None:
+            # With one, what the run gives away has it merged; what learns beside the weights is in its last state.
+            state |= {f"model.{name}": value.clone() for name, value in self.before.model.state_dict().items()}
+        return self._looked_back(state)
+
+    def _looked_back(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state, with what the method makes at the end of a stage, where another one trained the run.
+
+        How much each weight matters to what is known already, say: it takes a pass over the samples of the run before,
+        which trains nothing.
+        """
+        config, old = self.config, self.before.classes
+        method = registry.get("methods", registry.parse(config.method).name).factory
+        same = registry.parse(config.method).name == registry.parse(self.before.config.method).name
+        if same or getattr(method, "end", Method.end) is Method.end:
             return state
-        return state | {f"model.{name}": value.clone() for name, value in self.before.model.state_dict().items()}
+        try:
+            splits = self.before.splits
+        except RepertoireError as error:
+            self.notes.append(
+                f"What method {config.method!r} would keep of {self.before.directory} is not known: its data is gone "
+                f"({error})."
+            )
+            return state
+        train = _known(splits.train)
+        stage = Stage(self.index - 1, self.index, old, tuple(range(len(old))), len(train), config.epochs)
+        before = replace(splits, train=train, extra={})
+        built = build(config, before, device=self.before.device, stage_start=StageStart(stage, state, len(old)))
+        trained = built.method.to(self.before.device)
+        begun = built.begun(self.before.device)
+        trained.begin(begun)
+        trained.end(begun)
+        return {name: value.cpu() for name, value in trained.state_dict().items()}
 
     def _features(self, run: Run, samples: Samples) -> np.ndarray:
         return outputs(run.to(self.config.device).model, samples, device=run.device).embeddings
@@ -270,27 +328,62 @@ class _Adding:
     def _stage_splits(self, memory: Memory | None) -> tuple[Splits, dict[str, Samples]]:
         """The stage's samples, with labels as positions among all classes; and the test samples of each stage."""
         parts = {part: self._named(getattr(self.splits, part)) for part in ("train", "val", "test")}
-        evaluated = {}
+        evaluated, trained = {}, [np.zeros(0, np.uint64) if memory is None or not len(memory) else memory.samples.keys]
         for link in self.chain:
             found = self._of_link(link)
             if found is not None:
-                evaluated[link["name"]] = found
+                evaluated[link["name"]], keys = found
+                trained.append(keys)
+        parts = self._apart(parts, evaluated, np.concatenate(trained))
         evaluated[self.name] = parts["test"]
         extra = {} if memory is None or not len(memory) else {STREAM: replace(memory.samples, classes=self.classes)}
         test = stacked([copied(part, np.arange(len(part))) for part in evaluated.values()], self.classes)
+        ends = np.cumsum([len(part) for part in evaluated.values()])
+        # Of the one copy: what was read of earlier stages need not be held any longer.
+        evaluated = {
+            name: test.subset(np.arange(end - len(part), end))
+            for (name, part), end in zip(evaluated.items(), ends, strict=True)
+        }
         splits = replace(
-            self.splits, train=parts["train"], val=parts["val"], test=test, notes=(), skipped=(), extra=extra
+            self.splits,
+            train=parts["train"],
+            val=parts["val"],
+            test=test,
+            notes=(*self.splits.notes, *self.notes),
+            extra=extra,
         )
         return splits, evaluated
 
-    def _of_link(self, link: dict[str, Any]) -> Samples | None:
-        """Test samples of an earlier stage, where its data is still what it was."""
+    def _apart(
+        self, parts: dict[str, Samples], evaluated: Mapping[str, Samples], trained: np.ndarray
+    ) -> dict[str, Samples]:
+        """Without training and validation samples that earlier stages are tested on, and test samples learned before.
+
+        What would be left empty stays whole.
+        """
+        tested = np.concatenate([part.keys for part in evaluated.values()] or [np.zeros(0, np.uint64)])
+        found = {}
+        for name, samples in parts.items():
+            there = np.isin(samples.keys, trained if name == "test" else tested)
+            found[name] = samples
+            if not (count := int(there.sum())):
+                continue
+            what = "were trained on in an earlier stage" if name == "test" else "are test samples of an earlier stage"
+            if count == len(samples):
+                self.notes.append(f"All {name} samples {what}, so that how well they are known says little.")
+                continue
+            found[name] = samples.subset(np.flatnonzero(~there))
+            self.notes.append(f"{count} of {len(samples)} {name} samples {what} and are left out.")
+        return found
+
+    def _of_link(self, link: dict[str, Any]) -> tuple[Samples, np.ndarray] | None:
+        """Test samples of an earlier stage, and the keys of those it learned, where its data is still what it was."""
         config = self.before.config.model_copy(update=link["config"])
         try:
             splits = load_splits(config, single=True)
             if link["digest"] is not None and digest(splits) != link["digest"]:
                 raise DataError("it is no longer what it was")
-            return self._named(_as_the_run_takes_it(self.before, splits).test)
+            return self._named(_as_the_run_takes_it(self.before, splits).test), splits.train.keys
         except RepertoireError as error:
             where = ascii_path(link["config"]["data"])
             self.notes.append(f"What was forgotten of {link['name']} is not measured: {where} is not usable ({error}).")
@@ -320,7 +413,8 @@ class _Adding:
         content = {
             "protocol": repr(["continue", {"memory": str(self.memory), "keep": self.keep}]),
             "stages": shown,
-            "config": self.config.model_dump(mode="json"),
+            # As it was decided, but for the data, which the run takes for one in memory.
+            "config": {**run.config.model_dump(mode="json"), "data": self.config.data},
             "chain": [*self.chain, self._link(run)],
             "runs": {link["name"]: link["run"] for link in [*self.chain, self._link(run)]},
             "rows": rows,
@@ -348,7 +442,7 @@ class _Adding:
             "name": self.name,
             "run": str(run.path.resolve()),
             "config": _of_data(self.config),
-            "digest": digest(self.splits),
+            "digest": self.digest,
         }
 
 

@@ -186,11 +186,14 @@ class Memory:
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = dict(file)
-            self.seen, self._rank, self.samples = int(found["seen"]), found["rank"], None
+            self.seen, self._rank, self.samples = int(found["seen"]), np.zeros(0, dtype=np.int64), None
             if "labels" in found:
                 rest = (found["labels"], found["names"].tolist(), tuple(found["classes"].tolist()), found["keys"])
                 images = found.get("images")
                 self.samples = FeatureSet(found["features"], *rest) if images is None else ImageSet(images, *rest)
+                if self.keep != "reservoir":
+                    # What was kept in another way has no order in its class but that of its rows.
+                    self._rank = found["rank"] if len(found["rank"]) == len(self) else _places(self.samples.labels)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, DataError) as error:
             raise CheckpointError(f"the memory {ascii_path(str(path))} is damaged ({error})") from None
 
@@ -240,6 +243,15 @@ def stacked(parts: list[Samples], classes: tuple[str, ...]) -> Samples:
         keys=np.concatenate([part.keys for part in parts]),
         classes=classes,
     )
+
+
+def _places(labels: np.ndarray) -> np.ndarray:
+    """How many rows before each have its label."""
+    order = np.argsort(labels, kind="stable")
+    ranked = labels[order]
+    places = np.empty(len(labels), dtype=np.int64)
+    places[order] = np.arange(len(labels)) - np.searchsorted(ranked, ranked)
+    return places
 
 
 def _herding(features: np.ndarray, count: int) -> np.ndarray:
