@@ -1,0 +1,157 @@
+"""The claims of *Subjective Learning for Open-Ended Data* (2021)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repertoire.claims import Budget, Measured, arm, claim
+from repertoire.claims._training import resolved
+from repertoire.claims.beds import _named
+from repertoire.data import Batch, Samples, Splits
+from repertoire.methods import Subjective
+from repertoire.recipe import Built, build
+from repertoire.train import in_memory
+
+DOMAINS = 3
+"""How many functions there are."""
+
+NETWORKS = 6
+"""More than functions: of as many, two may be taken by one network before the others have learned anything."""
+
+WIDTH, RATE, BATCH, EPOCHS = 128, 1e-3, 32, 8
+SHOWN = 32
+"""Training samples of a domain, with labels, by which the network for it is chosen, in every arm."""
+
+
+def _splits(budget: Budget, seed: int) -> Splits:
+    """Digits whose names each domain has in an order of its own; the seed draws the orders, and whose domain a digit
+    is."""
+    splits = replace(_named.get("mnist5k"), size=14).splits(budget, seed)
+    draw = np.random.default_rng(seed)
+    names = np.stack([draw.permutation(10) for _ in range(DOMAINS)])
+
+    def told(samples: Samples, most: int) -> Samples:
+        samples = samples.subset(np.sort(draw.permutation(len(samples))[:most]))
+        domain = draw.integers(0, DOMAINS, len(samples))
+        return replace(samples, labels=names[domain, samples.labels], factors={"domain": domain})
+
+    most = budget.pick(smoke=200, small=3000, full=4000)
+    return replace(splits, train=told(splits.train, most), val=told(splits.val, 200), test=told(splits.test, 900))
+
+
+def _rows(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels as images, names of the domain, and domains."""
+    pixels = torch.from_numpy(samples.pixels(np.arange(len(samples)))).permute(0, 3, 1, 2).float() / 255  # type: ignore[attr-defined]
+    return pixels, torch.from_numpy(samples.labels).long(), torch.from_numpy(samples.factors["domain"])
+
+
+@torch.no_grad()
+def _judged(answers: list[nn.Module], splits: Splits) -> float:
+    """Error in the mean over domains, each answered by the network that is best on a few of its training samples."""
+    x, y, domain = _rows(splits.train)
+    test_x, test_y, test_domain = _rows(splits.test)
+    wrong = []
+    for number in range(DOMAINS):
+        shown = torch.nonzero(domain == number)[:SHOWN, 0]
+        fit = [float(F.cross_entropy(net(x[shown]), y[shown])) for net in answers]
+        own = test_domain == number
+        right = answers[int(np.argmin(fit))](test_x[own]).argmax(1) == test_y[own]
+        wrong.append(1 - float(right.float().mean()))
+    return float(np.mean(wrong))
+
+
+def _built(budget: Budget, seed: int, splits: Splits, method: str) -> Built:
+    config = resolved(
+        splits,
+        method=method,
+        backbone=f"mlp:hidden={WIDTH},depth=2",
+        augment="none",
+        optimizer="adamw",
+        lr=RATE,
+        batch_size=BATCH,
+        epochs=budget.pick(smoke=1, small=EPOCHS, full=3 * EPOCHS),
+        seed=seed,
+        device=budget.device,
+    )
+    return build(config, splits, device=config.device)
+
+
+@arm
+def allocated(budget: Budget, seed: int, *, models: int, group: str = "domain", warmup: int = 100) -> dict[str, float]:
+    """Networks that get batches by their loss; "apart" is the share of the training batches that go to the network of
+    their domain in the end, if no other domain has it."""
+    splits = _splits(budget, seed)
+    spec = f"subjective:models={models},warmup={warmup}" + f",group={group}" * bool(group)
+    method = in_memory(_built(budget, seed, splits, spec), validate=False).method.eval().cpu()
+    assert isinstance(method, Subjective)
+    x, y, domain = _rows(splits.train)
+    counts = np.zeros((DOMAINS, models))
+    for number in range(DOMAINS):
+        parts = torch.nonzero(domain == number)[:, 0].split(BATCH)[:10]
+        for part in parts:
+            counts[number, method.choose(Batch((x[part],), y[part], part))] += 1 / len(parts)
+    rows, columns = linear_sum_assignment(-counts)
+    return {"error": _judged(list(method.networks), splits), "apart": float(counts[rows, columns].sum() / DOMAINS)}
+
+
+@arm
+def mixed(budget: Budget, seed: int) -> dict[str, float]:
+    """A soft mixture of as many such networks, whose shares are a function of the input, trained by its likelihood on
+    as many batches of one domain each."""
+    splits = _splits(budget, seed)
+    built = _built(budget, seed, splits, f"subjective:models={NETWORKS},group=domain")
+    assert isinstance(built.method, Subjective)
+    experts = nn.ModuleList(built.method.networks).train()
+    torch.manual_seed(seed)
+    inputs = int(np.prod(splits.train.shape))
+    gate = nn.Sequential(nn.Flatten(), nn.Linear(inputs, WIDTH), nn.ReLU(), nn.Linear(WIDTH, NETWORKS))
+    learner = torch.optim.AdamW([*experts.parameters(), *gate.parameters()], lr=RATE)
+    loader = built.loader()
+    for epoch in range(built.config.epochs):
+        for batch in loader.epoch(epoch):
+            x, y = batch.images, batch.targets
+            said = torch.stack([-F.cross_entropy(net(x), y, reduction="none") for net in experts], 1)
+            loss = -(said + gate(x).log_softmax(1)).logsumexp(1).mean()
+            learner.zero_grad()
+            loss.backward()
+            learner.step()
+    return {"error": _judged(list(experts.eval()), splits)}
+
+
+@claim(
+    "osl",
+    statement=(
+        "Of digits that three domains call by three orders of names, networks that get each small batch by their loss "
+        "name fewer wrongly than the experts of a soft mixture, by ten points or more."
+    ),
+    metric="test error, the network of a domain chosen by 32 labelled samples",
+    method="allocated by loss, six networks",
+    baseline="soft mixture of six experts",
+    data="MNIST at 14 pixels, names in an order of the domain's own, batches of one domain each",
+    bed="mnist5k",
+    higher_is_better=False,
+    threshold=0.1,
+    strict=False,
+    learned=0.1,
+)
+def conflicts(budget: Budget, seed: int) -> Measured:
+    """Zhang et al., *Subjective Learning for Open-Ended Data* (2021).
+
+    A single network is right in one domain of three at most where all names differ, so that the rival is a mixture of
+    as many networks. `extra` has the single network, batches that are drawn from all domains, by which allocation
+    cannot tell anything, and how far domains have networks of their own.
+    """
+    ours, soft = allocated(budget, seed, models=NETWORKS), mixed(budget, seed)
+    extra = {"apart": ours["apart"]}
+    if budget.name != "smoke":
+        extra |= {
+            "a single network": allocated(budget, seed, models=1)["error"],
+            "batches of all domains": allocated(budget, seed, models=NETWORKS, group="")["error"],
+        }
+    return Measured(ours["error"], soft["error"], extra, trivial=0.9)
