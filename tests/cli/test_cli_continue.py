@@ -114,6 +114,8 @@ def test_an_estimator_learns_further_too(tmp_path: Path, capsys: pytest.CaptureF
     assert "width 5" in capsys.readouterr().err
     assert command("continue", tmp_path / "kept", tmp_path / "c.npz", "--epochs", "3", "-o", tmp_path / "x") == 2
     assert "--epochs is for networks" in capsys.readouterr().err
+    assert command("continue", tmp_path / "kept", tmp_path / "c.npz", "--by", "lwf", "-o", tmp_path / "x") == 2
+    assert "--by is for networks" in capsys.readouterr().err
 
 
 def test_stages_of_an_estimator_on_features(tmp_path: Path, capsys: pytest.CaptureFixture):

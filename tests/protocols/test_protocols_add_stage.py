@@ -186,7 +186,7 @@ def test_samples_that_are_known_already_are_kept_apart(first: Run, tmp_path: Pat
     assert not np.isin(splits.train.keys, old.test.keys).any()
     assert not np.isin(splits.val.keys, old.test.keys).any()
     assert not np.isin(splits.test.keys, old.train.keys).any()
-    assert any("train samples are test samples of an earlier stage" in note for note in found.notes)
+    assert any("training samples are test samples of an earlier stage" in note for note in found.notes)
     assert any("test samples were trained on in an earlier stage" in note for note in found.notes)
     assert set(found.notes) <= set(found.run.info["notes"]), "the report of the run says so too"
 

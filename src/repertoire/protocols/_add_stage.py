@@ -96,7 +96,8 @@ def add_stage(
     that is new. The run that was there stays as it is. Of its data, only what `memory` allows is trained on again, and
     only by methods that ask for it (the stream "replay"): taken from the training samples where they are still there,
     and later from what the run before has kept. Test samples of earlier stages are looked at to measure what was
-    forgotten, where their data is still there.
+    forgotten, where their data is still there; copies of them are not trained on, and copies of what earlier stages
+    learned are not tested on.
 
     Called again with the same arguments, it goes on where it was interrupted, and ends in the same weights.
 
@@ -368,12 +369,13 @@ class _Adding:
             found[name] = samples
             if not (count := int(there.sum())):
                 continue
+            shown = {"train": "training", "val": "validation"}.get(name, name)
             what = "were trained on in an earlier stage" if name == "test" else "are test samples of an earlier stage"
             if count == len(samples):
-                self.notes.append(f"All {name} samples {what}, so that how well they are known says little.")
+                self.notes.append(f"All {shown} samples {what}, so that how well they are known says little.")
                 continue
             found[name] = samples.subset(np.flatnonzero(~there))
-            self.notes.append(f"{count} of {len(samples)} {name} samples {what} and are left out.")
+            self.notes.append(f"{count} of {len(samples)} {shown} samples {what} and are left out.")
         return found
 
     def _of_link(self, link: dict[str, Any]) -> tuple[Samples, np.ndarray] | None:
