@@ -88,8 +88,8 @@ class Memory:
             features_of: samples to features float `[N, d]`; all but a reservoir need it.
 
         Raises:
-            ConfigError: no features, where they are needed. DataError: samples of another kind or shape, or without
-            classes.
+            ConfigError: no features, where they are needed.
+            DataError: samples of another kind or shape, or without classes.
         """
         if samples.kind != "classes" or not samples.known.all():
             raise DataError("a memory keeps samples with one class each; some of these have none")

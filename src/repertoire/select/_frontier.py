@@ -20,7 +20,7 @@ def frontier(scores: Tensor, budget: int, floor: float) -> Tensor:
     most uncertain samples are full of.
 
     Args:
-        scores: floating point `[N]`, higher for what is known better (:mod:`repertoire.openset`).
+        scores: floating point `[N]`, higher for what is known better (room `openset`).
         budget: how many, from 1 to N.
         floor: the score below which samples are rejected; a quantile of those of known samples, say.
 
