@@ -15,8 +15,9 @@ from repertoire.claims._stages import staged
 from repertoire.claims.beds import _named
 from repertoire.data import Samples, Splits
 
-__all__ = ["DIGITS", "digits", "images"]
+__all__ = ["CLOTHES", "DIGITS", "clothes", "digits", "images"]
 
+CLOTHES = "Fashion-MNIST at 14 pixels, 200 images of each class, five stages of two classes"
 DIGITS = "handwritten digits of MNIST at 14 pixels, five stages of two classes, each image seen once"
 
 SIZE = 14
@@ -39,6 +40,27 @@ def _some(samples: Samples, each: int, seed: int) -> Samples:
     order = np.random.default_rng(seed).permutation(len(samples))
     kept = [order[samples.labels[order] == c][:each] for c in range(len(samples.classes))]
     return samples.subset(np.sort(np.concatenate(kept)))
+
+
+@arm
+def clothes(
+    budget: Budget, seed: int, *, method: str, rate: float, epochs: int = 10, until: int = 5
+) -> dict[str, float]:
+    """A network on clothes, in five stages or the first of them, without memory; so many epochs of batches of 128."""
+    return staged(
+        budget,
+        seed,
+        splits=images(budget, seed, "fashion-mnist", 200),
+        method=method,
+        until=until,
+        backbone=budget.pick(smoke="convnet:width=4,depth=2", small="convnet:width=8,depth=3", full="resnet20"),
+        augment="shift:pixels=1",
+        optimizer="adamw",
+        lr=rate,
+        weight_decay=1e-4,
+        batch_size=128,
+        epochs=budget.pick(smoke=1, small=epochs, full=5 * epochs),
+    )
 
 
 @arm
