@@ -48,13 +48,26 @@ class Stream:
     fields: dict[str, Any]
 
 
-NETWORKS = ("supervised", "replay", "er-ace", "icarl", "ewc", "l2-previous", "lwf", "feature-kd", "y-distil", "prd")
+NETWORKS = (
+    "supervised",
+    "replay",
+    "er-ace",
+    "icarl",
+    "ewc",
+    "l2-previous",
+    "consolidation",
+    "lwf",
+    "feature-kd",
+    "y-distil",
+)
 ESTIMATORS = ("nearest-centroid", "analytic", "teen", "key-value", "virtual-outliers")
 STRENGTHS: dict[str, list[str]] = {
     "ewc": [f"ewc:strength={s}" for s in (1, 30, 1000)],
     "l2-previous": [f"l2-previous:strength={s}" for s in (0.01, 0.3, 10)],
     "lwf": [f"lwf:weight={s}" for s in (0.3, 1, 10)],
     "feature-kd": [f"feature-kd:weight={s}" for s in (0.3, 3, 30)],
+    "y-distil": [f"y-distil:weight={s}" for s in (0.3, 1, 10)],
+    "consolidation": [f"consolidation:strength={s}" for s in (0.01, 0.1, 1)],
 }
 """Specs of the learners that have a strength; all others have their defaults."""
 
@@ -96,7 +109,7 @@ def images_of_vendors() -> Splits:
 def streams(wanted: Iterable[str]) -> Iterable[Stream]:
     """The streams by name, each made when it is asked for."""
     on_features = {"backbone": "mlp:hidden=256,depth=1", "epochs": 10, "batch_size": 64, "lr": 0.02}
-    on_images = {"backbone": "convnet:width=16,depth=3", "epochs": 4, "batch_size": 64, "lr": 0.05, "augment": "none"}
+    on_images = {"backbone": "convnet:width=16,depth=3", "epochs": 4, "batch_size": 64, "lr": 0.05, "augment": "shift"}
     tuned = {"backbone": "lite0", "tune": "last:1", "epochs": 5, "batch_size": 32}
     for name in wanted:
         if name == "fashion":
