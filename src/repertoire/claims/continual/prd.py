@@ -9,7 +9,7 @@ from repertoire.claims.beds.image_stages import CLOTHES, clothes
 # The method and SupCon see two views of an image in a step, so the others have twice the epochs.
 PRD = ("prd:beta=4,relation_temperature=0.1", 0.01, 10)
 SUPCON = ("prd:beta=0", 0.01, 10)
-LWF = ("lwf:weight=1", 0.003, 20)
+LWF = ("lwf:weight=16", 0.003, 20)
 EWC = ("ewc:strength=100", 0.01, 20)
 
 
@@ -49,12 +49,14 @@ def beside(budget: Budget, seed: int, rival: tuple[str, float, int]) -> Measured
 def within(budget: Budget, seed: int) -> Measured:
     """Asadi et al., *Prototype-Sample Relation Distillation: Towards Replay-Free Continual Learning* (2023).
 
-    The tuning is of two classes beside two, on pilot seeds, and each arm was given the same: the weight of what keeps,
-    with a factor of 4 for PRD (and relation temperatures of 0.1, 0.3 and 1) and LwF and of 10 for EWC, and learning
-    rates of 0.003 and 0.01. PRD needs the larger rate: its prototypes learn from features without telling them
-    anything, and are slow to arrive. LwF's weight, of 1 to 64, made a difference of 0.004 there.
+    Tuned on two classes beside two, on pilot seeds: beta of 1, 4, 16 and 64 with relation temperatures of 0.1, 0.3 and
+    1, LwF's weight of 1, 4, 16 and 64, EWC's strength of 10, 100 and 1,000, at a learning rate of 0.003, and then the
+    best (and for PRD beta of 16) at 0.01. SupCon has PRD's rate. PRD needs the larger rate, 0.03 is no better: its
+    prototypes learn from features without telling them anything, and are slow to arrive. LwF's weights lie within
+    0.004 of each other there, which is noise; of 1 and 16, the one is taken that did better after five stages of the
+    pilot seeds (0.890 and 0.927 in the mean), so that the rival is not a weak one.
 
-    After five stages, pilot seeds 1000 and 1001 gave PRD 0.944 and 0.896, LwF 0.886 and 0.894, EWC 0.907 and 0.921, and
+    After five stages, pilot seeds 1000 and 1001 gave PRD 0.944 and 0.896, LwF 0.933 and 0.920, EWC 0.907 and 0.921, and
     SupCon 0.664 and 0.858. `extra` has accuracy among all classes, forgetting, and bytes kept beside the network.
     """
     return beside(budget, seed, LWF)
