@@ -44,7 +44,7 @@ class RidgeRecursion:
         >>> found = RidgeRecursion(2, ridge=1.0, outputs=1)
         >>> for row in range(2):
         ...     found.update(x[row : row + 1], y[row : row + 1])
-        >>> found.weight.flatten().tolist()
+        >>> [round(value, 6) for value in found.weight.flatten().tolist()]
         [1.0, 2.0]
     """
 

@@ -169,7 +169,7 @@ def _bytes(size: float) -> str:
     """Bytes as a person reads them, few as well.
 
     >>> _bytes(0.0), _bytes(1536.0), _bytes(3 * 2**20)
-    ('nothing', '1.5 KiB', '3 MiB')
+    ('nothing', '1.5 KiB', '3.0 MiB')
     """
     if size < 1:
         return "nothing"
