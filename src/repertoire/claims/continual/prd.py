@@ -5,8 +5,8 @@ from __future__ import annotations
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.image_stages import CLOTHES, clothes
 
-# Options and learning rate of each, with its epochs: those that did best within the first two stages of pilot seeds, but
-# for LwF's weight, which these do not tell apart (see `within`).
+# Options and learning rate of each, with its epochs: those that did best within the first two stages of pilot seeds,
+# but for LwF's weight, which these do not tell apart (see `within`).
 # The method and SupCon see two views of an image in a step, so the others have twice the epochs.
 PRD = ("prd:beta=4,relation_temperature=0.1", 0.01, 10)
 SUPCON = ("prd:beta=0", 0.01, 10)
