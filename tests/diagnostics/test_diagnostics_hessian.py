@@ -240,6 +240,10 @@ def head_of(name: str, rows: int) -> tuple[nn.Module, Tensor, Tensor]:
     factory = registry.get("heads", name).factory
     torch.manual_seed(0)
     head = factory(4, 3, **(factory.example_options() if hasattr(factory, "example_options") else {})).double().eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            # What begins at zero has no direction of its own length.
+            parameter.copy_(torch.where(parameter.any(), parameter, torch.randn_like(parameter)))
     return head, torch.randn(rows, 4, dtype=torch.float64), torch.arange(rows) % head.num_classes
 
 

@@ -27,7 +27,7 @@ def commands(page):
 
 @pytest.fixture(scope="module")
 def tree():
-    return typer.main.get_command(build_app(["train", "plan", "compare", "self-train"]))
+    return typer.main.get_command(build_app(["train", "continue", "plan", "compare", "self-train"]))
 
 
 def test_the_pages_show_commands():

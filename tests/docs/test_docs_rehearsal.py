@@ -87,6 +87,9 @@ def typed(command: str, folders: dict[str, Path]) -> tuple[TrainConfig, str | No
     if not chosen["data"].endswith(".npz"):
         # A network that local learning can cut into blocks, and that has maps for heads that look at them.
         small |= {"size": 32, "backbone": "resnet20:width=4"}
+        method = registry.parse(chosen.get("method", "supervised")).name
+        if (brought := registry.get("methods", method).factory.needs.defaults.get("backbone")) is not None:
+            small["backbone"] = f"{brought}:patch=8,dim=16,depth=2,heads=2"
         if "tune" in chosen and "backbone" not in chosen:
             # The small network stands for one that has been trained.
             small["weights"] = str(folders["weights"])

@@ -249,9 +249,10 @@ class Hypernetwork(Incremental):
         z = self._scaled(X)
         # Of classes that were announced and never seen, nothing is known.
         seen = np.unique(self.members_[self.members_ >= 0])
-        apart = np.full((len(z), len(self.classes_)), np.inf)
+        count = len(self.means_)
+        apart = np.full((len(z), count), np.inf)
         apart[:, seen] = _squared(z, self.means_[seen])
-        found = np.full((len(z), len(self.classes_)), -np.inf)
+        found = np.full((len(z), count), -np.inf)
         with torch.no_grad():
             weights = self._generator()(torch.from_numpy(self.codes_)).double()
         near = np.stack([apart[:, row[row >= 0]].min(1) for row in self.members_], 1)

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from repertoire.heads._base import Head, cosines
 from repertoire.ops import Memory
@@ -109,7 +108,7 @@ class KeyedMask(Head):
         scaled = self._scaled(features)
         chosen = scaled.argmin(1)
         # What is not finite has no nearest key, and says so to whoever counts.
-        rows = F.one_hot(chosen, self.mask.shape[1]) + 0 * scaled
+        rows = (chosen[:, None] == torch.arange(scaled.shape[1], device=chosen.device)) + 0 * scaled
         self.usage.remember(len(rows), rows=rows)
         return features + self.shift[chosen].to(features.dtype), 2 * self.mask.T[chosen].sigmoid(), chosen
 

@@ -17,6 +17,7 @@ from repertoire.registry import register
 
 __all__ = ["SiBlurry"]
 
+STAGES = 5
 PARTS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -35,7 +36,7 @@ class SiBlurry(Protocol):
     each stage has a class of its own, so that there is something to test.
 
     Args:
-        stages: how many, at least 2.
+        stages: how many, at least 2; 5 by default, or one a class where there are fewer.
         disjoint: m, the share of classes that are disjoint; at least one for each stage.
         blurry: n, the share of the training samples of all other classes that is scattered.
         memory: samples that may be kept for methods with a memory: a number, or an amount such as 20MB.
@@ -55,14 +56,15 @@ class SiBlurry(Protocol):
 
     def __init__(
         self,
-        stages: Annotated[int, AtLeast(2)] = 5,
+        stages: Annotated[int, AtLeast(2)] | None = None,
         disjoint: Annotated[float, Share] = 0.5,
         blurry: Annotated[float, Share] = 0.1,
         memory: int | str = 200,
         keep: Keep = "reservoir",
     ) -> None:
         super().__init__(memory, keep)
-        self.number = stages
+        self.number = stages or STAGES
+        self.fewer = stages is None
         self.disjoint = disjoint
         self.blurry = blurry
 
@@ -75,9 +77,10 @@ class SiBlurry(Protocol):
         if splits.kind != "classes":
             raise DataError("protocol 'si-blurry' needs a class for each sample, and this data has other targets")
         count = len(splits.classes)
-        if count < self.number:
+        number = max(2, min(self.number, count)) if self.fewer else self.number
+        if count < number:
             raise DataError(
-                f"protocol 'si-blurry' with {self.number} stages needs as many classes, and this data has {count}: "
+                f"protocol 'si-blurry' with {number} stages needs as many classes, and this data has {count}: "
                 "give fewer stages"
             )
         for part, called in PARTS:
@@ -89,20 +92,16 @@ class SiBlurry(Protocol):
                 )
         draw = np.random.Generator(np.random.Philox(seed))
         order = draw.permutation(count)
-        alone = min(count, max(self.number, round(self.disjoint * count)))
+        alone = min(count, max(number, round(self.disjoint * count)))
         home = np.empty(count, dtype=np.int64)
-        home[order[:alone]] = np.repeat(np.arange(self.number), self._sizes(draw, alone, least=1))
-        home[order[alone:]] = np.repeat(np.arange(self.number), self._sizes(draw, count - alone, least=0))
-        stage_of = self._scatter(draw, splits.train, home, order[alone:])
+        home[order[:alone]] = np.repeat(np.arange(number), _sizes(draw, number, alone, least=1))
+        home[order[alone:]] = np.repeat(np.arange(number), _sizes(draw, number, count - alone, least=0))
+        stage_of = self._scatter(draw, number, splits.train, home, order[alone:])
         yield from self._staged(splits, home, stage_of)
 
-    def _sizes(self, draw: np.random.Generator, total: int, *, least: int) -> np.ndarray:
-        """Sizes of the stages, which are drawn and sum to the total."""
-        spare = total - least * self.number
-        cuts = np.sort(draw.integers(0, spare + 1, self.number - 1))
-        return least + np.diff(np.concatenate([[0], cuts, [spare]]))
-
-    def _scatter(self, draw: np.random.Generator, train: Samples, home: np.ndarray, blurry: np.ndarray) -> np.ndarray:
+    def _scatter(
+        self, draw: np.random.Generator, number: int, train: Samples, home: np.ndarray, blurry: np.ndarray
+    ) -> np.ndarray:
         """The stage of each training sample: that of its class, or a drawn one."""
         stage_of = home[train.labels]
         loose = []
@@ -111,14 +110,14 @@ class SiBlurry(Protocol):
             # One stays, so that a class is there in its own stage.
             loose.append(rows[: min(len(rows) - 1, round(self.blurry * len(rows)))])
         scattered = draw.permutation(np.concatenate(loose)) if loose else np.zeros(0, dtype=np.int64)
-        sizes = self._sizes(draw, len(scattered), least=0)
-        stage_of[scattered] = np.repeat(np.arange(self.number), sizes)
+        sizes = _sizes(draw, number, len(scattered), least=0)
+        stage_of[scattered] = np.repeat(np.arange(number), sizes)
         return stage_of
 
     def _staged(self, splits: Splits, home: np.ndarray, stage_of: np.ndarray) -> Iterator[StageData]:
         known: list[int] = []
         evaluate: dict[str, Samples] = {}
-        for t in range(self.number):
+        for t in range(int(home.max()) + 1):
             train = splits.train.subset(np.flatnonzero(stage_of == t))
             new = [label for label in np.unique(train.labels).tolist() if label not in known]
             # Those of this stage before those that leak into it.
@@ -143,3 +142,10 @@ def _placed(samples: Samples, known: Sequence[int]) -> Samples:
     place = np.full(len(samples.classes), -1)
     place[list(known)] = np.arange(len(known))
     return replace(samples, labels=place[samples.labels], classes=tuple(samples.classes[label] for label in known))
+
+
+def _sizes(draw: np.random.Generator, number: int, total: int, *, least: int) -> np.ndarray:
+    """Sizes of so many stages, which are drawn and sum to the total."""
+    spare = total - least * number
+    cuts = np.sort(draw.integers(0, spare + 1, number - 1))
+    return least + np.diff(np.concatenate([[0], cuts, [spare]]))
