@@ -103,7 +103,7 @@ KINDS: dict[str, Kind] = {
             "methods",
             "method",
             ("repertoire.methods",),
-            ("model", "loss", "image_size", "samples", "teacher", "unlabelled", "counts", "class_means"),
+            ("model", "loss", "image_size", "samples", "teacher", "unlabelled", "counts"),
             "repertoire train {data} --method {spec}",
             "`method.step(batch) -> Step`: what is optimised, with `needs` declared",
         ),

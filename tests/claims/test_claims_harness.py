@@ -94,6 +94,17 @@ def test_a_failed_bed_is_no_answer(name: str, reason: str) -> None:
     assert "the bed failed" in result.sentence
 
 
+def test_arms_that_are_one_computation_give_no_answer() -> None:
+    check = dataclasses.replace(toys.better, threshold=0.0, strict=False)
+    same = [Measured(0.5 + seed / 10, 0.5 + seed / 10) for seed in range(5)]
+    assert "are one computation here" in check.failed_bed(same)
+    assert check.failed_bed(same[:1]) == "", "one seed may agree by chance"
+    assert check.failed_bed([*same[:4], Measured(0.9, 0.9 + 1e-12)]) == ""
+    assert dataclasses.replace(check, exact=True).failed_bed(same) == ""
+    three = dataclasses.replace(check, kind="ordering", arms=("a", "b", "c"))
+    assert "b and c score the same" in three.failed_bed([Measured.of([0.1 * s, 0.5 + s, 0.5 + s]) for s in range(5)])
+
+
 def test_a_guard_needs_the_trivial_answer() -> None:
     check = dataclasses.replace(toys.weak, trivial=None)
     with pytest.raises(ClaimError, match="does not measure it"):

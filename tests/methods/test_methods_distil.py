@@ -9,8 +9,8 @@ import torch
 
 from repertoire import backbones, heads, losses
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
-from repertoire.methods import Classifier, Distil, Normalize, class_means
+from repertoire.errors import ConfigError, ShapeError
+from repertoire.methods import Classifier, Distil, Normalize, Stage, class_means
 
 K = 3
 
@@ -52,9 +52,12 @@ def test_a_student_that_says_what_its_teacher_says_is_taught_nothing():
 
 
 def test_norm_and_direction_are_added_of_projected_features():
-    teacher, batch = classifier(1, width=6), batch_of()
-    means = torch.rand(K, teacher.backbone.out_features)
-    method = Distil(classifier(0), losses.CrossEntropy(), teacher, lambda _: means, norm_direction=2.0).eval()
+    teacher, batch, seen = classifier(1, width=6), batch_of(), batch_of(9)
+    method = Distil(classifier(0), losses.CrossEntropy(), teacher, norm_direction=2.0)
+    method.begin(Stage(batches=lambda: seen.split(4)))
+    assert method.training
+    method.eval()
+    means = class_means(teacher, [seen])
     plain = Distil(method.model, losses.CrossEntropy(), teacher).eval()
     with torch.no_grad():
         projected = method.projection(method.model.embed(batch.images))
@@ -62,7 +65,7 @@ def test_norm_and_direction_are_added_of_projected_features():
         gain = method.step(batch).loss - plain.step(batch).loss
     torch.testing.assert_close(gain, 2 * wanted)
     torch.testing.assert_close(method.state_dict()["class_means"], means)
-    alike = Distil(classifier(0), losses.CrossEntropy(), classifier(1), lambda _: torch.rand(K, 8), norm_direction=1.0)
+    alike = Distil(classifier(0), losses.CrossEntropy(), classifier(1), norm_direction=1.0)
     assert isinstance(alike.projection, torch.nn.Identity)
 
 
@@ -80,7 +83,6 @@ def test_what_does_not_fit_is_refused():
     loss = losses.CrossEntropy()
     with pytest.raises(ConfigError, match="method 'distil' learns from another run: give teacher="):
         Distil(classifier(0), loss)
-    with pytest.raises(ConfigError, match="norm_direction needs the means"):
-        Distil(classifier(0), loss, classifier(1), norm_direction=1.0)
-    with pytest.raises(ConfigError, match=r"class_means must give \[3, 8\]"):
-        Distil(classifier(0), loss, classifier(1), lambda _: torch.zeros(3, 4), norm_direction=1.0)
+    method = Distil(classifier(0), loss, classifier(1), norm_direction=1.0)
+    with pytest.raises(ShapeError, match="there are no batches to take the means of"):
+        method.begin(Stage())

@@ -8,6 +8,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from repertoire.errors import ConfigError, RepertoireError, UnknownName
@@ -246,7 +247,8 @@ class Claim:
         )
 
     def failed_bed(self, measured: Sequence[Measured]) -> str:
-        """Reason why the bed could not have shown the effect: an arm that did not learn, no room; "" where it could."""
+        """Reason why the bed could not have shown the effect: an arm that did not learn, no room, or two arms that are
+        one; "" where it could."""
         sign = 1.0 if self.higher_is_better else -1.0
         rows = [self.values(m) for m in measured]
         means = [sign * math.fsum(row[k] for row in rows) / len(rows) for k in range(len(rows[0]))]
@@ -265,6 +267,13 @@ class Claim:
                     f"{self.baseline} scores {sign * baseline:.3g} of {self.ceiling:g}, which leaves no room for an "
                     f"effect of {self.effect:g}"
                 )
+        if len(rows) > 1 and not self.exact:
+            for (one, first), (other, second) in combinations(zip(self.arms, zip(*rows, strict=True), strict=True), 2):
+                if first == second:
+                    return (
+                        f"{one} and {other} score the same, to the last bit, on each of {len(rows)} seeds: they are "
+                        "one computation here, or the metric cannot tell them apart"
+                    )
         return ""
 
     def _trivial(self, measured: Sequence[Measured]) -> float:

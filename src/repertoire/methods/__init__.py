@@ -2,7 +2,7 @@
 
 from repertoire.methods._adamixup import AdaMixUp
 from repertoire.methods._apply import apply_loss, on_features, own_state, right_answers
-from repertoire.methods._base import Method, Needs, Stage, Step, Stream, brought_head
+from repertoire.methods._base import REPLAY, Method, Needs, Stage, Step, Stream, brought_head
 from repertoire.methods._batchformer import BatchFormer
 from repertoire.methods._by_products import ByProducts, spots_of
 from repertoire.methods._byol import BYOL
@@ -81,6 +81,7 @@ __all__ = [
     "EWC",
     "MVP",
     "PRD",
+    "REPLAY",
     "VAT",
     "AdaMixUp",
     "Alignment",

@@ -16,7 +16,10 @@ from repertoire.methods._classifier import Classifier
 from repertoire.ops import commit_memories
 from repertoire.ranges import checked
 
-__all__ = ["Method", "Needs", "Stage", "Step", "Stream", "brought_head"]
+__all__ = ["REPLAY", "Method", "Needs", "Stage", "Step", "Stream", "brought_head"]
+
+REPLAY = "replay"
+"""The stream of samples that are remembered of earlier stages."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Stage:
         epochs: how long it lasts.
         batches: gives the training set once over, in order, unchanged (not augmented, one view), on the method's
             device; for statistics of the data in `Method.begin` and `Method.end`. Nothing by default.
-        remembered: likewise what is remembered of earlier stages, for a method with a stream "replay". Nothing by
+        remembered: likewise what is remembered of earlier stages, for a method with the stream `REPLAY`. Nothing by
             default.
     """
 

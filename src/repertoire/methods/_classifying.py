@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
+from repertoire.heads import Head
 from repertoire.losses import LogitsLoss, Loss, check_dense, dense_loss
 from repertoire.methods._apply import right_answers
 from repertoire.methods._base import Method, Needs, Step
@@ -92,13 +93,14 @@ class Classifying(Method):
     def block_loss(self) -> Loss:
         return self.loss
 
-    def classify(self, features: Tensor, targets: Tensor) -> Step:
-        """The loss of features `[N, d]`, or maps, over all classifiers that the head trains; of classes, the accuracy
-        too."""
-        outputs = self.model.head.outputs(features, targets)
-        call = partial(dense_loss, self.loss) if self.model.head.dense else self.loss
+    def classify(self, features: Tensor, targets: Tensor, head: Head | None = None) -> Step:
+        """The loss of features `[N, d]`, or maps, over all classifiers that a head trains, the model's by default; of
+        classes, the accuracy too."""
+        head = self.model.head if head is None else head
+        outputs = head.outputs(features, targets)
+        call = partial(dense_loss, self.loss) if head.dense else self.loss
         loss = torch.stack([weight * call(logits, targets) for weight, logits in outputs]).sum()
-        if self.model.head.dense:
+        if head.dense:
             known = targets >= 0
             right = ((outputs[0][1].detach().argmax(1) == targets) & known).sum() / known.sum().clamp(min=1)
             return Step(loss, {"loss": loss.detach(), "accuracy": right})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.losses import Loss, norm_direction, reduce
-from repertoire.methods._base import Needs, Step
+from repertoire.methods._base import Needs, Stage, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._precision import at_least_float32
 from repertoire.methods._taught import Taught
@@ -96,15 +96,13 @@ class Distil(Taught):
         model: normalisation, backbone and head.
         loss: a loss on logits, for the labels.
         teacher: a trained classifier of the same classes; told by the trainer.
-        class_means: gives the means `[K, d]` of a network's features of each class over the training set
-            (:func:`repertoire.methods.class_means`); told by the trainer, and needed for `norm_direction` alone.
         temperature: T, positive.
         weight: lambda, 0 or more.
         norm_direction: weight of norm and direction, 0 or more; without it by default.
 
     Raises:
-        ConfigError: there is no teacher, or one of another number of classes; no means where they are needed, or of
-            another shape; an option out of range; see also `Supervised`.
+        ConfigError: there is no teacher, or one of another number of classes; an option out of range; see also
+            `Supervised`.
 
     Example:
         >>> import copy, torch
@@ -120,7 +118,6 @@ class Distil(Taught):
     """
 
     needs = Needs(labels="required", targets=frozenset({"classes"}), step="whole", reference="teacher")
-    begins_anew = frozenset({"class_means"})
     class_means: Tensor
 
     def __init__(
@@ -128,7 +125,6 @@ class Distil(Taught):
         model: Classifier,
         loss: Loss,
         teacher: Classifier | None = None,
-        class_means: Callable[[Classifier], Tensor] | None = None,
         temperature: Annotated[float, Positive] = 4.0,
         weight: Annotated[float, AtLeast(0)] = 1.0,
         norm_direction: Annotated[float, AtLeast(0)] = 0.0,
@@ -139,33 +135,23 @@ class Distil(Taught):
         self.norm_direction = norm_direction
         if not norm_direction:
             return
-        if class_means is None:
-            raise ConfigError(
-                "norm_direction needs the means of the teacher's features of each class: give class_means, or leave "
-                "norm_direction out"
-            )
-        means = class_means(self.teacher).detach()
         own, wide = model.backbone.out_features, self.teacher.backbone.out_features
-        if means.shape != (model.head.num_classes, wide):
-            raise ConfigError(
-                f"class_means must give [{model.head.num_classes}, {wide}], the classes and the width of the teacher's "
-                f"features, found {list(means.shape)}"
-            )
-        self.register_buffer("class_means", means)
+        self.register_buffer("class_means", torch.zeros(model.head.num_classes, wide))
         self.projection = nn.Sequential(nn.BatchNorm1d(own), nn.Linear(own, wide)) if own != wide else nn.Identity()
 
     @classmethod
     def example_options(cls) -> dict[str, Any]:
-        def means(network: Classifier) -> Tensor:
-            shape = (network.head.num_classes, network.backbone.out_features)
-            return torch.rand(shape, generator=torch.Generator().manual_seed(0))
-
         from repertoire import backbones, heads
         from repertoire.methods._classifier import Normalize
 
         net = backbones.ConvNet(in_channels=1, image_size=8, width=6, depth=2)
         teacher = Classifier(Normalize([0.5], [0.25]), net, heads.Linear(net.out_features, 4))
-        return {"teacher": teacher, "class_means": means, "norm_direction": 1.0}
+        return {"teacher": teacher, "norm_direction": 1.0}
+
+    def begin(self, stage: Stage) -> None:
+        """Takes the means of the teacher's features of each class over the training set."""
+        if self.norm_direction:
+            self.class_means = class_means(self.teacher, stage.batches())
 
     def step(self, batch: Batch) -> Step:
         with torch.no_grad():

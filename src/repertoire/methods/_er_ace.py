@@ -11,15 +11,13 @@ from torch import Tensor
 from repertoire.data import Batch
 from repertoire.losses import Loss
 from repertoire.methods._apply import right_answers
-from repertoire.methods._base import Needs, Step, Stream
+from repertoire.methods._base import REPLAY, Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
 from repertoire.ranges import Positive
 from repertoire.registry import register
 
 __all__ = ["ERACE"]
-
-STREAM = "replay"
 
 
 @register("methods", "er-ace")
@@ -62,7 +60,7 @@ class ERACE(Classifying):
     needs = Needs(
         labels="required",
         targets=frozenset({"classes"}),
-        streams={STREAM: Stream(optional=True, labels=True)},
+        streams={REPLAY: Stream(optional=True, labels=True)},
         step="whole",
         per_sample=False,
         within_rank=True,
@@ -70,10 +68,10 @@ class ERACE(Classifying):
 
     def __init__(self, model: Classifier, loss: Loss, ratio: Annotated[float, Positive] = 1.0) -> None:
         super().__init__(model, loss)
-        self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
+        self.needs = replace(self.needs, streams={REPLAY: replace(self.needs.streams[REPLAY], per_sample=ratio)})
 
     def step(self, batch: Batch) -> Step:
-        memory = batch.streams.get(STREAM)
+        memory = batch.streams.get(REPLAY)
         # One pass, so that batch normalisation sees new and remembered samples together.
         images = batch.images if memory is None else torch.cat([batch.images, memory.images])
         new, old = self.model.embed(images).tensor_split([len(batch)])

@@ -13,7 +13,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError, option
 from repertoire.heads import NearestMean
 from repertoire.losses import reduce
-from repertoire.methods._base import Method, Needs, Stage, Step, Stream
+from repertoire.methods._base import REPLAY, Method, Needs, Stage, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._kept_means import tell_means
 from repertoire.methods._precision import at_least_float32
@@ -22,8 +22,6 @@ from repertoire.ranges import AtLeast, Positive
 from repertoire.registry import register
 
 __all__ = ["ICaRL"]
-
-STREAM = "replay"
 
 
 @register("methods", "icarl")
@@ -73,7 +71,7 @@ class ICaRL(Method):
     needs = Needs(
         labels="required",
         targets=frozenset({"classes"}),
-        streams={STREAM: Stream(optional=True, labels=True)},
+        streams={REPLAY: Stream(optional=True, labels=True)},
         step="whole",
         head="nearest-mean",
     )
@@ -97,7 +95,7 @@ class ICaRL(Method):
         self.known = 0
         self.teacher: Classifier | None
         self.register_module("teacher", None)
-        self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
+        self.needs = replace(self.needs, streams={REPLAY: replace(self.needs.streams[REPLAY], per_sample=ratio)})
 
     def train(self, mode: bool = True) -> Self:
         """The copy stays in evaluation mode."""
@@ -117,8 +115,8 @@ class ICaRL(Method):
         tell_means(self.model, stage)
 
     def step(self, batch: Batch) -> Step:
-        if STREAM in batch.streams:
-            batch = batch.join(batch.streams[STREAM])
+        if REPLAY in batch.streams:
+            batch = batch.join(batch.streams[REPLAY])
         assert isinstance(self.model.head, NearestMean)
         logits = at_least_float32(self.model.head.linear(self.model.embed(batch.images)))
         targets, before = batch.targets.long(), None

@@ -12,15 +12,13 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.heads import KeyedMask
-from repertoire.methods._base import Method, Needs, Step, Stream
+from repertoire.methods._base import REPLAY, Method, Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._precision import at_least_float32
 from repertoire.ranges import AtLeast, Positive, Share
 from repertoire.registry import register
 
 __all__ = ["MVP"]
-
-STREAM = "replay"
 
 
 @register("methods", "mvp", paper="si-blurry-mvp")
@@ -78,7 +76,7 @@ class MVP(Method):
     needs = Needs(
         labels="required",
         targets=frozenset({"classes"}),
-        streams={STREAM: Stream(optional=True, labels=True)},
+        streams={REPLAY: Stream(optional=True, labels=True)},
         step="whole",
         # A sample is compared with the gradient of its batch.
         per_sample=False,
@@ -105,7 +103,7 @@ class MVP(Method):
             )
         self.model = model
         self.alpha, self.gamma, self.margin, self.weight = alpha, gamma, margin, keys
-        self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
+        self.needs = replace(self.needs, streams={REPLAY: replace(self.needs.streams[REPLAY], per_sample=ratio)})
         self.keys = nn.Parameter(head.keys.detach().clone())
 
     @property
@@ -116,8 +114,8 @@ class MVP(Method):
         return head
 
     def step(self, batch: Batch) -> Step:
-        if STREAM in batch.streams:
-            batch = batch.join(batch.streams[STREAM])
+        if REPLAY in batch.streams:
+            batch = batch.join(batch.streams[REPLAY])
         head, targets = self.head, batch.targets.long()
         features = self.model.embed(batch.images)
         z, mask, chosen = head.prompted(features)

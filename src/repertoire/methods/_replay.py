@@ -7,7 +7,7 @@ from typing import Annotated
 
 from repertoire.data import Batch
 from repertoire.losses import Loss
-from repertoire.methods._base import Needs, Step, Stream
+from repertoire.methods._base import REPLAY, Needs, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._classifying import Classifying
 from repertoire.methods._mix import Mix
@@ -15,8 +15,6 @@ from repertoire.ranges import Positive
 from repertoire.registry import register
 
 __all__ = ["Replay"]
-
-STREAM = "replay"
 
 
 @register("methods", "replay")
@@ -59,7 +57,7 @@ class Replay(Classifying):
     needs = Needs(
         labels="required",
         targets=frozenset({"classes"}),
-        streams={STREAM: Stream(optional=True, labels=True)},
+        streams={REPLAY: Stream(optional=True, labels=True)},
         step="whole",
     )
 
@@ -72,13 +70,13 @@ class Replay(Classifying):
         alpha: Annotated[float, Positive] = 1.0,
     ) -> None:
         super().__init__(model, loss, mix, alpha)
-        stream = replace(self.needs.streams[STREAM], per_sample=ratio)
+        stream = replace(self.needs.streams[REPLAY], per_sample=ratio)
         # The mixing is drawn once for new and remembered samples, which come together in the step.
         per_sample = self.needs.per_sample and mix == "none"
-        self.needs = replace(self.needs, streams={STREAM: stream}, per_sample=per_sample)
+        self.needs = replace(self.needs, streams={REPLAY: stream}, per_sample=per_sample)
 
     def step(self, batch: Batch) -> Step:
-        if STREAM in batch.streams:
-            batch = batch.join(batch.streams[STREAM])
+        if REPLAY in batch.streams:
+            batch = batch.join(batch.streams[REPLAY])
         batch = self.transform(batch)
         return self.classify(self.model.embed(batch.images), batch.targets)

@@ -12,7 +12,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError, option
 from repertoire.heads import NearestMean
 from repertoire.losses import SemiCon
-from repertoire.methods._base import Method, Needs, Stage, Step, Stream
+from repertoire.methods._base import REPLAY, Method, Needs, Stage, Step, Stream
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._kept_means import tell_means
 from repertoire.methods._mlp import mlp
@@ -21,8 +21,6 @@ from repertoire.ranges import AtLeast, Between, Positive
 from repertoire.registry import register
 
 __all__ = ["SemiConReplay"]
-
-STREAM = "replay"
 
 
 @register("methods", "semicon", paper="semicon")
@@ -76,7 +74,7 @@ class SemiConReplay(Method):
         views=2,
         labels="required",
         targets=frozenset({"classes"}),
-        streams={STREAM: Stream(views=2, optional=True, labels=True)},
+        streams={REPLAY: Stream(views=2, optional=True, labels=True)},
         step="whole",
         per_sample=False,
         head="nearest-mean",
@@ -108,7 +106,7 @@ class SemiConReplay(Method):
         self.unlabelled = unlabelled
         width = model.backbone.out_features
         self.projector = mlp(width, hidden or width, dimensions, batch_norm=False)
-        self.needs = replace(self.needs, streams={STREAM: replace(self.needs.streams[STREAM], per_sample=ratio)})
+        self.needs = replace(self.needs, streams={REPLAY: replace(self.needs.streams[REPLAY], per_sample=ratio)})
         chosen = torch.zeros(samples or 0, dtype=torch.bool)
         chosen[torch.randperm(len(chosen))[: max(1, round(share * len(chosen)))]] = True
         self.register_buffer("asked", chosen)
@@ -130,8 +128,8 @@ class SemiConReplay(Method):
         views = batch.views
         # To the loss a sample without a label is a class of its own.
         own = labels.where(labels >= 0, -1 - batch.index)
-        if STREAM in batch.streams:
-            kept = batch.streams[STREAM]
+        if REPLAY in batch.streams:
+            kept = batch.streams[REPLAY]
             views = tuple(torch.cat(pair) for pair in zip(views, kept.views, strict=True))
             labels, own = (torch.cat([each, kept.targets.long()]) for each in (labels, own))
         if not self.unlabelled:

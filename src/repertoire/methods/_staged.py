@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
+from repertoire.heads import Head
 from repertoire.losses import Loss, reduce
 from repertoire.methods._apply import right_answers
 from repertoire.methods._base import Needs, Stage, Step
@@ -201,13 +202,13 @@ class Preserving(Classifying):
             loss, logs["penalty"] = loss + held, held.detach()
         return Step(loss, {**logs, "loss": loss.detach()})
 
-    def classify(self, features: Tensor, targets: Tensor) -> Step:
+    def classify(self, features: Tensor, targets: Tensor, head: Head | None = None) -> Step:
         """The loss among the classes that compete, over all classifiers that the head trains; and the accuracy among
         them."""
         if self._columns is None or self._places is None:
-            return super().classify(features, targets)
+            return super().classify(features, targets, head)
         columns, among = self._columns, self._places[targets.long()]
-        every = self.model.head.outputs(features, targets)
+        every = (self.model.head if head is None else head).outputs(features, targets)
         outputs = [(weight, logits[:, columns]) for weight, logits in every]
         loss = torch.stack([weight * self.loss(logits, among) for weight, logits in outputs]).sum()
         return Step(loss, {"loss": loss.detach(), **right_answers(self.loss, outputs[0][1], among)})

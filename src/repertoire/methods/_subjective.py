@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -136,9 +135,7 @@ class Subjective(Classifying):
         return int(self.losses_of(batch).argmin())
 
     def _of(self, network: Classifier, batch: Batch) -> Step:
-        # What is said of a loss and a network is the same for each of the networks.
-        each: Any = SimpleNamespace(model=network, loss=self.loss)
-        return Classifying.classify(each, network.features(batch.images), batch.targets)
+        return self.classify(network.features(batch.images), batch.targets, network.head)
 
     def step(self, batch: Batch) -> Step:
         if ranks_of() > 1:

@@ -20,7 +20,7 @@ from repertoire.data import Samples, Splits, alike, digest, source_of, with_chan
 from repertoire.errors import ConfigError, DataError, Interrupted, RepertoireError, RunError, ascii_path, option
 from repertoire.files import write_json
 from repertoire.losses import LogitsLoss
-from repertoire.methods import Method, Stage
+from repertoire.methods import REPLAY, Method, Stage
 from repertoire.protocols._measure import measure
 from repertoire.protocols._memory import Keep, Memory, copied, stacked
 from repertoire.protocols._outcome import Outcome, as_matrix, state_bytes
@@ -43,7 +43,6 @@ from repertoire.train import Run, RunDirectory, complete, fit, last_state, outpu
 
 __all__ = ["CONTINUED", "Continued", "add_stage"]
 
-STREAM = "replay"
 FOLDER = "stages"
 """Beside what every run holds: what is known of its stages, and what is kept of them."""
 
@@ -304,7 +303,7 @@ class _Adding:
 
     def _remembered(self) -> Memory | None:
         """What is kept of the stages before, for a method that asks for it."""
-        if STREAM not in needs_of(self.config).streams:
+        if REPLAY not in needs_of(self.config).streams:
             return None
         memory = Memory(self.memory, self.keep, self.config.seed)
         kept = self.before.path / FOLDER / "memory.npz"
@@ -337,7 +336,7 @@ class _Adding:
                 trained.append(keys)
         parts = self._apart(parts, evaluated, np.concatenate(trained))
         evaluated[self.name] = parts["test"]
-        extra = {} if memory is None or not len(memory) else {STREAM: replace(memory.samples, classes=self.classes)}
+        extra = {} if memory is None or not len(memory) else {REPLAY: replace(memory.samples, classes=self.classes)}
         test = stacked([copied(part, np.arange(len(part))) for part in evaluated.values()], self.classes)
         ends = np.cumsum([len(part) for part in evaluated.values()])
         # Of the one copy: what was read of earlier stages need not be held any longer.

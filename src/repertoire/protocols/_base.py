@@ -10,6 +10,7 @@ import numpy as np
 
 from repertoire.data import Samples, Splits
 from repertoire.errors import DataError
+from repertoire.methods import REPLAY
 from repertoire.protocols._measure import measure
 from repertoire.protocols._memory import Keep, Memory
 from repertoire.ranges import checked
@@ -40,8 +41,8 @@ class StageData:
     new: tuple[int, ...] = ()
 
     def splits(self, whole: Splits, memory: Samples | None = None) -> Splits:
-        """The samples of the stage as splits, with what is remembered as the stream "replay"."""
-        extra = {} if memory is None or not len(memory) else {"replay": memory}
+        """The samples of the stage as splits, with what is remembered as the stream `REPLAY`."""
+        extra = {} if memory is None or not len(memory) else {REPLAY: memory}
         return replace(
             whole,
             train=self.train,

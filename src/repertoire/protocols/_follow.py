@@ -18,7 +18,7 @@ from repertoire import registry
 from repertoire.data import Samples, Splits, digest
 from repertoire.errors import ConfigError, Interrupted, RunError, ascii_path, option
 from repertoire.files import lock_directory, write_json
-from repertoire.methods import Stage
+from repertoire.methods import REPLAY, Stage
 from repertoire.protocols._base import Protocol, StageData, joined, options_of
 from repertoire.protocols._memory import Memory
 from repertoire.protocols._outcome import Outcome, as_matrix, state_bytes
@@ -40,7 +40,6 @@ from repertoire.train import Run, RunDirectory, fit, last_state, outputs, probe_
 
 __all__ = ["follow"]
 
-STREAM = "replay"
 PLAIN = "supervised"
 """The method of both bounds."""
 UNLABELLED = "simclr"
@@ -171,7 +170,7 @@ class _Course:
             return self._run(place, config, stages)
 
     def _run(self, place: Path, config: TrainConfig, stages: Sequence[StageData]) -> Outcome:
-        remembers = STREAM in needs_of(config).streams
+        remembers = REPLAY in needs_of(config).streams
         memory = Memory(self.protocol.memory, self.protocol.keep, config.seed) if remembers else None
         if not (place / "stages.json").exists():
             content = {

@@ -29,7 +29,7 @@ from repertoire.data import (
 )
 from repertoire.errors import ConfigError, DataError, option
 from repertoire.losses import LogitsLoss, Loss
-from repertoire.methods import Classifier, Method, Stage, class_means
+from repertoire.methods import REPLAY, Classifier, Method, Stage
 from repertoire.recipe._config import TrainConfig
 from repertoire.recipe._facts import Facts
 from repertoire.recipe._frozen import entrance, frozen_splits
@@ -119,9 +119,9 @@ class Built:
             samples = replace(samples, labels=self.task.encode(samples.labels))
             return partial(Loader(samples, self.config.batch_size, shuffle=False, device=device).epoch, 0)
 
-        kept = self.splits.extra.get("replay", ())
+        kept = self.splits.extra.get(REPLAY, ())
         found = replace(self.stage, batches=once(self.splits.train))
-        return replace(found, remembered=once(kept)) if len(kept) and "replay" in self.method.needs.streams else found
+        return replace(found, remembered=once(kept)) if len(kept) and REPLAY in self.method.needs.streams else found
 
     def rule(self) -> Rule:
         """The learning rule, not set up yet.
@@ -253,9 +253,6 @@ def build(
             context["unlabelled"] = len(splits.extra["unlabelled"])
         if splits.kind == "classes":
             context["counts"] = torch.from_numpy(splits.train.counts())
-            context["class_means"] = partial(_class_means, splits.train, batch_size=config.batch_size, device=device)
-            if not weights:
-                context["class_means"] = _no_means
         method = build_method(config, model, loss, len(splits.train), **context)
         if method.needs.reference == "teacher" and config.teacher is None:
             raise ConfigError(
@@ -549,16 +546,3 @@ def _teacher(config: TrainConfig) -> Classifier:
 
     assert config.teacher is not None
     return stored_classifier(config.teacher).requires_grad_(False)
-
-
-def _class_means(samples: Samples, model: Classifier, *, batch_size: int, device: torch.device | str) -> Tensor:
-    """The means of a network's features of each class over the training set, as evaluation sees it, on the CPU."""
-    batches = Loader(samples, batch_size, shuffle=False, device=device).epoch(0)
-    means = class_means(model.to(device), batches)
-    model.cpu()
-    return means.cpu()
-
-
-def _no_means(model: Classifier) -> Tensor:
-    """In the place of means that a checkpoint will bring."""
-    return torch.zeros(model.head.num_classes, model.backbone.out_features)

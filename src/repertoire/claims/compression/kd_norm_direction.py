@@ -6,15 +6,14 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from repertoire import registry
 from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims._training import accuracy, new_method, optimise, resolved, train
 from repertoire.claims.beds._named import majority
 from repertoire.claims.beds.frozen import characters, splits_of
-from repertoire.data import Loader, Splits
-from repertoire.methods import Classifier, Method, class_means
+from repertoire.data import Splits
+from repertoire.methods import Method
 
 SETTINGS: dict[str, Any] = {"optimizer": "adamw", "lr": 0.005, "weight_decay": 1e-3, "batch_size": 64}
 
@@ -56,9 +55,6 @@ def distilled(budget: Budget, seed: int, *, weight: float, norm_direction: float
     )
     fresh: Any = new_method(splits, config)
 
-    def means(network: Classifier) -> Tensor:
-        return class_means(network, Loader(splits.train, 256, shuffle=False, device=budget.device).epoch(0))
-
     torch.manual_seed(seed)
     student: Method = registry.build(
         "methods",
@@ -66,7 +62,6 @@ def distilled(budget: Budget, seed: int, *, weight: float, norm_direction: float
         model=fresh.model,
         loss=fresh.loss,
         teacher=teacher.model,
-        class_means=means,
     ).to(budget.device)
     found = optimise(student, splits, config)
     return {"accuracy": accuracy(found, splits.test), "teacher": accuracy(teacher, splits.test)}
