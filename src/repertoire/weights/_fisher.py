@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
@@ -16,6 +15,7 @@ from repertoire.ops import evaluating
 from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 from repertoire.weights._batchnorm import images_of
+from repertoire.weights._squares import Squares
 from repertoire.weights._state import State, check_alike
 from repertoire.weights._wide import as_weights, check_base, combined, pieces, tensor_by_tensor
 
@@ -48,6 +48,11 @@ def fisher_diagonal(
     data take the place of the model's own answers. That is the empirical Fisher, which is another quantity: it vanishes
     where the training data is fitted perfectly.
 
+    The gradient of each sample is squared, and not that of the mean of a batch. Where a linear layer looks at one
+    vector of each sample, that gradient is :math:`\delta a^\top` of its input a and the gradient :math:`\delta` of its
+    output, and the sum of its squares over samples a product of matrices, :math:`\sum_n \delta_n^2 (a_n^2)^\top`: as
+    cheap as one gradient of the batch. Of all other weights it is computed sample by sample.
+
     Args:
         model: inputs to logits `[N, C]`; in evaluation mode for it, and left as it was. Samples must not influence each
             other, as they do not in evaluation mode.
@@ -75,30 +80,24 @@ def fisher_diagonal(
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     buffers = {name: value.detach() for name, value in model.named_buffers()}
     device = next((value.device for value in (*parameters.values(), *buffers.values())), torch.device("cpu"))
-    each = max(1, LARGEST // max(1, sum(value.numel() for value in parameters.values())))
     generator = torch.Generator().manual_seed(seed)
     sums = {n: torch.zeros_like(v, dtype=torch.promote_types(v.dtype, torch.float32)) for n, v in parameters.items()}
+    squares: Squares | None = None
     seen = 0
-
-    def log_p(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(model, (weights, buffers), (x[None],))
-        return logits.log_softmax(1)[0].gather(0, y[None])[0]
-
-    gradients = vmap(grad(log_p), in_dims=(None, 0, 0))
     with evaluating(model):
         for batch in batches:
             inputs = images_of(batch).to(device)
             left = len(inputs) if samples is None else min(len(inputs), samples - seen)
             if left <= 0:
                 break
+            squares = squares or Squares(model, parameters, buffers, inputs[:1])
             given = _targets(batch) if labels == "given" else None
+            each = max(1, LARGEST // max(1, squares.numbers))
             for start in range(0, left, each):
                 part = slice(start, min(start + each, left))
                 x = inputs[part]
                 for y, share in _answers(model, x, None if given is None else given[part].to(device), generator):
-                    for name, gradient in gradients(parameters, x, y).items():
-                        share = share.to(sums[name])
-                        sums[name] += (gradient.to(sums[name]).square().flatten(1).T @ share).view_as(sums[name])
+                    squares.add(sums, x, y, share)
             seen += left
     if seen == 0:
         raise ConfigError("batches is empty; give some training samples to measure the Fisher information on")
