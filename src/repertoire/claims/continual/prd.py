@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.image_stages import CLOTHES, clothes
 
@@ -30,16 +32,11 @@ def beside(budget: Budget, seed: int, rival: tuple[str, float, int]) -> Measured
     return Measured(ours["within"], theirs["within"], extra, trivial=ours["chance within"])
 
 
-@claim(
+_claim = functools.partial(
+    claim,
     "prd",
-    statement=(
-        "Without kept samples, where it is known which of five stages an image is from, prototypes that keep their "
-        "relations to the samples of later stages tell its two classes apart more often, by a percentage point or "
-        "more, than learning without forgetting does."
-    ),
     metric="accuracy within the stages after the last one",
     method="PRD",
-    baseline="LwF",
     data=CLOTHES,
     bed="fashion-mnist",
     threshold=0.01,
@@ -47,6 +44,15 @@ def beside(budget: Budget, seed: int, rival: tuple[str, float, int]) -> Measured
     learned=0.1,
     ceiling=1.0,
 )
+
+STATEMENT = (
+    "Without kept samples, where it is known which of five stages an image is from, prototypes that keep their "
+    "relations to the samples of later stages tell its two classes apart more often, by a percentage point or more, "
+    "than "
+)
+
+
+@_claim(statement=STATEMENT + "learning without forgetting does.", baseline="LwF")
 def within(budget: Budget, seed: int) -> Measured:
     """Asadi et al., *Prototype-Sample Relation Distillation: Towards Replay-Free Continual Learning* (2023).
 
@@ -63,46 +69,16 @@ def within(budget: Budget, seed: int) -> Measured:
     return beside(budget, seed, LWF)
 
 
-@claim(
-    "prd",
-    part="beside-ewc",
-    statement=(
-        "Without kept samples, where it is known which of five stages an image is from, prototypes that keep their "
-        "relations to the samples of later stages tell its two classes apart more often, by a percentage point or "
-        "more, than elastic weight consolidation does."
-    ),
-    metric="accuracy within the stages after the last one",
-    method="PRD",
-    baseline="EWC",
-    data=CLOTHES,
-    bed="fashion-mnist",
-    threshold=0.01,
-    strict=False,
-    learned=0.1,
-    ceiling=1.0,
-)
+@_claim(part="beside-ewc", statement=STATEMENT + "elastic weight consolidation does.", baseline="EWC")
 def beside_ewc(budget: Budget, seed: int) -> Measured:
     """Asadi et al., *Prototype-Sample Relation Distillation: Towards Replay-Free Continual Learning* (2023)."""
     return beside(budget, seed, EWC)
 
 
-@claim(
-    "prd",
+@_claim(
     part="beside-supcon",
-    statement=(
-        "Without kept samples, where it is known which of five stages an image is from, prototypes that keep their "
-        "relations to the samples of later stages tell its two classes apart more often, by a percentage point or "
-        "more, than supervised contrast and prototypes without those relations do."
-    ),
-    metric="accuracy within the stages after the last one",
-    method="PRD",
+    statement=STATEMENT + "supervised contrast and prototypes without those relations do.",
     baseline="SupCon",
-    data=CLOTHES,
-    bed="fashion-mnist",
-    threshold=0.01,
-    strict=False,
-    learned=0.1,
-    ceiling=1.0,
 )
 def beside_supcon(budget: Budget, seed: int) -> Measured:
     """Asadi et al., *Prototype-Sample Relation Distillation: Towards Replay-Free Continual Learning* (2023)."""
