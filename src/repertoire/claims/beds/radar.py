@@ -13,6 +13,8 @@ ROTORS = ((2, 0.9, 1.0), (3, 1.2, 0.9), (4, 1.5, 1.1))
 """Blades, turns for each 64 pulses, and length of a blade: the kinds that are known."""
 UNKNOWN = (3, 1.5, 1.0)
 """A kind whose blades are as many as those of one known kind, and turn as fast as those of another."""
+LENGTHS = (0.6, 1.5)
+"""Least and greatest length of the blades of an unknown kind, where a claim does not settle for one."""
 
 BURSTS, PULSES = 32, 16
 
