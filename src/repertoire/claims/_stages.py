@@ -14,7 +14,7 @@ from repertoire.claims._claim import Budget
 from repertoire.claims._training import resolved
 from repertoire.data import Samples, Splits
 from repertoire.methods import Classifier, Method, Stage
-from repertoire.protocols import Memory, Protocol, StageData, joined, measure
+from repertoire.protocols import Protocol, StageData, joined, measure, memory_of
 from repertoire.recipe import StageStart, build, needs_of
 from repertoire.tasks import Outputs
 from repertoire.train import in_memory, outputs, probe_outputs
@@ -34,6 +34,7 @@ def staged(
     protocol: str = "classes:step=2,memory=0",
     until: int | None = None,
     neighbours: bool | None = None,
+    draws: bool = True,
     **fields: Any,
 ) -> dict[str, float]:
     """A method that goes through the stages of a protocol in memory, and what is left of them at the end.
@@ -48,6 +49,8 @@ def staged(
         until: how many stages; all if None. Strengths are tuned on the first two.
         neighbours: whether the features are measured by their 20 nearest neighbours among the training samples of all
             stages so far; if None, where the method needs no labels. Otherwise the network's own answers count.
+        draws: whether the method draws what is missing of images that are kept as patches; if not, the mean of what is
+            known stands for it.
         fields: of the training configuration.
 
     Returns:
@@ -57,7 +60,7 @@ def staged(
     """
     rows, inside, bytes_kept, kept = [], [], 0, 0
     for stage, trained, memory, seen in through(
-        budget, seed, splits=splits, method=method, protocol=protocol, until=until, **fields
+        budget, seed, splits=splits, method=method, protocol=protocol, until=until, draws=draws, **fields
     ):
         found = [outputs(trained.model, samples) for samples in stage.evaluate.values()]
         by_features = trained.needs.labels != "required" if neighbours is None else neighbours
@@ -89,6 +92,7 @@ def through(
     method: str,
     protocol: str | Protocol,
     until: int | None = None,
+    draws: bool = True,
     **fields: Any,
 ) -> Any:
     """After each stage: its data, the trained method, the memory, which has not looked at the stage yet (None where
@@ -98,18 +102,26 @@ def through(
     config = resolved(stages[0].splits(splits), method=method, seed=seed, device=budget.device, **fields)
     if config.tune == "auto":
         config = config.model_copy(update={"tune": "all"})
-    memory = Memory(made.memory, made.keep, seed) if "replay" in needs_of(config).streams else None
-    state, known = None, 0
+    memory, state, known, trained = None, None, 0, None
+    if "replay" in needs_of(config).streams:
+        memory = memory_of(config, made.memory, made.keep, made.store, made.share, lambda: stages[0].splits(splits))
     for t, stage in enumerate(stages):
         about = Stage(t, len(stages), stage.classes, stage.new, len(stage.train), config.epochs)
-        data = stage.splits(splits, None if memory is None else memory.samples)
+        data = stage.splits(
+            splits, None if memory is None else memory.recall(partial(_given, trained) if draws else None)
+        )
         built = build(config, data, device=config.device, stage_start=StageStart(about, state, known))
         trained = in_memory(built, validate=False).method.eval()
         state = {name: value.detach().clone() for name, value in trained.state_dict().items()}
         known = len(stage.classes)
         yield stage, trained, memory, joined([replace(each.train, classes=stage.classes) for each in stages[: t + 1]])
         if memory is not None:
-            memory.update(stage.train, partial(_embedded, trained.model))
+            memory.update(stage.train, partial(_embedded, trained.model), partial(_given, trained))
+
+
+def _given(method: Method | None) -> Method:
+    assert method is not None
+    return method
 
 
 def _embedded(model: Classifier, samples: Samples) -> np.ndarray:

@@ -71,6 +71,23 @@ def make_command() -> Callable[..., None]:
             "reservoir",
         ),
         (
+            "store",
+            str,
+            typer.Option(
+                "--store",
+                metavar="FORM",
+                help="In which form: whole, or patches, a random few of each image, so that there is room for more; "
+                "for --by mae-cil, which draws the others.",
+            ),
+            "whole",
+        ),
+        (
+            "share",
+            float,
+            typer.Option("--share", metavar="SHARE", help="With --store patches: the share of them that is kept."),
+            0.25,
+        ),
+        (
             "out",
             Path | None,
             typer.Option(
@@ -116,6 +133,8 @@ def _continue(options: dict[str, Any], given: dict[str, Any]) -> None:
         by=options["by"],
         memory=options["keep_samples"],
         keep=options["choose"],
+        store=options["store"],
+        share=options["share"],
         out=options["out"],
         overwrite=options["overwrite"],
         quiet=options["quiet"],

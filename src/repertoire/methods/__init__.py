@@ -26,7 +26,8 @@ from repertoire.methods._instance_discrimination import InstanceDiscrimination
 from repertoire.methods._l2_previous import L2Previous
 from repertoire.methods._label_augmentation import LabelAugmentation
 from repertoire.methods._lwf import LwF
-from repertoire.methods._masked_autoencoder import MaskedAutoencoder, patches_of, pixels_of
+from repertoire.methods._mae_cil import MAECIL
+from repertoire.methods._masked_autoencoder import MaskedAutoencoder, Rebuilding, patches_of, pixels_of
 from repertoire.methods._mean_shifted import MeanShifted
 from repertoire.methods._mean_teacher import MeanTeacher
 from repertoire.methods._meta_auxiliary import MetaAuxiliary
@@ -79,6 +80,7 @@ __all__ = [
     "DINO",
     "ERACE",
     "EWC",
+    "MAECIL",
     "MVP",
     "PRD",
     "REPLAY",
@@ -119,6 +121,7 @@ __all__ = [
     "Pseudo",
     "PseudoLabels",
     "ReLUEmbedding",
+    "Rebuilding",
     "Regularised",
     "Relational",
     "Replay",

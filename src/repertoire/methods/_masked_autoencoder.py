@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repertoire.backbones import Backbone
 from repertoire.data import Batch
-from repertoire.errors import ConfigError
+from repertoire.errors import ConfigError, ShapeError
 from repertoire.methods._base import Method, Needs, Step
 from repertoire.methods._classifier import Classifier
 from repertoire.methods._precision import at_least_float32
@@ -18,7 +19,7 @@ from repertoire.methods._readout import read_out
 from repertoire.ranges import AtLeast, Between
 from repertoire.registry import register
 
-__all__ = ["MaskedAutoencoder", "patches_of", "pixels_of"]
+__all__ = ["MaskedAutoencoder", "Rebuilding", "patches_of", "pixels_of"]
 
 
 def patches_of(images: Tensor, side: int) -> Tensor:
@@ -53,8 +54,137 @@ def pixels_of(patches: Tensor, channels: int, size: int) -> Tensor:
     return cut.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)[..., :size, :size]
 
 
+class Rebuilding(Method):
+    """Base of methods that hide patches of an image from a transformer, and learn to draw them.
+
+    A memory of patches asks such a method for the images that it kept some patches of.
+
+    Attributes:
+        side: patches along a side of the image.
+        image_size: side of the images in pixels.
+        extra: tokens that stand before those of the patches.
+        hidden: share of the patches that is hidden.
+    """
+
+    side: int
+    image_size: int
+    extra: int
+    hidden: float
+
+    def make_decoder(self, model: Classifier, image_size: int, hidden: float, width: int | None, depth: int) -> None:
+        """Looks at how the network makes tokens, and makes the decoder: `enter`, `token`, `position`, `decoder`,
+        `draw`.
+
+        Raises:
+            ConfigError: the backbone does not turn patches into tokens.
+        """
+        self.hidden = hidden
+        self.image_size = image_size
+        self.side, self.extra = _grid(model.backbone, image_size)
+        dim, channels = model.backbone.out_features, model.backbone.in_channels
+        width = width or max(8, dim // 16 * 8)
+        heads = next(count for count in (8, 4, 2, 1) if count == 1 or (width % count == 0 and width // count >= 8))
+        pixels = channels * math.ceil(image_size / self.side) ** 2
+        self.enter = nn.Linear(dim, width)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.zeros(1, self.side**2, width))
+        blocks = [
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(depth)
+        ]
+        self.decoder = nn.Sequential(*blocks, nn.LayerNorm(width))
+        self.draw = nn.Linear(width, pixels)
+        for parameter in (self.token, self.position):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def layers(self, images: Tensor, order: Tensor) -> list[Tensor]:
+        """What each block of the transformer makes of some patches `[N, extra + V, d]`.
+
+        Args:
+            images: float `[N, C, H, W]` in [0, 1].
+            order: int64 `[N, V]`, the patches that are seen, row by row in the image.
+        """
+        backbone = self.model.backbone
+        tokens = backbone.blocks[0](self.model.normalize(images))
+        first, patches = tokens[:, : self.extra], tokens[:, self.extra :]
+        x = torch.cat([first, patches.gather(1, order[:, :, None].expand(-1, -1, patches.shape[2]))], dim=1)
+        found = []
+        for block in list(backbone.blocks)[1:]:
+            x = block(x)
+            found.append(x)
+        return found
+
+    def see(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer makes of some patches, as it gives it, and as features `[N, d]`.
+
+        Args:
+            images: float `[N, C, H, W]` in [0, 1].
+            order: int64 `[N, V]`, the patches that are seen, row by row in the image.
+        """
+        x = self.layers(images, order)[-1]
+        return x, self.model.backbone.pool(x)
+
+    def paint(self, seen: Tensor, order: Tensor) -> Tensor:
+        """The pixels of all patches `[N, P, C p p]`, on the scale of the method's targets.
+
+        Args:
+            seen: what `see` gave for the transformer.
+            order: the patches that were seen.
+        """
+        tokens = self.enter(seen[:, self.extra :])
+        places = order[:, :, None].expand(-1, -1, tokens.shape[2])
+        x = self.token.to(tokens.dtype).expand(len(tokens), self.side**2, -1).scatter(1, places, tokens)
+        return self.draw(self.decoder(x + self.position))
+
+    def rebuild(self, images: Tensor, order: Tensor) -> Tensor:
+        """Images in [0, 1] of which the patches that are not in `order` are drawn, and the others stay.
+
+        Args:
+            images: float `[N, C, H, W]` in [0, 1]; what is not in `order` is not looked at.
+            order: int64 `[N, V]`, the patches that are known.
+        """
+        raise NotImplementedError
+
+    def joined(self, images: Tensor, order: Tensor, drawn: Tensor) -> Tensor:
+        """Images whose patches are their own where they are in `order`, and drawn ones `[N, P, C p p]` elsewhere."""
+        own = patches_of(images, self.side)
+        keep = torch.zeros(own.shape[:2], dtype=torch.bool, device=own.device).scatter(1, order, True)
+        whole = torch.where(keep[:, :, None], own, drawn.to(own.dtype))
+        return pixels_of(whole, images.shape[1], images.shape[-1])
+
+    def drawn(self, count: int, device: torch.device) -> Tensor:
+        """The patches that are seen `[N, V]`, drawn for each image and in their order."""
+        patches = self.side**2
+        seen = min(max(1, round((1 - self.hidden) * patches)), patches - 1)
+        return torch.rand(count, patches, device=device).argsort(1)[:, :seen].sort(1).values
+
+
+@torch.no_grad()
+def _grid(backbone: Backbone, image_size: int) -> tuple[int, int]:
+    """Patches along a side, and how many tokens stand before those of the patches."""
+    wrong = (
+        "this method hides patches from a transformer, and this backbone does not turn them into tokens: use backbone "
+        "vit, or one of timm's"
+    )
+    mode = backbone.training
+    backbone.eval()
+    try:
+        tokens = backbone.blocks[0](torch.zeros(1, backbone.in_channels, image_size, image_size))
+    except (RuntimeError, ShapeError):
+        # A network of vectors.
+        raise ConfigError(wrong) from None
+    if tokens.dim() != 3 or len(backbone.blocks) < 2:
+        raise ConfigError(wrong)
+    maps = backbone.grid(tokens)
+    backbone.train(mode)
+    extra = tokens.shape[1] - maps.shape[2] * maps.shape[3]
+    if maps.shape[2] != maps.shape[3] or extra < 0 or maps.shape[2] < 2:
+        raise ConfigError(wrong)
+    return maps.shape[2], extra
+
+
 @register("methods", "masked-autoencoder")
-class MaskedAutoencoder(Method):
+class MaskedAutoencoder(Rebuilding):
     r"""Masked autoencoder: pretraining without labels by drawing what is hidden; one view of each image.
 
     He et al., *Masked Autoencoders Are Scalable Vision Learners* (2022). Of the patches of an image, a share is hidden,
@@ -111,72 +241,8 @@ class MaskedAutoencoder(Method):
     ) -> None:
         super().__init__()
         self.model = model
-        self.hidden = hidden
         self.normalise = normalise
-        self.side, self.extra = self._grid(image_size)
-        self.image_size = image_size
-        dim, channels = model.backbone.out_features, model.backbone.in_channels
-        width = width or max(8, dim // 16 * 8)
-        heads = next(count for count in (8, 4, 2, 1) if count == 1 or (width % count == 0 and width // count >= 8))
-        pixels = channels * math.ceil(image_size / self.side) ** 2
-        self.enter = nn.Linear(dim, width)
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-        self.position = nn.Parameter(torch.zeros(1, self.side**2, width))
-        blocks = [
-            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-            for _ in range(depth)
-        ]
-        self.decoder = nn.Sequential(*blocks, nn.LayerNorm(width))
-        self.draw = nn.Linear(width, pixels)
-        for parameter in (self.token, self.position):
-            nn.init.trunc_normal_(parameter, std=0.02)
-
-    @torch.no_grad()
-    def _grid(self, image_size: int) -> tuple[int, int]:
-        """Patches along a side, and how many tokens stand before those of the patches."""
-        backbone = self.model.backbone
-        wrong = (
-            "method 'masked-autoencoder' hides patches from a transformer, and this backbone does not turn them into "
-            "tokens: use backbone vit, or one of timm's"
-        )
-        mode = backbone.training
-        backbone.eval()
-        tokens = backbone.blocks[0](torch.zeros(1, backbone.in_channels, image_size, image_size))
-        if tokens.dim() != 3 or len(backbone.blocks) < 2:
-            raise ConfigError(wrong)
-        maps = backbone.grid(tokens)
-        backbone.train(mode)
-        extra = tokens.shape[1] - maps.shape[2] * maps.shape[3]
-        if maps.shape[2] != maps.shape[3] or extra < 0 or maps.shape[2] < 2:
-            raise ConfigError(wrong)
-        return maps.shape[2], extra
-
-    def see(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transformer makes of some patches, as it gives it, and as features `[N, d]`.
-
-        Args:
-            images: float `[N, C, H, W]` in [0, 1].
-            order: int64 `[N, V]`, the patches that are seen, row by row in the image.
-        """
-        backbone = self.model.backbone
-        tokens = backbone.blocks[0](self.model.normalize(images))
-        first, patches = tokens[:, : self.extra], tokens[:, self.extra :]
-        x = torch.cat([first, patches.gather(1, order[:, :, None].expand(-1, -1, patches.shape[2]))], dim=1)
-        for block in list(backbone.blocks)[1:]:
-            x = block(x)
-        return x, backbone.pool(x)
-
-    def paint(self, seen: Tensor, order: Tensor) -> Tensor:
-        """The pixels of all patches `[N, P, C p p]`, on the scale of the targets.
-
-        Args:
-            seen: what `see` gave for the transformer.
-            order: the patches that were seen.
-        """
-        tokens = self.enter(seen[:, self.extra :])
-        places = order[:, :, None].expand(-1, -1, tokens.shape[2])
-        x = self.token.to(tokens.dtype).expand(len(tokens), self.side**2, -1).scatter(1, places, tokens)
-        return self.draw(self.decoder(x + self.position))
+        self.make_decoder(model, image_size, hidden, width, depth)
 
     @torch.no_grad()
     def rebuild(self, images: Tensor, order: Tensor) -> Tensor:
@@ -186,20 +252,12 @@ class MaskedAutoencoder(Method):
         seen patches of its image stand for them.
         """
         drawn = self.paint(self.see(images, order)[0], order)
-        own = patches_of(images, self.side)
         if self.normalise:
+            own = patches_of(images, self.side)
             seen = own.gather(1, order[:, :, None].expand(-1, -1, own.shape[2]))
             mean, deviation = seen.mean((1, 2), keepdim=True), seen.std((1, 2), keepdim=True)
             drawn = drawn * deviation + mean
-        keep = torch.zeros(own.shape[:2], dtype=torch.bool, device=own.device).scatter(1, order, True)
-        whole = torch.where(keep[:, :, None], own, drawn.to(own.dtype).clamp(0, 1))
-        return pixels_of(whole, images.shape[1], images.shape[-1])
-
-    def drawn(self, count: int, device: torch.device) -> Tensor:
-        """The patches that are seen `[N, V]`, drawn for each image and in their order."""
-        patches = self.side**2
-        seen = min(max(1, round((1 - self.hidden) * patches)), patches - 1)
-        return torch.rand(count, patches, device=device).argsort(1)[:, :seen].sort(1).values
+        return self.joined(images, order, drawn.clamp(0, 1))
 
     def step(self, batch: Batch) -> Step:
         images = batch.images

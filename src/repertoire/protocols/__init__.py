@@ -18,6 +18,7 @@ from repertoire.protocols._measure import measure
 from repertoire.protocols._memory import Memory
 from repertoire.protocols._observe import observe
 from repertoire.protocols._outcome import Outcome
+from repertoire.protocols._patches import Patches, memory_of
 from repertoire.protocols._si_blurry import SiBlurry
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "DomainIncremental",
     "Memory",
     "Outcome",
+    "Patches",
     "Protocol",
     "SiBlurry",
     "StageData",
@@ -34,5 +36,6 @@ __all__ = [
     "follow",
     "joined",
     "measure",
+    "memory_of",
     "observe",
 ]

@@ -22,8 +22,9 @@ from repertoire.files import write_json
 from repertoire.losses import LogitsLoss
 from repertoire.methods import REPLAY, Method, Stage
 from repertoire.protocols._measure import measure
-from repertoire.protocols._memory import Keep, Memory, copied, stacked
+from repertoire.protocols._memory import Keep, Memory, Store, copied, stacked
 from repertoire.protocols._outcome import Outcome, as_matrix, state_bytes
+from repertoire.protocols._patches import SHARE, Patches, memory_of
 from repertoire.recipe import (
     IN_MEMORY,
     Facts,
@@ -68,7 +69,7 @@ class Continued:
     Attributes:
         run: the network that knows the old classes and the new ones.
         outcome: accuracy on the test samples of each stage whose data is still there, after each.
-        notes: what a person should know, a sentence each.
+        notes: what a person should know, a sentence each; without those that were shown when training began.
     """
 
     run: Run
@@ -83,6 +84,8 @@ def add_stage(
     by: str = "replay",
     memory: int | str = 200,
     keep: Keep = "reservoir",
+    store: Store = "whole",
+    share: float = SHARE,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     quiet: bool = True,
@@ -108,6 +111,9 @@ def add_stage(
             nothing is done about it, or any that learns classes; see the family continual.
         memory: what may be kept for methods that replay: a number of samples (default 200), or an amount such as 20MB.
         keep: "reservoir" (default), "herding" or "typical"; see :class:`repertoire.protocols.Memory`.
+        store: in which form: "whole" (default), or "patches", a random few of each image, where `by` is the method that
+            the run was trained by and draws the others, such as "mae-cil"; see :class:`repertoire.protocols.Patches`.
+        share: of the patches of an image that are kept, above 0 and below 1; a quarter by default.
         out: directory; `runs/RUN-DATA` if None.
         overwrite: begin again, whatever lies there.
         quiet: show nothing while training.
@@ -128,7 +134,7 @@ def add_stage(
         (0.021, 7)
     """
     before = run if isinstance(run, Run) else Run(run, plugins=plugins)
-    adding = _Adding(before, data, by, memory, keep, fields, plugins)
+    adding = _Adding(before, data, by, _Kept(memory, keep, store, share), fields, plugins)
     place = Path("runs") / f"{before.path.resolve().name}-{stem(str(data))}" if out is None else Path(out)
     if place.resolve() == before.path.resolve():
         raise RunError(f"{before.directory} is what it begins from, and stays as it is; choose another {option('out')}")
@@ -136,6 +142,23 @@ def add_stage(
         return adding.into(place, overwrite=overwrite, quiet=quiet)
     except Interrupted:
         raise Interrupted("stopped and saved; the same command goes on") from None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What may be kept, and how; see `add_stage`."""
+
+    memory: int | str
+    keep: Keep
+    store: Store
+    share: float
+
+    def __post_init__(self) -> None:
+        # Refuses what is out of range.
+        if self.store not in ("whole", "patches"):
+            raise ConfigError(f"store must be 'whole' or 'patches', found {self.store!r}")
+        Memory(self.memory, self.keep)
+        Patches(self.memory, self.keep, side=2, size=2, share=self.share)
 
 
 class _Adding:
@@ -146,13 +169,11 @@ class _Adding:
         before: Run,
         data: Any,
         by: str,
-        memory: int | str,
-        keep: Keep,
+        kept_how: _Kept,
         fields: dict[str, Any],
         plugins: Sequence[str],
     ) -> None:
-        Memory(memory, keep)  # refuses what is out of range
-        self.before, self.memory, self.keep = before, memory, keep
+        self.before, self.kept = before, kept_how
         self.notes: list[str] = []
         if before.info["status"] != "finished":
             raise RunError(f"{before.directory} is {before.info['status']}, and only a finished run can learn further")
@@ -237,10 +258,15 @@ class _Adding:
         # So that they go with the run when it is replaced: another one must not remember what this one has seen.
         directory.record(*(folder / name for name in _FILES), growing=True)
         if memory is not None:
-            memory.update(splits.train, lambda samples: self._features(run, samples))
+            memory.update(
+                splits.train,
+                lambda samples: self._features(run, samples),
+                lambda: self._method(last_state(run.path), len(self.classes)),
+            )
             memory.save(folder / "memory.npz")
         outcome = self._outcome(run, folder, evaluated, memory)
-        return Continued(run, outcome, tuple(self.notes))
+        shown = () if quiet or goes_on else run.info.get("notes", ())
+        return Continued(run, outcome, tuple(note for note in self.notes if note not in shown))
 
     def _settings(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json")
@@ -249,11 +275,13 @@ class _Adding:
         for name, value in sorted(self.before.model.state_dict().items()):
             weights.update(name.encode())
             weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        content = json.dumps([config, str(self.memory), self.keep, self.digest, weights.hexdigest()], sort_keys=True)
+        kept = {"memory": str(self.kept.memory), "keep": self.kept.keep}
+        if self.kept.store != "whole":
+            kept |= {"store": self.kept.store, "share": str(self.kept.share)}
+        content = json.dumps([config, *kept.values(), self.digest, weights.hexdigest()], sort_keys=True)
         return {
             "from": str(self.before.path.resolve()),
-            "memory": str(self.memory),
-            "keep": self.keep,
+            **kept,
             "settings": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
         }
 
@@ -281,7 +309,7 @@ class _Adding:
         if same or getattr(method, "end", Method.end) is Method.end:
             return state
         try:
-            splits = self.before.splits
+            splits = self.before.splits if self.index == 1 else self._earlier()
         except RepertoireError as error:
             self.notes.append(
                 f"What method {config.method!r} would keep of {self.before.directory} is not known: its data is gone "
@@ -305,25 +333,54 @@ class _Adding:
         """What is kept of the stages before, for a method that asks for it."""
         if REPLAY not in needs_of(self.config).streams:
             return None
-        memory = Memory(self.memory, self.keep, self.config.seed)
+        memory = memory_of(
+            self.config, self.kept.memory, self.kept.keep, self.kept.store, self.kept.share, lambda: self.splits
+        )
+        if isinstance(memory, Patches):
+            self._check_it_draws()
         kept = self.before.path / FOLDER / "memory.npz"
         if kept.exists():
             memory.load(kept)
             memory.shrink()
             return memory
-        if self.index > 1:
-            self.notes.append(
-                f"{self.before.directory} has kept nothing of its stages, so nothing of them is replayed."
-            )
-            return memory
-        try:
-            splits = self.before.splits
-        except RepertoireError as error:
-            self.notes.append(f"Nothing is replayed: the data of {self.before.directory} is gone ({error}).")
-            return memory
-        train = _known(splits.train)
-        memory.update(train, lambda samples: self._features(self.before, samples))
+        for link in self.chain:
+            try:
+                train = _known(self.before.splits.train) if self.index == 1 else self._named(self._read(link).train)
+            except RepertoireError as error:
+                self.notes.append(
+                    f"Nothing of {link['name']} is replayed: {self.before.directory} has kept none of it, and its data "
+                    f"is gone ({error}). Bring it back and begin again, {option('overwrite', True)}; or add a stage of "
+                    "other samples of its classes."
+                )
+                continue
+            memory.update(train, lambda samples: self._features(self.before, samples))
         return memory
+
+    def _check_it_draws(self) -> None:
+        """Refuses a run that has not learned to draw patches: what it rebuilds would be noise.
+
+        Raises:
+            ConfigError: it was trained by another method, or with another decoder.
+        """
+        found = self._state()
+        for name, value in self._method(found, len(self.before.classes)).state_dict().items():
+            if name.partition(".")[0] in ("model", "loss", "teacher"):
+                continue
+            if name not in found or found[name].shape != value.shape:
+                raise ConfigError(
+                    f"store=patches draws what is missing of images with what {self.before.directory} has learned of "
+                    f"it, and that was trained by {self.before.config.method!r}, not by {self.config.method!r}: train "
+                    f"it by the same method, or use store=whole"
+                )
+
+    def _method(self, state: dict[str, Tensor], known: int) -> Method:
+        """The method with what it had learned when it knew so many classes, around a network for all of this stage."""
+        train, val, test = (self._named(getattr(self.splits, part)) for part in ("train", "val", "test"))
+        splits = replace(self.splits, train=train, val=val, test=test, extra={})
+        new = tuple(range(len(self.before.classes), len(self.classes)))
+        stage = Stage(self.index, self.index + 1, self.classes, new, len(train), self.config.epochs)
+        method = build(self.config, splits, stage_start=StageStart(stage, state, known)).method
+        return method.to(self.before.device)
 
     def _stage_splits(self, memory: Memory | None) -> tuple[Splits, dict[str, Samples]]:
         """The stage's samples, with labels as positions among all classes; and the test samples of each stage."""
@@ -336,7 +393,10 @@ class _Adding:
                 trained.append(keys)
         parts = self._apart(parts, evaluated, np.concatenate(trained))
         evaluated[self.name] = parts["test"]
-        extra = {} if memory is None or not len(memory) else {REPLAY: replace(memory.samples, classes=self.classes)}
+        extra = {}
+        if memory is not None and len(memory):
+            recalled = memory.recall(lambda: self._method(self._state(), len(self.before.classes)))
+            extra = {REPLAY: replace(recalled, classes=self.classes)}
         test = stacked([copied(part, np.arange(len(part))) for part in evaluated.values()], self.classes)
         ends = np.cumsum([len(part) for part in evaluated.values()])
         # Of the one copy: what was read of earlier stages need not be held any longer.
@@ -379,16 +439,33 @@ class _Adding:
 
     def _of_link(self, link: dict[str, Any]) -> tuple[Samples, np.ndarray] | None:
         """Test samples of an earlier stage, and the keys of those it learned, where its data is still what it was."""
-        config = self.before.config.model_copy(update=link["config"])
         try:
-            splits = load_splits(config, single=True)
-            if link["digest"] is not None and digest(splits) != link["digest"]:
-                raise DataError("it is no longer what it was")
-            return self._named(_as_the_run_takes_it(self.before, splits).test), splits.train.keys
+            splits = self._read(link)
+            return self._named(splits.test), splits.train.keys
         except RepertoireError as error:
             where = ascii_path(link["config"]["data"])
             self.notes.append(f"What was forgotten of {link['name']} is not measured: {where} is not usable ({error}).")
             return None
+
+    def _read(self, link: dict[str, Any]) -> Splits:
+        """The data of an earlier stage.
+
+        Raises:
+            DataError: it is gone, or is no longer what it was.
+        """
+        splits = load_splits(self.before.config.model_copy(update=link["config"]), single=True)
+        if link["digest"] is not None and digest(splits) != link["digest"]:
+            raise DataError("it is no longer what it was")
+        return _as_the_run_takes_it(self.before, splits)
+
+    def _earlier(self) -> Splits:
+        """The data of all stages before, as one."""
+        read = [self._read(link) for link in self.chain]
+        parts = {}
+        for part in ("train", "val", "test"):
+            each = [self._named(getattr(splits, part)) for splits in read]
+            parts[part] = stacked([copied(samples, np.arange(len(samples))) for samples in each], self.before.classes)
+        return replace(read[-1], **parts, extra={})
 
     def _named(self, samples: Samples) -> Samples:
         """Labelled samples, with labels as positions among all classes."""
@@ -412,12 +489,13 @@ class _Adding:
         apart = len(self.classes) > len(self.before.classes)
         outcome = Outcome(tuple(shown), accuracy, within if apart else None, metrics, folder)
         content = {
-            "protocol": repr(["continue", {"memory": str(self.memory), "keep": self.keep}]),
+            "protocol": repr(["continue", {name: str(value) for name, value in vars(self.kept).items()}]),
             "stages": shown,
             # As it was decided, but for the data, which the run takes for one in memory.
             "config": {**run.config.model_dump(mode="json"), "data": self.config.data},
             "chain": [*self.chain, self._link(run)],
             "runs": {link["name"]: link["run"] for link in [*self.chain, self._link(run)]},
+            "seconds": {link["name"]: link.get("seconds") for link in [*self.chain, self._link(run)]},
             "rows": rows,
         }
         write_json(folder / "stages.json", content)
@@ -444,6 +522,7 @@ class _Adding:
             "run": str(run.path.resolve()),
             "config": _of_data(self.config),
             "digest": self.digest,
+            "seconds": run.info.get("seconds"),
         }
 
 
@@ -465,7 +544,7 @@ def _chain(run: Run) -> list[dict[str, Any]]:
             f"{run.directory} is a stage of a protocol, whose data is not known by name: go on from a run of its own"
         )
     first = {"name": stem(run.config.data), "run": str(run.path.resolve()), "config": _of_data(run.config)}
-    return [first | {"digest": run.info.get("data_digest")}]
+    return [first | {"digest": run.info.get("data_digest"), "seconds": run.info.get("seconds")}]
 
 
 def _rows(run: Run) -> dict[str, dict[str, list[float]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from repertoire.data import Samples, Splits
 from repertoire.errors import DataError
 from repertoire.methods import REPLAY
 from repertoire.protocols._measure import measure
-from repertoire.protocols._memory import Keep, Memory
-from repertoire.ranges import checked
+from repertoire.protocols._memory import Keep, Memory, Store
+from repertoire.ranges import Between, checked
 
 __all__ = ["Protocol", "StageData", "joined", "options_of"]
 
@@ -62,6 +62,9 @@ class Protocol:
         memory: what may be kept of earlier stages, for methods that want the stream "replay": a number of samples such
             as 200, or an amount such as 20MB; 0 for nothing.
         keep: which samples are kept: "reservoir", "herding" or "typical" (:class:`repertoire.protocols.Memory`).
+        store: in which form: "whole" (default), or "patches", a random few of each image, for a method that draws the
+            others, such as "mae-cil" (:class:`repertoire.protocols.Patches`).
+        share: of the patches of an image that are kept, above 0 and below 1.
     """
 
     by_factor: ClassVar[bool] = False
@@ -72,10 +75,18 @@ class Protocol:
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
-    def __init__(self, memory: int | str = 200, keep: Keep = "reservoir") -> None:
+    def __init__(
+        self,
+        memory: int | str = 200,
+        keep: Keep = "reservoir",
+        store: Store = "whole",
+        share: Annotated[float, Between(0, 1, "()")] = 0.25,
+    ) -> None:
         Memory(memory, keep)  # refuses what is out of range
         self.memory = memory
         self.keep = keep
+        self.store: Store = store
+        self.share = share
 
     def stages(self, splits: Splits, seed: int) -> Iterator[StageData]:
         """The stages, in their order.

@@ -11,8 +11,8 @@ import numpy as np
 from repertoire.data import Samples, Splits
 from repertoire.errors import DataError
 from repertoire.protocols._base import Protocol, StageData
-from repertoire.protocols._memory import Keep
-from repertoire.ranges import AtLeast
+from repertoire.protocols._memory import Keep, Store
+from repertoire.ranges import AtLeast, Between
 from repertoire.registry import register
 
 __all__ = ["ClassIncremental"]
@@ -31,6 +31,9 @@ class ClassIncremental(Protocol):
         order: "drawn" (default): by the seed; "given": as the data names them.
         memory: samples that may be kept for methods with a memory: a number, or an amount such as 20MB.
         keep: "reservoir" (default), "herding" or "typical"; see :class:`repertoire.protocols.Memory`.
+        store: in which form: "whole" (default), or "patches", for a method that draws what is missing; see
+            :class:`repertoire.protocols.Patches`.
+        share: of the patches of an image that are kept.
 
     Raises:
         DataError: the targets are not one class each, or all classes fall into one stage.
@@ -49,8 +52,10 @@ class ClassIncremental(Protocol):
         order: Literal["drawn", "given"] = "drawn",
         memory: int | str = 200,
         keep: Keep = "reservoir",
+        store: Store = "whole",
+        share: Annotated[float, Between(0, 1, "()")] = 0.25,
     ) -> None:
-        super().__init__(memory, keep)
+        super().__init__(memory, keep, store, share)
         self.step = step
         self.first = step if first is None else first
         self.order = order

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from repertoire.data import Samples, Splits
 from repertoire.errors import DataError
 from repertoire.protocols._base import Protocol, StageData
-from repertoire.protocols._memory import Keep
+from repertoire.protocols._memory import Keep, Store
+from repertoire.ranges import Between
 from repertoire.registry import register
 
 __all__ = ["DomainIncremental"]
@@ -28,6 +29,9 @@ class DomainIncremental(Protocol):
         order: "drawn" (default): by the seed; "given": sorted by value.
         memory: samples that may be kept for methods with a memory: a number, or an amount such as 20MB.
         keep: "reservoir" (default), "herding" or "typical"; see :class:`repertoire.protocols.Memory`.
+        store: in which form: "whole" (default), or "patches", for a method that draws what is missing; see
+            :class:`repertoire.protocols.Patches`.
+        share: of the patches of an image that are kept.
 
     Raises:
         DataError: the data has no such variable, or one value of it; or a part has no samples of a domain.
@@ -48,8 +52,10 @@ class DomainIncremental(Protocol):
         order: Literal["drawn", "given"] = "drawn",
         memory: int | str = 200,
         keep: Keep = "reservoir",
+        store: Store = "whole",
+        share: Annotated[float, Between(0, 1, "()")] = 0.25,
     ) -> None:
-        super().__init__(memory, keep)
+        super().__init__(memory, keep, store, share)
         self.factor = factor
         self.order = order
 

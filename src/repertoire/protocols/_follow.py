@@ -18,10 +18,11 @@ from repertoire import registry
 from repertoire.data import Samples, Splits, digest
 from repertoire.errors import ConfigError, Interrupted, RunError, ascii_path, option
 from repertoire.files import lock_directory, write_json
-from repertoire.methods import REPLAY, Stage
+from repertoire.methods import REPLAY, Method, Stage
 from repertoire.protocols._base import Protocol, StageData, joined, options_of
 from repertoire.protocols._memory import Memory
 from repertoire.protocols._outcome import Outcome, as_matrix, state_bytes
+from repertoire.protocols._patches import memory_of
 from repertoire.recipe import (
     IN_MEMORY,
     StageStart,
@@ -164,14 +165,20 @@ class _Course:
             # The head alone first would be another training in the stages after the first.
             config = config.model_copy(update={"tune": "all"})
         place = self.root / self._name(config)
+        memory = self._memory(config, stages)
         if not (place / "stages.json").exists():
             _rehearse(config, stages, self.splits)
         with lock_directory(place):
-            return self._run(place, config, stages)
+            return self._run(place, config, stages, memory)
 
-    def _run(self, place: Path, config: TrainConfig, stages: Sequence[StageData]) -> Outcome:
-        remembers = REPLAY in needs_of(config).streams
-        memory = Memory(self.protocol.memory, self.protocol.keep, config.seed) if remembers else None
+    def _memory(self, config: TrainConfig, stages: Sequence[StageData]) -> Memory | None:
+        """For a method that asks for one."""
+        if REPLAY not in needs_of(config).streams:
+            return None
+        kept = self.protocol
+        return memory_of(config, kept.memory, kept.keep, kept.store, kept.share, lambda: stages[0].splits(self.splits))
+
+    def _run(self, place: Path, config: TrainConfig, stages: Sequence[StageData], memory: Memory | None) -> Outcome:
         if not (place / "stages.json").exists():
             content = {
                 "protocol": repr(options_of(self.protocol)),
@@ -215,7 +222,11 @@ class _Course:
             run = self._train(place / f"{t:02d}", config, t, stages, memory)
             row = _measured(run, stage, config, stages[: t + 1])
             if memory is not None:
-                memory.update(stage.train, lambda samples: _features(run, samples, config))
+                memory.update(
+                    stage.train,
+                    lambda samples: _features(run, samples, config),
+                    lambda: self._method(place, config, t, stages),
+                )
                 memory.save(kept)
             # After the memory: what was measured says that the stage is over.
             write_json(record, row)
@@ -234,7 +245,10 @@ class _Course:
             return Run(path, plugins=config.plugins)
         if t > 0:
             start = replace(start, state=last_state(path.with_name(f"{t - 1:02d}")), classes=len(stages[t - 1].classes))
-        splits = stage.splits(self.splits, None if memory is None else memory.samples)
+        recalled = None
+        if memory is not None and len(memory):
+            recalled = memory.recall(lambda: self._method(path.parent, config, t - 1, stages))
+        splits = stage.splits(self.splits, recalled)
         if directory.info_file.exists():
             return resume(path, quiet=self.quiet, splits=splits, stage_start=start, plugins=config.plugins)
         # Whoever opens the run must not take the whole data, with its own order of classes, for that of the stage.
@@ -243,6 +257,13 @@ class _Course:
         return fit(
             config=alone, splits=splits, out=path, overwrite=True, quiet=self.quiet, stage_start=start, record=record
         )
+
+    def _method(self, place: Path, config: TrainConfig, t: int, stages: Sequence[StageData]) -> Method:
+        """The method as a stage has left it."""
+        path = place / f"{t:02d}"
+        start = StageStart(_stage(stages, t, config.epochs), last_state(path), len(stages[t].classes))
+        method = build(config, stages[t].splits(self.splits), stage_start=start).method
+        return method.to(Run(path, device=config.device, plugins=config.plugins).device)
 
     def _name(self, config: TrainConfig) -> str:
         """Name of the folder: the method, and a hash of all that decides what comes out."""

@@ -14,12 +14,16 @@ import numpy as np
 from repertoire.data import FeatureSet, ImageSet, Samples, step_seed
 from repertoire.errors import CheckpointError, ConfigError, DataError, ascii_path
 from repertoire.files import atomic_path
+from repertoire.methods import Method
 from repertoire.recipe import parse_bytes
 
-__all__ = ["Keep", "Memory", "copied", "stacked"]
+__all__ = ["Keep", "Memory", "Store", "copied", "stacked"]
 
 Keep = Literal["reservoir", "herding", "typical"]
+Store = Literal["whole", "patches"]
+"""In which form samples are kept: as they are, or as some patches of each (`repertoire.protocols.Patches`)."""
 FeaturesOf = Callable[[Samples], np.ndarray]
+MethodOf = Callable[[], Method]
 _OF_A_LABEL = 8
 """Bytes of a label."""
 
@@ -78,14 +82,26 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """Bytes of the inputs and labels that are kept."""
-        return len(self) * _size(self.samples) if len(self) else 0
+        return len(self) * self._size(self.samples) if len(self) else 0
 
-    def update(self, samples: Samples, features_of: FeaturesOf | None = None) -> None:
+    def recall(self, method_of: MethodOf | None = None) -> Any:
+        """What is replayed, as samples like those that were seen; None where nothing is kept.
+
+        Args:
+            method_of: gives the method as it is now, for a memory that rebuilds what it keeps; asked only by one that
+                does.
+        """
+        return self.samples
+
+    def update(
+        self, samples: Samples, features_of: FeaturesOf | None = None, method_of: MethodOf | None = None
+    ) -> None:
         """Looks at the samples of a stage once, keeps some of them, and lets others go.
 
         Args:
             samples: of the stage; their classes begin with those of the stages before.
             features_of: samples to features float `[N, d]`; all but a reservoir need it.
+            method_of: as for `recall`.
 
         Raises:
             ConfigError: no features, where they are needed.
@@ -93,22 +109,38 @@ class Memory:
         """
         if samples.kind != "classes" or not samples.known.all():
             raise DataError("a memory keeps samples with one class each; some of these have none")
-        if len(self) and (type(samples) is not type(self.samples) or samples.shape != self.samples.shape):
-            raise DataError(f"the memory holds {self.samples!r}, and these are {samples!r}")
+        self._check(samples)
         capacity = self._capacity(samples)
         if self.keep != "reservoir":
-            kept, chosen, rank = self._herd(samples, capacity, features_of)
+            kept, chosen, rank = self._herd(samples, capacity, features_of, method_of)
             self._rank = rank
         else:
             kept, chosen = self._draw(len(samples), capacity)
         self.seen += len(samples)
         parts = [copied(self.samples, kept)] if len(kept) else []
-        parts += [copied(samples, chosen)] if len(chosen) else []
+        parts += [self._packed(copied(samples, chosen))] if len(chosen) else []
         self.samples = stacked(parts, samples.classes) if parts else None
+
+    def _check(self, samples: Samples) -> None:
+        """Refuses samples that cannot lie beside those that are kept."""
+        if len(self) and (type(samples) is not type(self.samples) or samples.shape != self.samples.shape):
+            raise DataError(f"the memory holds {self.samples!r}, and these are {samples!r}")
+
+    def _packed(self, samples: Samples) -> Samples:
+        """Samples in the form in which they are kept."""
+        return samples
+
+    def _unpacked(self, samples: Samples, method_of: MethodOf | None) -> Samples:
+        """Kept samples as they were seen."""
+        return samples
+
+    def _size(self, samples: Samples) -> int:
+        """Bytes that one of these takes when it is kept."""
+        return int(samples.inputs([0]).nbytes) + _OF_A_LABEL
 
     def _capacity(self, samples: Samples) -> int:
         """How many samples such as these the budget allows."""
-        return self.most if self.most_bytes is None else self.most_bytes // _size(samples)
+        return self.most if self.most_bytes is None else self.most_bytes // self._size(samples)
 
     def shrink(self) -> None:
         """Lets go what the budget does not allow, after `load` of what was kept within a larger one."""
@@ -135,7 +167,7 @@ class Memory:
         return kept, held[held >= 0]
 
     def _herd(
-        self, samples: Samples, capacity: int, features_of: FeaturesOf | None
+        self, samples: Samples, capacity: int, features_of: FeaturesOf | None, method_of: MethodOf | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if features_of is None:
             raise ConfigError(f"keep={self.keep} chooses by features: give features_of, or keep=reservoir")
@@ -148,7 +180,9 @@ class Memory:
         stays = np.flatnonzero(~again & (self._rank < quota))
         features = features_of(samples)
         before = np.flatnonzero(again)
-        remembered = features_of(self.samples.subset(before)) if len(before) else features[:0]
+        remembered = features[:0]
+        if len(before):
+            remembered = features_of(self._unpacked(self.samples.subset(before), method_of))
         kept, chosen = [stays], []
         ranks_kept, ranks_chosen = [self._rank[stays]], []
         for label in fresh:
@@ -173,15 +207,26 @@ class Memory:
                 "keys": kept.keys,
                 "names": np.array([str(name) for name in kept.names], dtype=np.str_),
                 "classes": np.array(kept.classes, dtype=np.str_),
+                **self._form(),
             }
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)  # type: ignore[arg-type]
+
+    def _form(self) -> dict[str, np.ndarray]:
+        """What the file says of the form in which samples are kept."""
+        return {}
+
+    def _check_form(self, found: dict[str, np.ndarray]) -> None:
+        """Refuses a file of samples in another form."""
+        if "grid" in found:
+            raise ConfigError("the memory of the stages before holds patches of images: keep patches here, too")
 
     def load(self, path: Path) -> None:
         """Takes over what `save` wrote.
 
         Raises:
             CheckpointError: the file is missing or damaged.
+            ConfigError: it holds samples in another form.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -191,9 +236,12 @@ class Memory:
                 rest = (found["labels"], found["names"].tolist(), tuple(found["classes"].tolist()), found["keys"])
                 images = found.get("images")
                 self.samples = FeatureSet(found["features"], *rest) if images is None else ImageSet(images, *rest)
+                self._check_form(found)
                 if self.keep != "reservoir":
                     # What was kept in another way has no order in its class but that of its rows.
                     self._rank = found["rank"] if len(found["rank"]) == len(self) else _places(self.samples.labels)
+        except ConfigError:
+            raise
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, DataError) as error:
             raise CheckpointError(f"the memory {ascii_path(str(path))} is damaged ({error})") from None
 
@@ -213,11 +261,6 @@ def _budget(budget: int | str) -> tuple[int, int | None]:
 
 def _stored(samples: Samples) -> str:
     return "images" if isinstance(samples, ImageSet) else "features"
-
-
-def _size(samples: Samples) -> int:
-    """Bytes of a sample."""
-    return int(samples.inputs([0]).nbytes) + _OF_A_LABEL
 
 
 def copied(samples: Samples, index: np.ndarray) -> Samples:

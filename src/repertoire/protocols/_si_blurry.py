@@ -11,8 +11,8 @@ import numpy as np
 from repertoire.data import Samples, Splits
 from repertoire.errors import DataError
 from repertoire.protocols._base import Protocol, StageData
-from repertoire.protocols._memory import Keep
-from repertoire.ranges import AtLeast, Share
+from repertoire.protocols._memory import Keep, Store
+from repertoire.ranges import AtLeast, Between, Share
 from repertoire.registry import register
 
 __all__ = ["SiBlurry"]
@@ -41,6 +41,9 @@ class SiBlurry(Protocol):
         blurry: n, the share of the training samples of all other classes that is scattered.
         memory: samples that may be kept for methods with a memory: a number, or an amount such as 20MB.
         keep: "reservoir" (default) or "herding"; see :class:`repertoire.protocols.Memory`.
+        store: in which form: "whole" (default), or "patches", for a method that draws what is missing; see
+            :class:`repertoire.protocols.Patches`.
+        share: of the patches of an image that are kept.
 
     Raises:
         DataError: the targets are not one class each, there are fewer classes than stages, or a class has no sample to
@@ -61,8 +64,10 @@ class SiBlurry(Protocol):
         blurry: Annotated[float, Share] = 0.1,
         memory: int | str = 200,
         keep: Keep = "reservoir",
+        store: Store = "whole",
+        share: Annotated[float, Between(0, 1, "()")] = 0.25,
     ) -> None:
-        super().__init__(memory, keep)
+        super().__init__(memory, keep, store, share)
         self.number = stages or STAGES
         self.fewer = stages is None
         self.disjoint = disjoint
