@@ -16,7 +16,7 @@ import pytest
 
 import repertoire
 from repertoire import compare, data, errors, files, plan
-from repertoire.errors import RepertoireError, option, options, resuming, speak_command_line
+from repertoire.errors import RepertoireError, option, options, other_data, resuming, speak_command_line
 
 PACKAGE = Path(repertoire.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -143,6 +143,7 @@ def test_options_as_each_door_writes_them():
     assert option("skip_unreadable", True) == "skip_unreadable=True"
     assert option("vary", {"loss": "a,b", "lr": "1,2"}) == "vary={'loss': 'a,b', 'lr': '1,2'}"
     assert resuming("runs/a") == "repertoire.train.resume('runs/a')"
+    assert other_data().endswith("or set run.splits")
     speak_command_line()
     try:
         assert option("skip_unreadable", True) == "--skip-unreadable"
@@ -150,6 +151,7 @@ def test_options_as_each_door_writes_them():
         assert option("vary", {"loss": "a,b", "lr": "1,2"}) == "--vary loss=a,b --vary lr=1,2"
         assert options(rule="sam", accumulate=2) == "--rule sam --accumulate 2"
         assert resuming("runs/my run") == "repertoire train --resume 'runs/my run'"
+        assert other_data() == "name the data to look at after it"
     finally:
         speak_command_line(False)
 

@@ -31,6 +31,7 @@ __all__ = [
     "nearest",
     "option",
     "options",
+    "other_data",
     "plural",
     "resuming",
     "speak_command_line",
@@ -85,6 +86,15 @@ def resuming(path: object) -> str:
     """
     shown = ascii_path(str(path))
     return f"repertoire train --resume {shlex.quote(shown)}" if _command_line else f"repertoire.train.resume({shown!r})"
+
+
+def other_data() -> str:
+    """How who reads the message names data to look at, where a run has none of its own.
+
+    >>> other_data()
+    'say what to look at, or set run.splits'
+    """
+    return "name the data to look at after it" if _command_line else "say what to look at, or set run.splits"
 
 
 class RepertoireError(Exception):

@@ -53,7 +53,7 @@ def test_every_image_once_over_all_ranks(
     full, rest = divmod(count, batch_size)
     kept = rest > 0 and not drop_last and not (shuffle and rest < 2 * world_size)
     if full + kept == 0:
-        with pytest.raises(DataError, match="give no batch"):
+        with pytest.raises(DataError, match="no batch can be made"):
             Loader(images, batch_size, **options)
         return
     seen = []
@@ -224,10 +224,14 @@ def test_epochs_and_starts_out_of_range() -> None:
 def test_sets_that_give_no_batch() -> None:
     with pytest.raises(DataError, match="no labelled image"):
         Loader(image_set(5, labels=np.full(5, -1)), 2, balanced=True)
-    with pytest.raises(DataError, match="drop_last leaves them all out"):
+    with pytest.raises(DataError, match="none of 8 is full, and drop_last leaves out all others"):
         Loader(image_set(5), 8, drop_last=True)
     with pytest.raises(DataError, match="no image to load"):
         Loader(image_set(5).subset([]), 8, shuffle=False)
+    with pytest.raises(DataError, match=r"made of 1 training image: it takes at least two, .* Add some, or provide"):
+        Loader(image_set(1), 8)
+    with pytest.raises(DataError, match="of 3 training images: it takes at least two for each of 2 processes"):
+        Loader(image_set(3), 8, world_size=2)
 
 
 @pytest.mark.gpu
@@ -260,7 +264,7 @@ def test_batches_of_one_group_each(sizes: list[int], batch_size: int, world_size
         parts = [len(part) for part in np.array_split(np.arange(size), -(-size // batch_size))]
         expected += parts if min(parts) >= 2 * world_size else [batch_size] * (size // batch_size)
     if not expected:
-        with pytest.raises(DataError, match="give no batch"):
+        with pytest.raises(DataError, match="no batch can be made"):
             Loader(images, batch_size, **options)
         return
     loaders = [Loader(images, batch_size, rank=rank, **options) for rank in range(world_size)]

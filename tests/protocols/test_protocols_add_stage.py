@@ -137,9 +137,47 @@ def test_where_old_data_is_gone_it_says_so_and_goes_on(options: dict, more: Path
     found = add_stage(run.path, more, out=tmp_path / "b", **NEW)
     assert found.outcome.names == ("more",)
     assert len(found.notes) == 2
-    assert "Nothing is replayed" in found.notes[0]
+    assert "Nothing of gone is replayed" in found.notes[0]
+    assert "Bring it back and begin again, overwrite=True; or add" in found.notes[0], "a way out"
     assert "gone is not measured" in found.notes[1]
     assert len(found.run.classes) == 3
+
+
+def test_what_a_method_without_memory_left_is_taken_from_the_data(first: Run, more: Path, tmp_path: Path):
+    own = {**NEW, "epochs": 1}
+    data = bands(tmp_path / "third.npz", ("lowest",), seed=2)
+    plain = add_stage(first, more, by="supervised", out=tmp_path / "b", **own)
+    found = add_stage(plain.run, data, memory=40, out=tmp_path / "c", **own)
+    assert found.notes == ()
+    with np.load(tmp_path / "c" / "stages" / "memory.npz") as memory:
+        assert set(memory["labels"].tolist()) == {0, 1, 2, 3}, "of all three stages"
+    held = add_stage(plain.run, data, by="ewc", out=tmp_path / "d", **own)
+    assert held.notes == ()
+    assert last_state(tmp_path / "d")["precision.head__linear__weight"][:3].any(1).all(), "classes of both stages count"
+    more.rename(tmp_path / "elsewhere.npz")
+    try:
+        (missing, *_) = add_stage(plain.run, data, memory=40, out=tmp_path / "e", **own).notes
+    finally:
+        (tmp_path / "elsewhere.npz").rename(more)
+    assert missing.startswith("Nothing of more is replayed")
+    assert missing.endswith("or add a stage of other samples of its classes.")
+
+
+def test_a_note_that_was_shown_when_training_began_is_not_told_again(
+    options: dict, more: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    data = bands(tmp_path / "gone.npz", ("top", "middle"))
+    run = fit(**{**options, "data": str(data)}, out=tmp_path / "a")
+    data.unlink()
+    found = add_stage(run.path, more, out=tmp_path / "b", quiet=False, **{**NEW, "epochs": 1})
+    assert found.notes == ()
+    assert capfd.readouterr().err.count("Nothing of gone is replayed") == 1
+
+
+def test_the_record_says_how_long_each_stage_took(second: Continued):
+    took = json.loads((second.run.path / "stages" / "stages.json").read_text())["seconds"]
+    assert took.keys() == {"old", "more"}
+    assert all(seconds > 0 for seconds in took.values())
 
 
 def test_another_command_does_not_go_on_with_what_lies_there(first: Run, second: Continued, more: Path):

@@ -156,3 +156,22 @@ def test_a_record_is_read_as_it_was_written(written: Path):
     np.testing.assert_array_equal(found.matrix, MATRIX)
     assert found.record() == outcome().record()
     assert found.path == written
+
+
+def test_of_runs_that_came_one_after_another_the_record_says_what_they_took(written: Path):
+    record = json.loads((written / "stages.json").read_text())
+    record |= {"config": {"data": "/home/ada/photos"}, "seconds": dict(zip(HOSTILE, (3.0, None, 9.0), strict=True))}
+    (written / "stages.json").write_text(json.dumps(record))
+    for number in range(3):
+        (written / f"{number:02d}.json").unlink()
+    page = write_stages(Outcome.read(written)).read_text(encoding="utf-8")
+    assert [row[5] for row in rows(page, "Table of the stages")] == ["Time", "3.0 s", "–", "9.0 s"]
+    assert re.search("<h1>(.*)</h1>", page)[1] == "photos", "the whole path is among the details"
+    assert "/home/ada/photos" in page
+
+
+def test_without_any_time_there_is_no_column_of_it(written: Path):
+    for number in range(3):
+        (written / f"{number:02d}.json").unlink()
+    page = write_stages(Outcome.read(written)).read_text(encoding="utf-8")
+    assert "Time" not in rows(page, "Table of the stages")[0]

@@ -18,7 +18,7 @@ from repertoire.data._batches import plain
 from repertoire.data._maps import check_moves_maps, move_maps
 from repertoire.data._rotate import KnownTransformation
 from repertoire.data._types import Batch, Samples
-from repertoire.errors import ConfigError, DataError
+from repertoire.errors import ConfigError, DataError, plural
 from repertoire.ops import seed_torch
 
 __all__ = ["Loader", "StreamSource", "step_seed"]
@@ -290,10 +290,13 @@ class Loader:
         self._others = {name: _Reader(s.samples, s.augmentation, s.views) for name, s in sources.items()}
         self._steps = self._count_steps(drop_last)
         if self._steps == 0:
+            found = f"no batch can be made of {plural(self._length, f'training {samples.noun}')}"
+            if drop_last:
+                raise DataError(f"{found}: none of {batch_size} is full, and drop_last leaves out all others")
+            processes = "" if world_size == 1 else f" for each of {world_size} processes"
             raise DataError(
-                f"{self._length} {samples.noun}s give no batch: with batch_size {batch_size} over {world_size} "
-                f"{'process' if world_size == 1 else 'processes'}, "
-                + ("drop_last leaves them all out" if drop_last else f"each process needs at least two {samples.noun}s")
+                f"{found}: it takes at least two{processes}, for batch normalisation. Add some, or provide the parts "
+                "yourself (train/, val/, test/), with more of them in train/"
             )
         self._laps: dict[str, tuple[int, np.ndarray]] = {}
 

@@ -66,7 +66,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     return {
         "c": c,
         "metric": metric,
-        "source": _text.shorten(_text.label(c.data), 60, keep="end"),
+        "source": _text.name_of_data(c.data),
         "summary": (
             f"{len(rows)} configurations with {_text.plural(len(c.seeds), 'seed')} each, measured by {metric.title} "
             f"against {c.baseline}."

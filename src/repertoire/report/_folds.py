@@ -75,7 +75,7 @@ def _content(folds: Folds) -> dict[str, Any]:
     total = pooled.get("images", pooled.get("samples", 0))
     return {
         "path": folds.path,
-        "source": _text.shorten(_text.label(first.config.data), 60, keep="end"),
+        "source": _text.name_of_data(first.config.data),
         "summary": (
             f"{summary['folds']} runs, each tested on a fold that it was not trained on: "
             f"{_text.plural(total, first.noun)} in all."

@@ -62,7 +62,7 @@ def _content(found: SelfTraining) -> dict[str, Any]:
         by_class = sorted(by_class, key=lambda row: -1.0 if row["lowest"] is None else row["lowest"])[:CLASSES]
     return {
         "path": found.path,
-        "source": _text.shorten(_text.label(found.teacher.config.data), 60, keep="end"),
+        "source": _text.name_of_data(found.teacher.config.data),
         "noun": summary["noun"],
         "sentences": str(found).splitlines(),
         "rows": rows,

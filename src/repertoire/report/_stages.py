@@ -89,7 +89,7 @@ def _content(outcome: Outcome) -> dict[str, Any]:
     count = len(names)
     return {
         "path": "" if outcome.path is None else str(outcome.path),
-        "source": _text.shorten(_text.label(config.get("data", "Stages")), 60, keep="end"),
+        "source": _text.name_of_data(config.get("data", "Stages")),
         "summary": _summary(names, stored, config),
         "names": names,
         "final": outcome.metrics["accuracy"],
@@ -107,7 +107,7 @@ def _content(outcome: Outcome) -> dict[str, Any]:
         "curve": _curve(outcome),
         "each": _each(outcome.matrix, names),
         "cut": count > COLOURS,
-        "stages": _stages(outcome, names, stored.get("runs", {})),
+        "stages": _stages(outcome, names, stored),
         "facts": _facts(outcome, stored, config),
     }
 
@@ -292,15 +292,16 @@ def _each(matrix: np.ndarray, names: Sequence[str]) -> Markup | None:
     )
 
 
-def _stages(outcome: Outcome, names: Sequence[str], runs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A row a stage: how well it was learned, known best and kept, and what its training took; `runs` says where those
-    are that do not lie with the outcome."""
+def _stages(outcome: Outcome, names: Sequence[str], stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a stage: how well it was learned, known best and kept, and what its training took. Of runs that do not lie
+    with the outcome, what was stored says where they are and what they took."""
+    runs, took = stored.get("runs", {}), stored.get("seconds", {})
     rows = []
     for i, name in enumerate(names):
         beside = "" if outcome.path is None else _text.label(outcome.path / f"{i:02d}")
         column = outcome.matrix[i:, i]
-        seconds = None
-        if outcome.path is not None:
+        seconds = took.get(outcome.names[i])
+        if seconds is None and outcome.path is not None:
             try:
                 seconds = json.loads((outcome.path / f"{i:02d}.json").read_text(encoding="utf-8")).get("seconds")
             except (OSError, ValueError, AttributeError):
@@ -312,7 +313,7 @@ def _stages(outcome: Outcome, names: Sequence[str], runs: Mapping[str, str]) -> 
                 "best": percent(float(column.max())),
                 "last": percent(float(column[-1])),
                 "lost": _signed_percent(float(column.max() - column[-1])),
-                "seconds": _text.duration(seconds) if isinstance(seconds, int | float) else _text.DASH,
+                "seconds": _text.duration(seconds) if isinstance(seconds, int | float) else "",
                 "run": _text.label(runs[outcome.names[i]]) if outcome.names[i] in runs else beside,
             }
         )

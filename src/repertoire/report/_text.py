@@ -6,7 +6,18 @@ import math
 
 from repertoire.errors import ascii_path, plural
 
-__all__ = ["count", "data_size", "duration", "label", "number", "percent", "plural", "shorten", "signed"]
+__all__ = [
+    "count",
+    "data_size",
+    "duration",
+    "label",
+    "name_of_data",
+    "number",
+    "percent",
+    "plural",
+    "shorten",
+    "signed",
+]
 
 DASH = "–"
 
@@ -87,6 +98,19 @@ def label(name: object) -> str:
     'a\\\\nb'
     """
     return ascii_path(str(name))
+
+
+def name_of_data(data: str) -> str:
+    """What data is called in a title: of a path the last part, as the whole is among the details.
+
+    >>> name_of_data("/home/ada/photos"), name_of_data("features:/tmp/a.npz"), name_of_data("emoji:vendor=google")
+    ('photos', 'features:a.npz', 'emoji:vendor=google')
+    """
+    kind, colon, path = data.rpartition(":")
+    last = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    # A drive is no kind of data.
+    kind, colon = ("", "") if len(kind) == 1 else (kind, colon)
+    return shorten(label(f"{kind}{colon}{last}" if last else data), 60, keep="end")
 
 
 def shorten(text: str, most: int, *, keep: str = "start") -> str:

@@ -29,6 +29,7 @@ from repertoire.errors import (
     UnreadableImages,
     ascii_path,
     option,
+    other_data,
 )
 from repertoire.losses import LogitsLoss, Loss
 from repertoire.methods import Classifier
@@ -301,7 +302,7 @@ class Opened(Predictor):
     def splits(self) -> Splits:
         """The data the run was trained on, split as it was then. A warning says if it is no longer what it was."""
         if self.config.data == IN_MEMORY:
-            raise DataError(f"{self.directory} was trained on data in memory; say what to look at, or set run.splits")
+            raise DataError(f"{self.directory} was trained on data in memory, which it has not kept: {other_data()}")
         splits = load_splits(self.config)
         if self._other(splits):
             warnings.warn(
