@@ -9,11 +9,11 @@ order by order.
 
 What differs, and is left so:
 
-- Batches are drawn from other random numbers, and so are the rows of the head for new classes. Where the classes of the
-  stage alone compete, nothing compares these rows with the old ones, and either library by itself differs by several
-  points between two runs on the same order of classes. All lines of an order share these draws, and so differ together:
-  three orders are too few to tell such a difference from chance. Avalanche's optimiser also keeps the momentum of the
-  stage before; here each stage has a new one.
+- Batches are drawn from other random numbers, and so are the rows of the head for new classes; Avalanche's optimiser
+  also keeps the momentum of the stage before, where here each stage has a new one. Where the classes of the stage alone
+  compete, nothing compares their logits with the old ones, and these draws decide several points: either library by
+  itself differs by as much between two runs on one order of classes. All lines of an order share these draws, and so
+  differ together. In the lines "same draws" Avalanche gets the batches, the rows and the new momentum of the run here.
 - Replay: both add remembered samples to each batch of new ones. Avalanche passes over its memory again and again, and
   each pass ends with a short batch: of 200 samples 64, 64, 64 and 8, so that a step sees 50 on average instead of 64
   here. The line "no short batch" asks it for batches of 67. It keeps equally many samples of each stage, whereas the
@@ -30,7 +30,8 @@ What differs, and is left so:
   the new batch; here the copy answers as in evaluation. The lines "copy in evaluation mode" put Avalanche's copy into
   it.
 - Seconds are of one process and thread. Here they contain a checkpoint after each epoch and validation, which Avalanche
-  was not asked for, and EWC takes the gradient of each sample. Avalanche reads samples one at a time through a data
+  was not asked for. EWC here squares the gradient of each sample, which of linear layers is a product of matrices and
+  needs no passes over single samples. Avalanche reads samples one at a time through a data
   loader; here batches are cut from the array.
 """
 
@@ -39,12 +40,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import re
 import sys
 import tempfile
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +57,8 @@ from torch import Tensor, nn
 
 from repertoire import protocols, recipe, registry
 from repertoire.backbones import import_torchvision
-from repertoire.data import Splits, load
+from repertoire.data import Loader, Splits, load
+from repertoire.methods import Stage
 from repertoire.protocols import measure
 
 MEMORY = 200
@@ -77,6 +80,7 @@ class Pair:
         options: of the strategy.
         among: which classes compete in its criterion: "known" or "stage".
         matched: whether Avalanche's strategy is changed where it differs (see above).
+        same: what it takes from the run here: "batches", "rows" of new classes, and a new "momentum" for each stage.
     """
 
     title: str
@@ -85,6 +89,7 @@ class Pair:
     options: dict[str, Any]
     among: str = "known"
     matched: bool = False
+    same: Collection[str] = ()
 
 
 def pairs(strength: float, strength_of_stage: float) -> list[Pair]:
@@ -94,25 +99,31 @@ def pairs(strength: float, strength_of_stage: float) -> list[Pair]:
         Pair(f"replay, {MEMORY} samples", "replay", "Replay", {"mem_size": MEMORY}),
         Pair(f"replay, {MEMORY} samples, no short batch", "replay", "Replay", {"mem_size": MEMORY}, matched=True),
     ]
+    draws = ("batches", "rows", "momentum")
+    title = "plain training, those of the stage compete"
+    for same, more in (((), ""), (draws, ", same draws")):
+        found.append(Pair(f"{title}{more}", "lwf:weight=0,among=stage", "Naive", {}, "stage", same=same))
     lwf = {"alpha": 1.0, "temperature": 2.0}
     strengths = {"known": strength, "stage": strength_of_stage}
     titles = {"known": "all classes compete", "stage": "those of the stage compete"}
     for among, title in titles.items():
         # Where all classes compete, nothing is left to tell the changed plugins from the others.
-        for matched in (False, True) if among == "stage" else (False,):
-            more = ", copy in evaluation mode" if matched else ""
-            found.append(Pair(f"LwF, {title}{more}", f"lwf:among={among}", "LwF", lwf, among, matched))
+        changes = [(False, ()), (True, ()), (True, draws)] if among == "stage" else [(False, ())]
+        for matched, same in changes:
+            more = ", copy in evaluation mode" * matched + ", same draws" * bool(same)
+            found.append(Pair(f"LwF, {title}{more}", f"lwf:among={among}", "LwF", lwf, among, matched, same))
     for among, title in titles.items():
         for form in ("online", "separate"):
             spec = f"ewc:strength={strengths[among]:g},form={form},labels=given,among={among}"
             # Of a batch, the importance is too large for the step where all classes compete (see above).
-            for matched in (False, True) if among == "stage" else (True,):
+            changes = [(False, ()), (True, ()), (True, draws)] if among == "stage" else [(True, ())]
+            for matched, same in changes:
                 factor = 0.5 if matched else BATCH / 2
                 options = {"mode": form, "ewc_lambda": strengths[among] * factor}
                 if form == "online":
                     options["decay_factor"] = 1.0
-                more = ", one sample at a time" if matched else ""
-                found.append(Pair(f"EWC, {form}, {title}{more}", spec, "EWC", options, among, matched))
+                more = ", one sample at a time" * matched + ", same draws" * bool(same)
+                found.append(Pair(f"EWC, {form}, {title}{more}", spec, "EWC", options, among, matched, same))
     return found
 
 
@@ -142,8 +153,27 @@ class Network(nn.Module):
         self.head = IncrementalClassifier(linear.in_features, linear.out_features, masking=False)
         self.head.classifier.load_state_dict(linear.state_dict())
 
+    def state(self) -> dict[str, Tensor]:
+        """As a method here names it."""
+        return {f"model.{n.replace('head.classifier', 'head.linear')}": v for n, v in self.state_dict().items()}
+
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(self.normalize(x)))
+
+
+class Drawn:
+    """The batches that a run here takes in a stage, an epoch each time that they are asked for."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader, self.epoch = loader, 0
+
+    def __len__(self) -> int:
+        return self.loader.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        for batch in self.loader.epoch(self.epoch):
+            yield [batch.images, batch.targets, torch.zeros_like(batch.targets)]
+        self.epoch += 1
 
 
 class Competing(nn.Module):
@@ -216,9 +246,38 @@ def theirs(pair: Pair, splits: Splits, seed: int) -> np.ndarray:
     matrix = np.full((len(stages), len(stages)), np.nan)
     for t, experience in enumerate(stream):
         criterion.first = stages[t].new[0] if pair.among == "stage" else 0
+        if pair.same:
+            take(pair.same, strategy, stages, t, config_of(pair.spec, seed), splits)
         strategy.train(experience)
         matrix[t, : t + 1] = [accuracy(strategy.model, samples) for samples in stages[t].evaluate.values()]
     return matrix
+
+
+def take(
+    same: Collection[str], strategy: Any, stages: Sequence[Any], t: int, config: recipe.TrainConfig, splits: Splits
+) -> None:
+    """Gives Avalanche what a run here draws for a stage."""
+    stage, known = stages[t], len(stages[t].classes) - len(stages[t].new)
+    at = Stage(t, len(stages), stage.classes, stage.new, len(stage.train), EPOCHS)
+    start = recipe.StageStart(at, strategy.model.state() if t else None, known)
+    built = recipe.build(config, stage.splits(splits), stage_start=start)
+    if "batches" in same:
+        strategy.make_train_dataloader = lambda **_: setattr(strategy, "dataloader", Drawn(built.loader()))
+    if "momentum" in same:
+        strategy.optimizer.state.clear()
+    head = strategy.model.head
+    grow = type(head).adaptation
+
+    def adaptation(experience: Any) -> None:
+        before = head.classifier.out_features
+        grow(head, experience)
+        if head.classifier.out_features > before:
+            with torch.no_grad():
+                for name, own in built.method.model.head.linear.named_parameters():
+                    head.classifier.get_parameter(name)[before:] = own[before:]
+
+    if "rows" in same:
+        head.adaptation = adaptation
 
 
 def match(strategy: Any) -> None:
@@ -260,7 +319,7 @@ def timed(run: Callable[[Pair, Splits, int], np.ndarray], pair: Pair, splits: Sp
 def main(
     seeds: int = 3, first: int = 0, strength: float = 100.0, strength_of_stage: float = 10.0, only: str = ""
 ) -> None:
-    """Prints the table, or those of its lines that begin in a certain way."""
+    """Prints the table, or those of its lines in whose titles a pattern is found."""
     try:
         import_avalanche()
     except ImportError as error:
@@ -272,7 +331,7 @@ def main(
     print(f"| --- |{' ---: |' * len(columns)}", flush=True)
     done: dict[str, list[dict[str, float]]] = {}
     for pair in pairs(strength, strength_of_stage):
-        if not pair.title.startswith(only):
+        if not re.search(only, pair.title):
             continue
         numbers = range(first, first + seeds)
         if pair.spec not in done:
