@@ -1,11 +1,13 @@
 """What local learning costs in accuracy on CIFAR-10 images, and how much of it better auxiliary networks give back.
 
-    python benchmarks/local_accuracy.py FOLDER [--images 10000] [--epochs 12] [--seeds 3] [--keep FILE]
+    python benchmarks/local_accuracy.py FOLDER [--images 10000] [--epochs 12] [--seeds 3] [--keep FILE] [--runs FOLDER]
 
-FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. A resnet20 is trained by each rule with each seed, in as many
-processes as there are cores, one thread each; order, augmentation and first weights of the network are the same for
-all rules. Speed is measured before, one rule after the other in one process and one thread, as processor time of a
-step. Prints Markdown.
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. A network is trained by each rule with each seed, in as many
+processes as there are cores (`--processes`), one thread each; order, augmentation and first weights of the network are
+the same for all rules, and what is tested are the last weights. Speed is measured before, one rule after the other in
+one process and one thread, as processor time of a step, and memory as what a step holds at its peak beside weights and
+the state of the optimisers. With `--keep`, what is finished is not measured again; with `--runs`, every run has a
+directory there as well, in which a run that was interrupted goes on where it was. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import statistics
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from repertoire import registry, train
 from repertoire.data import Batch, Splits, load
+from repertoire.plan import Ledger
 from repertoire.recipe import TrainConfig, build, make_config, make_optimizer, resolve
 
 RULES = (
@@ -47,33 +52,72 @@ def subset(folder: Path, images: int, root: Path) -> None:
     (root / "test").symlink_to((folder / "test").resolve())
 
 
-def configuration(root: str, rule: str, epochs: int, seed: int) -> TrainConfig:
-    return make_config(
-        data=root, device="cpu", backbone="resnet20", rule=rule, epochs=epochs, seed=seed, augment="crop-flip"
-    )
+@dataclass(frozen=True)
+class Setting:
+    """What all rules have alike."""
+
+    root: str
+    backbone: str
+    images: int
+    epochs: int
+    size: int | None = None
+
+    def configuration(self, rule: str, seed: int) -> TrainConfig:
+        return make_config(
+            data=self.root,
+            device="cpu",
+            backbone=self.backbone,
+            rule=rule,
+            epochs=self.epochs,
+            seed=seed,
+            augment="crop-flip",
+            size=self.size,
+        )
 
 
-def run(job: tuple[str, str, int, int]) -> float:
-    root, rule, epochs, seed = job
+def run(setting: Setting, rule: str, seed: int, directory: Path | None) -> float:
+    """Test accuracy of the last weights."""
     torch.set_num_threads(1)
-    loop = train.in_memory(configuration(root, rule, epochs, seed), validate=False)
-    result = loop.evaluate("test")
-    return float((result.logits.argmax(1) == result.labels).mean())
+    config = setting.configuration(rule, seed)
+    if directory is None:
+        result = train.in_memory(config, validate=False).evaluate("test")
+        return float((result.logits.argmax(1) == result.labels).mean())
+    finished = train.complete(config, directory)
+    state = train.last_state(directory)
+    prefix = "model."
+    finished.model.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+    test = finished.splits.test
+    right = 0
+    for start in range(0, len(test), 1000):
+        rows = slice(start, start + 1000)
+        right += int((finished.predict(test.pixels(rows)).argmax(1) == test.labels[rows]).sum())
+    return right / len(test)
 
 
-def measured(root: str, rules: list[str], epochs: int, seeds: int, keep: Path | None) -> dict[tuple[str, int], float]:
+def name(setting: Setting, rule: str, seed: int) -> str:
+    """The directory of a run."""
+    words = f"{setting.backbone} {setting.images} {setting.epochs} {setting.size} {rule} {seed}"
+    return re.sub(r"[^a-z0-9]+", "-", words)
+
+
+def measured(
+    setting: Setting, rules: list[str], seeds: range, keep: Path | None, runs: Path | None, processes: int
+) -> dict[tuple[str, int], float]:
     """Test accuracy of each rule with each seed. What is in the file already is not measured again."""
     lines = keep.read_text().splitlines() if keep is not None and keep.exists() else []
-    found = {(row["rule"], row["seed"]): row["accuracy"] for row in map(json.loads, lines) if row["epochs"] == epochs}
-    wanted = [(rule, seed) for seed in range(seeds) for rule in rules]
+    about = {"backbone": setting.backbone, "images": setting.images, "epochs": setting.epochs, "size": setting.size}
+    rows = [row for row in map(json.loads, lines) if row.items() >= about.items()]
+    found = {(row["rule"], row["seed"]): row["accuracy"] for row in rows}
+    wanted = [(rule, seed) for seed in seeds for rule in rules]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         left = [one for one in wanted if one not in found]
-        futures = {pool.submit(run, (root, rule, epochs, seed)): (rule, seed) for rule, seed in left}
+        place = {one: None if runs is None else runs / name(setting, *one) for one in left}
+        futures = {pool.submit(run, setting, *one, place[one]): one for one in left}
         for future in as_completed(futures):
             rule, seed = futures[future]
             found[rule, seed] = future.result()
-            row = json.dumps({"rule": rule, "seed": seed, "epochs": epochs, "accuracy": found[rule, seed]})
+            row = json.dumps({"rule": rule, "seed": seed, **about, "accuracy": found[rule, seed]})
             print(row, file=sys.stderr, flush=True)
             if keep is not None:
                 with keep.open("a") as file:
@@ -81,14 +125,15 @@ def measured(root: str, rules: list[str], epochs: int, seeds: int, keep: Path | 
     return {one: found[one] for one in wanted}
 
 
-def speeds(splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, float]:
-    """Seconds of processor time of a step of each rule, the median over interleaved rounds."""
+def costs(setting: Setting, splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, tuple[float, int]]:
+    """Seconds of processor time of a step of each rule, the median over interleaved rounds, and bytes at its peak."""
     torch.set_num_threads(1)
-    images = torch.rand(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    side = setting.size or 32
+    images = torch.rand(128, 3, side, side).contiguous(memory_format=torch.channels_last)
     batch = Batch((images,), torch.arange(128) % 10, torch.arange(128))
     steps = {}
     for name in rules:
-        config = resolve(configuration(splits.source, name, 1, 0), splits)
+        config = resolve(setting.configuration(name, 0), splits)
         method = build(config, splits).method.to(memory_format=torch.channels_last).train()
         rule = registry.build("rules", name)
         rule.setup(method, lambda module, config=config: make_optimizer(config, module), example=images[:2])
@@ -99,7 +144,12 @@ def speeds(splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, float
             start = time.process_time()
             rule.step(method, batch)
             seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    peaks = {}
+    for name, (rule, method) in steps.items():
+        with Ledger() as ledger:
+            rule.step(method, batch)
+        peaks[name] = ledger.peak
+    return {name: (statistics.median(values), peaks[name]) for name, values in seconds.items()}
 
 
 def main() -> None:
@@ -109,28 +159,40 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="file of finished runs, from which an interrupted benchmark goes on")
+    parser.add_argument("--runs", type=Path, help="folder of run directories, in which interrupted runs go on")
     parser.add_argument("--rules", nargs="+", default=list(RULES))
+    parser.add_argument("--backbone", default="resnet20")
+    parser.add_argument("--size", type=int, help="side of the images in pixels, if not their own")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        subset(given.folder, given.images, root)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        # Runs that are to go on find their images where they were.
+        root = Path(folder) if given.runs is None else given.runs / f"images-{given.images}"
+        if not (root / "test").exists():
+            subset(given.folder, given.images, root)
         splits = load(str(root))
-        seconds = speeds(splits, given.rules)
-        found = measured(str(root), given.rules, given.epochs, given.seeds, given.keep)
+        setting = Setting(str(root), given.backbone, given.images, given.epochs, given.size)
+        cost = costs(setting, splits, given.rules)
+        found = measured(setting, given.rules, seeds, given.keep, given.runs, given.processes)
     mean = {rule: statistics.mean(value for job, value in found.items() if job[0] == rule) for rule in given.rules}
+    size = "" if given.size is None else f" of {given.size} pixels"
     first, weakest = given.rules[0], given.rules[1]
     print(
-        f"resnet20, {given.images:,} training images, {given.epochs} epochs, batch 128, SGD, {given.seeds} seed(s); "
-        "speed is that of a step on one thread, relative to the first row."
+        f"{given.backbone}, {given.images:,} training images{size}, {given.epochs} epochs, batch 128, SGD, "
+        f"{given.seeds} seed(s); speed is that of a step on one thread, memory what it holds at its peak beside weights and the state "
+        "of the optimisers, both relative to the first row."
     )
     print()
-    print("| rule | test accuracy, mean | each seed | gap closed | speed |")
-    print("|---|--:|---|--:|--:|")
+    print("| rule | test accuracy, mean | each seed | gap closed | speed | memory |")
+    print("|---|--:|---|--:|--:|--:|")
     for rule in given.rules:
         each = ", ".join(f"{value:.4f}" for job, value in found.items() if job[0] == rule)
         gap = mean[first] - mean[weakest]
         closed = "" if rule in (first, weakest) or gap == 0 else f"{(mean[rule] - mean[weakest]) / gap:.2f}"
-        print(f"| `{rule}` | {mean[rule]:.4f} | {each} | {closed} | {seconds[first] / seconds[rule]:.2f} |")
+        speed, memory = cost[first][0] / cost[rule][0], cost[rule][1] / cost[first][1]
+        print(f"| `{rule}` | {mean[rule]:.4f} | {each} | {closed} | {speed:.2f} | {memory:.2f} |")
 
 
 if __name__ == "__main__":

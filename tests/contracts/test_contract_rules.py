@@ -24,6 +24,17 @@ def test_keeps_its_contract(check):
     check()
 
 
+#: Options that change what a rule does with gradients.
+OPTIONS = {"local-overlap": ("local", {"overlap": 1})}
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS.values(), ids=OPTIONS)
+def test_keeps_its_contract_with_other_options(name, options):
+    factory = registry.get("rules", name).factory
+    for check in check_rule(factory, methods=("supervised", "simclr", "moco", "fixmatch"), **options):
+        check()
+
+
 @cache
 def of_backprop(method: str, loss: str | None) -> tuple[dict[str, Tensor], bool] | None:
     """The logs of back-propagation's first step, and whether the loss draws; None where the method refuses the loss."""

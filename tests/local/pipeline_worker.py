@@ -212,6 +212,7 @@ def refusals() -> None:
         ({"blocks": 1}, "a pipeline of 2 processes needs 2 blocks or more, and there are 1"),
         ({"auxiliary": "man"}, "(MAN) follows the weights of a later block"),
         ({"loss": Remembering()}, "the loss Remembering, which has a memory"),
+        ({"overlap": 1}, "a pipeline cannot train blocks that overlap"),
         ({"loss": Centres()}, "the loss Centres: all blocks share its parameters"),
         ({"example": None}, "give an example"),
     ):
@@ -309,6 +310,31 @@ def plain() -> None:
     learner = trained(None, share=slice(rank, None, 2), seed=9 + rank, fabric=fabric)
     if rank == 0:
         save_file(state_of(learner), sys.argv[2])
+
+
+def crossing() -> None:
+    """Blocks that overlap, over two processes with the whole network each: the weights of one process."""
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    rank = distributed.get_rank()
+    learned = []
+    for share, how in ((slice(rank, None, 2), {"fabric": fabric}), (slice(None), {})):
+        torch.manual_seed(0)
+        layers = [nn.Sequential(nn.Conv2d(3 if i == 0 else 6, 6, 3), nn.Tanh()) for i in range(3)]
+        model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 4))
+        learner = LocalLearning(model, 4, "linear", sgd, example=EXAMPLE, overlap=1, accumulate=2, **how)  # type: ignore[arg-type]
+        for images, labels in batches((12, 8, 16), share):
+            learner.step(images, labels)
+        learned.append({**learner.model.state_dict(), **learner.auxiliaries.state_dict(prefix="auxiliaries.")})
+    torch.testing.assert_close(*learned)
+    # With batch normalisation, whose statistics are brought into line between the two halves of a backward pass.
+    learner = trained(None, share=slice(rank, None, 2), seed=9 + rank, fabric=fabric, overlap=2)
+    found: list[dict[str, Tensor]] = [{}, {}]
+    weights = {name: p.detach() for name, p in learner.model.named_parameters()}
+    distributed.all_gather_object(found, weights)
+    same(*found)
 
 
 def _endless(die: Callable[[], None], timeout: float) -> None:

@@ -39,7 +39,7 @@ def succeeded(found: list[tuple[int, str]]) -> None:
 @pytest.fixture(scope="module")
 def two(launch) -> list[tuple[int, str]]:
     """What two processes had to say; they do one thing after the other, because starting them takes longest."""
-    return launch(2, "exact,rules,overlap,refusals,nonfinite")
+    return launch(2, "exact,rules,overlap,refusals,crossing,nonfinite")
 
 
 @pytest.mark.slow
@@ -72,6 +72,11 @@ def test_stages_times_replicas_give_the_weights_of_data_parallelism(launch, tmp_
 @pytest.mark.slow
 def test_two_processes_work_at_the_same_time(two):
     assert all("overlap passed" in output for _, output in two), two
+
+
+@pytest.mark.slow
+def test_blocks_that_overlap_learn_the_same_in_two_processes(two):
+    assert all("crossing passed" in output for _, output in two), two
 
 
 @pytest.mark.slow

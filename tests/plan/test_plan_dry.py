@@ -39,6 +39,8 @@ def footprint(planner, rule: str, batch: int = 16, accumulate: int = 1, **option
         ("checkpoint", 1, {}),
         ("local:blocks=3,auxiliary=(conv:depth=1)", 1, {}),
         ("local:blocks=all,auxiliary=linear", 2, {"precision": "bf16"}),
+        ("local:blocks=3,auxiliary=(conv:depth=1),overlap=1", 1, {}),
+        ("local:blocks=3,auxiliary=linear,overlap=1", 2, {"precision": "bf16"}),
     ],
 )
 def test_the_peak_is_that_of_the_allocator(planner, rule: str, accumulate: int, options: dict):

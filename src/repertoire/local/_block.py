@@ -72,9 +72,11 @@ class LocalBlock(nn.Module):
         names: of the units.
         output: what the last call made of its input, detached: the input of the next block. It is left here and not
             returned, because wrappers for mixed precision would make a copy of it in float32.
+        ahead: the first units of the next block, where its loss is taken behind them.
     """
 
     output: Tensor | None
+    ahead: tuple[nn.Module, ...] = ()
 
     def __init__(self, units: list[nn.Module], names: list[str], objective: nn.Module) -> None:
         super().__init__()
@@ -89,6 +91,12 @@ class LocalBlock(nn.Module):
             x = unit(x)
         return x
 
+    def look(self, y: Tensor) -> Tensor:
+        """What the auxiliary network sees of the block's output."""
+        for unit in self.ahead:
+            y = unit(y)
+        return y
+
     def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the block, and its logs."""
         y = self.run(x)
@@ -96,8 +104,17 @@ class LocalBlock(nn.Module):
         step = self.objective(y, batch)
         return step.loss, step.logs
 
+    def cross(self) -> Tensor | None:
+        """Called when the gradient of the loss has come as far as it does by itself: takes it over a border inside the
+        block, and gives what the units behind that border are still to get of it. Does nothing by default."""
+        return None
+
     def take(self) -> Tensor:
         """The output, which is not kept."""
         output, self.output = self.output, None
         assert output is not None, "the block was not called"
         return output
+
+    def forget(self) -> None:
+        """Drops what a step has left in the block that did not come to its end."""
+        self.output = None

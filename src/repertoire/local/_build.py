@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from repertoire import registry
 from repertoire.errors import ConfigError
 from repertoire.local._block import LocalBlock, LocalObjective, MethodObjective
+from repertoire.local._overlap import OverlapBlock, overlaps
 from repertoire.local._partition import Balance, check_unshared, head_apart, partition
 from repertoire.local._units import Chain, chain_of
 from repertoire.local.auxiliaries._base import Auxiliary, LocalLoss, Site
@@ -26,7 +27,13 @@ AuxiliarySpec = str | registry.Spec | Callable[[Site], Auxiliary]
 
 
 def build_blocks(
-    chain: Chain, ends: Sequence[int], auxiliary: AuxiliarySpec, classes: int, loss: LocalLoss, last: nn.Module
+    chain: Chain,
+    ends: Sequence[int],
+    auxiliary: AuxiliarySpec,
+    classes: int,
+    loss: LocalLoss,
+    last: nn.Module,
+    overlap: int = 0,
 ) -> list[LocalBlock]:
     """The blocks of a chain, each but the last with a fresh auxiliary network on the device of its units.
 
@@ -37,31 +44,38 @@ def build_blocks(
         classes: number of classes.
         loss: what every block minimises.
         last: objective of the last block.
+        overlap: how many units of the next block each loss is taken behind.
     """
-    blocks, start = [], 0
+    blocks: list[LocalBlock] = []
+    start, entered = 0, 0
+    ahead = overlaps(ends, overlap)
     for index, end in enumerate(ends):
-        units = chain.units[start : end + 1]
+        units, more = chain.units[start : end + 1], chain.units[end + 1 : end + 1 + ahead[index]]
         objective = last
         if index < len(ends) - 1:
             site = Site(
                 index=index,
                 count=len(ends),
-                unit=end,
+                unit=end + len(more),
                 units=len(chain.units),
-                shape=units[-1].shape,
+                shape=(*units, *more)[-1].shape,
                 maps=chain.maps,
-                following=chain.units[end + 1 :],
+                following=chain.units[end + 1 + len(more) :],
                 image=chain.image,
                 classes=classes,
-                own=units,
+                own=(*units, *more),
             )
             network: Auxiliary = (
                 auxiliary(site) if callable(auxiliary) else registry.build("auxiliaries", auxiliary, site=site)
             )
             objective = LocalObjective(_placed(network, units[-1].module), loss)
         names = [unit.name for unit in units] or ["head"]
-        blocks.append(LocalBlock([unit.module for unit in units], names, objective))
-        start = end + 1
+        modules = [unit.module for unit in units]
+        if entered or more:
+            blocks.append(OverlapBlock(modules, names, objective, entered, [unit.module for unit in more]))
+        else:
+            blocks.append(LocalBlock(modules, names, objective))
+        start, entered = end + 1, len(more)
     return blocks
 
 
@@ -84,6 +98,7 @@ def method_blocks(
     balance: Balance,
     *,
     apart: bool = False,
+    overlap: int = 0,
 ) -> list[LocalBlock]:
     """The blocks of a method's network; the last minimises what the method does. `apart`: the head is a block too.
 
@@ -101,7 +116,7 @@ def method_blocks(
     classes = chain_outputs(chain, example)
     backbone = method.model.backbone
     own = nn.ModuleList([child for name, child in backbone.named_children() if name != "blocks"])
-    found = build_blocks(chain, ends, auxiliary, classes, loss, MethodObjective(method, own))
+    found = build_blocks(chain, ends, auxiliary, classes, loss, MethodObjective(method, own), overlap)
     check_covered(method, found)
     return found
 

@@ -70,7 +70,8 @@ def _meta(module: nn.Module) -> dict[str, Tensor]:
 def _forward(module: nn.Module, entering: tuple[int, ...], batch: int, weights: dict[str, Tensor]) -> None:
     """A forward pass in training mode that computes nothing."""
     with keeping_modes(module):
-        functional_call(module.train(), weights, torch.empty(batch, *entering, device="meta"))
+        dtype = next((value.dtype for value in weights.values() if value.is_floating_point()), None)
+        functional_call(module.train(), weights, torch.empty(batch, *entering, device="meta", dtype=dtype))
 
 
 def saved_bytes(module: nn.Module, entering: tuple[int, ...], batch: int = 2) -> int:

@@ -15,6 +15,7 @@ from repertoire.errors import ConfigError, ShapeError
 from repertoire.local._block import LocalObjective, TailObjective
 from repertoire.local._build import AuxiliarySpec, Blocks, build_blocks, chain_outputs, check_covered
 from repertoire.local._checks import check_labels, check_partition, check_shapes
+from repertoire.local._overlap import reached
 from repertoire.local._partition import Balance, check_unshared, head_apart, partition
 from repertoire.local._trainer import Trainer, single_process
 from repertoire.local._units import chain_of
@@ -41,6 +42,23 @@ class LocalLearning:
     are alive at a time (Ma et al., *Scaling Supervised Local Learning with Augmented Auxiliary Networks*, ICLR 2024;
     Belilovsky et al., *Greedy Layerwise Learning Can Scale to ImageNet*, ICML 2019).
 
+    What the first block does not keep, later blocks cannot use. With `overlap` of o units the gradient of a block's
+    loss crosses one border: with :math:`g_{k+1}` the first o units of block k + 1 (all of it, if it has fewer),
+
+    .. math:: \mathcal L_k = \ell\big(a_k(g_{k+1}(h_k)), y\big), \qquad k < K,
+
+    and the weights of :math:`g_{k+1}`, which there is once, get the gradients of both losses that pass through it, as
+    in Xiong, Ren and Urtasun, *LoCo: Local Contrastive Representation Learning* (NeurIPS 2020). Its forward pass is
+    run once. Its backward pass is linear in the gradient that it starts from, so it runs in two halves: that of its
+    maps alone, which goes on into block k, and in the next step that of maps and weights, for the sum of the two
+    gradients at its output. Let F(g) be the operations of a forward pass and A(g) the bytes that one keeps. Then a
+    border costs F(g) more operations, where a step of the units takes about 3 F(g) in any case (a second copy of the
+    units would cost 3 F(g), and to run both losses through them 2 F(g)); normalisation and activations, which do not
+    count as operations and cost time all the same, are passed backwards twice. At the peak of a step of block k there
+    are A(g) bytes more, and three maps of the size of the border: the gradients that wait at both ends of the block,
+    and the one that enters it. In pieces (`accumulate`) the activations of g are those of the whole batch, because no
+    piece enters the next block before all have left this one.
+
     Args:
         model: any network that gives logits `[N, K]` and can be cut: one of Repertoire's, an `nn.Sequential`, or any
             module that can be traced. It is trained in place, and stays what it is: nothing is added to it.
@@ -61,6 +79,9 @@ class LocalLearning:
         compile: compile each block with torch.compile; a string names the backend.
         pipeline: the processes that train the blocks together, see `repertoire.local.Pipeline`; this one alone if None.
             Give an example with it.
+        overlap: o, how many units of the next block the loss of a block is taken behind; 0 (default) for none. The cuts
+            are those without it. Exits are behind the overlap. Units that overlap are not compiled, and no pipeline has
+            them, in which nothing is sent back.
 
     Raises:
         ConfigError: the network cannot be cut so, or shares weights between blocks; at a step, a model in eval mode,
@@ -99,6 +120,7 @@ class LocalLearning:
         accumulate: int = 1,
         compile: bool | str = False,
         pipeline: Pipeline | None = None,
+        overlap: int = 0,
     ) -> None:
         if optimizer is None:
             raise ConfigError(
@@ -109,6 +131,9 @@ class LocalLearning:
         self.auxiliary = auxiliary
         self.at = tuple(at)
         self.balance: Balance = balance
+        if overlap < 0:
+            raise ConfigError(f"overlap is {overlap}; expected 0 units of the next block, or more")
+        self.overlap = overlap
         self.head_apart = head_apart
         self.loss: LocalLoss = F.cross_entropy if loss is None else loss
         wanted = getattr(self.loss, "wants", ())
@@ -138,10 +163,10 @@ class LocalLearning:
         check_unshared(chain, ends)
         self.classes = chain_outputs(chain, example[:2])
         blocks = build_blocks(
-            chain, ends, self.auxiliary, self.classes, self.loss, TailObjective(chain.tail, self.loss)
+            chain, ends, self.auxiliary, self.classes, self.loss, TailObjective(chain.tail, self.loss), self.overlap
         )
         check_covered(self.model, blocks)
-        self.chain, self.ends = chain, ends
+        self.chain, self.ends = chain, reached(ends, self.overlap)
         fabric = self._fabric or single_process(self.model)
         self._trainer = Trainer(
             blocks,
@@ -254,7 +279,7 @@ class LocalLearning:
             x = block.run(x)
             objective = block.objective
             if isinstance(objective, LocalObjective):
-                found.append(objective.auxiliary(x))
+                found.append(objective.auxiliary(block.look(x)))
             else:
                 assert isinstance(objective, TailObjective)
                 found.append(objective.tail(x))

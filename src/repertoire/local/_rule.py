@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,14 @@ from repertoire.local._block import LocalObjective
 from repertoire.local._build import build_blocks, method_blocks
 from repertoire.local._checks import check_labels, check_partition
 from repertoire.local._exits import Exits
+from repertoire.local._overlap import reached
 from repertoire.local._partition import Balance, head_apart, partition
 from repertoire.local._trainer import Trainer
 from repertoire.local._units import chain_of
 from repertoire.local.pipeline._stages import tensors_of
 from repertoire.methods import Classifier, Method
 from repertoire.ops import discard_memories
+from repertoire.ranges import AtLeast
 from repertoire.registry import register
 from repertoire.rules import MakeOptimizer, Rule, called
 
@@ -35,6 +37,7 @@ class BlockRule(Rule):
         at: units to cut after, such as `(blocks.3,blocks.6)`, instead of a number of blocks.
         balance: what the blocks have alike: "memory", "time" or "count".
         compile: compile each block with torch.compile.
+        overlap: how many units of the next block the loss of each is taken behind; 0 for none.
 
     Attributes:
         head_apart: whether pooling and head are a block of their own; otherwise they belong to the last one.
@@ -51,12 +54,14 @@ class BlockRule(Rule):
         at: tuple[str, ...] = (),
         balance: Balance = "memory",
         compile: bool = False,
+        overlap: Annotated[int, AtLeast(0)] = 0,
     ) -> None:
         self.blocks: int | Literal["all"] = blocks
         self.auxiliary = auxiliary
         self.at = at
         self.balance: Balance = balance
         self.compile = compile
+        self.overlap = overlap
 
     def check(self, method: Method, *, accumulate: int = 1) -> None:
         super().check(method, accumulate=accumulate)
@@ -80,7 +85,14 @@ class BlockRule(Rule):
     def _build(self, method: Method, make_optimizer: MakeOptimizer) -> None:
         example = self._example
         found = method_blocks(
-            method, example, self.blocks, self.auxiliary, self.at, self.balance, apart=self.head_apart
+            method,
+            example,
+            self.blocks,
+            self.auxiliary,
+            self.at,
+            self.balance,
+            apart=self.head_apart,
+            overlap=self.overlap,
         )
         self.classes = method.model.head.num_classes
         self.trainer = Trainer(
@@ -141,9 +153,11 @@ class BlockRule(Rule):
         ends = partition(chain, self.blocks, at=self.at, balance=self.balance)
         if self.head_apart:
             ends = head_apart(chain, ends)
-        blocks = build_blocks(chain, ends, self.auxiliary, model.head.num_classes, F.cross_entropy, nn.Identity())
+        blocks = build_blocks(
+            chain, ends, self.auxiliary, model.head.num_classes, F.cross_entropy, nn.Identity(), self.overlap
+        )
         found = [block.objective.auxiliary for block in blocks if isinstance(block.objective, LocalObjective)]
-        return Exits(chain, ends, nn.ModuleList(found))
+        return Exits(chain, reached(ends, self.overlap), nn.ModuleList(found))
 
     def state_dict(self) -> dict[str, Any]:
         states = {
@@ -171,6 +185,9 @@ class Local(BlockRule):
         at: units to cut after, such as `(blocks.3,blocks.6)`, instead of a number of blocks.
         balance: what the blocks have alike: "memory", "time" or "count".
         compile: compile each block with torch.compile.
+        overlap: how many units of the next block the loss of each block is taken behind, so that it learns what they
+            can use; 0 (default) for none, and no more than the next block has. It takes memory and time, which
+            :class:`repertoire.local.LocalLearning` reckons, and no pipeline can do it.
 
     Raises:
         ConfigError: at setup, where the method has no loss for a block or its network cannot be cut so; where a loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,11 @@ class Trainer:
             )
         self.held = range(len(self.blocks))
         if pipeline is not None:
+            if any(block.ahead for block in self.blocks):
+                raise ConfigError(
+                    "a pipeline cannot train blocks that overlap: a unit that two blocks train would be in two "
+                    "processes, and its gradient would have to be sent back. Use overlap=0, or one process"
+                )
             if fabric.world_size > 1:
                 fabric = single_process(self.blocks[0], precision=fabric.strategy.precision.precision)
             if fabric.strategy.precision.precision == "16-mixed":
@@ -178,6 +184,7 @@ class Trainer:
         place = index - self.held.start
         block, module, optimizer = self.blocks[index], self.modules[place], self.optimizers[place]
         logs: dict[str, Tensor] = {}
+        owed: list[Tensor | None] = []
         weight = batch.weight(self.fabric.world_size if self.pipeline is None else self.pipeline.replicas)
         for number, piece in enumerate(pieces):
             share = len(piece) / len(batch)
@@ -186,7 +193,8 @@ class Trainer:
                 if loss.device.type == "cpu":
                     self._refuse_nonfinite(index, float(loss.detach()))
                 self.fabric.backward(loss * (share * weight) if share * weight != 1 else loss)
-            flows[number] = dense(block.take())
+                owed.append(block.cross())
+            flows[number] = block.take() if block.ahead else dense(block.take())
             for name, value in found.items():
                 logs[name] = logs.get(name, 0) + value * share
         if self.pipeline is not None:
@@ -198,13 +206,17 @@ class Trainer:
         optimizer.step()
         self.skipped = before is not None and scaler.get_scale() < before
         optimizer.zero_grad(set_to_none=True)
+        if not self.skipped:
+            for flow, gradient in zip(flows, owed, strict=True):
+                if gradient is not None:
+                    flow.register_hook(functools.partial(_plus, gradient, scaler, before))
         return logs
 
     def _refuse_nonfinite(self, index: int, loss: float) -> None:
         if math.isfinite(loss):
             return
         for block, optimizer in zip(self._own, self.optimizers, strict=True):
-            block.output = None
+            block.forget()
             optimizer.zero_grad(set_to_none=True)
         before = f"; blocks 1 to {index} have taken this step" if index else ""
         raise NonFiniteLoss(
@@ -301,6 +313,11 @@ def _check_trainable(blocks: Sequence[LocalBlock]) -> None:
                 f"block {index + 1} of {len(blocks)} ({block.names[0]} to {block.names[-1]}) has no parameters to "
                 "train: all of them are frozen. Cut elsewhere (at=...), or into fewer blocks"
             )
+
+
+def _plus(owed: Tensor, scaler: Any, scale: float | None, gradient: Tensor) -> Tensor:
+    """A gradient, and what the block before has left for it, at the loss scale that it has now."""
+    return gradient + (owed if scale is None or scaler.get_scale() == scale else owed * (scaler.get_scale() / scale))
 
 
 def _compile_many(count: int) -> None:

@@ -1,0 +1,107 @@
+"""Blocks that overlap: the gradient of a block's loss crosses one border."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repertoire.data import Batch
+from repertoire.local._block import LocalBlock
+
+__all__ = ["OverlapBlock", "overlaps", "reached"]
+
+
+def overlaps(ends: Sequence[int], overlap: int) -> list[int]:
+    """How many units of the next block each block looks through; no more than that block has.
+
+    >>> overlaps([2, 5, 6, 9], 2)
+    [2, 1, 2, 0]
+    """
+    return [*(min(overlap, after - end) for end, after in itertools.pairwise(ends)), 0]
+
+
+def reached(ends: Sequence[int], overlap: int) -> list[int]:
+    """The last unit before the auxiliary network of each block: where its exit is.
+
+    >>> reached([2, 5, 6, 9], 2)
+    [4, 6, 8, 9]
+    """
+    return [end + more for end, more in zip(ends, overlaps(ends, overlap), strict=True)]
+
+
+class OverlapBlock(LocalBlock):
+    """A block whose loss is taken behind the first units of the next one.
+
+    Its own units f, the first units g of the next block and the auxiliary network a make the loss of a(g(f(x))). The
+    forward pass of g is run once and kept for the next block, which goes on from its output. Its backward pass runs in
+    two halves: first the chain of gradients of its maps alone, which goes on into f; then, in the step of the next
+    block, that of its maps and weights, for the sum of what both blocks ask of its output. A backward pass is linear in
+    what it starts from, so the weights of g get the gradient of both losses at the price of one.
+
+    Args:
+        units, names, objective: as of any block.
+        entered: how many of its own units the block before has run already.
+        ahead: the first units of the next block, which owns and trains them.
+    """
+
+    def __init__(
+        self,
+        units: list[nn.Module],
+        names: list[str],
+        objective: nn.Module,
+        entered: int = 0,
+        ahead: Sequence[nn.Module] = (),
+    ) -> None:
+        super().__init__(units, names, objective)
+        self.entered = entered
+        self.ahead = tuple(ahead)  # in a tuple, and so not registered: they are units of the next block
+        self._parts: tuple[Callable[..., Any], Callable[..., Any]] = (self._own, self._judged)
+        self._crossing: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+
+    def _own(self, x: Tensor) -> Tensor:
+        for unit in self.units[self.entered :]:
+            x = unit(x)
+        return x
+
+    def _judged(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        step = self.objective(x, batch)
+        return step.loss, step.logs
+
+    def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        own, judged = self._parts
+        y = own(x)
+        start = y.detach().requires_grad_(y.requires_grad)
+        z = self.look(start)
+        seen = z.detach().requires_grad_()
+        self.output, self._crossing = z if self.ahead else z.detach(), (y, start, z, seen)
+        return judged(seen, batch)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles what the block does alone. What it does in units of the next one stays as it is: its backward pass
+        runs in two halves, and a compiled one runs as a whole, once."""
+        own, judged = self._parts
+        self._parts = torch.compile(own, *args, **kwargs), torch.compile(judged, *args, **kwargs)
+
+    def forget(self) -> None:
+        super().forget()
+        self._crossing = None
+
+    def cross(self) -> Tensor | None:
+        crossing, self._crossing = self._crossing, None
+        assert crossing is not None, "the block was not called"
+        y, start, z, seen = crossing
+        gradient = seen.grad
+        if self.ahead and start.requires_grad:
+            torch.autograd.backward(z, gradient, retain_graph=True, inputs=start)
+            y_gradient, start.grad = start.grad, None  # or it would live as long as the graph of z
+        else:
+            y_gradient = gradient
+        # Not further: what came from the block before is one of its own, and has had its gradient.
+        learning = [p for p in self.units.parameters() if p.requires_grad]
+        if learning and y.requires_grad:
+            torch.autograd.backward(y, y_gradient, inputs=learning)
+        return gradient if self.ahead and z.requires_grad else None
