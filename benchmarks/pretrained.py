@@ -401,12 +401,16 @@ def commands(arguments: argparse.Namespace) -> None:
 
 def second_run(arguments: argparse.Namespace) -> None:
     """`repertoire train FOLDER --tune head` on features that are kept, a process of its own each time, beside what such
-    a process takes to import what it needs; in turn with another checkout, where one is named."""
+    a process takes to import what it needs; in turn with another checkout, where one is named.
+
+    Modules are compiled once, as an installation does it, whatever the environment says of writing bytecode."""
     folder = arguments.folders[0]
     imports = "import repertoire; repertoire.train.fit, repertoire.report.write_report"
     spent: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as place:
         environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), REPERTOIRE_CACHE=f"{place}/cache")
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment["PYTHONPYCACHEPREFIX"] = f"{place}/bytecode"
         older = dict(environment, PYTHONPATH=str(arguments.before))
         train = [sys.executable, "-m", "repertoire", "train", str(folder), "--tune", "head", "--quiet"]
         train += ["--overwrite", "--out", f"{place}/run"]
@@ -417,7 +421,8 @@ def second_run(arguments: argparse.Namespace) -> None:
         }
         if arguments.before is not None:
             commands["the same, of the other checkout"] = (train, older)
-        subprocess.run([*train, "--no-report"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        for where in (environment, older) if arguments.before is not None else (environment,):
+            subprocess.run(train, env=where, check=True, stdout=subprocess.DEVNULL)
         for _ in range(arguments.rounds):
             for name, (command, where) in commands.items():
                 clock, before = time.perf_counter(), os.times()

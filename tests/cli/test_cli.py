@@ -308,6 +308,17 @@ def test_help_is_quick_and_loads_no_torch():
     assert time.perf_counter() - start < 2
 
 
+def test_training_and_its_report_load_no_more_than_they_need():
+    """Imports are a good part of the second run of `--tune head`, and each of these would add much to them."""
+    code = (
+        "import sys, repertoire; repertoire.train.fit, repertoire.report.write_report, repertoire.explain.judge; "
+        "print(*(name for name in ('sklearn', 'pandas', 'scipy.stats', 'matplotlib', 'timm', 'torchvision', "
+        "'torch._inductor.compile_fx', 'transformers', 'datasets') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_options_of_train_are_those_of_the_configuration(capsys):
     status, out, _ = run_cli(capsys, "train", "--help")
     assert status == 0

@@ -26,6 +26,7 @@ from repertoire.explain import (
     ScoreCAM,
     SmoothGradCAMPlusPlus,
     XGradCAM,
+    shared_passes,
 )
 from repertoire.methods import Classifier, Normalize
 from repertoire.ops import as_maps
@@ -364,3 +365,71 @@ def test_a_network_that_passes_an_image_twice_is_named_as_such():
 
     with pytest.raises(ConfigError, match="run more than once in a forward pass"):
         GradCAM()(Siam().eval(), torch.rand(2, 3, 12, 12))
+
+
+class Counted(nn.Module):
+    """Counts its passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
+        self.scores = nn.Linear(4, 5)
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return self.scores(self.features(x).mean((2, 3)))
+
+
+def passes(net: Counted, explainers: list, *batches: Tensor, targets: Tensor | int = 1) -> tuple[int, list[Tensor]]:
+    """How many passes explainers take for batches, and their maps."""
+    net.passes = 0
+    maps = [explainer(net, batch, targets) for explainer in explainers for batch in batches]
+    return net.passes, maps
+
+
+def test_explainers_of_one_layer_share_a_pass_and_give_the_same_maps():
+    torch.manual_seed(0)
+    net = Counted()
+    looking = [GradCAM("features"), LayerCAM("features"), EigenCAM("features")]
+    alone, expected = passes(net, looking, images())
+    with shared_passes():
+        together, found = passes(net, looking, images())
+        again, _ = passes(net, looking, images().clone())
+    assert (alone, together, again) == (3, 1, 0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert passes(net, looking, images())[0] == 3  # what was kept is gone
+
+
+def test_a_pass_is_shared_only_where_it_is_the_same():
+    torch.manual_seed(0)
+    net, other = Counted(), Counted()
+    looking = [GradCAM("features")]
+    with shared_passes():
+        assert passes(net, looking, images())[0] == 1
+        assert passes(net, looking, images() + 1)[0] == 1  # other images
+        assert passes(net, looking, images() + 1, targets=2)[0] == 1  # another class
+        assert passes(net, looking, images() + 1, targets=torch.tensor([2, 2, 2]))[0] == 1
+        assert passes(net, looking, images() + 1, targets=torch.tensor([2, 2, 2]))[0] == 0
+        assert passes(other, looking, images() + 1, targets=torch.tensor([2, 2, 2]))[0] == 1  # another network
+        assert passes(other, [GradCAM("features.0")], images() + 1, targets=torch.tensor([2, 2, 2]))[0] == 1
+
+
+def test_a_pass_without_slopes_serves_nobody_who_needs_them():
+    net = Counted()
+    with shared_passes():
+        assert passes(net, [EigenCAM("features"), GradCAM("features")], images())[0] == 2
+        assert passes(net, [EigenCAM("features")], images())[0] == 0
+
+
+def test_as_many_passes_are_kept_as_were_asked_for():
+    net = Counted()
+    looking, batches = [GradCAM("features"), LayerCAM("features")], (images(), images() + 1)
+    for most, expected in ((1, 4), (2, 2), (0, 4)):
+        with shared_passes(most):
+            assert passes(net, looking, *batches)[0] == expected
+    with shared_passes(2):
+        assert passes(net, looking, *batches)[0] == 2
+        with shared_passes(0):
+            assert passes(net, looking, *batches)[0] == 4
+        assert passes(net, looking, *batches)[0] == 0

@@ -21,6 +21,7 @@ from repertoire.explain.attribution._presets import (
     SmoothGrad,
 )
 from repertoire.explain.cam._ablationcam import AblationCAM
+from repertoire.explain.cam._activation import shared_passes
 from repertoire.explain.cam._eigencam import EigenCAM, EigenGradCAM
 from repertoire.explain.cam._gradcam import GradCAM
 from repertoire.explain.cam._gradcam_variants import GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
@@ -143,6 +144,7 @@ __all__ = [
     "representers",
     "save_overlay",
     "score_interpretation",
+    "shared_passes",
     "structural_similarity",
     "to_unit_range",
     "token_cut",

@@ -9,18 +9,19 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
 
 from repertoire import registry
 from repertoire.data import FeatureSet, Splits, digest
 from repertoire.errors import ConfigError, DataError, RunError, ascii_path, option
-from repertoire.estimators import FeatureEstimator, load_estimator, save_estimator
 from repertoire.files import lock_directory, write_json
 from repertoire.protocols._base import Protocol, StageData, options_of
 from repertoire.protocols._outcome import Outcome, as_matrix
+
+if TYPE_CHECKING:
+    from repertoire.estimators import FeatureEstimator
 
 __all__ = ["observe"]
 
@@ -64,6 +65,9 @@ def observe(
         >>> outcome.metrics["accuracy"] > 0.8, outcome.matrix.shape
         (True, (2, 2))
     """
+    # scikit-learn takes a second to import, and whoever writes a report wants no more of this package than an outcome.
+    from repertoire.estimators import FeatureEstimator
+
     protocol = registry.build("protocols", protocol) if isinstance(protocol, str) else protocol
     named = isinstance(estimator, str)
     model = registry.build("feature-estimators", estimator) if named else estimator
@@ -103,6 +107,8 @@ class _Course:
     """An estimator on its way through the stages."""
 
     def __init__(self, model: Any, stages: Sequence[StageData]) -> None:
+        from sklearn.base import clone
+
         self.model = model
         self.fresh = clone(model) if hasattr(model, "get_params") else None
         self.stages = stages
@@ -110,6 +116,8 @@ class _Course:
 
     def kept(self, path: Path, protocol: Protocol, seed: int, splits: Splits) -> list[dict[str, Any]]:
         """What was measured after each stage; the estimator is kept after each, until the next one is."""
+        from repertoire.estimators import load_estimator, save_estimator
+
         content = {
             "protocol": repr(options_of(protocol)),
             "stages": [stage.name for stage in self.stages],
@@ -139,6 +147,8 @@ class _Course:
 
     def stage(self, t: int) -> dict[str, Any]:
         """Learns a stage, and gives what is left of all so far."""
+        from repertoire.estimators import FeatureEstimator
+
         stage, started = self.stages[t], time.perf_counter()
         names = np.array(stage.classes)
         known = stage.train.subset(np.flatnonzero(stage.train.known))

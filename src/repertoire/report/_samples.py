@@ -65,36 +65,48 @@ def pictures(
     index: Sequence[int] | np.ndarray,
     model: Classifier | None = None,
     explainers: Mapping[str, Explainer] | None = None,
+    targets: np.ndarray | None = None,
 ) -> list[Picture]:
-    """Images with maps of the classes that the model predicts for them, in the order of `index`.
+    """Images with maps of a class of each, in the order of `index`.
 
     Args:
         images: the test images.
         index: which of them.
         model: the classifier, or None to show the images alone.
         explainers: whose maps to show.
+        targets: the class of each that the maps are of, int64; those that the model predicts if None, which takes it a
+            pass more.
     """
     if len(index) == 0:
         return []
     pixels = images.pixels(np.asarray(index, dtype=np.int64))
     overlays: list[dict[str, str]] = [{} for _ in pixels]
-    if model is not None:
-        for name, explainer in (explainers or {}).items():
-            for shown, address in zip(overlays, _overlays(pixels, model, explainer), strict=True):
-                shown[name] = address
+    if model is not None and explainers:
+        overlays = _overlays(pixels, model, explainers, targets)
     small = max(images.size) <= LOSSLESS
     return [Picture(data_uri(image), shown, small) for image, shown in zip(pixels, overlays, strict=True)]
 
 
-def _overlays(pixels: np.ndarray, model: Classifier, explainer: Explainer) -> list[str]:
+def _overlays(
+    pixels: np.ndarray, model: Classifier, explainers: Mapping[str, Explainer], targets: np.ndarray | None
+) -> list[dict[str, str]]:
+    """For each image what each explainer shows, by name."""
     import torch
 
     from repertoire.data import plain
-    from repertoire.explain import overlay
+    from repertoire.explain import overlay, shared_passes
 
-    parts = plain(torch.from_numpy(pixels)).split(AT_ONCE)
-    heats = torch.cat([explainer(model, part.to(device_of(model))).cpu() for part in parts])
-    return [data_uri(np.asarray(overlay(image, heat))) for image, heat in zip(pixels, heats, strict=True)]
+    found: list[dict[str, str]] = []
+    shown = torch.from_numpy(pixels)
+    for start in range(0, len(shown), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        images = plain(shown[rows]).to(device_of(model))
+        classes = None if targets is None else torch.from_numpy(targets[rows]).to(images.device)
+        with shared_passes():
+            heats = {name: explainer(model, images, classes).cpu() for name, explainer in explainers.items()}
+        for i, image in enumerate(pixels[rows]):
+            found.append({name: data_uri(np.asarray(overlay(image, heat[i]))) for name, heat in heats.items()})
+    return found
 
 
 def data_uri(image: np.ndarray) -> str:

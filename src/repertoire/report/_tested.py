@@ -44,7 +44,7 @@ def tested(run: Run, classes: Sequence[str]) -> dict[str, Any]:
 
     mistakes, hits = _samples.choose(probabilities, result.labels)
     chosen = np.concatenate([mistakes, hits])
-    looked = _looked(run, images, chosen)
+    looked = _looked(run, images, chosen, predicted[chosen])
     pictures = looked.pop("pictures")
     samples = [{**describe(i), "picture": picture} for i, picture in zip(chosen.tolist(), pictures, strict=True)]
     return {
@@ -90,9 +90,9 @@ def _test_images(run: Run, labels: np.ndarray) -> tuple[ImageSet | None, str | N
     return images, None
 
 
-def _looked(run: Run, images: ImageSet | None, index: np.ndarray) -> dict[str, Any]:
-    """The pictures at these positions, None for each where there are none; why there are no heat maps, or not all; and
-    how far those that are there can be trusted."""
+def _looked(run: Run, images: ImageSet | None, index: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """The pictures at these positions, None for each where there are none, with maps of the classes that were predicted
+    there; why there are no heat maps, or not all; and how far those that are there can be trusted."""
     found: dict[str, Any] = {"why_no_maps": None, "unfit": {}, "explainers": [], "trust": None}
     if images is None:
         return {**found, "pictures": [None] * len(index)}
@@ -105,7 +105,7 @@ def _looked(run: Run, images: ImageSet | None, index: np.ndarray) -> dict[str, A
         reason = next(iter(found["unfit"].values()))
         return {**found, "why_no_maps": reason, "pictures": _samples.pictures(images, index)}
     found |= {"explainers": list(chosen), "trust": _trust.trust(model, images, chosen)}
-    return {**found, "pictures": _samples.pictures(images, index, model, chosen)}
+    return {**found, "pictures": _samples.pictures(images, index, model, chosen, predicted)}
 
 
 def _embedding_map(

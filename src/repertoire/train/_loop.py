@@ -124,6 +124,7 @@ class Loop:
         self._best: dict[str, Tensor] = {}
         self._best_learned: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._best_late, self._best_written = False, -math.inf
+        self._unchanged: set[str] | None = None
         self._first = self._start()
         self._whole: dict[str, Any] = {}
 
@@ -518,6 +519,8 @@ class Loop:
     def _frozen(self) -> set[str]:
         """The names of tensors that training does not change, because inputs enter after them: no checkpoint need hold
         them, since they were there before the first step."""
+        if self._unchanged is not None:
+            return self._unchanged
         model = self.method.model
         if model.enters is None:
             return set()
@@ -527,7 +530,8 @@ class Loop:
             ["backbone."] if model.enters == len(blocks) else [f"backbone.blocks.{i}." for i in range(model.enters)]
         )
         names = self.method.state_dict()
-        return {name for name in names if name.startswith(tuple(f"model.{prefix}" for prefix in prefixes))}
+        self._unchanged = {name for name in names if name.startswith(tuple(f"model.{prefix}" for prefix in prefixes))}
+        return self._unchanged
 
     def _save_best(self) -> None:
         assert self.directory is not None

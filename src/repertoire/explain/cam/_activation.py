@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,7 +18,7 @@ from repertoire.explain._arguments import one_of
 from repertoire.explain._explainer import Explainer, classes, every_row, kind, to_unit_range
 from repertoire.explain._layers import Activations, Layer, Where, check_where, choose_layers
 
-__all__ = ["ActivationMap", "Combine", "Recorded"]
+__all__ = ["ActivationMap", "Combine", "Recorded", "shared_passes"]
 
 Combine = Literal["mean", "product", "max"]
 #: Scores `[N, C]` and ones at the K chosen classes `[K, N, C]` to the gradient of what is explained in the scores.
@@ -39,6 +40,63 @@ class Recorded:
     chosen: Tensor | None
     maps: list[Tensor]
     slopes: list[Tensor]
+
+
+@dataclass
+class _Kept:
+    """A pass in a block of `shared_passes`, and what it was of."""
+
+    model: nn.Module
+    layers: list[nn.Module]
+    inputs: Tensor
+    targets: Tensor | int | None
+    output: Callable[..., Tensor] | None
+    recorded: Recorded
+
+    def of(self, other: _Kept) -> bool:
+        """Whether a pass of the other kind would record the same."""
+        if self.model is not other.model or self.output is not other.output or len(self.layers) != len(other.layers):
+            return False
+        if any(mine is not theirs for mine, theirs in zip(self.layers, other.layers, strict=True)):
+            return False
+        return _equal(self.targets, other.targets) and _equal(self.inputs, other.inputs)
+
+
+_shared: ContextVar[tuple[int, list[_Kept]]] = ContextVar("shared", default=(0, []))
+"""How many passes to keep, and those that are kept, the newest first."""
+
+
+@contextmanager
+def shared_passes(most: int = 1) -> Iterator[None]:
+    """Lets explainers that look at the same layers of the same images share a pass through the network in this block.
+
+    Grad-CAM and Layer-CAM differ in what they make of a layer and its slopes, not in the pass that gives them. The
+    weights must not change in the block.
+
+    Args:
+        most: how many passes are kept, of which a new one takes the place of the oldest: ask one explainer after the
+            other for a batch, and not for one batch after the other. None is shared with 0.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from repertoire.explain import GradCAM, LayerCAM, shared_passes
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+        >>> with shared_passes():
+        ...     maps = [explainer(net, torch.zeros(2, 3, 8, 8), 0) for explainer in (GradCAM("0"), LayerCAM("0"))]
+    """
+    token = _shared.set((most, []))
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        same = first.shape == second.shape and first.dtype == second.dtype and first.device == second.device
+        return same and torch.equal(first, second)
+    return not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second
 
 
 class ActivationMap(Explainer):
@@ -94,20 +152,37 @@ class ActivationMap(Explainer):
 
     def _explain(self, model: nn.Module, inputs: Tensor, targets: Tensor | int | None) -> Tensor:
         for layers in choose_layers(model, self.layer, inputs, slopes=self._needs_slopes):
-            recorded = record(
-                self,
-                model,
-                layers,
-                inputs,
-                targets,
-                slopes=self._needs_slopes,
-                until_scores=self._needs_scores or targets is not None,
-                objective=self._objective,
-            )
+            recorded = self._recorded(model, layers, inputs, targets)
             if not recorded.slopes or any(bool(slope.any()) for slope in recorded.slopes):
                 break
         heats = self._heats(model, layers, inputs, recorded)
         return self._combined(heats, inputs)
+
+    def _recorded(
+        self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, targets: Tensor | int | None
+    ) -> Recorded:
+        """A pass through the model; or the one that another explainer has made, in a block of `shared_passes`."""
+        slopes, scores = self._needs_slopes, self._needs_scores or targets is not None
+
+        def make() -> Recorded:
+            return record(
+                self, model, layers, inputs, targets, slopes=slopes, until_scores=scores, objective=self._objective
+            )
+
+        most, kept = _shared.get()
+        if not most or self._objective is not None or any(layer.activated for layer in layers):
+            return make()
+        asked = _Kept(
+            model, [layer.module for layer in layers], inputs, targets, self.output, Recorded(None, None, [], [])
+        )
+        for one in kept:
+            found = one.recorded
+            if one.of(asked) and (found.slopes or not slopes) and (found.scores is not None or not scores):
+                return found if slopes else Recorded(found.scores, found.chosen, found.maps, [])
+        asked.recorded = make()
+        kept.insert(0, asked)
+        del kept[most:]
+        return asked.recorded
 
     def _heats(self, model: nn.Module, layers: Sequence[Layer], inputs: Tensor, recorded: Recorded) -> list[Tensor]:
         """A small map `[K, N, h, w]` for each layer. Overridden by what needs more than one pass through the model."""

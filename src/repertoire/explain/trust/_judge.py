@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from repertoire import registry
 from repertoire.errors import ConfigError, DataError, ShapeError
 from repertoire.explain._explainer import Explainer, moved, takes_rows, undisturbed
+from repertoire.explain.cam._activation import shared_passes
 from repertoire.explain.trust._curves import (
     Baseline,
     area_under_curve,
@@ -141,11 +142,16 @@ def judge(
     scorer = model if scorer is None else scorer
     ends = _ends(model, scorer, images, targets, baselines, batch_size)
     sample = _Sample(model, scorer, images, targets, others, masks, steps, baselines, batch_size, ends)
+    # Copied together: an explainer may hold the module that it looks at.
+    lottery, theirs = copy.deepcopy((model, dict(named)))
+    randomize(lottery.modules(), seed)
     rows = []
-    for name, explainer in named.items():
-        if progress is not None:
-            progress(name)
-        rows.append(_judged(name, explainer, sample, seed))
+    # Of another class, and of random weights.
+    with shared_passes(2):
+        for name, explainer in named.items():
+            if progress is not None:
+                progress(name)
+            rows.append(_judged(name, explainer, sample, lottery, theirs[name]))
     if progress is not None:
         progress(RANDOM)
     return rank(rows, _reference(sample, seed), failed)
@@ -242,17 +248,16 @@ def _ends(
     return torch.cat(found, 1)
 
 
-def _judged(name: str, explainer: Explainer, sample: _Sample, seed: int) -> Judged:
-    # Copied together: an explainer may hold the module that it looks at.
-    lottery, its_own = copy.deepcopy((sample.model, explainer))
-    randomize(lottery.modules(), seed)
+def _judged(name: str, explainer: Explainer, sample: _Sample, lottery: nn.Module, its_own: Explainer) -> Judged:
+    """What is measured of an explainer; `its_own` is that of the network of random weights."""
     pieces, seconds = [], 0.0
     for rows, images, targets, others, masks in sample.parts():
-        started = time.perf_counter()
-        maps = explainer(sample.model, images, targets)
-        if maps.is_cuda:
-            torch.cuda.synchronize(maps.device)
-        seconds += time.perf_counter() - started
+        with shared_passes(0):  # how long it takes is that of the explainer by itself
+            started = time.perf_counter()
+            maps = explainer(sample.model, images, targets)
+            if maps.is_cuda:
+                torch.cuda.synchronize(maps.device)
+            seconds += time.perf_counter() - started
         of_others = explainer(sample.model, images, others)
         pieces.append(
             {
