@@ -181,8 +181,8 @@ def main() -> None:
     first, weakest = given.rules[0], given.rules[1]
     print(
         f"{given.backbone}, {given.images:,} training images{size}, {given.epochs} epochs, batch 128, SGD, "
-        f"{given.seeds} seed(s); speed is that of a step on one thread, memory what it holds at its peak beside weights and the state "
-        "of the optimisers, both relative to the first row."
+        f"{given.seeds} seed(s); speed is that of a step on one thread, memory what it holds at its peak beside weights"
+        " and the state of the optimisers, both relative to the first row."
     )
     print()
     print("| rule | test accuracy, mean | each seed | gap closed | speed | memory |")
