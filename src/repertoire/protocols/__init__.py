@@ -15,7 +15,7 @@ from repertoire.protocols._classes import ClassIncremental
 from repertoire.protocols._domains import DomainIncremental
 from repertoire.protocols._follow import follow
 from repertoire.protocols._measure import measure
-from repertoire.protocols._memory import Memory
+from repertoire.protocols._memory import Memory, Store
 from repertoire.protocols._observe import observe
 from repertoire.protocols._outcome import Outcome
 from repertoire.protocols._patches import Patches, memory_of
@@ -32,6 +32,7 @@ __all__ = [
     "Protocol",
     "SiBlurry",
     "StageData",
+    "Store",
     "add_stage",
     "follow",
     "joined",

@@ -204,6 +204,14 @@ def memory_of(
     Raises:
         ConfigError: patches are to be kept and the method draws none, or its network has none; or what is learned are
             no images.
+
+    Example:
+        >>> from repertoire.protocols import memory_of
+        >>> from repertoire.recipe import load_splits, make_config
+        >>> config = make_config(data="digits", method="mae-cil", backbone="vit:patch=2,dim=16,depth=2,heads=2")
+        >>> memory = memory_of(config, "1KB", "reservoir", "patches", 0.25, lambda: load_splits(config))
+        >>> memory.side, memory.count
+        (4, 4)
     """
     if store == "whole":
         return Memory(budget, keep, config.seed)

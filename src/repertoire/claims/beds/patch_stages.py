@@ -1,0 +1,58 @@
+"""Photographs of clothes in five stages of two classes, for a small transformer with a memory of so many bytes.
+
+The order of the classes, the training images that are drawn, the weights, the order of the images and what is hidden of
+them are the seed's; the test images are always the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from repertoire.claims import Budget, arm
+from repertoire.claims._stages import staged
+from repertoire.claims.beds import _named
+from repertoire.claims.beds.image_stages import _some
+from repertoire.protocols import Store
+
+__all__ = ["CLOTHES", "clothes"]
+
+CLOTHES = "Fashion-MNIST at 16 pixels, 300 images of each class, five stages of two classes"
+
+SIZE, EACH = 16, 300
+MEMORY = "8KB"
+RATE = 0.003
+
+
+@arm
+def clothes(budget: Budget, seed: int, *, store: Store, draws: bool = True) -> dict[str, float]:
+    """A transformer on clothes that are 16 patches each, and a memory of 8 KB.
+
+    Args:
+        store: what is kept: "whole" images, or a quarter of the "patches" of each.
+        draws: whether the network draws the others; if not, the mean of those that are kept stands for them.
+    """
+    splits = replace(_named.get("fashion-mnist"), size=SIZE).splits(budget, 0)
+    splits = replace(
+        splits,
+        train=_some(splits.train, budget.pick(smoke=20, small=EACH, full=10 * EACH), seed),
+        test=_some(splits.test, budget.pick(smoke=8, small=100, full=1000), 0),
+    )
+    return staged(
+        budget,
+        seed,
+        splits=splits,
+        method="mae-cil",
+        protocol=f"classes:step=2,memory={MEMORY},store={store}",
+        draws=draws,
+        backbone=budget.pick(
+            smoke="vit:patch=4,dim=16,depth=2,heads=2",
+            small="vit:patch=4,dim=32,depth=3,heads=2",
+            full="vit:patch=4,dim=96,depth=6,heads=6",
+        ),
+        augment="none",
+        optimizer="adamw",
+        lr=RATE,
+        weight_decay=1e-4,
+        batch_size=64,
+        epochs=budget.pick(smoke=1, small=6, full=60),
+    )
