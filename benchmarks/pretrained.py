@@ -4,6 +4,7 @@
     python benchmarks/pretrained.py five/ twenty/ hundred/ --only train [--ways scratch,head,auto,timm]
     python benchmarks/pretrained.py hundred/ --only steps|commands|second-run [--rounds 3] [--threads 1]
     python benchmarks/pretrained.py hundred/ --only local [--rules "backprop checkpoint local:blocks=4"] [--threads 1]
+    python benchmarks/pretrained.py . --only choice
 
 A folder holds `train/CLASS/*` and `test/CLASS/*`. Features are computed once for each size and precision. On them, a
 head trained by gradient descent is set beside scikit-learn's logistic regression, k nearest neighbours and nearest
@@ -16,7 +17,8 @@ chosen (`auto`), beside scikit-learn's logistic regression on what the frozen ne
 and beside a bare loop around timm's network of the same weights, with batch, number of steps, learning rate and layers
 as in `auto`, flips for an augmentation, and its last weights. `--only steps` sets an epoch of `--tune all` beside one
 of that loop, and `--only commands` the whole command with `--tune head`, the first and the second time, beside a bare
-pass of timm's network over the same files. Prints Markdown.
+pass of timm's network over the same files. `--only choice` simulates what rules that choose between the head and all
+layers lose. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -532,12 +535,85 @@ def memory(arguments: argparse.Namespace, batch: int = 32) -> None:
             print(f"| {name} | {row} |", flush=True)
 
 
+class Pair(NamedTuple):
+    """Test accuracies that were measured on a set, as `docs/numbers/pretrained.md` has them, and its validation images.
+
+    Attributes:
+        logistic: of logistic regression on the frozen features; that of the head where it was not measured.
+    """
+
+    name: str
+    logistic: float
+    head: float
+    everything: float
+    validate: int
+
+
+PAIRS = (
+    Pair("CIFAR-10, 5 a class", 0.558, 0.570, 0.562, 10),
+    Pair("CIFAR-10, 20 a class", 0.632, 0.614, 0.680, 20),
+    Pair("CIFAR-10, 100 a class", 0.714, 0.714, 0.808, 100),
+    Pair("CIFAR-10, 500 a class", 0.750, 0.750, 0.872, 500),
+    Pair("CIFAR-10, 5 a class, another draw", 0.514, 0.524, 0.530, 10),
+    Pair("Fashion-MNIST", 0.790, 0.792, 0.782, 20),
+    Pair("Omniglot", 0.480, 0.445, 0.545, 20),
+    Pair("emoji", 0.588, 0.575, 0.603, 16),
+    Pair("CIFAR-10, grey", 0.544, 0.553, 0.588, 8),
+    Pair("MNIST", 0.860, 0.858, 0.824, 20),
+    Pair("MNIST, trained once more", 0.860, 0.858, 0.878, 20),
+    Pair("CIFAR-10 of odd sizes", 0.753, 0.760, 0.823, 30),
+    Pair("printed letters", 0.955, 0.936, 0.981, 26),
+)
+
+Rule = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""From validation accuracies of the head and of all layers, and their standard error, to whether all layers stay."""
+
+CHOICES: dict[str, Rule] = {
+    "all layers, unless worse by more than a standard error": lambda head, whole, error: whole >= head - error,
+    "the better one, all layers where they are equal": lambda head, whole, error: whole >= head,
+    "the better one, the head where they are equal": lambda head, whole, error: whole > head,
+    "the head, unless all layers are better by a standard error": lambda head, whole, error: whole > head + error,
+    "all layers, always": lambda head, whole, error: np.ones_like(head, dtype=bool),
+    "the head, always": lambda head, whole, error: np.zeros_like(head, dtype=bool),
+}
+
+
+def choice(arguments: argparse.Namespace, draws: int = 20000, apart: float = 0.16) -> None:
+    """What rules that choose between the head and all layers lose, were the measured accuracies the true ones:
+    validation images are drawn, of which `apart` at least tell the two networks from each other."""
+    generator = np.random.default_rng(0)
+    lost: dict[str, list[tuple[float, float]]] = {name: [] for name in CHOICES}
+    for pair in PAIRS:
+        gain = pair.everything - pair.head
+        most = 2 * (1 - max(pair.head, pair.everything)) + abs(gain)
+        differ = min(max(apart, 1.3 * abs(gain)), most)
+        only_whole, only_head = (differ + gain) / 2, (differ - gain) / 2
+        shares = [pair.head - only_head, only_whole, only_head]
+        both, whole, head, _ = generator.multinomial(pair.validate, [*shares, 1 - sum(shares)], draws).T
+        heads, wholes = ((both + alone) / pair.validate for alone in (head, whole))
+        best = np.maximum(heads, wholes)
+        error = np.sqrt(best * (1 - best) / pair.validate)
+        for name, rule in CHOICES.items():
+            kept = np.where(rule(heads, wholes, error), pair.everything, pair.head)
+            lost[name].append((max(pair.head, pair.everything) - kept.mean(), (pair.logistic - kept > 0.02).mean()))
+    print("\n### What a choice between the head and all layers loses, as simulated from the accuracies above\n")
+    print(
+        "| what stays | lost, mean | lost, worst set | 100 a class | 500 a class | more than 2 points below logistic |"
+    )
+    print("| --- | --: | --: | --: | --: | --: |")
+    for name, rows in lost.items():
+        losses, below = zip(*rows, strict=True)
+        cells = [statistics.mean(losses), max(losses), losses[2], losses[3], statistics.mean(below)]
+        print(f"| {name} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
+
+
 OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": ways,
     "steps": steps,
     "commands": commands,
     "memory": memory,
     "local": local,
+    "choice": choice,
     "second-run": second_run,
     "pass": lambda arguments: bare_pass(arguments.folders[0]),
 }
