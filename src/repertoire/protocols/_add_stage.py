@@ -353,7 +353,7 @@ class _Adding:
                     "other samples of its classes."
                 )
                 continue
-            memory.update(train, lambda samples: self._features(self.before, samples))
+            memory.update(train, lambda samples: self._features(self.before, samples), self._as_it_was)
         return memory
 
     def _check_it_draws(self) -> None:
@@ -363,7 +363,7 @@ class _Adding:
             ConfigError: it was trained by another method, or with another decoder.
         """
         found = self._state()
-        for name, value in self._method(found, len(self.before.classes)).state_dict().items():
+        for name, value in self._as_it_was().state_dict().items():
             if name.partition(".")[0] in ("model", "loss", "teacher"):
                 continue
             if name not in found or found[name].shape != value.shape:
@@ -372,6 +372,10 @@ class _Adding:
                     f"it, and that was trained by {self.before.config.method!r}, not by {self.config.method!r}: train "
                     f"it by the same method, or use store=whole"
                 )
+
+    def _as_it_was(self) -> Method:
+        """The method as the run before has left it, around a network that has rows for the new classes, too."""
+        return self._method(self._state(), len(self.before.classes))
 
     def _method(self, state: dict[str, Tensor], known: int) -> Method:
         """The method with what it had learned when it knew so many classes, around a network for all of this stage."""
@@ -395,7 +399,7 @@ class _Adding:
         evaluated[self.name] = parts["test"]
         extra = {}
         if memory is not None and len(memory):
-            recalled = memory.recall(lambda: self._method(self._state(), len(self.before.classes)))
+            recalled = memory.recall(self._as_it_was)
             extra = {REPLAY: replace(recalled, classes=self.classes)}
         test = stacked([copied(part, np.arange(len(part))) for part in evaluated.values()], self.classes)
         ends = np.cumsum([len(part) for part in evaluated.values()])
