@@ -235,6 +235,21 @@ def test_frozen_weights_are_the_same_bit_for_bit(importance):
     assert not torch.equal(method.model.head.linear.weight, head)
 
 
+def test_frozen_old_rows_tell_apart_only_where_all_known_classes_compete():
+    for among, apart in (("known", True), ("stage", False)):
+        found = []
+        for kind, options in ((Consolidation, {"freeze": "head", "decay": 0.0}), (L2Previous, {})):
+            method = in_second_stage(kind, among=among, strength=0.1, **options).train()
+            optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+            for seed in range(3):
+                optimizer.zero_grad()
+                method.step(batch((2, 3), seed=seed)).loss.backward()
+                optimizer.step()
+                method.after_update()
+            found.append(torch.cat([value.flatten() for value in method.model.state_dict().values()]))
+        assert torch.equal(*found) == (not apart)
+
+
 def test_one_strength_for_all_is_the_distance_from_earlier_weights():
     ours = in_second_stage(Consolidation, freeze="", strength=0.5)
     theirs = in_second_stage(L2Previous, strength=0.5)

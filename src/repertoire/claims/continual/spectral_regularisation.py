@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,18 +14,10 @@ from repertoire.claims.beds import _named
 from repertoire.losses import SpectralPenalty, consolidation, wasserstein_to_init
 from repertoire.ops import commit_memories
 
-GRIDS = {
-    "none": (0.0,),
-    "l2": (1e-5, 1e-4, 1e-3, 1e-2),
-    "l2-init": (1e-5, 1e-4, 1e-3, 1e-2),
-    "wasserstein": (1e-5, 1e-4, 1e-3, 1e-2),
-    "spectral": (1e-4, 1e-3, 1e-2, 1e-1),
-}
-"""Strengths of each penalty, as many for each."""
-
-BEST = {"none": 0.0, "l2": 1e-3, "l2-init": 1e-3, "wasserstein": 1e-3, "spectral": 1e-2}
-"""On a pilot seed, no penalty ended at 0.13, L2 at 0.17 with 0.0001 and at 0.53 with 0.001, the spectral penalty at
-0.84 with 0.01. The rest of the grids is not measured yet, and has to be before there is evidence."""
+BEST = {"none": 0.0, "l2": 3e-3, "l2-init": 3e-3, "wasserstein": 1e-2, "spectral": 3e-3}
+"""Strength of each penalty: the best of 0.001, 0.003, 0.01, 0.03 and 0.1 over the last ten tasks of pilot seed 1001.
+The five gave L2 0.49, 0.69, 0.62, 0.12 and 0.12, L2 towards the first weights 0.51, 0.80, 0.79, 0.44 and 0.19,
+Wasserstein 0.46, 0.70, 0.77, 0.68 and 0.59, and the spectral penalty 0.80, 0.87, 0.84, 0.77 and 0.64."""
 
 
 class _Held:
@@ -84,15 +78,10 @@ def kept_trainable(budget: Budget, seed: int, *, penalty: str, strength: float, 
     return {"last": sum(found[-10:]) / len(found[-10:]), "first": found[0]}
 
 
-@claim(
+_claim = functools.partial(
+    claim,
     "spectral-regularisation",
-    statement=(
-        "A network that learns random labels of the same photographs, 30 times one after another, learns the last ten "
-        "better with spectral regularisation than with L2 regularisation, by a point or more."
-    ),
     metric="training accuracy, mean over the last ten tasks",
-    method="spectral regularisation",
-    baseline="L2 regularisation",
     data="400 pieces of clothing of Fashion-MNIST at 14 pixels, with random labels for each task",
     bed="fashion-mnist",
     threshold=0.01,
@@ -100,13 +89,58 @@ def kept_trainable(budget: Budget, seed: int, *, penalty: str, strength: float, 
     learned=0.05,
     ceiling=1.0,
 )
+
+TRIVIAL = 0.15
+"""Share of the most frequent of ten random labels of 400 samples, at most."""
+
+
+def _last(budget: Budget, seed: int, penalty: str) -> float:
+    return kept_trainable(budget, seed, penalty=penalty, strength=BEST[penalty])["last"]
+
+
+@_claim(
+    statement=(
+        "A network that learns random labels of the same photographs, 30 times one after another, learns the last ten "
+        "better with spectral regularisation than with L2 regularisation, by a point or more."
+    ),
+    method="spectral regularisation",
+    baseline="L2 regularisation",
+)
 def spectral(budget: Budget, seed: int) -> Measured:
     """Lewandowski et al., *Learning Continually by Spectral Regularization* (2025), with two hidden layers.
 
     `extra` has no penalty at all.
     """
-    found = {
-        name: kept_trainable(budget, seed, penalty=name, strength=BEST[name])["last"]
-        for name in ("spectral", "l2", "none")
-    }
-    return Measured(found["spectral"], found["l2"], {"no penalty": found["none"]}, trivial=0.15)
+    extra = {"no penalty": _last(budget, seed, "none")}
+    return Measured(_last(budget, seed, "spectral"), _last(budget, seed, "l2"), extra, trivial=TRIVIAL)
+
+
+@_claim(
+    part="beside-l2-init",
+    statement=(
+        "A network that learns random labels of the same photographs, 30 times one after another, learns the last ten "
+        "better with spectral regularisation than with weights that are drawn to their first values, by a point or "
+        "more."
+    ),
+    method="spectral regularisation",
+    baseline="L2 regularisation towards the first weights",
+)
+def beside_l2_init(budget: Budget, seed: int) -> Measured:
+    """Lewandowski et al. (2025): of their rivals, the one that a pilot found to be the strongest here."""
+    return Measured(_last(budget, seed, "spectral"), _last(budget, seed, "l2-init"), trivial=TRIVIAL)
+
+
+@_claim(
+    part="wasserstein",
+    statement=(
+        "A network that learns random labels of the same photographs, 30 times one after another, learns the last ten "
+        "better where the sorted weights of each layer are drawn to the first ones, sorted, than where each weight is "
+        "drawn to its own first value, by a point or more."
+    ),
+    method="Wasserstein regularisation",
+    baseline="L2 regularisation towards the first weights",
+)
+def wasserstein(budget: Budget, seed: int) -> Measured:
+    """Lewandowski et al. (2025), whose first version has this penalty beside the spectral one: to be like the first
+    weights in distribution leaves more free than to be like each of them."""
+    return Measured(_last(budget, seed, "wasserstein"), _last(budget, seed, "l2-init"), trivial=TRIVIAL)
