@@ -147,3 +147,10 @@ def test_nothing_new_is_not_taken_for_certain(tmp_path: Path, capsys):
     assert status == 0, err
     assert "30 of 3 known classes, 0 in 0 new groups" in out
     assert "no proof that nothing is new: try --classes" in out
+
+
+def test_killed_while_it_writes_its_first_file_it_begins_again(features: Path, tmp_path: Path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".settings.json.x1y2.tmp").write_text('{"data":')
+    status, _, err = run_cli(capsys, "discover", features, "--method", QUICK, "--out", tmp_path / "a")
+    assert status == 0, err

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Wishart
@@ -95,3 +96,10 @@ def test_without_moves_the_number_is_that_of_the_start():
     x, labels, _ = blobs()
     found = SemiSupervisedGMM(split_merge=False, starting=(1.0, 3.0)).fit(x, labels)
     assert found.n_classes_interval_ == (3, 9)
+
+
+def test_rows_that_are_all_alike_are_one_group_and_no_error():
+    y = torch.tensor([0] * 5 + [1] * 5 + [-1] * 10)
+    found = SemiSupervisedGMM().fit(torch.ones(20, 6), y)
+    assert found.labels_[:10].tolist() == y[:10].tolist()
+    assert np.isfinite(found.outlier_scores_).all()

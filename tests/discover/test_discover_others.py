@@ -137,3 +137,18 @@ def test_groups_are_numbered_from_the_largest_on():
     found = SemiSupervisedKMeans(classes=4).fit_predict(x, y)
     assert (found[truth == 3] == 2).all()
     assert (found[truth == 2] == 3).all()
+
+
+@pytest.mark.parametrize("pairs", [1, 70, 10**6])
+def test_partners_are_the_same_however_many_rows_are_compared_at_once(pairs, monkeypatch):
+    """A matrix of all pairs would take 10 GB of 50,000 rows."""
+    patches = torch.randn(30, 4, 6, generator=torch.Generator().manual_seed(0))
+    whole, near = patches.mean(1), local_similarity(patches, patches)
+    votes = [torch.nn.functional.normalize(whole) @ torch.nn.functional.normalize(whole).T, (near + near.T) / 2]
+    expected = []
+    for i in range(30):
+        own = [vote[i].clone().index_fill(0, torch.tensor(i), -9.0) for vote in votes]
+        both = set(own[0].topk(8).indices.tolist()) & set(own[1].topk(8).indices.tolist())
+        expected.append(max(both, key=lambda j: float(own[0][j] + own[1][j]), default=i))
+    monkeypatch.setattr("repertoire.discover._pairs._PAIRS", pairs)
+    assert partners(whole, patches, 8, local=True).tolist() == expected

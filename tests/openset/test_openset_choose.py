@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from repertoire.errors import ConfigError, ShapeError, UnknownName
 from repertoire.metrics import auroc
@@ -79,3 +80,22 @@ def test_what_does_not_fit_is_refused():
         choose(X, F[:, :2], Y)
     with pytest.raises(ConfigError, match="this network has none"):
         build_score("vim")
+
+
+def test_the_last_layer_may_be_that_of_a_network_as_it_is():
+    """Parameters with a gradient, in half precision or not."""
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    layer = torch.nn.Linear(3, 3)
+    logits = layer(torch.from_numpy(x).float())
+    found = [
+        choose(x, logits, y, ("costarr", "mc-dropout"), weight=weight, bias=bias)
+        for weight, bias in (
+            (layer.weight, layer.bias),
+            (layer.weight.detach().numpy(), layer.bias.detach().numpy()),
+        )
+    ]
+    assert found[0] == found[1]
+    half = choose(x, logits, y, ("costarr",), weight=layer.weight.bfloat16(), bias=layer.bias.bfloat16())
+    assert half.scores[0].auroc == pytest.approx(
+        next(each.auroc for each in found[0].scores if each.spec == "costarr"), abs=0.05
+    )

@@ -37,6 +37,19 @@ def test_the_share_that_is_kept_is_about_as_promised(run):
     assert 0.55 <= kept <= 1.0
 
 
+def test_where_all_validation_images_are_needed_the_score_is_chosen_among_those_of_training(run):
+    count = len(run.splits.val)
+    rejector = run.reject(count / (count + 1))
+    assert rejector.validation == count
+    assert rejector.spec == rejector.choice.best
+    found = run.outputs(run.splits.val)
+    scores = rejector.score(found.embeddings, found.logits)
+    assert rejector.threshold == pytest.approx(scores.min())
+    assert run.reject(0.8).validation == count // 2
+    with pytest.raises(ConfigError, match=f"it takes {count + 1} or more. Keep less, .*val='0.3'"):
+        run.reject((count + 1) / (count + 2))
+
+
 def test_images_are_named_and_given_by_an_iterator(run):
     pixels = run.splits.test.inputs(np.arange(6))
     rejector = run.reject(0.9, "max-softmax")

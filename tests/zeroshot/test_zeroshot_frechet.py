@@ -156,3 +156,15 @@ def test_attributes_are_read_and_refused(tmp_path):
             read_attributes(file)
     with pytest.raises(DataError, match="cannot be read"):
         read_attributes(tmp_path / "none.csv")
+
+
+def test_a_large_tree_takes_no_room_for_all_pairs(tmp_path):
+    """30,000 classes below 100 others: all distances would be 7 GB, and those to two classes are a moment's work."""
+    count, file = 30_000, tmp_path / "tree.csv"
+    lines = [f"g{i},top" for i in range(100)] + [f"c{i},g{i % 100}" for i in range(count)]
+    file.write_text("class,parent\n" + "\n".join(lines) + "\n")
+    answers, values = read_class_distances(file).to(["c0", "c1"])
+    assert len(answers) == count
+    place = {name: row for row, name in enumerate(answers)}
+    np.testing.assert_array_equal(values[[place["c0"], place["c100"], place["c1"], place["c2"]]],
+                                  [[0, 4], [2, 4], [4, 0], [4, 4]])  # fmt: skip

@@ -100,3 +100,14 @@ def test_a_class_is_seen_by_its_description_and_each_is_seen_once():
 def test_options_out_of_range(options):
     with pytest.raises(ConfigError, match="must be positive"):
         ESZSL(**options)
+
+
+def test_tensors_of_a_network_are_taken_as_they_come():
+    generator = torch.Generator().manual_seed(0)
+    x, described = torch.randn(40, 6, generator=generator), torch.eye(4)
+    y = np.arange(40) % 4
+    plain = ESZSL().fit(x.numpy(), y, described.numpy()).decision_function(x.numpy())
+    np.testing.assert_array_equal(ESZSL().fit(x.requires_grad_(), y, described).decision_function(x), plain)
+    half = x.detach().bfloat16()
+    found = ESZSL().fit(half, y, described).decision_function(half)
+    np.testing.assert_array_equal(found, ESZSL().fit(half.float(), y, described).decision_function(half.float()))

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from repertoire.data import Splits
-    from repertoire.zeroshot import ClassTable, ZeroShotClassifier
+    from repertoire.zeroshot import ClassTable, SeenUnseen, ZeroShotClassifier
 
-__all__ = ["build_described", "measure_described", "refit_described", "write_described"]
+__all__ = ["build_described", "measure_described", "print_described", "refit_described", "write_described"]
+
+_POINTS = 200
+"""Points of a curve that are kept for a figure."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,14 @@ def build_described(spec: str) -> ZeroShotClassifier:
 
 
 def measure_described(
-    model: ZeroShotClassifier, splits: Splits, table: ClassTable, unseen: Sequence[str], seed: int, source: str
+    model: ZeroShotClassifier,
+    splits: Splits,
+    table: ClassTable,
+    unseen: Sequence[str],
+    seed: int,
+    source: str,
+    *,
+    gamma: float | None = None,
 ) -> dict[str, Any]:
     """Fits to some of the classes, and measures these and others, which it was only told of.
 
@@ -67,6 +77,7 @@ def measure_described(
         unseen: the classes to hold out whole; a fifth of them, drawn by the seed, if empty.
         seed: of what is drawn.
         source: the file of the table, for messages.
+        gamma: what seen classes give up; chosen on classes held out if None.
 
     Raises:
         DataError: a class of the rows is not in the table. UnknownName: a class to hold out has no row.
@@ -95,7 +106,8 @@ def measure_described(
     if not tested.any():
         raise ConfigError("no row of a class that was learned is left for the test; raise --test")
     model.fit(rows.X[inside], rows.y[inside], table.values)
-    gamma = _gamma(model, rows.X[inside], rows.y[inside], table.values)
+    if gamma is None:
+        gamma = _gamma(model, rows.X[inside], rows.y[inside], table.values)
     X = np.concatenate([rows.test_X[tested], rows.test_X[~tested], rows.X[~inside]])
     y = np.concatenate([rows.test_y[tested], rows.test_y[~tested], rows.y[~inside]])
     scores = model.decision_function(X)
@@ -114,7 +126,35 @@ def measure_described(
         "ausuc": curve.area,
         "among_unseen": float(np.mean([among[y[new] == c].mean() for c in np.unique(y[new])])),
         "without_gamma": dict(zip(("seen", "unseen", "harmonic"), curve.at(0.0), strict=True)),
+        "curve": _thinned(curve),
     }
+
+
+def _thinned(curve: SeenUnseen) -> dict[str, list[float]]:
+    """Accuracies on seen and on unseen classes along gamma, at no more points than a figure shows."""
+    import numpy as np
+
+    chosen = np.unique(np.linspace(0, len(curve.seen) - 1, _POINTS).round().astype(int))
+    return {"seen": curve.seen[chosen].tolist(), "unseen": curve.unseen[chosen].tolist()}
+
+
+def print_described(metrics: dict[str, Any], classes: int, noun: str = "rows") -> None:
+    """Prints how well classes are predicted that are told of by attributes alone."""
+    from repertoire.errors import ascii_path
+
+    away, plain = metrics["unseen_classes"], metrics["without_gamma"]
+    shown = ", ".join(ascii_path(name) for name in away[:5]) + (" and others" if len(away) > 5 else "")
+    typer.echo(f"held out to measure, and told of by attributes alone: {len(away)} of {classes} ({shown})")
+    typer.echo(
+        f"test accuracy: seen classes {metrics['seen']:.1%}, unseen {metrics['unseen']:.1%}, harmonic mean "
+        f"{metrics['harmonic']:.1%}, AUSUC {metrics['ausuc']:.3f}, on {metrics['rows']} {noun}; unseen among unseen "
+        f"alone {metrics['among_unseen']:.1%}"
+    )
+    if metrics["gamma"]:
+        typer.echo(
+            f"seen classes give up {metrics['gamma']:.3g} of their scores (without: {plain['seen']:.1%} and "
+            f"{plain['unseen']:.1%})"
+        )
 
 
 def refit_described(

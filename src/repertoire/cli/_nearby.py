@@ -31,12 +31,11 @@ class Nearby:
 
         if run.task.kind != "classes":
             raise ConfigError(f"--classes is for runs that give one class, and {run.directory} gives {run.task.kind}")
-        self.names, self.distances = read_class_distances(path).to(run.classes)
+        self.names, distances = read_class_distances(path).to(run.classes)
+        self.squares = distances**2
 
     def ranked(self, probabilities: np.ndarray, count: int) -> list[tuple[str, float]]:
         """The likeliest answers, each with the root of its mean squared distance to the truth."""
-        from repertoire.zeroshot import expected_squares
-
-        squares = expected_squares(probabilities[None], self.distances)[0]
+        squares = self.squares @ probabilities.astype(float)
         order = squares.argsort(kind="stable")[:count]
         return [(self.names[place], float(squares[place] ** 0.5)) for place in order]

@@ -149,7 +149,7 @@ def _check_place(folder: Path, settings: dict[str, Any]) -> None:
 
     from repertoire.errors import ConfigError, ascii_path
 
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(_half_written, folder.iterdir()))):
         return
     shown = ascii_path(str(folder))
     try:
@@ -161,6 +161,11 @@ def _check_place(folder: Path, settings: dict[str, Any]) -> None:
         raise ConfigError(
             f"{shown} holds groups of another {other}: {begun.get(other)!r}; name another directory by --out"
         )
+
+
+def _half_written(path: Path) -> bool:
+    """Whether a file is what a command leaves that is killed while it writes its first one."""
+    return path.name.startswith(".settings.json.") and path.suffix == ".tmp"
 
 
 def _of_images(data: Path, known: Path, kept: Path, fields: dict[str, Any], with_truth: bool) -> _Rows:

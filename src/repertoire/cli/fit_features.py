@@ -133,11 +133,12 @@ def _fit_described(
     seed: int,
 ) -> None:
     """Fits a zero-shot classifier, measures it on classes held out, and keeps it fitted to all."""
-    from repertoire.cli._described import build_described, measure_described, refit_described
+    from repertoire.cli._described import build_described, measure_described, print_described, refit_described
     from repertoire.data import load
     from repertoire.errors import ascii_path
     from repertoire.estimators import save_estimator
     from repertoire.files import write_json
+    from repertoire.report import write_described_classes
     from repertoire.zeroshot import read_attributes
 
     model, table, source = build_described(estimator), read_attributes(attributes), ascii_path(str(attributes))
@@ -148,19 +149,9 @@ def _fit_described(
     model = refit_described(model, splits, table, metrics["gamma"], source)
     save_estimator(model, folder)
     write_json(folder / "metrics.json", metrics)
-    away, plain = metrics["unseen_classes"], metrics["without_gamma"]
-    shown = ", ".join(ascii_path(name) for name in away[:5]) + (" and others" if len(away) > 5 else "")
-    typer.echo(f"held out to measure, and told of by attributes alone: {len(away)} of {len(table.classes)} ({shown})")
-    typer.echo(
-        f"test accuracy: seen classes {metrics['seen']:.1%}, unseen {metrics['unseen']:.1%}, harmonic mean "
-        f"{metrics['harmonic']:.1%}, AUSUC {metrics['ausuc']:.3f}, on {metrics['rows']} rows; unseen among unseen "
-        f"alone {metrics['among_unseen']:.1%}"
-    )
-    if metrics["gamma"]:
-        typer.echo(
-            f"seen classes give up {metrics['gamma']:.3g} of their scores (without: {plain['seen']:.1%} and "
-            f"{plain['unseen']:.1%})"
-        )
+    page = write_described_classes(folder / "described.html", metrics, source=features.stem, noun="rows")
+    print_described(metrics, len(table.classes))
+    typer.echo(f"figure: {page}")
     typer.echo(f"kept: {folder}")
     if predict is not None:
         _write_predictions(model, predict, folder / "predictions.csv")

@@ -166,10 +166,14 @@ def predict(
     With --classes tree.csv, the answer may be a class that the run never saw, and is printed with its distance: the
     root of the mean squared one to the true class, if the run's probabilities are right. Of a tree, classes with others
     below them are answers only where the run knows them.
+
+    A run that was trained with --attributes answers with any class that is described, whether it had images of it or
+    not.
     """
     from repertoire.cli._inputs import given_inputs, image_paths, shown
     from repertoire.cli._nearby import Nearby
     from repertoire.cli._options import open_runs, report_failures, skips
+    from repertoire.cli._zero_shot import Described, is_described
     from repertoire.errors import ConfigError
 
     more, images = _split(images or [])
@@ -209,7 +213,7 @@ def predict(
         unused = _write_maps(opened, paths, out, [shown(path) for path in paths], tta=tta, early_exit=early_exit)
         report_failures(unused, len(paths), skips(opened, skip_unreadable))
         return
-    nearby = None if classes is None else Nearby(classes, opened)
+    nearby: Nearby | Described | None = None if classes is None else Nearby(classes, opened)
     given = given_inputs(opened, images, null=null)
     options: dict[str, Any] = {"tta": tta}
     source: Any = answering
@@ -220,7 +224,12 @@ def predict(
     if early_exit is not None:
         _ = opened.exits  # refused before an image is read
         options = {"early_exit": early_exit}
-    kind = opened.task.kind if nearby is None else "distances"
+    if nearby is None and rejector is None and early_exit is None and answering is opened and is_described(opened):
+        if tta:
+            raise ConfigError("classes that are described are told by features of single views; leave out --tta")
+        source = nearby = Described(opened)
+        options = {}
+    kind = opened.task.kind if nearby is None else "distances" if classes is not None else "described"
     if rejector is not None and kind == "none":
         kind = "known"
     failures: list[Unreadable] = []
@@ -476,6 +485,8 @@ def _print_table(rows: Iterator[Row], kind: str) -> None:
             said = "  ".join(f"{ascii_path(label)} {value:.6g}" for label, value in row.answers)
         elif kind == "distances":
             said = "  ".join(f"{ascii_path(label)} (distance {value:.3g})" for label, value in row.answers)
+        elif kind == "described" and math.isnan(row.answers[0][1]):
+            said = "  ".join(ascii_path(label) for label, _ in row.answers)
         elif kind == "known":
             said = f"{row.score:10.4g} {row.answers[0][0] if row.known else 'unknown'}"
         else:
@@ -531,7 +542,10 @@ def _print_json(rows: Iterator[Row], kind: str) -> None:
         elif kind == "known":
             written["class"] = row.answers[0][0]
         else:
-            top = [{"class": label, _called(kind): round(value, 6)} for label, value in row.answers]
+            top = [
+                {"class": label, **({} if math.isnan(value) else {_called(kind): round(value, 6)})}
+                for label, value in row.answers
+            ]
             written |= {"labels": top} if kind == "labels" else {**top[0], "top": top}
         if row.score is not None:
             # The best guess stays under "top", for whoever wants to look at it all the same.

@@ -97,6 +97,27 @@ def make_command() -> Callable[..., None]:
                 "goes on.",
             ),
         ),
+        _parameter(
+            "attributes",
+            Path | None,
+            typer.Option(
+                "--attributes",
+                metavar="FILE",
+                help="What classes are like, also classes without an image, which are then predicted too: a .csv file "
+                "whose first row is class,ATTRIBUTE,ATTRIBUTE, and then a row for each class with a number for each "
+                "attribute. Goes with --method zero-shot:map=bilinear,gate=confidence.",
+            ),
+        ),
+        _parameter(
+            "unseen",
+            str | None,
+            typer.Option(
+                "--unseen",
+                metavar="CLASS,CLASS",
+                help="With --attributes: which classes are held out whole, to measure how well one is predicted that "
+                "is only described; a fifth by default.",
+            ),
+        ),
         *config_parameters(),
     ]
 
@@ -235,10 +256,13 @@ def _train(given: dict[str, Any]) -> None:
     from repertoire.recipe import make_config
     from repertoire.train import RunDirectory
 
-    named = ("config", "out", "resume", "overwrite", "report", "quiet", "protocol", "learner", "bounds", "folds")
+    named = ["config", "out", "resume", "overwrite", "report", "quiet", "protocol", "learner", "bounds", "folds"]
+    named += ["attributes", "unseen"]
     run_options = {name: given.pop(name) for name in named}
     if run_options["learner"] is not None and run_options["protocol"] is None:
         raise ConfigError("--learner goes through the stages of a --protocol, such as classes:step=2")
+    if run_options["resume"] is None:
+        record = {"report": run_options["report"] is not False, **_described(run_options, given)}
     if run_options["protocol"] is not None and run_options["resume"] is None:
         from repertoire.cli._stages import train_in_stages
 
@@ -265,9 +289,37 @@ def _train(given: dict[str, Any]) -> None:
         with importing():
             from repertoire.train import fit
 
-        run = fit(config=config, record={"report": run_options["report"] is not False}, **options)
+        run = fit(config=config, record=record, **options)
     wanted = run_options["report"]
     _close(run, run.info.get("report", True) if wanted is None else wanted)
+
+
+def _described(run_options: Mapping[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the run is to remember of classes that are described; the fields that are given become those of a head.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+    from repertoire.cli._zero_shot import asked_for
+    from repertoire.errors import ConfigError
+
+    method = given.get("method")
+    method = method if isinstance(method, str) else None
+    asked = asked_for(method, run_options["attributes"], run_options["unseen"])
+    if asked is None:
+        return {}
+    for name in ("protocol", "folds", "learner"):
+        if run_options[name] is not None:
+            raise ConfigError(f"--attributes describes the classes of one run; leave out --{name}")
+    if given.get("tune") not in (None, "head"):
+        raise ConfigError(
+            "with --attributes the network stays as it is: one that is trained knows the classes that are held out to "
+            "measure. Leave out --tune"
+        )
+    given["method"] = None
+    if not str(given.get("data") or "").lower().endswith((".npz", ".safetensors")):
+        given["tune"] = "head"
+    return {"attributes": asked}
 
 
 def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -281,7 +333,7 @@ def _resume(run_options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     if taken:
         raise ConfigError(f"--resume takes back nothing that the run was configured with, found --{taken[0]} none")
     other = sorted(chosen.keys() - {"epochs", "patience", "plugins"})
-    own = [name for name in ("config", "out", "protocol", "folds") if run_options[name]]
+    own = [name for name in ("config", "out", "protocol", "folds", "attributes", "unseen") if run_options[name]]
     if other or own:
         named = ", ".join("--" + name.replace("_", "-") for name in [*other, *own])
         raise ConfigError(
@@ -302,7 +354,8 @@ def _from_file(path: Path) -> dict[str, Any]:
     from repertoire.recipe import read_config
 
     fields = read_config(path)
-    own = ("out", "report", "quiet", "resume", "overwrite", "config", "protocol", "bounds", "folds")
+    own = ["out", "report", "quiet", "resume", "overwrite", "config", "protocol", "bounds", "folds"]
+    own += ["attributes", "unseen"]
     misplaced = [name for name in own if name in fields]
     if misplaced:
         raise ConfigError(f"{path}: {', '.join(misplaced)} can be given on the command line only")
@@ -313,9 +366,13 @@ def _close(run: Any, with_report: bool) -> None:
     """The last lines: the result, where the report is, what to try next."""
     if int(os.environ.get("RANK", "0")):
         return
+    from repertoire.cli._zero_shot import describe, is_described
+
     # Before anything is printed: who reads the output may be gone.
     written = run.report() if with_report else None
     typer.echo(_result(run))
+    if is_described(run):
+        describe(run)
     if written is not None:
         typer.echo(f"report: {written}")
     directory = run.directory

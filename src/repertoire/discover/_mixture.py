@@ -314,7 +314,7 @@ def _prior(x: Tensor, labels: Tensor, known: int, count: float) -> Prior:
     width = x.shape[1]
     inside = centred.T @ centred / len(centred)
     # Few labels say little about directions: half of it is the same in all of them.
-    level = max(float(inside.diagonal().mean()), 1e-3 * float(x.var(0).mean()))
+    level = max(float(inside.diagonal().mean()), 1e-3 * float(x.var(0).mean())) or 1.0  # of rows that are all alike
     inside = 0.5 * inside + 0.5 * level * torch.eye(width, dtype=x.dtype)
     freedom = width + count
     # The mean of an inverse Wishart is its scatter divided by the freedom less d + 1.

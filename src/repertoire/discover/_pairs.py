@@ -16,6 +16,9 @@ from repertoire.registry import register
 
 __all__ = ["ContrastivePseudo", "RankStatistics", "local_similarity", "partners"]
 
+_PAIRS = 2**22
+"""Pairs of rows that are compared at once."""
+
 
 @register("discoverers", "rank-statistics", paper="ncd-survey")
 class RankStatistics(OnPrototypes):
@@ -162,26 +165,42 @@ class ContrastivePseudo(OnPrototypes):
 def local_similarity(patches: Tensor, others: Tensor) -> Tensor:
     """Mean over the patches of a row of the largest cosine with a patch of the other: `[N, P, d]`, `[M, Q, d]` to
     `[N, M]`."""
-    first, second = F.normalize(patches, dim=2), F.normalize(others, dim=2)
+    return _both_ways(F.normalize(patches, dim=2), F.normalize(others, dim=2))[0]
+
+
+def _both_ways(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """`local_similarity` of unit patches to others, and of the others to them, both `[N, M]`."""
     # A row at a time: all pairs of patches at once would be N x M x P x Q.
     flat = second.flatten(0, 1).T
-    return torch.stack([(row @ flat).view(len(row), len(second), -1).amax(2).mean(0) for row in first])
+    there, back = [], []
+    for row in first:
+        alike = (row @ flat).view(len(row), len(second), -1)
+        there.append(alike.amax(2).mean(0))
+        back.append(alike.amax(0).mean(1))
+    return torch.stack(there), torch.stack(back)
 
 
 def partners(whole: Tensor, patches: Tensor, neighbours: int, *, local: bool) -> Tensor:
     """The row that each row is paired with, int64 `[N]`; itself where no other has both votes."""
     unit = F.normalize(whole)
+    parts = F.normalize(patches, dim=2) if local and patches.shape[1] > 1 else None
     count = min(neighbours, len(whole) - 1)
-    votes = [unit @ unit.T]
-    if local and patches.shape[1] > 1:
-        near = local_similarity(patches, patches)
-        votes.append((near + near.T) / 2)
-    both = torch.zeros_like(votes[0])
-    wanted = torch.ones_like(both, dtype=torch.bool)
-    for vote in votes:
-        vote.fill_diagonal_(-torch.inf)
-        nearest = torch.zeros_like(wanted).scatter_(1, vote.topk(count, dim=1).indices, True)
-        wanted &= nearest
-        both = both + vote
-    best, found = both.masked_fill(~wanted, -torch.inf).max(1)
-    return torch.where(best.isfinite(), found, torch.arange(len(whole)))
+    # Some rows at a time, each with all: a matrix of all pairs would be N x N.
+    size = max(1, _PAIRS // len(whole))
+    found = []
+    for start in range(0, len(whole), size):
+        own = torch.arange(start, min(start + size, len(whole)))
+        votes = [unit[own] @ unit.T]
+        if parts is not None:
+            there, back = _both_ways(parts[own], parts)
+            votes.append((there + back) / 2)
+        both = torch.zeros_like(votes[0])
+        wanted = torch.ones_like(both, dtype=torch.bool)
+        for vote in votes:
+            vote[torch.arange(len(own)), own] = -torch.inf
+            nearest = torch.zeros_like(wanted).scatter_(1, vote.topk(count, dim=1).indices, True)
+            wanted &= nearest
+            both = both + vote
+        best, place = both.masked_fill(~wanted, -torch.inf).max(1)
+        found.append(torch.where(best.isfinite(), place, own))
+    return torch.cat(found)

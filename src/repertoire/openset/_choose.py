@@ -13,7 +13,7 @@ import numpy as np
 from repertoire import registry
 from repertoire.errors import ConfigError, ShapeError, UnknownName
 from repertoire.metrics import auroc
-from repertoire.openset._base import NoveltyScore, Values, rows
+from repertoire.openset._base import NoveltyScore, Values, check_head, rows
 from repertoire.ranges import AtLeast, checked
 from repertoire.statistics import interval
 
@@ -133,7 +133,7 @@ def choose(
     classes = np.unique(y)
     if len(classes) < 2:
         raise ConfigError("a class can only be held out where there are two or more; name a score instead")
-    head = (None, None) if weight is None else (rows("weight", weight), None if bias is None else np.asarray(bias))
+    head = (None, None) if weight is None else check_head(weight, bias)
     generator = np.random.default_rng(seed)
     if fit_on is None:
         half = _half(y, generator)

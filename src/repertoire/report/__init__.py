@@ -4,12 +4,13 @@ import repertoire
 repertoire.report.write_report(repertoire.train.load("runs/demo"))
 
 the diagnosis of one, `diagnose`, the report of a comparison of many, `write_comparison`, that of training in stages,
-`write_stages`, that of self-training, `write_self_training`, and that of known samples and unknown ones,
-`write_novelty`.
+`write_stages`, that of self-training, `write_self_training`, that of known samples and unknown ones,
+`write_novelty`, and that of classes which are only described, `write_described_classes`.
 """
 
 from repertoire._aliases import answer_calls
 from repertoire.report._comparison import write_comparison
+from repertoire.report._described import write_described_classes
 from repertoire.report._diagnosis import Diagnosis, diagnose
 from repertoire.report._folds import write_folds
 from repertoire.report._gallery import Explained, Gallery
@@ -26,6 +27,7 @@ __all__ = [
     "Group",
     "diagnose",
     "write_comparison",
+    "write_described_classes",
     "write_folds",
     "write_groups",
     "write_novelty",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -144,14 +145,25 @@ def rejector(run: Run, keep: Annotated[float, Between(0, 1, "()")] = 0.95, score
     _check_run(run)
     val, choice = _known_samples(run, "val"), None
     train = functools.cache(lambda: _known_samples(run, "train"))
+    least = math.ceil(1 / (1 - keep) - 1 - 1e-9)
+    if len(val[0]) < least:
+        raise ConfigError(
+            f"{len(val[0])} validation samples are too few to keep {keep:.6g} of the known ones: it takes {least} or "
+            f"more. Keep less, such as {option('reject', '0.9')}, or train with more of them: {option('val', '0.3')}"
+        )
     if score == "auto" and len(run.classes) < 2:
         score = _of_features(run)[0]
     if score == "auto":
-        # Samples that the score was chosen by promise nothing for its threshold.
-        order = np.random.default_rng(0).permutation(len(val[0]))
-        (x, f, y), val = (_some(val, np.sort(half)) for half in (order[::2], order[1::2]))
         weight, bias = _last_layer(run)
-        choice = choose(x, f, y, QUICK, fit_on=train(), weight=weight, bias=bias)
+        half = len(val[0]) // 2
+        if half >= least:
+            # Samples that the score was chosen by promise nothing for its threshold.
+            order = np.random.default_rng(0).permutation(len(val[0]))
+            (x, f, y), val = (_some(val, np.sort(part)) for part in (order[::2], order[1::2]))
+            choice = choose(x, f, y, QUICK, fit_on=train(), weight=weight, bias=bias)
+        else:
+            # All of them are needed for the threshold, and the score is chosen among training samples.
+            choice = choose(*train(), QUICK, weight=weight, bias=bias)
         score = choice.best
     built = _fitted(run, score, train)
     line = threshold(built(*val[:2]), 1 - keep)

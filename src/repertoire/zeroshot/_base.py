@@ -6,7 +6,9 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from repertoire.errors import ShapeError
 from repertoire.estimators import FeatureEstimator
@@ -148,6 +150,9 @@ def _matrix(name: str, values: Any, width: int | None = None) -> np.ndarray:
     Raises:
         ShapeError: it is no finite matrix of that width, or has no row.
     """
+    if isinstance(values, Tensor):  # on any device, also such that NumPy has no type for
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
     found = np.asarray(values)
     wanted = "?" if width is None else width
     if found.ndim != 2 or found.dtype.kind not in "fiub" or (width is not None and found.shape[1] != width):

@@ -7,10 +7,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import shortest_path
+from scipy.sparse.csgraph import connected_components, shortest_path
 
 from repertoire.errors import DataError, ascii_path, nearest
 
@@ -39,16 +40,18 @@ class ClassDistances:
     Attributes:
         answers: the classes that may be named, `[A]`.
         classes: those that distances are known to, `[L]`.
-        values: float64 `[A, L]`.
+        values: float64 `[A, L]`; None of a tree, in which only the distances that are asked for are computed.
         inner: of a tree, which of the answers have others below them, bool `[A]`; False elsewhere.
         source: the file, for messages.
+        edges: of a tree, sparse `[A, A]`; None elsewhere.
     """
 
     answers: tuple[str, ...]
     classes: tuple[str, ...]
-    values: np.ndarray
+    values: np.ndarray | None
     inner: np.ndarray
     source: str = ""
+    edges: Any = None
 
     def to(self, known: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
         """The answers, and their distances to the classes that a model knows, float64 `[A, len(known)]`.
@@ -66,7 +69,11 @@ class ClassDistances:
                 raise DataError(f"{self.source} has no class {name!r}, which the run was trained on{hint}")
         kept = np.flatnonzero(~self.inner | np.isin(self.answers, list(known)))
         columns = np.array([places[name] for name in known], dtype=np.int64)
-        return tuple(self.answers[i] for i in kept), self.values[np.ix_(kept, columns)]
+        if self.values is not None:
+            values = self.values[np.ix_(kept, columns)]
+        else:
+            values = shortest_path(self.edges, directed=False, indices=columns)[:, kept].T
+        return tuple(self.answers[i] for i in kept), values
 
 
 def read_attributes(path: str | os.PathLike[str]) -> ClassTable:
@@ -154,7 +161,8 @@ def _tree(columns: list[str], rows: list[tuple[int, list[str]]], shown: str) -> 
     names = _distinct([row[name] for _, row in rows], shown, "class")
     above = [row[parent] for _, row in rows]
     # A parent without a row of its own is a root.
-    names += tuple(dict.fromkeys(each for each in above if each and each not in names))
+    told = set(names)
+    names += tuple(dict.fromkeys(each for each in above if each and each not in told))
     places = {each: place for place, each in enumerate(names)}
     child = [place for place, each in enumerate(above) if each]
     lengths = [1.0 if length is None else _number(rows[place][1][length], rows[place][0], shown) for place in child]
@@ -162,15 +170,15 @@ def _tree(columns: list[str], rows: list[tuple[int, list[str]]], shown: str) -> 
         raise DataError(f"{shown} has an edge of a length that is not above 0")
     parents = [places[above[place]] for place in child]
     if len(child) != len(names) - 1:
-        roots = [each for each in names if each not in {names[place] for place in child}]
+        below = {names[place] for place in child}
+        roots = [each for each in names if each not in below]
         said = " and ".join(map(repr, roots[:2])) if roots else "no class"
         raise DataError(f"{shown} must be one tree, and has {len(roots)} roots: {said}; give them one parent")
     graph = coo_matrix((lengths, (child, parents)), shape=(len(names), len(names)))
-    values = shortest_path(graph, directed=False)
-    if not np.isfinite(values).all():
+    if connected_components(graph, directed=False, return_labels=False) > 1:
         raise DataError(f"{shown} must be one tree, and some classes are among their own parents")
     inner = np.isin(np.arange(len(names)), parents)
-    return ClassDistances(names, names, values, inner, shown)
+    return ClassDistances(names, names, None, inner, shown, graph.tocsr())
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list[str]]], str]:
