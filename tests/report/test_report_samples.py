@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repertoire.report._samples import LARGEST, choose, data_uri
+from repertoire import backbones, heads
+from repertoire.data import ImageSet
+from repertoire.explain import Explainer
+from repertoire.methods import Classifier, Normalize
+from repertoire.report._samples import AT_ONCE, LARGEST, choose, data_uri, pictures
 from repertoire.report._tables import confusion_grid, most_confused
 
 
@@ -51,3 +55,34 @@ def test_most_confused_leaves_out_the_diagonal_and_zeros() -> None:
     pairs = most_confused([[9, 1, 0], [4, 4, 0], [0, 0, 5]], list("abc"), 10)
     assert [(p.true, p.predicted, p.count, p.share) for p in pairs] == [("b", "a", 4, 0.5), ("a", "b", 1, 0.1)]
     assert len(most_confused([[0, 5], [3, 0]], list("ab"), 1)) == 1
+
+
+class Noted(Explainer):
+    """Gives flat maps, and notes the classes that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[int] | None] = []
+
+    def _explain(self, model, inputs, targets):
+        self.asked.append(None if targets is None else targets.tolist())
+        return inputs.new_ones(1, len(inputs), *inputs.shape[2:])
+
+
+def test_maps_are_of_the_classes_that_the_page_names():
+    count = AT_ONCE + 3
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    images = ImageSet(
+        pixels, np.zeros(count, np.int64), [f"{i}.png" for i in range(count)], ("a", "b"), np.arange(count)
+    )
+    model = Classifier(
+        Normalize([0.5] * 3, [0.25] * 3), backbones.ResNet(8, in_channels=3, width=4), heads.Linear(16, 2)
+    )
+    noted, named = Noted(), np.arange(count) % 2
+    found = pictures(images, np.arange(count), model, {"noted": noted, "again": Noted()}, named)
+    assert noted.asked == [named[:AT_ONCE].tolist(), named[AT_ONCE:].tolist()]
+    assert [list(picture.overlays) for picture in found] == [["noted", "again"]] * count
+    assert len({picture.image for picture in found}) == count == len({picture.overlays["noted"] for picture in found})
+    pictures(images, [0], model, {"noted": noted})
+    assert noted.asked[2:] == [None]
+    assert pictures(images, [0], model, {})[0].overlays == {}
