@@ -465,11 +465,13 @@ class _Adding:
     def _earlier(self) -> Splits:
         """The data of all stages before, as one."""
         read = [self._read(link) for link in self.chain]
-        parts = {}
-        for part in ("train", "val", "test"):
+
+        def together(part: str) -> Samples:
             each = [self._named(getattr(splits, part)) for splits in read]
-            parts[part] = stacked([copied(samples, np.arange(len(samples))) for samples in each], self.before.classes)
-        return replace(read[-1], **parts, extra={})
+            return stacked([copied(samples, np.arange(len(samples))) for samples in each], self.before.classes)
+
+        train, val, test = map(together, ("train", "val", "test"))
+        return replace(read[-1], train=train, val=val, test=test, extra={})
 
     def _named(self, samples: Samples) -> Samples:
         """Labelled samples, with labels as positions among all classes."""
