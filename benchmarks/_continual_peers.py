@@ -1,4 +1,5 @@
-"""The learners of stages beside those of Avalanche, on the same stream: `python benchmarks/continual.py --peers`.
+"""The learners of stages beside those of Avalanche, on the same stream: `python benchmarks/continual.py --peers`, and
+with `--draws` what their differences are made of.
 
 CIFAR-10 as features of lite0, five stages of two classes. Both start each seed from the same weights, with the classes
 in the same order: a hidden layer of 256 with batch normalisation, batches of 64, ten epochs a stage, SGD with a
@@ -47,7 +48,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -345,6 +346,25 @@ def main(
             *(f"{np.mean([each['seconds'] for each in side]):.1f}" for side in (here, there)),
         ]
         print(f"| {pair.title} | {' | '.join(cells)} |", flush=True)
+
+
+def draws(seed: int = 1000) -> None:
+    """Prints what remains of the difference as Avalanche gets more and more of the draws of the run here, of one order
+    of classes: with all of them, nothing but rounding."""
+    import_avalanche()
+    splits = load("cifar10-lite0")
+    sets = [("own draws", ()), ("same rows", ("rows",)), ("new momentum", ("momentum",))]
+    sets += [("same rows, new momentum", ("rows", "momentum")), ("same batches, new momentum", ("batches", "momentum"))]
+    sets += [("same rows and batches", ("rows", "batches")), ("same draws", ("rows", "batches", "momentum"))]
+    print(f"| learner | here, % | {' | '.join(title for title, _ in sets)} |")
+    print(f"| --- | {' ---: |' * (len(sets) + 1)}", flush=True)
+    for pair in pairs(100.0, 10.0):
+        if pair.among != "stage" or not pair.same or "separate" in pair.title:
+            continue
+        there = [timed(theirs, replace(pair, same=same), splits, seed) for _, same in sets]
+        values = [each["accuracy"] for each in (timed(ours, pair, splits, seed), *there)]
+        title = pair.title.removesuffix(", same draws")
+        print(f"| {title} | {' | '.join(f'{100 * value:.2f}' for value in values)} |", flush=True)
 
 
 def percent(values: list[float], sign: str = "") -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/continual.py [--streams fashion,features,letters,emoji,tuned] [--learners replay,ewc] [--seeds 3]
     python benchmarks/continual.py --peers  # beside Avalanche; _continual_peers.py says how
+    python benchmarks/continual.py --draws  # how much of the difference is chance
 
 A seed is an order of the classes, and the first weights. Each learner is told of one stage after another, and may keep
 what the table says: 200 samples where it replays them, and whatever it has beside its network. Strengths are
@@ -110,7 +111,7 @@ def streams(wanted: Iterable[str]) -> Iterable[Stream]:
     """The streams by name, each made when it is asked for."""
     on_features = {"backbone": "mlp:hidden=256,depth=1", "epochs": 10, "batch_size": 64, "lr": 0.02}
     on_images = {"backbone": "convnet:width=16,depth=3", "epochs": 4, "batch_size": 64, "lr": 0.05, "augment": "shift"}
-    tuned = {"backbone": "lite0", "tune": "last:1", "epochs": 5, "batch_size": 32}
+    tuned = {"backbone": "lite0", "tune": "last:1", "epochs": 3, "batch_size": 32}
     for name in wanted:
         if name == "fashion":
             large = smaller(load("fashion-mnist", size=96), 5000, 2000)
@@ -133,7 +134,7 @@ def streams(wanted: Iterable[str]) -> Iterable[Stream]:
             frozen = replace(frozen, train=train, val=val, test=test)
             yield Stream("emoji, one vendor, then the other", "domains:factor=vendor", frozen, frozen, on_features)
         elif name == "tuned":
-            splits = smaller(load("cifar10", size=96), 1500, 500)
+            splits = smaller(load("cifar10", size=96), 1000, 500)
             yield Stream("CIFAR-10, last stage of lite0, 5 of 2", "classes:step=2", splits, as_features(splits), tuned)
 
 
@@ -217,12 +218,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peers", action="store_true", help="compare with Avalanche on the same stream instead")
+    parser.add_argument("--draws", action="store_true", help="with whose draws Avalanche ends where this does")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.peers:
+    if arguments.peers or arguments.draws:
         import _continual_peers
 
-        _continual_peers.main(arguments.seeds)
+        if arguments.draws:
+            _continual_peers.draws()
+        else:
+            _continual_peers.main(arguments.seeds)
         return
     titles = {"joint": "everything at once", "supervised": "plain training"}
     for stream in streams(arguments.streams.split(",")):
