@@ -73,6 +73,9 @@ def test_it_learns_one_class_more_and_says_what_it_forgot(
         (("--by", "repaly"), "replay"),
         (("--memory", "lots"), "expected a number of samples"),
         (("--choose", "best"), "keep must be 'reservoir', 'herding' or 'typical'"),
+        (("--store", "halves"), "store must be 'whole' or 'patches'"),
+        (("--store", "patches"), "use --method mae-cil, or store=whole"),
+        (("--store", "patches", "--share", "1"), "share must lie in (0, 1)"),
         (("--by", "simclr"), "simclr"),
         (("--epochs", "0"), "epochs"),
         (("--backbone", "resnet20"), "--backbone"),
@@ -115,6 +118,7 @@ def test_an_estimator_learns_further_too(tmp_path: Path, capsys: pytest.CaptureF
     assert command("continue", tmp_path / "kept", tmp_path / "c.npz", "--epochs", "3", "-o", tmp_path / "x") == 2
     assert "--epochs is for networks" in capsys.readouterr().err
     assert command("continue", tmp_path / "kept", tmp_path / "c.npz", "--by", "lwf", "-o", tmp_path / "x") == 2
+    assert command("continue", tmp_path / "kept", tmp_path / "c.npz", "--store", "patches", "-o", tmp_path / "x") == 2
     assert "--by is for networks" in capsys.readouterr().err
 
 

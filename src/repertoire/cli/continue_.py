@@ -170,6 +170,7 @@ def _fit_further(options: dict[str, Any], fields: dict[str, Any]) -> None:
         raise ConfigError(f"{type(model).__name__} learns from everything at once, and nothing can be added to it")
     shares = {name: fields.pop(name) for name in ("seed", "val", "test") if name in fields}
     fields |= {"by": options["by"]} if options["by"] != "replay" else {}
+    fields |= {"store": options["store"]} if options["store"] != "whole" else {}
     if fields:
         raise ConfigError(f"{option(next(iter(fields)))} is for networks; an estimator takes none of it")
     run, data = options["run"], options["data"]
