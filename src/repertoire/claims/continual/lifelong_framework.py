@@ -1,50 +1,77 @@
-"""The claim of *A Deep Learning Framework for Lifelong Machine Learning* (2021)."""
+"""The claims of *A Deep Learning Framework for Lifelong Machine Learning* (2021)."""
 
 from __future__ import annotations
+
+import functools
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds import letter_stages as bed
 
-OURS = "consolidation:strength=0.01,freeze=head,decay=0"
-FISHER = "consolidation:strength=50,freeze=head,importance=fisher,fisher_samples=300"
-UNIFORM = "l2-previous:strength=0.01"
-INFORMED = "ewc:strength=100,fisher_samples=300"
-"""With the strengths that did best for L2 (of 0.001, 0.01, 0.1 and 1) and EWC (of 10, 100 and 1,000) on the first two
-stages of pilot seeds; frozen rows are all that is more."""
+OURS = "consolidation:strength=0.1,freeze=head,decay=0,among=known"
+UNIFORM = "l2-previous:strength=0.3,among=known"
+INFORMED = "ewc:strength=3000,fisher_samples=300,among=known"
+"""Each with the strength, of eight, that did best on the first two stages of pilot seeds 1000 to 1002: of 0.001, 0.01,
+0.1, 0.3, 1, 3, 10 and 30 for the two whose weights are all worth the same, and of 10, 30, 100, 300, 1,000, 3,000,
+10,000 and 30,000 for EWC. They reached 0.669, 0.654 and 0.653 there; after all four stages, seeds 1000 and 1001 gave
+0.262 and 0.246 with frozen rows, and 0.249 twice without.
 
+All known classes compete. Among those of the stage alone, old rows of the head get no gradient, and to freeze them is
+to change nothing: with these methods every strength then gives the same twice."""
 
-@claim(
+_claim = functools.partial(
+    claim,
     "lifelong-framework",
-    statement=(
-        "A network that learns letters in stages knows more of all of them in the end if old rows of its head are "
-        "frozen and its other weights protected than if all weights are drawn to the previous ones alike, by a point "
-        "or more."
-    ),
     metric="average accuracy over stages at the end",
     method="frozen, protected and free weights",
-    baseline="all weights protected alike",
     data=bed.LETTERS,
     bed="letters",
     threshold=0.01,
     strict=False,
     learned=0.1,
 )
+
+
+@_claim(
+    statement=(
+        "A network that learns letters in stages, among all letters so far, knows more of all of them in the end if "
+        "old rows of its head are frozen and its other weights protected than if all weights are drawn to the previous "
+        "ones alike, by a point or more."
+    ),
+    baseline="all weights protected alike",
+)
 def lifelong(budget: Budget, seed: int) -> Measured:
     """Ling and Bohn, *A Deep Learning Framework for Lifelong Machine Learning* (2021), who show toy experiments.
 
-    `extra` has the same with the Fisher information in the protected part, elastic weight consolidation, a network that
-    is all free, what is forgotten, and the same with protection that grows with every stage ("without decay").
+    `extra` has the same with Fisher information in the protected part, with protection that grows with every stage
+    ("without decay"), and with the classes of a stage alone competing; a network that is all free; and what is
+    forgotten.
     """
     ours, uniform = (bed.letters(budget, seed, method=method) for method in (OURS, UNIFORM))
     others = {
-        "with Fisher information": FISHER,
-        "EWC": INFORMED,
+        "with Fisher information": "consolidation:strength=1500,freeze=head,importance=fisher,fisher_samples=300,"
+        "among=known",
+        "without decay": "consolidation:strength=0.1,freeze=head,among=known",
+        "classes of the stage alone": "consolidation:strength=0.001,freeze=head,decay=0",
         "all free": "supervised",
-        "without decay": "consolidation:strength=0.01,freeze=head",
     }
-    extra: dict[str, float] = {}
+    extra = {"forgotten": ours["forgetting"], "protected alike: forgotten": uniform["forgetting"]}
     for name, method in others.items():
         found = bed.letters(budget, seed, method=method)
         extra |= {name: found["accuracy"], f"{name}: forgotten": found["forgetting"]}
-    extra |= {"forgotten": ours["forgetting"], "protected alike: forgotten": uniform["forgetting"]}
     return Measured(ours["accuracy"], uniform["accuracy"], extra, trivial=ours["chance"])
+
+
+@_claim(
+    part="beside-ewc",
+    statement=(
+        "A network that learns letters in stages, among all letters so far, knows more of all of them in the end if "
+        "old rows of its head are frozen and its other weights protected than with elastic weight consolidation, by a "
+        "point or more."
+    ),
+    baseline="elastic weight consolidation",
+)
+def beside_ewc(budget: Budget, seed: int) -> Measured:
+    """Ling and Bohn (2021), who give a strength to groups of weights, where EWC weighs each by its information."""
+    ours, informed = (bed.letters(budget, seed, method=method) for method in (OURS, INFORMED))
+    extra = {"forgotten": ours["forgetting"], "EWC: forgotten": informed["forgetting"]}
+    return Measured(ours["accuracy"], informed["accuracy"], extra, trivial=ours["chance"])
