@@ -159,7 +159,7 @@ KINDS: dict[str, Kind] = {
             "weight-operators",
             "weight operator",
             ("repertoire.weights",),
-            ("states", "base", "network", "batches", "score", "report"),
+            ("states", "base", "network", "batches", "score", "report", "progress"),
             "repertoire merge runs/a runs/b --by {spec} --out runs/merged",
             "`operator(states, ...) -> state`, or `Stored` where the result has another form",
         ),

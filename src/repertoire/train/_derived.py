@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,20 @@ def outputs_of(run: Run, model: Classifier, samples: Samples, device: torch.devi
     return outputs(model, samples, device=device, answer=run.reads_numbers)
 
 
+@contextlib.contextmanager
+def _all_or_nothing(directory: RunDirectory) -> Iterator[None]:
+    """Takes back what was written of a run where it could not be written whole, so that its place is free again."""
+    try:
+        yield
+    except BaseException:
+        written = (directory.best_file, directory.predictions_file, directory.metrics_file, directory.config_file)
+        for file in (*written, directory.info_file):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or it holds something that is not ours
+            directory.checkpoints.rmdir()
+        raise
+
+
 def write_derived(
     directory: RunDirectory,
     source: Run,
@@ -72,7 +87,7 @@ def write_derived(
         config: what is different in the configuration.
     """
     directory.check_free()
-    with directory.hold():
+    with directory.hold(), _all_or_nothing(directory):
         directory.clear()
         # Exits belong to auxiliary networks, which are neither merged nor compressed.
         directory.write_config(source.config.model_copy(update={"rule": "backprop", **(config or {})}))

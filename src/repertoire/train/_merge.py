@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import repertoire
 from repertoire import registry
 from repertoire.data import Batch, Loader, Samples, Splits, digest
 from repertoire.errors import CheckpointError, ConfigError, option
@@ -26,12 +28,15 @@ from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._mergeable import check_data, check_heads, check_runs
 from repertoire.train._origin import origin_of, weights_at
 from repertoire.train._run import Run
-from repertoire.weights import Soup, Stored, loss_barrier, refresh_batchnorm
+from repertoire.weights import Progress, Soup, Stored, loss_barrier, refresh_batchnorm
 
 __all__ = ["merge"]
 
 _STATISTICS = 2048
 """Training samples that batch statistics are measured on."""
+
+_KEPT = ".merging"
+"""What follows the name of a run in that of the folder beside it, in which a merge keeps what it has done so far."""
 
 _NEVER = -1e4
 """Logit of a class that a run does not know."""
@@ -58,6 +63,10 @@ def merge(
     Runs may have been trained on other classes: the result then knows the classes of all. Their backbones are merged,
     and the rows of their heads are put together; a class that several know has the mean of its rows. What the result
     is worth is measured on `data`, which holds all of the classes.
+
+    A merge that learns, or measures for long, keeps what it has done in a folder `.NAME.merging` beside `out`. If it is
+    killed, the same call goes on from there, and comes to the same weights, bit for bit, on the same machine with as
+    many threads; the folder goes when the run is written.
 
     Args:
         runs: two directories of runs, or more.
@@ -96,7 +105,6 @@ def merge(
     if based and base is None and _begin_in_first(opened):
         base, opened = runs[0], opened[1:]
     merging = _Merging(opened, base, data)
-    directory = RunDirectory(Path(out) if out is not None else next_free(f"{opened[0].path.name}-merged"))
     context: dict[str, Any] = {
         "network": merging.network,
         "batches": merging.batches,
@@ -105,6 +113,12 @@ def merge(
     }
     if based:
         context["base"] = merging.base()
+    key = merging.key(operator, context.get("base", {}))
+    stem = f"{opened[0].path.name}-merged"
+    place = Path(out) if out is not None else (_begun(stem, key) or next_free(stem))
+    directory = RunDirectory(place)
+    progress = Progress(place.with_name(f".{place.name}{_KEPT}"), key, report)
+    context["progress"] = progress
     try:
         merged = registry.build("weight-operators", operator, states=merging.states, **context)
     except CheckpointError as error:
@@ -116,6 +130,7 @@ def merge(
     score = merging.measure(model)
     after, worst = score[best.key], min(before) if best.higher else max(before)
     if _worse(score, worst, best):
+        progress.clear()
         raise ConfigError(
             f"the weights of {' and '.join(str(run.directory) for run in opened)} cannot be merged by {operator}: the "
             f"{best.says} of the result is {after:.3g}, that of the worst of them {worst:.3g}, and halfway between the "
@@ -138,7 +153,18 @@ def merge(
     result = merging.outputs(model, merging.splits.test)
     if merging.joined:
         made["parts"] = merging.parts(result)
-    return merging.write(directory, model, weights, result, made)
+    run = merging.write(directory, model, weights, result, made)
+    progress.clear()
+    return run
+
+
+def _begun(stem: str, key: str) -> Path | None:
+    """Where the same merge began, and was stopped."""
+    for kept in sorted(Path("runs").glob(f".{stem}-*{_KEPT}")):
+        place = kept.with_name(kept.name.removeprefix(".").removesuffix(_KEPT))
+        if Progress(kept, key).holds() and not RunDirectory(place).occupied:
+            return place
+    return None
 
 
 def _begin_in_first(runs: Sequence[Run]) -> bool:
@@ -227,6 +253,25 @@ class _Merging:
             mean = torch.stack([value.double() for value in values]).mean(0).to(values[0])
             state[name] = mean if values[0].is_floating_point() else values[0]
         return state
+
+    def key(self, operator: str, base: State) -> str:
+        """A digest of all that decides what an operator gives."""
+        found = hashlib.sha256()
+        told = [
+            operator,
+            repertoire.__version__,
+            torch.__version__,
+            self.device.type,
+            digest(self.splits),
+            self.classes,
+        ]
+        told += [digest(run.splits) for run in self.runs]
+        found.update(repr(told).encode())
+        for state in (*self.states, base):
+            for name, value in state.items():
+                found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                found.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
+        return found.hexdigest()
 
     # What becomes of what they give.
 

@@ -9,6 +9,7 @@ from repertoire.weights._interpolate import interpolate, wise_ft
 from repertoire.weights._least_squares import permute_least_squares
 from repertoire.weights._matching import Barrier, Matching, Rebased, git_rebasin, loss_barrier, match
 from repertoire.weights._moments import input_moments
+from repertoire.weights._progress import Progress
 from repertoire.weights._regmean import regmean
 from repertoire.weights._soup import Soup, greedy_soup, uniform_soup
 from repertoire.weights._state import LazyState, State, check_alike, save_state
@@ -24,6 +25,7 @@ __all__ = [
     "Barrier",
     "LazyState",
     "Matching",
+    "Progress",
     "Rebased",
     "Route",
     "Soup",

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -19,6 +20,7 @@ from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 from repertoire.weights._batchnorm import first_of, images_of, refresh_batchnorm
 from repertoire.weights._pace import Pace
+from repertoire.weights._progress import Kept, Progress
 from repertoire.weights._state import State, check_alike
 from repertoire.weights._task_vector import TaskVector
 from repertoire.weights._wide import check_base, combined, tensor_by_tensor
@@ -29,6 +31,9 @@ Objective = Literal["cross-entropy", "entropy"]
 
 STATISTICS = 512
 """Samples that batch statistics are measured on while factors are learned."""
+
+_LEARNED = "factors"
+"""Under which name the middle of learning is kept."""
 
 LEAST = 0.5
 """Share of the first marginal entropy below which learning by entropy stops."""
@@ -182,6 +187,7 @@ def _learn(
     least: float,
     pace: Pace | None = None,
     measure: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Learns the coefficients that networks share, each of which answers its own batches; they take turns.
 
@@ -190,11 +196,20 @@ def _learn(
     coefficients = nets[0].coefficients
     optimizer = torch.optim.Adam([coefficients], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    cycles = [_cycled(stream, steps, coefficients.device) for stream in streams]
     before = coefficients.detach().clone()
     spread = [0.0] * len(nets)
     told: list[float] = []
-    for step in range(steps):
+    progress = progress or Progress()
+    begin = 0
+    if (kept := progress.load(_LEARNED)) is not None:
+        begin, spread, told = kept.told["step"], kept.told["spread"], kept.told["told"]
+        before = _taken_up(kept, nets, optimizer, schedule)
+    seen = [len(range(turn, begin, len(nets))) for turn in range(len(nets))]
+    cycles = [
+        islice(_cycled(stream, steps, coefficients.device), count, None)
+        for stream, count in zip(streams, seen, strict=True)
+    ]
+    for step in range(begin, steps):
         if measure is not None and step in (0, steps // 2):
             measure()
         turn = step % len(nets)
@@ -220,7 +235,39 @@ def _learn(
         told.append(float(loss.detach()))
         if pace is not None:
             pace.passed(step + 1, steps)
+        if progress.due():
+            about = {"step": step + 1, "spread": spread, "told": told, "schedule": schedule.state_dict()}
+            progress.save(_LEARNED, _state_of(nets[0], optimizer, before), about)
     return told
+
+
+def _state_of(net: Anisotropic, optimizer: torch.optim.Optimizer, before: Tensor) -> dict[str, Tensor]:
+    """All tensors that the steps to come depend on. Networks differ in their heads, which nothing changes."""
+    found = {"coefficients": net.coefficients, "before": before}
+    found |= {f"adam.{name}": value for name, value in optimizer.state[net.coefficients].items()}
+    return found | {f"buffer.{name}": value for name, value in net._network[0].named_buffers()}
+
+
+@torch.no_grad()
+def _taken_up(
+    kept: Kept,
+    nets: Sequence[Anisotropic],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> Tensor:
+    """Puts everything back as it was kept, and gives the best coefficients so far."""
+    coefficients = nets[0].coefficients
+    coefficients.copy_(kept.tensors["coefficients"])
+    adam = {name[5:]: value for name, value in kept.tensors.items() if name.startswith("adam.")}
+    given = optimizer.state_dict()
+    optimizer.load_state_dict({**given, "state": {0: adam}})
+    schedule.load_state_dict(kept.told["schedule"])
+    optimizer.param_groups[0]["lr"] = kept.told["schedule"]["_last_lr"][0]
+    for net in nets:
+        for name, value in net._network[0].named_buffers():
+            if (found := kept.tensors.get(f"buffer.{name}")) is not None and found.shape == value.shape:
+                value.copy_(found)
+    return kept.tensors["before"].to(coefficients)
 
 
 def _entropy(p: Tensor) -> Tensor:
@@ -271,6 +318,7 @@ def anisotropic(
     rate: Annotated[float, Positive] = 0.01,
     start: float = 0.3,
     report: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     r"""aTLAS: task vectors added with a learned factor for each tensor of each vector.
 
@@ -295,6 +343,7 @@ def anisotropic(
         rate: highest learning rate.
         start: all factors at first. The paper starts from 0 to learn a new task; here from what task arithmetic has.
         report: is told how long it will take, where that is more than half a minute.
+        progress: where factors and the state of their optimiser are kept while they are learned; by default nowhere.
 
     Returns:
         New tensors in the first state's order, dtypes and devices.
@@ -351,5 +400,5 @@ def anisotropic(
 
     streams = [partial(_own, batches, number, images) for number in range(len(states))]
     pace = Pace(report, f"factors are learned in {steps} steps of {images} images", "fewer: steps=..., or images=...")
-    _learn(nets, streams, objective, steps, rate, LEAST, pace, measure)
+    _learn(nets, streams, objective, steps, rate, LEAST, pace, measure, progress)
     return present()

@@ -15,6 +15,7 @@ from repertoire.ops import evaluating
 from repertoire.ranges import AtLeast, checked
 from repertoire.registry import register
 from repertoire.weights._batchnorm import images_of
+from repertoire.weights._progress import Progress
 from repertoire.weights._squares import Squares
 from repertoire.weights._state import State, check_alike
 from repertoire.weights._wide import as_weights, check_base, combined, pieces, tensor_by_tensor
@@ -218,6 +219,7 @@ def fisher(
     samples: Annotated[int, AtLeast(1)] = 512,
     floor: Annotated[float, AtLeast(0)] = 1e-6,
     normalise: bool = True,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """Fisher merging: a mean of weights in which the models that know a weight decide its value.
 
@@ -233,6 +235,7 @@ def fisher(
         samples: how many of each run to look at.
         floor: the least information that counts.
         normalise: whether the information of each state is divided by its norm.
+        progress: where the information of each state is kept once it is measured; by default nowhere.
 
     Returns:
         New tensors in the first state's order, dtypes and devices.
@@ -255,8 +258,14 @@ def fisher(
                 [0., 0.]])
     """
     check_alike(states)
+    progress = progress or Progress()
     fishers = []
     for number, state in enumerate(states):
-        found = fisher_diagonal(network(state, number), batches(number), samples=samples)
-        fishers.append({name: value for name, value in found.items() if name in state})
+
+        def measured(number: int = number, state: State = state) -> dict[str, Tensor]:
+            found = fisher_diagonal(network(state, number), batches(number), samples=samples)
+            return {name: value for name, value in found.items() if name in state}
+
+        found = progress.part(f"information-{number}", measured)
+        fishers.append({name: value.to(state[name].device) for name, value in found.items()})
     return fisher_average(states, fishers, weights=weights, floor=floor, normalise=normalise)

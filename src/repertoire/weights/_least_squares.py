@@ -17,6 +17,7 @@ from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
 from repertoire.weights._matching import By, Matching, Rebased, by_activations, by_weights, shared_groups, spread
 from repertoire.weights._moments import layer_rows, watched
+from repertoire.weights._progress import Progress
 from repertoire.weights._state import State, check_alike, is_averaged
 from repertoire.weights._stored import Stored
 from repertoire.weights._units import UnitAxis, UnitGroup, units
@@ -24,6 +25,9 @@ from repertoire.weights._units import UnitAxis, UnitGroup, units
 __all__ = ["permute_least_squares"]
 
 BATCH = 64
+
+_SUMS = "sums"
+"""Under which name the sums of all layers are kept."""
 
 
 @register("weight-operators", "permute-least-squares", paper="pleas")
@@ -38,6 +42,7 @@ def permute_least_squares(
     by: By = "activations",
     samples: Annotated[int, AtLeast(1)] = 512,
     ridge: Annotated[float, AtLeast(0)] = 1e-4,
+    progress: Progress | None = None,
 ) -> Rebased | Stored:
     r"""Permutation and least squares: two networks from different starts, matched by unit and fitted layer by layer.
 
@@ -70,6 +75,7 @@ def permute_least_squares(
         by: how units are matched, by "activations" (default) or "weights".
         samples: how many to fit on, from all over the batches; 512 by default.
         ridge: the penalty's weight, in units of the mean square of an input; 1e-4 by default. 0 is plain least squares.
+        progress: where the sums that layers are fitted by are kept while they are taken; by default nowhere.
 
     Returns:
         At a width of 1, new tensors in the first state's order, dtypes and devices. Above, a network in the form
@@ -92,7 +98,7 @@ def permute_least_squares(
         matching = by_activations(pair[0], pair[1], groups, images.split(BATCH))
     plans = _plans(pair[0], matching, width)
     merged = {name: _together(pair[0], name, states[0][name], states[1][name], plans) for name in states[0]}
-    for name, layer in _fitted(pair, images, states[0], plans, ridge).items():
+    for name, layer in _fitted(pair, images, states[0], plans, ridge, progress or Progress()).items():
         for own, value in layer.items():
             merged[f"{name}.{own}"] = value.to(merged[f"{name}.{own}"])
     heads = [plan for (name, _), plan in plans.items() if name not in states[0]]
@@ -238,6 +244,7 @@ def _fitted(
     state: State,
     plans: dict[tuple[str, int], _Plan],
     ridge: float,
+    progress: Progress,
 ) -> dict[str, dict[str, Tensor]]:
     """The weights, and biases where there are any, of every layer that is part of the states."""
     layers = {
@@ -246,12 +253,18 @@ def _fitted(
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and f"{name}.weight" in state
     }
     seen: list[dict[str, list[Tensor]]] = [{}, {}]
+    begin = 0
+    if (kept := progress.load(_SUMS)) is not None:
+        begin = kept.told["pieces"]
+        for name, layer in layers.items():
+            layer.rows = kept.told["rows"][name]
+            layer.moments, layer.answers = (kept.tensors[f"{name}:{what}"] for what in ("moments", "answers"))
     with ExitStack() as stack:
         stack.enter_context(evaluating(*pair))
         for model, inputs in zip(pair, seen, strict=True):
             for name in layers:
                 stack.enter_context(watched(model.get_submodule(name), inputs, name))
-        for part in images.split(BATCH):
+        for done, part in enumerate(images.split(BATCH)[begin:], start=begin + 1):
             for model in pair:
                 model(part)
             for name in seen[0]:
@@ -259,6 +272,11 @@ def _fitted(
                     layers[name].add(first, second)
             for inputs in seen:
                 inputs.clear()
+            if progress.due():
+                sums = {f"{name}:moments": layer.moments for name, layer in layers.items()}
+                sums |= {f"{name}:answers": layer.answers for name, layer in layers.items()}
+                told = {"pieces": done, "rows": {name: layer.rows for name, layer in layers.items()}}
+                progress.save(_SUMS, sums, told)
     return {name: layer.solved(ridge) for name, layer in layers.items() if layer.rows}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -12,6 +13,7 @@ from repertoire.data import Batch
 from repertoire.ranges import Share, checked
 from repertoire.registry import register
 from repertoire.weights._moments import input_moments
+from repertoire.weights._progress import Progress
 from repertoire.weights._state import State, check_alike
 from repertoire.weights._wide import combined, tensor_by_tensor
 
@@ -30,6 +32,7 @@ def regmean(
     batches: Callable[[int | None], Iterator[Batch]],
     *,
     off_diagonal: Annotated[float, Share] = 0.9,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     r"""Regression mean: each layer comes as near as it can to what every model's own answers on its own data.
 
@@ -51,6 +54,7 @@ def regmean(
         batches: `batches(of)`, training samples of that run.
         off_diagonal: factor of the moments of different inputs, from 0 (the diagonal alone counts) to 1 (least
             squares). 0.9 is what the authors use.
+        progress: where the moments of each model are kept once they are measured; by default nowhere.
 
     Returns:
         New tensors in the first state's order, dtypes and devices.
@@ -71,14 +75,16 @@ def regmean(
         tensor([[1., 1.]])
     """
     check_alike(states)
+    progress = progress or Progress()
     moments: dict[str, Tensor] = {}
     products: dict[str, Tensor] = {}
     for number, state in enumerate(states):
-        for layer, found in input_moments(network(state, number), batches(number)).items():
+        made = partial(_moments_of, network, batches, state, number)
+        for layer, found in progress.part(f"moments-{number}", made).items():
             name = f"{layer}.weight" if layer else "weight"
             if name not in state:  # the head of this run alone
                 continue
-            kept = _tempered(found, off_diagonal)
+            kept = _tempered(found.to(state[name].device), off_diagonal)
             weight = state[name].to(kept)
             product = _grouped(weight, kept) @ kept
             moments[name] = moments[name] + kept if name in moments else kept
@@ -91,6 +97,15 @@ def regmean(
         return solved.reshape(first.shape).to(first.device, first.dtype).contiguous()
 
     return tensor_by_tensor(states, None, merge)
+
+
+def _moments_of(
+    network: Callable[[State, int], nn.Module],
+    batches: Callable[[int | None], Iterator[Batch]],
+    state: State,
+    number: int,
+) -> dict[str, Tensor]:
+    return input_moments(network(state, number), batches(number))
 
 
 def _grouped(weight: Tensor, moments: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -18,6 +19,7 @@ from repertoire.ranges import AtLeast, Finite, checked
 from repertoire.registry import register
 from repertoire.weights._arithmetic import task_arithmetic
 from repertoire.weights._batchnorm import first_of, images_of, refresh_batchnorm
+from repertoire.weights._progress import Progress
 from repertoire.weights._state import State, check_alike, is_averaged
 from repertoire.weights._stored import Stored, form
 from repertoire.weights._wide import check_base
@@ -230,6 +232,7 @@ def twin(
     rank: Annotated[int, AtLeast(1)] = 16,
     scale: Annotated[float, Finite] = 0.3,
     samples: Annotated[int, AtLeast(1)] = 512,
+    progress: Progress | None = None,
 ) -> Stored:
     r"""Twin-Merging: a merged network that all inputs share, and of each expert a low-rank rest that a router adds.
 
@@ -258,6 +261,7 @@ def twin(
         rank: of what each expert adds to a matrix.
         scale: factor of the task vectors in the shared network.
         samples: how many of each run the router learns from. As many in all are what statistics are measured on.
+        progress: where statistics and the features of each run are kept once they are measured; by default nowhere.
 
     Returns:
         The network, of the form "twin".
@@ -286,7 +290,16 @@ def twin(
     check_base(states[0], base)
     shared = task_arithmetic(states, base, scale=scale)
     net = network(shared, 0)
-    refresh_batchnorm(net, first_of(batches(None), len(states) * samples))
+    progress = progress or Progress()
+
+    def statistics() -> dict[str, Tensor]:
+        refresh_batchnorm(net, first_of(batches(None), len(states) * samples))
+        return dict(net.named_buffers())
+
+    buffers = dict(net.named_buffers())
+    for name, value in progress.part("statistics", statistics).items():
+        if buffers[name] is not value:
+            buffers[name].copy_(value)
     measured = net.state_dict()
     tensors = {n: measured[n].detach().clone() if is_averaged(v) and n in measured else v for n, v in shared.items()}
     modules = dict(net.named_modules())
@@ -302,7 +315,13 @@ def twin(
             raise ConfigError(f"twin mixes linear layers, convolutions and normalisation, and {name} is of {kind}")
         for part, tensor in _parts(changes, own, rank, getattr(modules[owner], "groups", 1)).items():
             tensors[f"{_OWN}.{owner}.{part}" if owner else f"{_OWN}.{part}"] = tensor.to(value.dtype)
-    rows = [_rows_of(net, batches(number), samples) for number in range(len(states))]
+
+    def features(of: int) -> dict[str, Tensor]:
+        return {"rows": _rows_of(net, batches(of), samples)}
+
+    rows = [progress.part(f"features-{of}", partial(features, of))["rows"] for of in range(len(states))]
+    device = next(tensor.device for tensor in (*net.parameters(), *net.buffers()))
+    rows = [each.to(device) for each in rows]
     for name, value in _routing(rows).items():
         tensors[f"{_OWN}.router.{name}"] = value
     return Stored("twin", tensors, {"experts": len(states)})
