@@ -8,8 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repertoire.backbones import resnet20
 from repertoire.compress import DynamicConv2d, dynamic, filter_cost
+from repertoire.compress._changed import answers_changed
 from repertoire.compress._dynamic import _logistic
 from repertoire.compress._filters import dynamic_layers, folded, followers, most_active
+from repertoire.data import Batch
 from repertoire.errors import CheckpointError, ConfigError
 
 
@@ -98,7 +100,7 @@ def test_what_is_skipped_is_not_computed_and_nothing_changes():
 
 
 def test_predictors_learn_what_their_layer_does():
-    stored = dynamic(network(), batches, rounds=1, epochs=0, first=True)
+    stored = dynamic(network(), batches, mass=0.6, rounds=1, epochs=0, first=True)
     net = stored.build(network()).eval()
     layer = net[6]
     seen = []
@@ -141,6 +143,63 @@ def test_learning_brings_the_answers_nearer():
     assert errors[1] < errors[0]
 
 
+def firing() -> nn.Sequential:
+    """Half of the filters of the second convolution fire for bright images, the other half for dark ones."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4),
+    )  # fmt: skip
+    with torch.no_grad():
+        net[0].weight.fill_(1 / 9)
+        net[0].bias.fill_(0)
+        side = torch.cat([torch.ones(8), -torch.ones(8)])
+        net[2].weight.copy_((side / 54)[:, None, None, None].expand(16, 6, 3, 3))
+        net[2].bias.copy_(-0.5 * side)
+    return net.eval()
+
+
+def bright_and_dark():
+    """Two batches of images that are bright or dark all over."""
+    generator = torch.Generator().manual_seed(3)
+    level = (torch.arange(80) % 2).float()[:, None, None, None] * 0.9
+    x = level + 0.1 * torch.rand(80, 1, 8, 8, generator=generator)
+    for part in torch.arange(80).split(40):
+        yield Batch((x[part],), part % 2, part)
+
+
+def test_by_default_the_answers_change_little_and_weights_stay():
+    model = firing()
+    stored = dynamic(model, bright_and_dark)
+    built = stored.build(firing()).eval()
+    assert list(dynamic_layers(built)) == ["2"]
+    torch.testing.assert_close(built[2].weight, model[2].weight)
+    assert stored.settings["share"] < 0.9
+    for batch in bright_and_dark():
+        assert answers_changed(built, model, batch.images) <= 0.02
+    # With the paper's mass and a few steps of learning, the answers are others.
+    other = dynamic(model, bright_and_dark, mass=0.6).build(firing()).eval()
+    assert answers_changed(other, model, batch.images) > answers_changed(built, model, batch.images)
+
+
+def test_where_no_mass_keeps_the_answers_it_is_refused():
+    net = nn.Sequential(nn.Conv2d(1, 3, (3, 3)), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    stripes = torch.zeros(3, 6, 6)
+    for k in range(6):
+        stripes[0, k], stripes[1, :, k], stripes[2, k, k], stripes[2, k, (k + 3) % 6] = k % 2, k % 2, 1, 1
+        stripes[2, k, (k + 1) % 6] = 1  # as bright as the others, on the mean
+    with torch.no_grad():
+        for k in range(3):
+            net[0].weight[k, 0] = 9 * (stripes[k, :3, :3] - stripes[k, :3, :3].mean())
+        net[0].bias.fill_(-8.0)
+    x = stripes[torch.arange(60) % 3][:, None]
+    # The predictor sees the mean of the image, which is the same for all.
+    with pytest.raises(ConfigError, match=r"no mass changes the answers .* give more images"):
+        dynamic(net, lambda: [Batch((x,), torch.zeros(60), torch.arange(60))], first=True)
+    with pytest.raises(ConfigError, match="four images"):
+        dynamic(network(), lambda: [Batch((images(2),), torch.zeros(2), torch.arange(2))])
+
+
 def test_a_filter_without_input_is_its_bias():
     conv = nn.Conv2d(2, 3, 3, padding=1)
     layer = DynamicConv2d(conv)
@@ -159,6 +218,6 @@ def test_what_does_not_fit_is_refused():
         dynamic(network(), lambda: iter([]))
     with pytest.raises(ConfigError, match="no dynamic layer"):
         filter_cost(network(), [images()])
-    stored = dynamic(network(), batches, epochs=0)
+    stored = dynamic(network(), batches, mass=0.6, epochs=0)
     with pytest.raises(CheckpointError, match="no convolution"):
         stored.build(nn.Sequential(nn.Linear(3, 2)))

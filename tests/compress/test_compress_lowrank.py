@@ -8,7 +8,9 @@ from nets import batches, images, network
 from torch import nn
 
 from repertoire.compress import group_lasso, low_rank, lowrank, sampled_rank, truncate
+from repertoire.compress._changed import answers_changed, some_images
 from repertoire.compress._factored import factored_layers
+from repertoire.data import Batch
 from repertoire.errors import CheckpointError, ConfigError
 from repertoire.weights import Stored
 
@@ -133,16 +135,102 @@ def test_learning_orders_the_columns():
     assert abs(float(first @ u[:, 3])) > 0.98
 
 
+def thick() -> nn.Sequential:
+    """Layers whose outputs lie in few dimensions, but for a little."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 1), nn.ReLU(),
+        nn.AvgPool2d(3), nn.Flatten(), nn.Linear(128, 5),
+    )  # fmt: skip
+    with torch.no_grad():
+        for k, rank in ((2, 3), (4, 4)):
+            weight = net[k].weight.flatten(1)
+            u, s, v = torch.linalg.svd(weight, full_matrices=False)
+            s[rank:] *= 0.01
+            net[k].weight.copy_((u @ s.diag() @ v).view_as(net[k].weight))
+    return net.eval()
+
+
+@pytest.mark.parametrize("error", [0.002, 0.02, 0.2])
+def test_by_default_the_answers_change_little(error):
+    model = thick()
+    stored = lowrank(model, batches, error=error)
+    built = stored.build(thick())
+    assert answers_changed(built, model, images()) <= error
+    assert set(factored_layers(built)) <= {"2", "4"}  # neither the first nor the last
+    assert stored.bytes < 0.8 * Stored("dense", model.state_dict()).bytes
+    # Of images that nothing was measured on, too.
+    others = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    assert answers_changed(built, model, others) <= 2 * error
+
+
+def test_more_error_leaves_fewer_weights():
+    sizes = [lowrank(thick(), batches, error=error, ends=True).bytes for error in (0.001, 0.05, 0.6)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+
+
+def test_what_costs_too_much_stays():
+    """Weights of full rank, of which no product of two matrices would be smaller, are what they were."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[2].weight.copy_(torch.linalg.qr(torch.randn(8, 8)).Q)
+
+    def rows():
+        yield Batch(
+            (torch.randn(64, 8, generator=torch.Generator().manual_seed(0)),), torch.zeros(64), torch.arange(64)
+        )
+
+    stored = lowrank(model, rows)
+    assert stored.settings["layers"] == []
+    assert all(torch.equal(value, stored.tensors[name]) for name, value in model.state_dict().items())
+
+
+def test_directions_that_no_input_has_are_cut_first():
+    """The nearest outputs, and not the nearest weights: a large weight on an input that is small costs nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Identity(), nn.Linear(30, 20, bias=False))
+    scale = torch.cat([torch.ones(3), torch.full((27,), 1e-3)])
+
+    def rows():
+        x = torch.randn(400, 30, generator=torch.Generator().manual_seed(0)) * scale
+        yield Batch((x,), torch.zeros(400), torch.arange(400))
+
+    built = lowrank(model, rows, ends=True, error=0.05).build(copy.deepcopy(model))
+    assert built[1].rank <= 12
+    x = torch.randn(400, 30, generator=torch.Generator().manual_seed(1)) * scale
+    assert answers_changed(built, model, x) < 0.05
+    plain = lowrank(model, method="svd", share=built[1].rank * 50 / 600, ends=True).build(copy.deepcopy(model))
+    assert answers_changed(built, model, x) < 0.2 * answers_changed(plain, model, x)
+
+
+def test_without_images_the_weights_themselves_say():
+    stored = lowrank(thick(), error=0.08)
+    for name, layer in factored_layers(stored.build(thick())).items():
+        weight = thick().get_submodule(name).weight.detach().flatten(1)
+        assert float((layer.weight().detach() - weight).square().sum() / weight.square().sum()) <= 0.01
+
+
+def test_images_are_from_all_over():
+    taken = some_images(batches, torch.device("cpu"), 10)
+    assert torch.equal(taken, images()[::3])
+    with pytest.raises(ConfigError, match="batches is empty"):
+        some_images(lambda: iter([]), torch.device("cpu"))
+
+
 def test_what_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match=r"share=0\.25"):
+        lowrank(network(), batches, method="maestro")
     with pytest.raises(ConfigError, match="needs batches"):
-        lowrank(network(), method="maestro")
+        lowrank(network(), method="maestro", share=0.25)
     with pytest.raises(ConfigError, match="ends=true"):
         lowrank(nn.Linear(3, 2))
     with pytest.raises(ConfigError, match="to factor"):
         low_rank(nn.Conv2d(4, 4, 3, groups=2))
     with pytest.raises(ConfigError, match="low_rank"):
         group_lasso(nn.Linear(2, 2))
-    stored = lowrank(nn.Linear(8, 8), method="svd", ends=True)
+    stored = lowrank(nn.Linear(8, 8), method="svd", share=0.25, ends=True)
     with pytest.raises(CheckpointError, match=r"the layer is \[8, 9\]"):
         stored.build(nn.Linear(9, 8))
     with pytest.raises(CheckpointError, match="no layer to factor"):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from repertoire.compress._changed import answers_changed, some_images
 from repertoire.compress._distil import answers_alike, distil
 from repertoire.compress._factored import (
     FactoredLayer,
@@ -26,7 +27,7 @@ from repertoire.diagnostics import prunable_weights
 from repertoire.errors import CheckpointError, ConfigError
 from repertoire.ranges import AtLeast, Between, Positive, checked
 from repertoire.registry import register
-from repertoire.weights import Stored, form, refresh_batchnorm
+from repertoire.weights import Stored, form, input_moments, refresh_batchnorm
 
 __all__ = ["lowrank", "lowrank_form"]
 
@@ -37,7 +38,8 @@ def lowrank(
     model: nn.Module,
     batches: Callable[[], Iterable[Batch]] | None = None,
     *,
-    share: Annotated[float, Between(0, 1, "(]")] = 0.25,
+    share: Annotated[float, Between(0, 1, "(]")] | None = None,
+    error: Annotated[float, Between(0, 1, "()")] = 0.02,
     method: Literal["auto", "maestro", "svd"] = "auto",
     epochs: Annotated[int, AtLeast(0)] = 5,
     rate: Annotated[float, Positive] = 1e-3,
@@ -45,11 +47,23 @@ def lowrank(
     ends: bool = False,
     seed: int = 0,
 ) -> Stored:
-    r"""Low rank: each weight as a product of two thin matrices, whose ranks are learned or taken from singular values.
+    r"""Low rank: each weight as a product of two thin matrices, as thin as costs little, or of a share that is given.
 
-    Horvath et al., *Maestro: Uncovering Low-Rank Structures via Trainable Decomposition* (2023). Every layer becomes
-    U V^T of full rank. At each step one layer is restricted to its first b columns, drawn evenly, and what is minimised
-    is
+    By default nothing is learned, and what decides is how much the answers change. With the second moments G of what
+    enters a layer, the nearest product to its outputs is that of the singular value decomposition
+
+    .. math::
+        W G^{1/2} = U S V^T, \qquad W \approx U_r U_r^T W,
+
+    cut where the squares of what is left are a share e of all squares. e is the largest, among `error` and seven that
+    are a fourth of the one before, for which the logits of the network change by no more than `error` (squares, as a
+    share of how much they differ from image to image). A layer whose two matrices would be larger than
+    its weight stays as it is. Networks that are thin already, such as those of separable convolutions, have little to
+    give. Of few images the moments are uncertain, and count as much as there are images for each input.
+
+    With a `share`, Horvath et al., *Maestro: Uncovering Low-Rank Structures via Trainable Decomposition* (2023). Every
+    layer becomes U V^T of full rank. At each step one layer is restricted to its first b columns, drawn evenly, and
+    what is minimised is
 
     .. math::
         \ell(f(x)) + \mathrm{KL}\big(f(x) \,\|\, f_b(x)\big)
@@ -60,26 +74,29 @@ def lowrank(
     layer, and for each weight that the column costs. The network learns without sampling for as many epochs again. The
     authors train from labels and cut at a fixed tolerance of that product, epoch by epoch; here the first term is the
     divergence from the answers of the network as it was, which needs no labels. With "svd" the columns are those of the
-    singular value decomposition, which is cut alike before anything is learned.
+    singular value decomposition, which is cut alike before anything is learned. What is cut off that way is learned
+    again from hundreds of batches, and not from one.
 
     Args:
         model: the network; it stays as it is.
         batches: called without arguments, gives samples to learn from; no labels are needed. None learns nothing.
-        share: of the weights of factored layers that are kept, in (0, 1]. A layer whose two matrices would be larger
-            than its weight stays a single one.
-        method: "maestro", "svd", or "auto" (default): the first where there are batches.
-        epochs: passes over the batches before the cut, with "maestro", and after it with both.
+        share: of the weights of factored layers that are kept, in (0, 1]; None (default) for as few as `error` permits.
+            A layer whose two matrices would be larger than its weight stays a single one.
+        error: without a share, how much the logits may change. Without batches nobody knows, and an eighth of it is
+            what each weight may lose of its squares.
+        method: with a share, "maestro", "svd", or "auto" (default): the first where there are batches.
+        epochs: with a share, passes over the batches before the cut, with "maestro", and after it with both.
         rate: learning rate of Adam, which falls to zero over the epochs.
         lasso: the weight λ of the penalty.
         ends: whether the first and the last layer are factored, too.
         seed: of the drawn columns.
 
     Returns:
-        The stored network, of form "lowrank". Statistics of batch normalisation are measured anew behind
-        the cut.
+        The stored network, of form "lowrank". With a share and batches, statistics of batch normalisation are measured
+        anew behind the cut.
 
     Raises:
-        ConfigError: there is no layer to factor, no batch, or "maestro" has no batches to learn from.
+        ConfigError: there is no layer to factor, no batch, or "maestro" has no share, or no batches to learn from.
 
     Example:
         >>> import torch
@@ -91,11 +108,15 @@ def lowrank(
     """
     if method == "maestro" and batches is None:
         raise ConfigError("method 'maestro' learns, and needs batches; give some, or method='svd'")
+    if method == "maestro" and share is None:
+        raise ConfigError("method 'maestro' learns for a share of the weights; say which, such as share=0.25")
     learns = batches is not None and epochs > 0
     names = [name.removesuffix("weight").removesuffix(".") for name in prunable_weights(model)]
     chosen = names if ends else names[1:-1]
     if not chosen:
         raise ConfigError("there is no layer between the first and the last to factor; factor these with ends=true")
+    if share is None:
+        return _stored(_as_thin_as_costs_little(model, set(chosen), batches, error))
     network = low_rank(model, skip=[name for name in names if name not in chosen])
     with torch.random.fork_rng(devices=[]):  # layers may draw; the order of batches does not
         if learns and method != "svd" and batches is not None:
@@ -111,8 +132,64 @@ def lowrank(
             refresh_batchnorm(network, batches())
             if learns:
                 distil(network, model, batches, epochs=epochs, rate=rate)
+    return _stored(network)
+
+
+def _stored(network: nn.Module) -> Stored:
     left = list(factored_layers(network))
     return Stored("lowrank", {name: value.clone() for name, value in network.state_dict().items()}, {"layers": left})
+
+
+@torch.no_grad()
+def _as_thin_as_costs_little(
+    model: nn.Module, chosen: set[str], batches: Callable[[], Iterable[Batch]] | None, error: float
+) -> nn.Module:
+    """Layers cut where the energy of their outputs says so, at the largest share for which the answers stay."""
+    images = None if batches is None else some_images(batches, next(model.parameters()).device)
+    moments = {} if images is None else input_moments(model, images.split(64), chosen)
+    layers: dict[str, tuple[nn.Linear | nn.Conv2d, Tensor, Tensor]] = {}
+    for name in chosen:
+        layer = model.get_submodule(name)
+        if factored(layer, 1) is None:
+            continue
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        weight = layer.weight.flatten(1).double()
+        outputs = weight @ weight.T
+        if images is not None and name in moments:
+            seen = moments[name].to(outputs)
+            # Of fewer images than inputs, what was seen says little of other images: all inputs count alike then.
+            known = len(images) / (len(images) + len(seen))
+            outputs = known * (weight @ seen @ weight.T) + (1 - known) * seen.diagonal().mean() * outputs
+        values, vectors = torch.linalg.eigh(outputs)
+        # eigh sorts upwards. What is left without the first r columns, as a share, for r of 0 and more.
+        energy = values.clamp_min(0)
+        tails = energy.cumsum(0).flip(0) / energy.sum().clamp_min(1e-300)
+        layers[name] = layer, vectors.flip(1), tails
+    if not layers:
+        raise ConfigError(f"{type(model).__name__} has no linear layer and no convolution of one group to factor")
+    if images is None:
+        return _thin(model, layers, error / 8)
+    for fourths in range(8):
+        network = _thin(model, layers, error / 4**fourths)
+        if answers_changed(network, model, images) <= error:
+            return network
+    return copy.deepcopy(model)
+
+
+def _thin(
+    model: nn.Module, layers: Mapping[str, tuple[nn.Linear | nn.Conv2d, Tensor, Tensor]], least: float
+) -> nn.Module:
+    """A copy whose layers are products as thin as leaves no more than a share of the energy, where that is smaller."""
+    network = copy.deepcopy(model)
+    for name, (layer, vectors, tails) in layers.items():
+        weight = layer.weight.flatten(1)
+        rank = max(1, int((tails > least).sum()))
+        if rank * sum(weight.shape) >= weight.numel():
+            continue
+        left = vectors[:, :rank]
+        right = left.T @ weight.double()
+        network = put(network, name, product(layer, left.to(weight).contiguous(), right.to(weight).contiguous()))
+    return network
 
 
 def _ordered(
