@@ -9,7 +9,7 @@ from repertoire.claims.beds.patch_stages import CLOTHES, clothes
 @claim(
     "mae-cil",
     statement=(
-        "With 8 KB of memory, a small transformer that is a masked autoencoder, too, is more accurate on all ten "
+        "With 32 KB of memory, a small transformer that is a masked autoencoder, too, is more accurate on all ten "
         "classes after five stages if it keeps a quarter of the patches of many images and completes them for replay "
         "than if it keeps the fewer whole images of as many bytes, by two percentage points or more."
     ),
