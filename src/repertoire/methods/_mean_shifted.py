@@ -32,7 +32,9 @@ class MeanShifted(Method):
 
     Batch normalisation keeps the statistics of published weights, as in the released code. That code also freezes the
     first two stages and learns at a rate of 1e-5; here the rate falls from layer to layer (`layer_decay`), and is
-    small, but not as small.
+    small, but not as small: half of the usual one, as wherever all of a pretrained network learns. On a pilot seed,
+    with 100 photographs of one class of CIFAR-10, 3 epochs and batches of 32, that rate, 2.5e-4, found the others
+    better than the network did as it was, and than after 5e-5; after 1e-3 it did worse than as it was.
 
     A read-out learns beside it from detached features where there are labels, as in `Embedding`.
 
