@@ -1,4 +1,4 @@
-"""The benchmark runs, and counts memory as it says."""
+"""The benchmarks run, count memory as they say, and go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "local_learning.py"
 
@@ -32,3 +35,27 @@ def test_the_peak_is_that_of_live_storages():
         del b, view, c
 
     assert module.peak_memory(step) == 4 * 2000
+
+
+@pytest.mark.slow
+def test_the_accuracy_is_that_of_the_last_weights_and_runs_go_on(tmp_path: Path):
+    """With directories and without, and again from what was kept in them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 8, 8, 3), dtype=np.uint8)
+    for label, images in enumerate(pixels):
+        for number, image in enumerate(images):
+            file = tmp_path / "images" / ("train" if number < 12 else "test") / f"class{label}" / f"{number:02}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    options = "--images 100 --epochs 1 --seeds 1 --size 8 --processes 1 --backbone convnet:width=4,depth=2 --rules"
+    rules = ("backprop", "local:blocks=2,auxiliary=linear", "local:blocks=2,auxiliary=linear,overlap=1")
+    tables = []
+    for more in ((), ("--runs", tmp_path / "runs"), ("--runs", tmp_path / "runs")):
+        command = [sys.executable, SCRIPT.with_name("local_accuracy.py"), tmp_path / "images"]
+        done = subprocess.run(
+            [*command, *options.split(), *rules, *more], capture_output=True, text=True, check=True, timeout=300
+        )
+        rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| `")]
+        tables.append([row[1] for row in rows])
+    assert tables[0] == tables[1] == tables[2]
+    assert len(tables[0]) == 3
+    assert len(list((tmp_path / "runs").glob("*/run.json"))) == 3
