@@ -140,7 +140,7 @@ class Index:
         held: dict[str, Any] = {"format": _FORMAT, "names": list(self.names), "settings": self.settings}
         if self.alignment is not None:
             tensors |= {f"alignment.{name}": value for name, value in self.alignment.state_dict().items()}
-            held["alignment"] = {"hidden": self.alignment.hidden, "width": self.alignment.width}
+            held["alignment"] = {"width": self.alignment.width, "sharpness": self.alignment.sharpness}
         with atomic_path(root / "index.safetensors") as temporary:
             save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
         write_json(root / "index.json", held)

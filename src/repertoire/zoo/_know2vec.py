@@ -86,36 +86,45 @@ def class_nodes(features: Tensor, labels: Tensor) -> Tensor:
 class _Graph(nn.Module):
     """Classes and how they are related to one vector: the mean of what each says, having seen those that resemble it.
 
-    At first, what a class says are cosines of random frequencies, whose mean tells how much two sets have in common
-    before anything is learned. Data and networks enter by a map of their own, and share all the rest.
+    What a class says are cosines of random frequencies, which stay as they are drawn. The inner product of two such
+    means is that of a kernel over all pairs of classes: how many of the one lie near classes of the other, before
+    anything is learned. Learned are the maps by which data and networks enter, and how much a class hears of others.
     """
 
-    def __init__(self, inputs: int, hidden: int, width: int) -> None:
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, inputs: int, width: int, sharpness: float) -> None:
         super().__init__()
-        self.enter = nn.ModuleList(nn.Linear(inputs, inputs) for _ in range(2))
-        self.own = nn.Linear(inputs, hidden)
-        self.others = nn.Linear(inputs, hidden, bias=False)
-        self.out = nn.Linear(hidden, width)
+        self.sharpness = sharpness
+        self.enter = nn.ModuleList(nn.Linear(inputs, inputs, bias=False) for _ in range(2))
+        self.edges = nn.Parameter(torch.zeros(2))
+        self.register_buffer("frequencies", torch.zeros(width, inputs))
+        self.register_buffer("phases", torch.zeros(width))
         self.begin()
 
     def begin(self) -> None:
-        """Draws weights anew."""
+        """Draws frequencies anew, and forgets what was learned."""
         for layer in self.enter:
             nn.init.eye_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.own.weight, 0, self.own.in_features**-0.5)
-        nn.init.uniform_(self.own.bias, -math.pi, math.pi)
-        nn.init.normal_(self.others.weight, 0, 0.1 * self.own.in_features**-0.5)
-        self.out.reset_parameters()
+        nn.init.zeros_(self.edges)
+        nn.init.normal_(self.frequencies, 0, self.sharpness * self.frequencies.shape[1] ** -0.5)
+        nn.init.uniform_(self.phases, -math.pi, math.pi)
+
+    def learned(self) -> Tensor:
+        """How much the maps differ from what they began as: the sum of the squares."""
+        weights = list(self.enter.parameters())
+        each = [(weight - torch.eye(len(weight)).to(weight)).square().sum() for weight in weights]
+        return torch.stack(each).sum()
 
     def forward(self, nodes: Tensor, there: Tensor, side: int) -> Tensor:
-        """Nodes `[B, C, d]`, of which some are there, to unit vectors `[B, width]`."""
-        x = self.enter[side](nodes)
-        unit = F.normalize(x, dim=2)
+        """Nodes `[B, C, d]`, of which some are there, to vectors `[B, width]`."""
+        unit = F.normalize(self.enter[side](nodes), dim=2)
         relation = (unit @ unit.transpose(1, 2)).masked_fill(~there[:, None], -torch.inf).softmax(2)
-        each = (self.own(x) + self.others(relation @ x)).cos()
-        mean = (each * there[..., None]).sum(1) / there.sum(1)[:, None]
-        return F.normalize(self.out(mean), dim=1)
+        x = F.normalize(unit + self.edges[side] * (relation @ unit), dim=2) * nodes.shape[2] ** 0.5
+        each = (x @ self.frequencies.T + self.phases).cos()
+        mean: Tensor = (each * there[..., None]).sum(1) / there.sum(1)[:, None]
+        return mean
 
 
 class Alignment(nn.Module):
@@ -130,18 +139,24 @@ class Alignment(nn.Module):
     .. math:: -\sum_i w_{ij} \log \frac{\exp(m_i \cdot q_j / \tau)}{\sum_k \exp(m_k \cdot q_j / \tau)}
         \quad\text{and}\quad \max\bigl(0,\, \mu - m_a \cdot q_j + m_b \cdot q_j\bigr)
 
-    where :math:`w_j` is the softmax of the scores of data set j in units of 0.01, and of networks a and b, drawn at
-    random, a does better on j. The paper finds probes at the borders between the classes of a network, and encodes
-    their sequences by a recurrent network; here the probes are the same for all, and what a network says of them is
-    what its nodes are made of.
+    where :math:`w_j` is the softmax of the scores of data set j in units of 0.01, :math:`\tau` is learned, and of
+    networks a and b, drawn at random, a does better on j. As in the paper, what is learned serves searches among the
+    networks that it was learned with, for other data of the kinds that it was learned from; of classes that none of
+    these data had it knows little. With many networks and data sets of a few classes each, a map that is learned freely
+    remembers them one by one. What is learned here is therefore a linear map for data and one for networks, into random
+    frequencies that are the same for both, less the mean vector of either.
+
+    The paper finds probes at the borders between the classes of a network, and encodes their sequences by a recurrent
+    network; here the probes are the same for all, and what a network says of them is what its nodes are made of.
 
     Args:
         inputs: width of the reference embedding.
-        hidden: width of the encoder's layer.
         width: of the vectors.
+        sharpness: how near in direction two classes must lie to count as alike: the spread of the frequencies; of
+            classes at right angles, the cosine of their vectors is about exp(-sharpness^2) before anything is learned.
 
     Raises:
-        ConfigError: a width below 1.
+        ConfigError: a width below 1, or a sharpness of 0 or less.
 
     Example:
         >>> import torch
@@ -156,34 +171,38 @@ class Alignment(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    middle: Tensor
 
     @checked
     def __init__(
         self,
         inputs: Annotated[int, AtLeast(1)],
-        hidden: Annotated[int, AtLeast(1)] = 512,
-        width: Annotated[int, AtLeast(1)] = 128,
+        width: Annotated[int, AtLeast(1)] = 1024,
+        sharpness: Annotated[float, Positive] = 2.0,
     ) -> None:
         super().__init__()
-        self.inputs, self.hidden, self.width = inputs, hidden, width
-        self.graph = _Graph(inputs, hidden, width)
+        self.inputs, self.width, self.sharpness = inputs, width, sharpness
+        self.graph = _Graph(inputs, width, sharpness)
+        self.heat = nn.Parameter(torch.tensor(math.log(10.0)))
         # Nodes of networks are means over all probes, and lie closer together than those of data.
         self.register_buffer("mean", torch.zeros(2, inputs))
         self.register_buffer("scale", torch.ones(2))
+        self.register_buffer("middle", torch.zeros(2, width))
 
     def encode_data(self, nodes: Sequence[Tensor]) -> Tensor:
         """Unit vectors `[B, width]` of data sets, each known by the nodes `[C, d]` of its classes."""
-        vectors: Tensor = self.graph(*self._batch(nodes, 0), 0)
-        return vectors
+        return self._encoded(self._batch(nodes, 0), 0)
 
     def encode_models(self, nodes: Sequence[Tensor]) -> Tensor:
         """Unit vectors `[B, width]` of networks, each known by the nodes `[K, d]` of its classes."""
-        vectors: Tensor = self.graph(*self._batch(nodes, 1), 1)
-        return vectors
+        return self._encoded(self._batch(nodes, 1), 1)
 
     def similarity(self, data: Sequence[Tensor], models: Sequence[Tensor]) -> Tensor:
         """Cosines `[data, models]`."""
         return self.encode_data(data) @ self.encode_models(models).T
+
+    def _encoded(self, batch: tuple[Tensor, Tensor], side: int) -> Tensor:
+        return F.normalize(self.graph(*batch, side) - self.middle[side], dim=1)
 
     def _batch(self, nodes: Sequence[Tensor], side: int) -> tuple[Tensor, Tensor]:
         for one in nodes:
@@ -203,11 +222,10 @@ class Alignment(nn.Module):
         models: Sequence[Tensor],
         scores: Tensor,
         *,
-        steps: Annotated[int, AtLeast(1)] = 150,
-        rate: Annotated[float, Positive] = 1e-3,
-        temperature: Annotated[float, Positive] = 0.1,
+        steps: Annotated[int, AtLeast(1)] = 200,
+        rate: Annotated[float, Positive] = 3e-3,
         margin: Annotated[float, AtLeast(0)] = 0.1,
-        decay: Annotated[float, AtLeast(0)] = 1e-2,
+        decay: Annotated[float, AtLeast(0)] = 0.01,
         batch: Annotated[int, AtLeast(2)] = 64,
         seed: int = 0,
     ) -> Alignment:
@@ -217,13 +235,12 @@ class Alignment(nn.Module):
             data: nodes of the data sets, `[C, d]` each.
             models: nodes of the networks, `[K, d]` each.
             scores: float `[data, models]`: how well each network does, an accuracy, say.
-            steps: of Adam with a weight decay.
+            steps: of Adam.
             rate: its learning rate, which falls to zero along a cosine.
-            temperature: tau.
             margin: mu.
-            decay: of the weights.
+            decay: weight of the squares of what the maps learn, which keeps them near leaving everything as it is.
             batch: data sets at a time.
-            seed: of weights, batches and pairs.
+            seed: of frequencies, batches and pairs.
 
         Returns:
             Itself, in evaluation mode.
@@ -236,35 +253,44 @@ class Alignment(nn.Module):
                 f"scores must be [{len(data)}, {len(models)}], one row or more and two columns or more, found "
                 f"{list(scores.shape)}"
             )
-        device = self.mean.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.graph.begin()
+            nn.init.constant_(self.heat, math.log(10.0))
             for side, nodes in enumerate((data, models)):
                 rows = torch.cat([one.to(self.mean) for one in nodes])
                 self.mean[side] = rows.mean(0)
                 self.scale[side] = rows.std(0, correction=0).square().mean().sqrt().clamp_min(1e-12)
             scores = scores.to(self.mean)
             wanted = (scores / 0.01).softmax(1)
-            optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay)
+            optimizer = torch.optim.Adam(self.parameters(), lr=rate)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
             self.train()
-            everything = self._batch(models, 1)
-            for _ in range(steps):
-                chosen = torch.randperm(len(data))[:batch]
-                cosines = self.encode_data([data[i] for i in chosen.tolist()]) @ self.graph(*everything, 1).T
-                drawn = torch.randint(len(models), (2, len(chosen), 16)).to(device)
-                known = scores[chosen.to(device)]
-                first, second = (known.gather(1, index) for index in drawn)
-                sign = (first - second).sign()
-                apart = sign * (cosines.gather(1, drawn[0]) - cosines.gather(1, drawn[1]))
-                ranked = ((margin - apart).relu() * sign.abs()).mean()
-                named = -(wanted[chosen.to(device)] * (cosines / temperature).log_softmax(1)).sum(1).mean()
+            known, everything = self._batch(data, 0), self._batch(models, 1)
+            for step in range(steps):
+                if step % 25 == 0:
+                    self._centre(known, everything)
+                chosen = torch.randperm(len(data))[:batch].to(scores.device)
+                part = known[0][chosen], known[1][chosen]
+                cosines = self._encoded(part, 0) @ self._encoded(everything, 1).T
+                first, second = torch.randint(len(models), (2, len(chosen), 16)).to(scores.device)
+                better = (scores[chosen].gather(1, first) - scores[chosen].gather(1, second)).sign()
+                apart = better * (cosines.gather(1, first) - cosines.gather(1, second))
+                ranked = ((margin - apart).relu() * better.abs()).mean()
+                named = -(wanted[chosen] * (cosines * self.heat.exp()).log_softmax(1)).sum(1).mean()
                 optimizer.zero_grad()
-                (named + ranked).backward()
+                (named + ranked + decay * self.graph.learned()).backward()
                 optimizer.step()
                 schedule.step()
+            self._centre(known, everything)
         return self.eval()
+
+    @torch.no_grad()
+    def _centre(self, *sides: tuple[Tensor, Tensor]) -> None:
+        """Takes the mean vector of data, and that of networks, for the middle, which says nothing of any of them."""
+        for side, (nodes, there) in enumerate(sides):
+            parts = zip(nodes.split(256), there.split(256), strict=True)
+            self.middle[side] = torch.cat([self.graph(*part, side) for part in parts]).mean(0)
 
 
 def check_width(width: int, expected: int, what: str) -> None:
