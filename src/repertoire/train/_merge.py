@@ -270,7 +270,7 @@ class _Merging:
         for state in (*self.states, base):
             for name, value in state.items():
                 found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                found.update(memoryview(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()))
+                found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
     # What becomes of what they give.
