@@ -2,15 +2,16 @@
 
     python tools/small_sets.py small/
     python benchmarks/merging.py small/clothes small/handwritten-digits small/emoji small/cifar10-5 [--work FOLDER]
-                                 [--only tasks,sizes,cost,memory] [--operators SPEC,SPEC] [--compressors SPEC,SPEC]
-                                 [--size 160]
+                                 [--only tasks,pairs,sizes,cost,memory] [--operators SPEC,SPEC]
+                                 [--compressors SPEC,SPEC] [--size 96]
 
 `tasks` fine-tunes lite0 on each folder (`train/CLASS/*` and `test/CLASS/*`), merges the runs into one that knows the
 classes of all, and says how it does on the test images of each, asked for the classes of that folder only, relative to
-the run of that folder alone. Options of an operator that are given as several values are tried, as many for each
-operator, and the one with the best validation accuracy over all classes stays. `sizes` compresses the run on the last
-folder by each compressor. `cost` counts operations and weights of lite0 and of the longest merges. `memory` merges two
-files of 100 MB and samples how much more the process holds at most.
+the run of that folder alone. Options of an operator that are given as several values are tried, and the one with the
+best validation accuracy over all classes stays. `pairs` does the same with the first two folders, for operators that
+take two networks. `sizes` compresses the run on the first folder by each compressor. `cost` counts operations and
+weights of lite0 and of the longest merges. `memory` merges two files of 100 MB and samples how much more the process
+holds at most.
 Runs that are in the work folder already are not trained again. Prints Markdown.
 """
 
@@ -26,14 +27,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from repertoire import registry, train
-from repertoire.errors import ConfigError
+from repertoire.errors import RepertoireError
+from repertoire.methods import Classifier
+from repertoire.train._merge import _Merging
 from repertoire.weights import count_flops
 
-SIZE = 160
+SIZE = 96
 """Pixels of a side, by default."""
 
 MOST_TESTED = 20
@@ -41,16 +45,30 @@ MOST_TESTED = 20
 
 TRIED: dict[str, tuple[str, ...]] = {
     "uniform-soup": ("uniform-soup",),
+    "linear": ("linear",),
+    "wise-ft": tuple(f"wise-ft:alpha={a}" for a in (0.7, 1.0, 2.0)),
     "task-arithmetic": tuple(f"task-arithmetic:scale={s}" for s in (0.25, 0.4, 0.7)),
     "ties": tuple(f"ties:scale={s}" for s in (0.4, 0.7, 1.0)),
     "dare": tuple(f"dare:scale={s}" for s in (0.25, 0.4, 0.7)),
-    "regmean": ("regmean",),
+    "regmean": tuple(f"regmean:off_diagonal={a}" for a in (0.9,)),
     "fisher": ("fisher:samples=48",),
     "git-rebasin": ("git-rebasin",),
-    "anisotropic": ("anisotropic",),
+    "anisotropic": tuple(f"anisotropic:rate={r}" for r in (0.01, 0.03, 0.1)),
     "twin": ("twin",),
 }
 """Specs of each operator, of which the best on validation images stays."""
+
+OF_TWO: dict[str, tuple[str, ...]] = {
+    "uniform-soup": ("uniform-soup",),
+    "slerp": tuple(f"slerp:t={t}" for t in (0.3, 0.5, 0.7)),
+    "task-arithmetic": tuple(f"task-arithmetic:scale={s}" for s in (0.5, 0.7, 1.0)),
+    "wise-ft": tuple(f"wise-ft:alpha={a}" for a in (0.7, 1.0, 1.4)),
+    "git-rebasin": ("git-rebasin",),
+    "permute-least-squares": ("permute-least-squares:samples=128",),
+    "permute-least-squares:width=1.3": ("permute-least-squares:width=1.3,samples=128",),
+    "twin": ("twin",),
+}
+"""The same where two networks are merged: some take no more."""
 
 SMALLER = (
     "half",
@@ -62,6 +80,11 @@ SMALLER = (
     "codebook:bits=2",
     "ternary",
     "lowrank",
+    "lowrank:error=0.1",
+    "lowrank:share=0.5",
+    "lowrank:share=0.25",
+    "dynamic",
+    "dynamic:mass=0.95",
     "dynamic:mass=0.8",
 )
 
@@ -87,6 +110,19 @@ def prepare(folders: list[Path], work: Path) -> list[Path]:
     return made
 
 
+def together(runs: list[train.Run], work: Path) -> Path:
+    """One folder of the images of some of the sets."""
+    folders = [Path(run.config.data) for run in runs]
+    made = work / "data" / "-and-".join(folder.name for folder in folders)
+    for folder in folders:
+        for file in folder.glob("*/*/*.png"):
+            target = made / file.relative_to(folder)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(file, target)
+    return made
+
+
 def experts(folders: list[Path], work: Path, size: int) -> list[train.Run]:
     """A run of lite0 on each folder, all layers learned."""
     found = []
@@ -102,40 +138,51 @@ def experts(folders: list[Path], work: Path, size: int) -> list[train.Run]:
     return found
 
 
-def tasks(runs: list[train.Run], work: Path, chosen: list[str]) -> None:
+def tasks(runs: list[train.Run], data: Path, chosen: list[str], tried: dict[str, tuple[str, ...]]) -> None:
+    """A row for each operator. What it is given and what becomes of it are those of `repertoire.train.merge`, which
+    would measure every run anew for each of them."""
     names = [Path(run.config.data).name for run in runs]
-    known = set(registry.names("weight-operators"))
+    merging = _Merging(runs, None, str(data))
+    context = {"states": merging.states, "base": merging.base(), "network": merging.network}
+    context |= {"batches": merging.batches, "score": merging.score}
+    key = merging.task.best.key
     print(f"\n### {len(runs)} tasks fine-tuned from lite0 at {runs[0].size} pixels, merged into one network\n")
-    print("| operator | " + " | ".join(names) + " | mean share of the runs' own | all classes at once | seconds |")
+    print("| operator | " + " | ".join(names) + " | mean share of the runs' own | all classes at once | validation | ")
     print("| --- |" + " --: |" * (len(names) + 3))
-    own = " | ".join(f"{run.evaluate()['accuracy']:.3f}" for run in runs)
-    print(f"| the run of each by itself | {own} | 1.000 | | |", flush=True)
-    for name in chosen or TRIED:
-        best: tuple[float, str, list[dict[str, Any]], float] | None = None
-        begun = time.process_time()
-        refused = ""
-        if name.partition(":")[0] not in known:
-            continue
-        for spec in TRIED.get(name, (name,)):
-            with tempfile.TemporaryDirectory(dir=work) as folder:
-                try:
-                    run = train.merge(
-                        [r.path for r in runs], Path(folder) / "m", operator=spec, data=str(work / "data" / "all")
-                    )
-                except ConfigError as error:
-                    refused = refused or str(error).split(":")[0]
-                    continue
-                made = run.info["merged"]
-                if best is None or made["after"] > best[0]:
-                    best = (made["after"], spec, made["parts"], run.metrics["accuracy"])
+    own = [run.evaluate()["accuracy"] for run in runs]
+    counts = [sum(run.splits.test.counts().tolist()) for run in runs]
+    print(f"| the run of each by itself | {' | '.join(f'{a:.3f}' for a in own)} | 1.000 | | |", flush=True)
+    errors = [(a * (1 - a) / n) ** 0.5 for a, n in zip(own, counts, strict=True)]
+    print("standard errors: " + ", ".join(f"{e:.3f}" for e in errors), file=sys.stderr)
+    for name in chosen or tried:
+        best: tuple[float, str, Classifier] | None = None
+        begun, refused = time.process_time(), ""
+        specs = tried.get(name, (name,))
+        for spec in specs:
+            try:
+                merged = registry.build("weight-operators", spec, **context)
+            except RepertoireError as error:
+                refused = refused or str(error).split(":")[0]
+                continue
+            model = merging.finish(merged)[0]
+            after = merging.measure(model)[key]
+            print(f"{spec}: validation {after:.4f}, {time.process_time() - begun:.0f} s", file=sys.stderr, flush=True)
+            if best is None or after > best[0]:
+                best = (after, spec, model)
         if best is None:
             print(f"| {name} | " + " | ".join("" for _ in names) + f" | refused: {refused} | | |", flush=True)
             continue
-        _, spec, parts, whole = best
-        share = sum(part["merged"] / part["alone"] for part in parts) / len(parts)
-        row = " | ".join(f"{part['merged']:.3f}" for part in parts)
-        seconds = (time.process_time() - begun) / len(TRIED.get(name, (name,)))
-        print(f"| {spec} | {row} | {share:.3f} | {whole:.3f} | {seconds:.0f} |", flush=True)
+        after, spec, model = best
+        result = merging.outputs(model, merging.splits.test)
+        labels, shares = np.asarray(merging.splits.test.labels), []
+        for rows in merging.rows:
+            known = np.isin(labels, rows)
+            guess = np.asarray(rows)[result.logits[known][:, rows].argmax(1)]
+            shares.append(float((guess == labels[known]).mean()))
+        share = sum(m / a for m, a in zip(shares, own, strict=True)) / len(own)
+        whole = merging.task.score(result)[key]
+        row = " | ".join(f"{value:.3f}" for value in shares)
+        print(f"| {spec} | {row} | {share:.3f} | {whole:.3f} | {after:.3f} |", flush=True)
 
 
 def sizes(run: train.Run, work: Path, chosen: list[str]) -> None:
@@ -234,7 +281,7 @@ def memory(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--only", default="tasks,sizes,cost,memory")
+    parser.add_argument("--only", default="tasks,pairs,sizes,cost,memory")
     parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=1)
@@ -246,12 +293,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        if {"tasks", "sizes"} & set(wanted):
+        if {"tasks", "pairs", "sizes"} & set(wanted):
             runs = experts(prepare(arguments.folders, work), work, arguments.size)
+            operators = registry.split(arguments.operators) if arguments.operators else []
             if "tasks" in wanted:
-                tasks(runs, work, registry.split(arguments.operators) if arguments.operators else [])
+                tasks(runs, work / "data" / "all", operators, TRIED)
+            if "pairs" in wanted:
+                tasks(runs[:2], together(runs[:2], work), operators, OF_TWO)
             if "sizes" in wanted:
-                sizes(runs[-1], work, registry.split(arguments.compressors) if arguments.compressors else [])
+                sizes(runs[0], work, registry.split(arguments.compressors) if arguments.compressors else [])
         if "cost" in wanted:
             cost(arguments.size)
         if "memory" in wanted:
