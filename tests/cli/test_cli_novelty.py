@@ -108,6 +108,15 @@ def test_evaluate_compares_scores(run, folders, tmp_path, capsys):
     assert f"{first['auroc']:.3f}" in lines[1]
 
 
+def test_a_user_is_told_that_a_run_knows_the_images_already(run, folders, tmp_path, capsys):
+    known, new = folders
+    own = run.config.data
+    for arguments in ((run.path, own), (run.path, own, "--unknown", new)):
+        assert f"the run was trained on most of {own}" in said(capsys, "evaluate", *arguments)[1]
+    for arguments in ((run.path,), (run.path, known)):
+        assert "was trained on most" not in said(capsys, "evaluate", *arguments)[1]
+
+
 def test_without_unknown_images_classes_are_held_out(run, capsys):
     out, _ = said(capsys, "evaluate", run.path, "--score", "energy,max-logit")
     best = run.novelty(scores=("energy", "max-logit"))["best"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -96,7 +97,7 @@ def evaluate(
     """
     from repertoire import registry
     from repertoire.cli._options import open_runs
-    from repertoire.errors import ConfigError
+    from repertoire.errors import ConfigError, ascii_path
     from repertoire.files import write_json
     from repertoire.train import Folds
 
@@ -112,6 +113,12 @@ def evaluate(
         raise ConfigError(f"novelty scores look at one network; name one of the runs in {run}")
     if probe is not None and (tta or answering is not opened):
         raise ConfigError("--probe scores the features of one run; leave out --tta and --ensemble")
+    if data is not None and _learned_from(opened, data):
+        typer.echo(
+            f"note: the run was trained on most of {ascii_path(data)}, and its figures there say how well that is "
+            f"remembered; on its own test part: repertoire evaluate {ascii_path(str(run))}",
+            err=True,
+        )
     if probe is not None:
         metrics = opened.probe(probe.value, data)
     elif novel:
@@ -148,6 +155,12 @@ def evaluate(
     typer.echo(f"metrics: {target}")
     if page is not None:
         typer.echo(f"figures: {page}")
+
+
+def _learned_from(run: Run, data: str) -> bool:
+    """Whether a path is that of the data of a run."""
+    own = run.config.data
+    return os.path.exists(data) and os.path.exists(own) and os.path.samefile(data, own)
 
 
 def _others(run: Run, unknown: Path | None) -> Any:
