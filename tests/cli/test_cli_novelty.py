@@ -108,12 +108,12 @@ def test_evaluate_compares_scores(run, folders, tmp_path, capsys):
     assert f"{first['auroc']:.3f}" in lines[1]
 
 
-def test_a_user_is_told_that_a_run_knows_the_images_already(run, folders, tmp_path, capsys):
+def test_a_user_is_told_that_a_run_knows_the_images_already(run, options, folders, tmp_path, capsys):
     known, new = folders
-    own = run.config.data
-    for arguments in ((run.path, own), (run.path, own, "--unknown", new)):
-        assert f"the run was trained on most of {own}" in said(capsys, "evaluate", *arguments)[1]
-    for arguments in ((run.path,), (run.path, known)):
+    own = train.fit(out=tmp_path / "a", **{**options, "data": str(known), "epochs": 1, "batch_size": 8})
+    for arguments in ((known,), (known, "--unknown", new)):
+        assert f"the run was trained on most of {known}" in said(capsys, "evaluate", own.path, *arguments)[1]
+    for arguments in ((own.path,), (run.path, known)):
         assert "was trained on most" not in said(capsys, "evaluate", *arguments)[1]
 
 
