@@ -27,14 +27,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from repertoire import registry, train
 from repertoire.errors import RepertoireError
-from repertoire.methods import Classifier
-from repertoire.train._merge import _Merging
 from repertoire.weights import count_flops
 
 SIZE = 96
@@ -138,14 +135,9 @@ def experts(folders: list[Path], work: Path, size: int) -> list[train.Run]:
     return found
 
 
-def tasks(runs: list[train.Run], data: Path, chosen: list[str], tried: dict[str, tuple[str, ...]]) -> None:
-    """A row for each operator. What it is given and what becomes of it are those of `repertoire.train.merge`, which
-    would measure every run anew for each of them."""
+def tasks(runs: list[train.Run], data: Path, work: Path, chosen: list[str], tried: dict[str, tuple[str, ...]]) -> None:
+    """A row for each operator."""
     names = [Path(run.config.data).name for run in runs]
-    merging = _Merging(runs, None, str(data))
-    context = {"states": merging.states, "base": merging.base(), "network": merging.network}
-    context |= {"batches": merging.batches, "score": merging.score}
-    key = merging.task.best.key
     print(f"\n### {len(runs)} tasks fine-tuned from lite0 at {runs[0].size} pixels, merged into one network\n")
     print("| operator | " + " | ".join(names) + " | mean share of the runs' own | all classes at once | validation | ")
     print("| --- |" + " --: |" * (len(names) + 3))
@@ -155,33 +147,25 @@ def tasks(runs: list[train.Run], data: Path, chosen: list[str], tried: dict[str,
     errors = [(a * (1 - a) / n) ** 0.5 for a, n in zip(own, counts, strict=True)]
     print("standard errors: " + ", ".join(f"{e:.3f}" for e in errors), file=sys.stderr)
     for name in chosen or tried:
-        best: tuple[float, str, Classifier] | None = None
-        begun, refused = time.process_time(), ""
-        specs = tried.get(name, (name,))
-        for spec in specs:
-            try:
-                merged = registry.build("weight-operators", spec, **context)
-            except RepertoireError as error:
-                refused = refused or str(error).split(":")[0]
-                continue
-            model = merging.finish(merged)[0]
-            after = merging.measure(model)[key]
-            print(f"{spec}: validation {after:.4f}, {time.process_time() - begun:.0f} s", file=sys.stderr, flush=True)
-            if best is None or after > best[0]:
-                best = (after, spec, model)
+        best: tuple[float, str, list[dict[str, Any]], float] | None = None
+        refused = ""
+        for spec in tried.get(name, (name,)):
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                try:
+                    run = train.merge([r.path for r in runs], Path(folder) / "m", operator=spec, data=str(data))
+                except RepertoireError as error:
+                    refused = refused or str(error).split(":")[0]
+                    continue
+                made = run.info["merged"]
+                print(f"{spec}: validation {made['after']:.4f}", file=sys.stderr, flush=True)
+                if best is None or made["after"] > best[0]:
+                    best = (made["after"], spec, made["parts"], run.metrics["accuracy"])
         if best is None:
             print(f"| {name} | " + " | ".join("" for _ in names) + f" | refused: {refused} | | |", flush=True)
             continue
-        after, spec, model = best
-        result = merging.outputs(model, merging.splits.test)
-        labels, shares = np.asarray(merging.splits.test.labels), []
-        for rows in merging.rows:
-            known = np.isin(labels, rows)
-            guess = np.asarray(rows)[result.logits[known][:, rows].argmax(1)]
-            shares.append(float((guess == labels[known]).mean()))
-        share = sum(m / a for m, a in zip(shares, own, strict=True)) / len(own)
-        whole = merging.task.score(result)[key]
-        row = " | ".join(f"{value:.3f}" for value in shares)
+        after, spec, parts, whole = best
+        share = sum(part["merged"] / part["alone"] for part in parts) / len(parts)
+        row = " | ".join(f"{part['merged']:.3f}" for part in parts)
         print(f"| {spec} | {row} | {share:.3f} | {whole:.3f} | {after:.3f} |", flush=True)
 
 
@@ -297,9 +281,9 @@ def main() -> None:
             runs = experts(prepare(arguments.folders, work), work, arguments.size)
             operators = registry.split(arguments.operators) if arguments.operators else []
             if "tasks" in wanted:
-                tasks(runs, work / "data" / "all", operators, TRIED)
+                tasks(runs, work / "data" / "all", work, operators, TRIED)
             if "pairs" in wanted:
-                tasks(runs[:2], together(runs[:2], work), operators, OF_TWO)
+                tasks(runs[:2], together(runs[:2], work), work, operators, OF_TWO)
             if "sizes" in wanted:
                 sizes(runs[0], work, registry.split(arguments.compressors) if arguments.compressors else [])
         if "cost" in wanted:
