@@ -11,7 +11,7 @@ import torch
 
 from repertoire import train
 from repertoire.train import _merge
-from repertoire.weights import Progress, _progress
+from repertoire.weights import Progress
 
 OPTIONS = {"backbone": "convnet:width=8,depth=2", "epochs": 2, "device": "cpu", "batch_size": 64, "quiet": True}
 OPERATOR = "anisotropic:steps=12,images=16"
@@ -94,7 +94,7 @@ def test_without_a_directory_the_same_one_is_taken_again(runs, tmp_path, monkeyp
 def test_killed_while_the_run_is_written_it_is_written_again(runs, tmp_path, monkeypatch):
     paths = [run.path for run in runs]
     expected = train.merge(paths, tmp_path / "whole", operator=OPERATOR)
-    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    monkeypatch.setattr("repertoire.weights._progress.EVERY", 0.0)
 
     class Killed(BaseException):
         pass
