@@ -26,6 +26,15 @@ def test_new_groups_come_first_and_nothing_is_fetched(tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_rows_are_listed_by_name(tmp_path):
+    groups = [Group("new 1", True, [], [f"<row {i}>" for i in range(14)]), Group("fox", False, [], ["a"])]
+    page = write_groups(tmp_path / "g.html", groups, source="s", facts={}, noun="row").read_text()
+    assert "14 rows, a new group; the 12 that fit it best." in page
+    assert "1 row, a known class." in page
+    assert page.count("<li>&lt;row ") == 12
+    assert "<img" not in page
+
+
 def test_an_image_that_is_none_is_named(tmp_path):
     (tmp_path / "x.png").write_text("no")
     with pytest.raises(UnreadableImages, match=r"x\.png"):

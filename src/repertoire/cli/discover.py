@@ -80,8 +80,8 @@ def discover(
 ) -> None:
     """Group images that nobody labelled: into known classes, and into new ones, whose number is estimated.
 
-    Writes groups.csv (file, group, new, outlier score: the highest fit no group), discovered.json and, of images,
-    index.html with some of each group. The same command goes on where it was stopped, and gives the same.
+    Writes groups.csv (file, group, new, outlier score: the highest fit no group), discovered.json and index.html with
+    some of each group. The same command goes on where it was stopped, and gives the same.
     """
     from repertoire.errors import ConfigError, ascii_path
     from repertoire.files import write_json
@@ -113,8 +113,8 @@ def discover(
     write_json(folder / "discovered.json", {**settings, **found})
     _print(found, discoverer, rows, called)
     typer.echo(f"groups: {ascii_path(str(folder / 'groups.csv'))}")
-    if data.is_dir():
-        typer.echo(f"pictures: {ascii_path(str(_page(folder / 'index.html', data, rows, discoverer, called)))}")
+    page = _page(folder / "index.html", data, rows, discoverer, called)
+    typer.echo(f"{'pictures' if data.is_dir() else 'page'}: {ascii_path(str(page))}")
 
 
 def _build(method: str, classes: str, seed: int) -> Discoverer:
@@ -266,7 +266,7 @@ def _write(path: Path, rows: _Rows, discoverer: Discoverer, called: list[str]) -
 
 
 def _page(path: Path, data: Path, rows: _Rows, discoverer: Discoverer, called: list[str]) -> Path:
-    """The page that shows some images of each group, those first that fit it best."""
+    """The page that shows some images of each group, or names of its rows, those first that fit it best."""
     import numpy as np
 
     from repertoire.report import Group, write_groups
@@ -276,10 +276,12 @@ def _page(path: Path, data: Path, rows: _Rows, discoverer: Discoverer, called: l
     groups = []
     for number, name in enumerate(called):
         mine = [rows.names[i] for i in free if discoverer.labels_[i] == number]
-        groups.append(Group(name, number >= len(rows.classes), [data / file for file in mine], mine))
+        files = [data / file for file in mine] if data.is_dir() else []
+        groups.append(Group(name, number >= len(rows.classes), files, mine))
     interval = discoverer.n_classes_interval_
     said = str(discoverer.n_classes_) + ("" if interval is None else f", estimated ({interval[0]} to {interval[1]})")
-    return write_groups(path, groups, source=str(data), facts={"Classes, known and new": said})
+    noun = "image" if data.is_dir() else "row"
+    return write_groups(path, groups, source=str(data), facts={"Classes, known and new": said}, noun=noun)
 
 
 def _summary(discoverer: Discoverer, rows: _Rows) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from repertoire.report._samples import data_uri
 __all__ = ["Group", "write_groups"]
 
 SHOWN = 12
-"""Pictures of a group."""
+"""Samples of a group."""
 
 LARGEST = 96
 """Their side in pixels."""
@@ -24,13 +24,13 @@ LARGEST = 96
 
 @dataclass(frozen=True)
 class Group:
-    """A group of images.
+    """A group of samples.
 
     Attributes:
         name: of a known class, or "new 1".
         new: whether it is no known class.
-        files: its images, the most typical first.
-        shown: how each is called, a name for each file.
+        files: its images, the most typical first; none of features, which are no pictures.
+        shown: how each sample is called.
     """
 
     name: str
@@ -40,15 +40,18 @@ class Group:
 
 
 def write_groups(
-    out: str | os.PathLike[str], groups: Sequence[Group], *, source: str, facts: Mapping[str, str]
+    out: str | os.PathLike[str], groups: Sequence[Group], *, source: str, facts: Mapping[str, str], noun: str = "image"
 ) -> Path:
     """Writes the page of groups: one HTML file that opens offline. New groups come first, and the largest of them.
+
+    Images are shown, and of other samples the names.
 
     Args:
         out: the file, which is replaced whole or not at all.
         groups: those to show; an empty one is left out.
         source: what was grouped.
         facts: what else a reader should know, by name.
+        noun: what a sample is called.
 
     Returns:
         The file's path.
@@ -60,17 +63,16 @@ def write_groups(
 
     path = check_place(out, "out")
     cards: list[dict[str, Any]] = []
-    for group in sorted(groups, key=lambda each: (not each.new, -len(each.files))):
-        if not group.files:
+    for group in sorted(groups, key=lambda each: (not each.new, -len(each.shown))):
+        if not group.shown:
             continue
-        pixels = read_images(group.files[:SHOWN], size=LARGEST, fit="pad")
+        names = [_text.label(name) for name in group.shown[:SHOWN]]
+        pixels = read_images(group.files[:SHOWN], size=LARGEST, fit="pad") if group.files else ()
         pictures = [
-            {"address": data_uri(image), "name": _text.label(name)}
-            for image, name in zip(pixels, group.shown, strict=False)
+            {"address": data_uri(image), "name": name} for image, name in zip(pixels, names, strict=bool(group.files))
         ]
-        cards.append(
-            {"name": _text.label(group.name), "new": group.new, "count": len(group.files), "pictures": pictures}
-        )
-    content = {"source": _text.label(source), "cards": cards, "facts": dict(facts)}
+        card = {"name": _text.label(group.name), "new": group.new, "count": len(group.shown)}
+        cards.append({**card, "samples": names, "pictures": pictures})
+    content = {"source": _text.label(source), "cards": cards, "facts": dict(facts), "noun": noun}
     write_text(path, render("groups.html.j2", content))
     return path
