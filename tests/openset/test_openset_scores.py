@@ -113,6 +113,23 @@ def test_knn_in_blocks_and_of_zero_vectors():
     assert score(many)[1200] == pytest.approx(-1.0)
 
 
+def test_knn_holds_no_more_distances_for_a_large_training_set(monkeypatch):
+    rng = np.random.default_rng(0)
+    score = NearestNeighbours(neighbours=2).fit(rng.normal(size=(3000, 3)))
+    asked = rng.normal(size=(50, 3))
+    whole, seen, partition = score(asked), [], np.partition
+
+    def watched(values, *args, **kwargs):
+        seen.append(values.size)
+        return partition(values, *args, **kwargs)
+
+    monkeypatch.setattr("repertoire.openset._neighbours._PAIRS", 20_000)
+    monkeypatch.setattr(np, "partition", watched)
+    np.testing.assert_allclose(score(asked), whole, rtol=1e-9)
+    assert max(seen) <= 20_000
+    assert len(seen) == 9
+
+
 def openmax_of_pytorch_ood(f, y, new, tail, alpha):
     """Its steps one by one, with distances to every class; SciPy fits the tails. Gives the probability of unknown."""
     classes = f.shape[1]

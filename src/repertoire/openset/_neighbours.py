@@ -13,7 +13,10 @@ from repertoire.registry import register
 __all__ = ["NearestNeighbours"]
 
 _BLOCK = 1024
-"""Samples that are compared with all of the training set at once."""
+"""Samples that are compared with all of the training set at once, at most."""
+
+_PAIRS = 2**24
+"""Distances that are held at once: 128 MiB."""
 
 
 @register("novelty-scores", "knn")
@@ -55,8 +58,9 @@ class NearestNeighbours(NoveltyScore):
         lengths = (known**2).sum(1)
         k = min(self.neighbours, len(known)) - 1
         found = [np.zeros(0)]
-        for start in range(0, len(x), _BLOCK):
-            z = self._scaled(x[start : start + _BLOCK])
+        block = max(1, min(_BLOCK, _PAIRS // len(known)))
+        for start in range(0, len(x), block):
+            z = self._scaled(x[start : start + block])
             squares = (z**2).sum(1)[:, None] - 2 * z @ known.T + lengths
             found.append(-np.sqrt(np.partition(squares, k, axis=1)[:, k].clip(min=0.0)))
         return np.concatenate(found)
