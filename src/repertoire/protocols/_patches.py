@@ -35,7 +35,7 @@ class Patches(Memory):
 
     Zhai et al., *Masked Autoencoders are Efficient Class Incremental Learners* (2023). An image of `side` x `side`
     patches, each of p x p pixels, is kept as V of them: V p p C bytes, and 16 for its label and its key. Which patches
-    these are is random and follows from the key (:attr:`repertoire.data.Samples.keys`) and the seed, and need not be
+    these are is random and follows from the key (`keys` of the samples) and the seed, and need not be
     kept. Where the side of an image is no multiple of p, it is padded with zeros at right and bottom, which count.
 
     Which images are kept is chosen as in any memory; where features choose and a class comes again, those of kept
