@@ -125,9 +125,10 @@ def test_the_command_is_accepted(entry: registry.Entry, folders: dict[str, Path]
 
 _ELSEWHERE = (
     *("--resume", "--weights", "--start", "--teacher", "-c", "--config", "--plugins", "--track"),
-    *("--pipeline", "--strategy"),
+    *("--pipeline", "--strategy", "--attributes"),
 )
-"""Options with which a command of the guide goes on from what another one has made, or takes several processes."""
+"""Options with which a command of the guide goes on from what another one has made, takes several processes, or reads a
+table that describes the reader's classes."""
 
 
 def shown() -> list[str]:

@@ -99,8 +99,9 @@ def test_the_peak_is_that_of_the_largest_block(way: str):
     assert peaks[1] < (0.45 if way == "pieces" else 0.3) * peaks[0]
 
 
-def test_every_block_is_compiled_and_keeps_as_little(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)  # left alone, one block would not be compiled
+# Left alone, one block would not be compiled. What pytest puts back in settings of PyTorch is not there afterwards.
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_every_block_is_compiled_and_keeps_as_little():
     graphs: list[object] = []
 
     @torch._dynamo.register_backend

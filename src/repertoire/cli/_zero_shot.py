@@ -39,7 +39,6 @@ def asked_for(method: str | None, attributes: Path | None, unseen: str | None) -
         ConfigError: one option without the other, or what `map` or `gate` cannot be. DataError: no such table.
     """
     from repertoire.errors import ConfigError, ascii_path
-    from repertoire.zeroshot import read_attributes
 
     mine = method is not None and method.partition(":")[0] == "zero-shot"
     if attributes is None:
@@ -49,6 +48,8 @@ def asked_for(method: str | None, attributes: Path | None, unseen: str | None) -
         return None
     if method is not None and not mine:
         raise ConfigError(f"--attributes goes with --method {DEFAULT}; found --method {method}")
+    from repertoire.zeroshot import read_attributes
+
     spec, gate = _classifier(method or DEFAULT)
     read_attributes(attributes)  # what it cannot be is said before anything is trained
     return {
