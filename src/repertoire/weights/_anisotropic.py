@@ -315,7 +315,7 @@ def anisotropic(
     objective: Objective = "cross-entropy",
     steps: Annotated[int, AtLeast(1)] = 100,
     images: Annotated[int, AtLeast(1)] = 16,
-    rate: Annotated[float, Positive] = 0.01,
+    rate: Annotated[float, Positive] = 0.1,
     start: float = 0.3,
     report: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -340,7 +340,7 @@ def anisotropic(
         objective: "cross-entropy" with the labels, or "entropy" of the predictions.
         steps: number of updates; the runs take turns.
         images: how many a step looks at. The released code takes 128, which on a processor takes eight times as long.
-        rate: highest learning rate.
+        rate: highest learning rate; of 0.01, 0.03 and 0.1, the last was best on validation images of four tasks.
         start: all factors at first. The paper starts from 0 to learn a new task; here from what task arithmetic has.
         report: is told how long it will take, where that is more than half a minute.
         progress: where factors and the state of their optimiser are kept while they are learned; by default nowhere.
