@@ -91,4 +91,17 @@ def trend(budget: Budget, seed: int) -> Measured:
     return Measured.of([0.1, 0.2 + 0.01 * (seed % 3), 0.4], {"source": float(bool(budget.data))})
 
 
-TOYS = (better, smaller, failing, not_a_number, killed, unknown, noisy, weak, full, same, identity, trend)
+@claim("toy-draws", statement="Ours is more, in the mean of draws.", draws=4, **OPTIONS)
+def drawn_often(budget: Budget, seed: int) -> Measured:
+    return Measured(float(seed), 1.0, {"twice": 2.0 * seed}, trivial=0.5 * seed, values=(float(seed), 1.0))
+
+
+@claim("toy-draws-of-images", statement="Ours is more, image by image.", draws=2, **OPTIONS)
+def drawn_images(budget: Budget, seed: int) -> Measured:
+    return Measured(1.0, 0.0, units=(0.5, 1.0))
+
+
+TOYS = (
+    better, smaller, failing, not_a_number, killed, unknown, noisy, weak, full, same, identity, trend, drawn_often,
+    drawn_images,
+)  # fmt: skip

@@ -136,6 +136,17 @@ def test_images_are_kept_where_they_are_the_unit(monkeypatch: pytest.MonkeyPatch
     assert 0.1 < result.interval[0] < result.mean < result.interval[1] < 0.14
 
 
+def test_a_seed_may_be_the_mean_of_draws_that_are_no_other_seeds() -> None:
+    found = claims.get("toy-draws")
+    assert found.data == "none; a seed is the mean of 4 draws"
+    for seed, draws in ((0, range(100, 104)), (5, range(120, 124)), (1002, range(1008, 1012))):
+        mean = sum(draws) / 4
+        assert found(Budget("small"), seed) == Measured(mean, 1.0, {"twice": 2 * mean}, 0.5 * mean, (mean, 1.0))
+    assert found(Budget("smoke"), 5).method == 5.0  # one draw, as a smoke run shows no more
+    with pytest.raises(ClaimError, match="differences of images are not to be"):
+        claims.get("toy-draws-of-images")(Budget("small"), 0)
+
+
 def test_parts_of_a_paper_are_stored_apart(tmp_path: Path) -> None:
     claims.run("toy-weak", "small")
     claims.run("toy-weak:beside", "small")
@@ -292,6 +303,9 @@ def test_unknown_names() -> None:
         ({"kind": "equivalent"}, "needs a margin above 0"),
         ({"ceiling": 1.0}, "give effect="),
         ({"data": ""}, "say what it is measured on"),
+        ({"draws": 46}, "expected 1 to 45"),
+        ({"draws": 2, "exact": True}, "1 where one seed decides"),
+        ({"draws": 2, "overlap": 0.3}, "overlap"),
     ],
 )
 def test_what_a_claim_says_of_itself_must_fit(options: dict, message: str) -> None:

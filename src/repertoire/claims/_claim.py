@@ -40,6 +40,12 @@ BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 PILOT = 1000
 """The first seed on which beds and thresholds may be tried. Evidence has seeds from 0 on, and never as many."""
 
+_FIRST_DRAW = 100
+"""The first draw of a claim whose seeds are several: no seed of another design, up to 20, is drawn again."""
+
+_MOST_DRAWS = (PILOT - _FIRST_DRAW) // 20
+"""Of a seed, so that twenty seeds of them end before the pilot's."""
+
 
 class ClaimError(RepertoireError):
     """A claim could not be measured; nothing was stored."""
@@ -147,6 +153,32 @@ class Measured:
         """
         return cls(values[-1], values[0], extra or {}, trivial, tuple(values))
 
+    @classmethod
+    def mean(cls, draws: Sequence[Measured]) -> Measured:
+        """Figure for figure the mean of several draws.
+
+        Raises:
+            ClaimError: the unit is the image, whose differences are not to be averaged.
+
+        Example:
+            >>> Measured.mean([Measured(0.5, 0.25), Measured(1.0, 0.75)])
+            Measured(method=0.75, baseline=0.5, extra={}, trivial=None, values=(), units=())
+        """
+        if any(draw.units for draw in draws):
+            raise ClaimError("draws are averaged, and differences of images are not to be: take draws=1")
+        known = [draw.trivial for draw in draws if draw.trivial is not None]
+        return cls(
+            _mean([draw.method for draw in draws]),
+            _mean([draw.baseline for draw in draws]),
+            {name: _mean([draw.extra[name] for draw in draws]) for name in draws[0].extra},
+            _mean(known) if known else None,
+            tuple(_mean(column) for column in zip(*(draw.values for draw in draws), strict=True)),
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
 
 Function = Callable[[Budget, int], Measured]
 
@@ -176,7 +208,9 @@ class Claim:
         overlap: test samples for each training sample where seeds divide one finite set anew, else 0.
         exact: nothing is left to chance: one seed decides.
         own_data: whether its arms can be measured on a user's data.
-        function: measures one seed.
+        draws: of how many draws a seed is the mean, where one alone is cheap and says little; none of a smoke run. Seed
+            5 of 4 draws has the draws 120 to 123: from 100 on, which no seed is that is itself one draw.
+        function: measures one draw.
     """
 
     slug: str
@@ -199,9 +233,13 @@ class Claim:
     overlap: float = 0.0
     exact: bool = False
     own_data: bool = False
+    draws: int = 1
 
     def __call__(self, budget: Budget, seed: int) -> Measured:
-        return self.function(budget, seed)
+        if self.draws == 1 or budget.name == "smoke":
+            return self.function(budget, seed)
+        first = _FIRST_DRAW + seed * self.draws if seed < PILOT else PILOT + (seed - PILOT) * self.draws
+        return Measured.mean([self.function(budget, first + draw) for draw in range(self.draws)])
 
     @property
     def name(self) -> str:
@@ -321,6 +359,7 @@ def claim(
     overlap: float | None = None,
     exact: bool = False,
     own_data: bool = False,
+    draws: int = 1,
 ) -> Callable[[Function], Claim]:
     """Decorator that turns a function `(budget, seed) -> Measured` into a claim of a paper.
 
@@ -330,8 +369,8 @@ def claim(
 
     Args:
         slug: of the paper's card.
-        statement, metric, threshold, kind, strict, higher_is_better, points, learned, trivial, exact, own_data: see
-            `Claim`.
+        statement, metric, threshold, kind, strict, higher_is_better, points, learned, trivial, exact, own_data, draws:
+            see `Claim`.
         method, baseline: the arms of most kinds, in a few words.
         arms: those of a trend, an ordering or an optimum, in the order in which they are measured.
         data: what it is measured on, in words; not needed with a named bed.
@@ -375,6 +414,14 @@ def claim(
     if not data:
         raise ValueError(f"claim {label!r}: say what it is measured on, by data= or bed=")
     worth = tier if tier is not None else _guessed(data)
+    if not 1 <= draws <= _MOST_DRAWS or (exact and draws > 1):
+        raise ValueError(
+            f"claim {label!r}: draws is {draws}; expected 1 to {_MOST_DRAWS}, and 1 where one seed decides"
+        )
+    if draws > 1 and (overlap or 0.0) > 0:
+        raise ValueError(f"claim {label!r}: draws of one finite set overlap, and their mean says less than it seems to")
+    if draws > 1:
+        data = f"{data}; a seed is the mean of {draws} draws"
     shared = overlap if overlap is not None else REDRAWN if worth == "toy" and not exact else 0.0
 
     def decorate(function: Function) -> Claim:
@@ -399,6 +446,7 @@ def claim(
             overlap=shared,
             exact=exact,
             own_data=own_data,
+            draws=draws,
         )
         existing = _REGISTRY.get(label)
         if existing is not None and _place(existing.function) != _place(function):

@@ -22,6 +22,7 @@ from repertoire.weights import Stored
     threshold=0.01,
     learned=0.3,
     ceiling=1.0,
+    draws=3,
 )
 def codebooks(budget: Budget, seed: int) -> Measured:
     """Yvinec, Dapogny and Bailly, *Network Memory Footprint Compression Through Jointly Learnable Codebooks and

@@ -52,6 +52,7 @@ def streamed(
     strict=False,
     learned=0.2,
     ceiling=1.0,
+    draws=3,
 )
 def stream(budget: Budget, seed: int) -> Measured:
     """Moon et al., *Online Class Incremental Learning on Stochastic Blurry Task Boundary via Mask and Visual Prompt

@@ -275,6 +275,7 @@ def exemplars(budget: Budget, seed: int) -> Measured:
     bed="fashion-mnist",
     threshold=0.1,
     strict=False,
+    draws=6,
 )
 def rejection(budget: Budget, seed: int) -> Measured:
     """Mundt et al. (2020), the third role. `extra` has the entropy in the place of the score."""

@@ -25,6 +25,7 @@ from repertoire.diagnostics import lpntk
     bed="mnist5k",
     data=DIGITS,
     threshold=0.1,
+    draws=25,
 )
 def sample_relations(budget: Budget, seed: int) -> Measured:
     """Guo et al., *Sample Relationship from Learning Dynamics Matters for Generalisation* (2024). `extra` has the same

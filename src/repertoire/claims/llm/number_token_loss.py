@@ -31,6 +31,7 @@ def _hundredths(numbers: Tensor) -> Tensor:
     threshold=0.1,
     higher_is_better=False,
     learned=3.0,
+    draws=2,
 )
 def number_token(budget: Budget, seed: int) -> Measured:
     """Zausinger et al., *Regress, Don't Guess* (2025): the Wasserstein form, 0.3 of it. `extra` has exact matches. The

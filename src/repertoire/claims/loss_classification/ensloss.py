@@ -38,6 +38,7 @@ def told_apart(budget: Budget, seed: int, loss: losses.LogitsLoss, rate: float) 
     threshold=0.005,
     learned=0.1,
     trivial=0.5,
+    draws=5,
 )
 def ensloss(budget: Budget, seed: int) -> Measured:
     """Dai, *EnsLoss: Stochastic Calibrated Loss Ensembles for Preventing Overfitting in Classification* (2025), on

@@ -20,6 +20,7 @@ from repertoire.zeroshot import COSMO, ESZSL, choose_gamma
     tier="real, small",
     threshold=0.01,
     ceiling=1.0,
+    draws=5,
 )
 def cosmo(budget: Budget, seed: int) -> Measured:
     """Atzmon and Chechik, *Adaptive Confidence Smoothing for Generalized Zero-Shot Learning* (2018). `extra` takes the

@@ -17,6 +17,7 @@ from repertoire.zeroshot import ESZSL, AttributeMatch, EmbeddingRegression
     tier="real, small",
     threshold=0.01,
     learned=0.1,
+    draws=6,
 )
 def zsl_survey(budget: Budget, seed: int) -> Measured:
     """Fu et al., *Recent Advances in Zero-shot Recognition* (2017), which has no experiment: two of its families of

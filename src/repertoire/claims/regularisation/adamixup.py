@@ -91,6 +91,7 @@ def _row_told(budget: Budget, seed: int, kind: str) -> tuple[float, float]:
     learned=0.2,
     trivial=1 / 3,
     ceiling=1.0,
+    draws=2,
 )
 def between_two_classes(budget: Budget, seed: int) -> Measured:
     """Guo, Mao and Zhang (2018), section 4; `extra` says for how many seeds half and half may still be mixed."""
