@@ -16,6 +16,9 @@ OPTIONS = {
     "dgl-mlp": ("maps", "dgl", {"kind": "mlp"}),
     "dgl-cnn": ("tokens", "dgl", {"kind": "cnn"}),
     "infopro-contrast": ("vectors", "infopro", {"contrast": True}),
+    "man-scale": ("maps", "man", {"scale": True}),
+    "hpff-dgl": ("maps", "hpff", {"base": "dgl", "grid": 3}),
+    "infopro-patches": ("maps", "infopro", {"patches": 2}),
     "infopro-mse": ("maps", "infopro", {"error": "mse", "size": 4}),
 }
 

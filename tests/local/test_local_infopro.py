@@ -46,6 +46,45 @@ def test_the_objective_is_the_weighted_sum():
     torch.testing.assert_close(step.logs["reconstruction_loss"], F.binary_cross_entropy(rebuilt, x))
 
 
+@pytest.mark.parametrize(("patches", "side"), [(2, 12), (2, 11), (3, 11)])
+def test_patches_are_decoded_apart(patches: int, side: int):
+    """Each decoder makes its part of the image of its part of the maps, and of nothing else."""
+    x, y = images(side)
+    torch.manual_seed(1)
+    spec = f"infopro:reconstruction=(3,1),supervised=(0,0),patches={patches}"
+    network = only(LocalLearning(convolutions(), 2, spec, sgd, example=x))
+    h = torch.randn(6, 4, side, side, requires_grad=True)
+    step = network.objective(h, Batch((x,), y, torch.arange(6)), F.cross_entropy)
+    bounds = [0]
+    for part in range(patches):
+        bounds.append(bounds[-1] + side // patches + (part < side % patches))
+    assert bounds[-1] == side
+    total = 0.0
+    for row in range(patches):
+        for column in range(patches):
+            place = (..., slice(bounds[row], bounds[row + 1]), slice(bounds[column], bounds[column + 1]))
+            decoder = network.decoder.decoders[patches * row + column]
+            part = F.interpolate(h[place], x[place].shape[2:], mode="bilinear", align_corners=True)
+            error = F.binary_cross_entropy(torch.sigmoid(decoder[1:](part)), x[place], reduction="none")
+            total = total + error.sum()
+    torch.testing.assert_close(step.loss, 3 * total / x.numel())
+    corner = network.reconstruct(h)[:, :, : bounds[1], : bounds[1]].sum()
+    (reach,) = torch.autograd.grad(corner, h)
+    assert reach[..., : bounds[1], : bounds[1]].abs().sum() > 0
+    assert reach[..., bounds[1] :, :].abs().sum() == reach[..., bounds[1] :].abs().sum() == 0
+
+
+def test_patches_of_what_has_none_are_refused():
+    x, _ = images(4)
+    with pytest.raises(ConfigError, match="patches is 0; expected 1 or more"):
+        LocalLearning(convolutions(), 2, "infopro:patches=0", sgd, example=x)
+    with pytest.raises(ConfigError, match="cannot be cut into 5 x 5 parts; use patches=1"):
+        LocalLearning(convolutions(), 2, "infopro:patches=5", sgd, example=x)
+    net = nn.Sequential(nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 3))
+    with pytest.raises(ConfigError, match="cannot be cut into 2 x 2 parts"):
+        LocalLearning(net, 2, "infopro:patches=2", sgd, example=torch.zeros(2, 7))
+
+
 def test_the_weights_change_linearly_from_the_first_block_to_the_last_but_one():
     x, _ = images()
     learner = LocalLearning(convolutions(), "all", "infopro:reconstruction=(6,0),supervised=(0,3)", sgd, example=x)

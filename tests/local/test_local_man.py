@@ -118,6 +118,30 @@ def test_without_an_average_the_bias_stands_alone():
     torch.testing.assert_close(man(h), man.base.classifier(man.learnable_bias(h)))
 
 
+def test_a_learnt_share_weighs_the_two_copies():
+    """MAN++: at first what it is without it, then by the formula, and a gradient by hand moves the share."""
+    x, y = samples()
+    torch.manual_seed(3)
+    plain = first(LocalLearning(mlp(), "all", "man:momentum=0.8", sgd, example=x))
+    torch.manual_seed(3)
+    learner = LocalLearning(mlp(), "all", "man:momentum=0.8,scale=true", sgd, example=x)
+    man = first(learner)
+    h = torch.tanh(learner.model[0](x)).detach()
+    assert torch.equal(man(h), plain(h))
+    average, bias = torch.tanh(F.linear(h, *man.average[0].parameters())), man.learnable_bias(h)
+    logits = man.base.classifier(average + bias)
+    residual = (logits.softmax(1) - F.one_hot(y, 3)) / len(y)
+    gradient = (residual @ man.base.classifier.weight * (bias - average)).sum().detach()
+    learner.step(x, y)
+    torch.testing.assert_close(man.share.detach(), 1 - 0.1 * (gradient + 0.01))  # weight decay, by this optimiser
+    for _ in range(3):
+        learner.step(x, y)
+    read = (2 - man.share) * man.average(h) + man.share * man.learnable_bias(h)
+    torch.testing.assert_close(man(h), man.base.classifier(read))
+    assert "share" in man.state_dict()
+    assert "share" not in plain.state_dict()
+
+
 def test_it_composes():
     torch.manual_seed(0)
     net = backbones.ResNet(14, in_channels=1, width=4)
@@ -139,6 +163,8 @@ def test_what_cannot_be_built_is_refused():
     x, _ = samples()
     with pytest.raises(ConfigError, match=r"momentum is 1\.5; expected a number from 0 to 1, or none"):
         LocalLearning(mlp(), 2, "man:momentum=1.5", sgd, example=x)
+    with pytest.raises(ConfigError, match="scale weighs the average beside the learnable bias, and momentum=none"):
+        LocalLearning(mlp(), 2, "man:momentum=none,scale=true", sgd, example=x)
     with pytest.raises(ConfigError, match="no unit is left to average for the auxiliary network of block 3"):
         LocalLearning(mlp(), "all", "man:base=man", sgd, example=x)
     with pytest.raises(ConfigError, match="did you mean 'linear'"):

@@ -9,6 +9,7 @@ from repertoire.local._tpsgd import TargetProjectionSGD
 from repertoire.local._units import Chain, Unit, chain_of
 from repertoire.local.auxiliaries import (
     DGL,
+    HPFF,
     MAN,
     AugLocal,
     Auxiliary,
@@ -27,6 +28,7 @@ from repertoire.local.pipeline import Pipeline
 
 __all__ = [
     "DGL",
+    "HPFF",
     "MAN",
     "AugLocal",
     "Auxiliary",

@@ -8,6 +8,7 @@ from repertoire.local.auxiliaries._base import Site as Site
 from repertoire.local.auxiliaries._conv import ConvReadout as ConvReadout
 from repertoire.local.auxiliaries._dgl import DGL as DGL
 from repertoire.local.auxiliaries._goodness import Goodness as Goodness
+from repertoire.local.auxiliaries._hpff import HPFF as HPFF
 from repertoire.local.auxiliaries._infopro import InfoPro as InfoPro
 from repertoire.local.auxiliaries._man import MAN as MAN
 from repertoire.local.auxiliaries._patches import Patches as Patches

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -36,6 +38,12 @@ class InfoPro(Auxiliary):
     `contrast`, the supervised contrastive loss with temperature 0.07 of the layer of 128, which the paper found the
     better one; the linear layer then learns from detached features, for the exit.
 
+    HPFF (Su, He, Zhu, Xu, Guan and Si, *HPFF: Hierarchical Locally Supervised Learning with Patch Feature Fusion*, ECCV
+    2024) is released with decoders for patches: with `patches` of n, maps and image are cut into n x n parts, and each
+    part of the maps is decoded by weights of its own into its part of the image. The error is the mean over all pixels,
+    as without patches; the released code adds up the means of its four. Its cascades of two blocks are `overlap` of a
+    local rule, and its features of patches the auxiliary network `hpff`.
+
     Blocks without a grid, and inputs that are not images, get a decoder of two linear layers. With `contrast` samples
     are compared within the batch, which cannot be accumulated from pieces.
 
@@ -48,10 +56,11 @@ class InfoPro(Auxiliary):
         error: of the reconstruction: "bce" (default), or "mse" for inputs that do not lie in [0, 1].
         size: side, in pixels, of the images that are rebuilt; larger ones are averaged down, because the decoder works
             at their size. 32 by default, the size of most of the paper's; None for the image's own.
+        patches: n, parts along each side that are decoded apart; 1 (default) for the paper's one decoder, 2 in HPFF.
 
     Raises:
-        ConfigError: an option out of range; at a step, images outside of [0, 1] with "bce" (on a GPU this is not looked
-            at).
+        ConfigError: an option out of range; patches of maps or images that have no grid, or fewer pixels; at a step,
+            images outside of [0, 1] with "bce" (on a GPU this is not looked at).
 
     Example:
         >>> import torch
@@ -74,12 +83,15 @@ class InfoPro(Auxiliary):
         contrast: bool = False,
         error: Literal["bce", "mse"] = "bce",
         size: int | None = 32,
+        patches: int = 1,
     ) -> None:
         for name, weights in (("reconstruction", reconstruction), ("supervised", supervised)):
             if min(weights) < 0:
                 raise ConfigError(f"infopro: {name} is {weights}; expected two numbers of 0 or more")
         if size is not None and size < 1:
             raise ConfigError(f"infopro: size is {size}; expected 1 or more pixels")
+        if patches < 1:
+            raise ConfigError(f"infopro: patches is {patches}; expected 1 or more")
         channels, *grid = site.grid
         super().__init__(site, 128)
         self._maps = site.maps
@@ -99,7 +111,8 @@ class InfoPro(Auxiliary):
         self.layers = nn.Sequential(first, norm, nn.ReLU())
         self.hidden = nn.Sequential(nn.Linear(between, 128), nn.ReLU())
         self.picture = _picture(site.image, size)
-        self.decoder = _decoder(channels, len(grid) == 2 and grid != [1, 1], self.picture)
+        decoded = _decoder if patches == 1 else functools.partial(_Patchwise, patches, grid)
+        self.decoder = decoded(channels, len(grid) == 2 and grid != [1, 1], self.picture)
 
     def embed(self, x: Tensor) -> Tensor:
         return self.hidden(pooled(self.layers(self._maps(x))))
@@ -142,6 +155,34 @@ class _Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return pooled(x)
+
+
+class _Patchwise(nn.Module):
+    """A decoder for each of n x n parts of the maps, which makes that part of the image."""
+
+    def __init__(self, patches: int, grid: list[int], channels: int, maps: bool, picture: tuple[int, ...]) -> None:
+        super().__init__()
+        if not maps or len(picture) != 3 or min(*grid, *picture[1:]) < patches:
+            raise ConfigError(
+                f"infopro: patches is {patches}, and maps of {grid} or an image of {list(picture)} cannot be cut into "
+                f"{patches} x {patches} parts; use patches=1"
+            )
+        self.patches = patches
+        rows, columns = (_lengths(side, patches) for side in picture[1:])
+        self.decoders = nn.ModuleList(
+            [_decoder(channels, True, (picture[0], row, column)) for row in rows for column in columns]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [part for row in x.tensor_split(self.patches, 2) for part in row.tensor_split(self.patches, 3)]
+        found = [decoder(part) for decoder, part in zip(self.decoders, parts, strict=True)]
+        starts = range(0, len(found) + 1, self.patches)
+        return torch.cat([torch.cat(found[a:b], 3) for a, b in pairwise(starts)], 2)
+
+
+def _lengths(side: int, parts: int) -> list[int]:
+    """Lengths of the parts of a side, as `tensor_split` cuts them."""
+    return [side // parts + (index < side % parts) for index in range(parts)]
 
 
 def _picture(image: tuple[int, ...], size: int | None) -> tuple[int, ...]:

@@ -34,10 +34,18 @@ class MAN(Auxiliary):
     features of this block; it is trained with the auxiliary network. What it is made of is taken from the released
     code: weights of its own for a copy of the same unit.
 
-    In two places the released code differs. It updates the average before the optimiser's step rather than after it,
-    so that the average is one step late; and it starts the average from random weights, where here it starts from the
-    unit's own. Normalisation in the averaged copy works on the batch while training, and has running statistics of its
-    own for exits.
+    MAN++ (Su et al., *MAN++: Scaling Momentum Auxiliary Network for Supervised Local Learning in Vision Tasks*, 2025)
+    is `scale`: the unit of another block expects other features than those of this one, and a number s for each block,
+    1 at first and trained with the auxiliary network, shifts the weight from one copy to the other:
+
+    .. math:: y = (2 - s)\, g_{\bar\theta}(x) + s\, g_\beta(x)
+
+    The abstract has a "learnable scaling bias" and no formula; this one is that of the released code.
+
+    In two places the released code of both differs. It updates the average before the optimiser's step rather than
+    after it, so that the average is one step late; and it starts the average from random weights, where here it starts
+    from the unit's own. Normalisation in the averaged copy works on the batch while training, and has running
+    statistics of its own for exits.
 
     Args:
         site: where the network stands.
@@ -46,15 +54,17 @@ class MAN(Auxiliary):
             `infopro`).
         momentum: m, from 0 (the unit's latest weights) to 1 (its first ones); 0.995 by default, as in the commands of
             the released code. None for the learnable bias alone, without an average: what the paper compares with.
+        scale: whether the weights of the two copies are learnt, as in MAN++; False by default.
 
     Attributes:
         average: the averaged copy, whose parameters take no gradient; None without one.
         learnable_bias: the trained copy.
         base: the auxiliary network behind the two.
+        share: s, a scalar parameter; None without `scale`.
 
     Raises:
-        ConfigError: the momentum is out of range; or there is no unit after those that are in use already, as for a
-            `man` whose base is another one.
+        ConfigError: the momentum is out of range; there is no average that `scale` could weigh; or there is no unit
+            after those that are in use already, as for a `man` whose base is another one.
 
     Example:
         >>> import torch
@@ -68,9 +78,11 @@ class MAN(Auxiliary):
         (True, False)
     """
 
-    def __init__(self, site: Site, base: str = "linear", momentum: float | None = 0.995) -> None:
+    def __init__(self, site: Site, base: str = "linear", momentum: float | None = 0.995, scale: bool = False) -> None:
         if momentum is not None and not 0 <= momentum <= 1:
             raise ConfigError(f"man: momentum is {momentum}; expected a number from 0 to 1, or none")
+        if scale and momentum is None:
+            raise ConfigError("man: scale weighs the average beside the learnable bias, and momentum=none leaves none")
         if not site.following:
             raise ConfigError(
                 f"man: no unit is left to average for the auxiliary network of block {site.index + 1}; cut earlier, or "
@@ -88,6 +100,7 @@ class MAN(Auxiliary):
         self.momentum = momentum
         self.learnable_bias = redraw(copy.deepcopy(unit.module)).requires_grad_(True)
         self.average = None if momentum is None else copy.deepcopy(unit.module).requires_grad_(False)
+        self.share = nn.Parameter(torch.ones(())) if scale else None
         # In a tuple, so that it is not taken for a module of this one: it is neither trained nor stored with it.
         self._unit = (unit.module,)
 
@@ -97,7 +110,9 @@ class MAN(Auxiliary):
 
     def _read(self, x: Tensor) -> Tensor:
         y = self.learnable_bias(x)
-        return y if self.average is None else y + self.average(x)
+        if self.average is None:
+            return y
+        return y + self.average(x) if self.share is None else self.share * y + (2 - self.share) * self.average(x)
 
     def embed(self, x: Tensor) -> Tensor:
         return self.base.embed(self._read(x))
