@@ -1,138 +1,111 @@
-"""The claim of *Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut* (2022)."""
+"""The claim of *Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut* (2022).
+
+Both rules find the object in the maps of the same network, which was trained with labels: none that was trained without
+is at hand. Each rule has what did best for it on 300 pictures of three pilot seeds, of as many choices: six blocks of
+the network, those that have a place for every 16 pixels; the mean of a picture's features taken off them or not; and
+five values of the rule's own number. There TokenCut came to 0.604 (0.600 to 0.610 from seed to seed) and LOST to 0.488
+(0.478 to 0.495); the first principal component of the features, thresholded, to 0.404 at its best. The threshold is the
+smallest gain that would be worth another rule; the paper reports five to thirteen points.
+"""
 
 from __future__ import annotations
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from repertoire.backbones import Backbone
+from repertoire.backbones import lite0
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._training import train
-from repertoire.data import ImageSet, load, plain
-from repertoire.explain import TokenCut, token_cut
-from repertoire.methods import Classifier
+from repertoire.claims.beds.emoji_scenes import SCENES, cells_overlap, centre, emoji_scenes
+from repertoire.explain import token_cut
+
+LEARNED = 0.1
+"""By how much a rule must beat the best guess without a network: a square in the middle, and either rule on colours."""
+
+CUT_BLOCK, TAU = 6, 0.3
+LOST_BLOCK, SHARE = 10, 0.05
 
 
-def _pieces(images: ImageSet, device: str, size: int = 256) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All images in [0, 1], labels and object masks of a set, piece by piece."""
-    found = []
-    for start in range(0, len(images), size):
-        rows = range(start, min(start + size, len(images)))
-        arrays = (images.pixels(rows), images.labels[rows], images.object_masks(rows))
-        pixels, labels, masks = (torch.from_numpy(array).to(device) for array in arrays)
-        found.append((plain(pixels), labels, masks))
-    return found
+def _maps(images: Tensor, pretrained: bool) -> dict[int, Tensor]:
+    """What the blocks of the network that are looked at make of images, block by block."""
+    net = lite0(pretrained=pretrained).to(images.device).eval()
+    # Of random weights none are published, and any scale will do.
+    mean, std = (net.preset.mean, net.preset.std) if net.preset else ((0.5,) * 3, (0.25,) * 3)
+    scale = [torch.tensor(numbers).to(images)[:, None, None] for numbers in (mean, std)]
+    last = max(CUT_BLOCK, LOST_BLOCK)
+    found: dict[int, list[Tensor]] = {CUT_BLOCK: [], LOST_BLOCK: []}
+    with torch.no_grad():
+        for part in images.split(20):
+            x = (part - scale[0]) / scale[1]
+            for number, block in enumerate(net.blocks[: last + 1]):
+                x = block(x)
+                if number in found:
+                    found[number].append(x)
+    return {number: torch.cat(parts) for number, parts in found.items()}
 
 
-def _overlap(found: Tensor, masks: Tensor) -> Tensor:
-    """Intersection over union of bool `[N, H, W]` with masks of the same size, `[N]`."""
-    return (found & masks).sum((1, 2)) / (found | masks).sum((1, 2)).clamp_min(1)
+def _centred(maps: Tensor) -> Tensor:
+    return maps - maps.mean((2, 3), keepdim=True)
 
 
-def _keys_and_attention(model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the last attention of a ViT with a class token: keys `[N, k, h, w]`, and what the class token attends to, the
-    mean over the heads, `[N, h, w]`."""
-    backbone: Backbone = model.backbone
-    (attention,) = (m for m in backbone.blocks[-1].modules() if hasattr(m, "qkv"))
-    kept: list[Tensor] = []
-    handle = attention.qkv.register_forward_hook(lambda module, args, output: kept.append(output))  # type: ignore[union-attr]
-    model.embed(images)
-    handle.remove()
-    query, key, _ = kept[0].chunk(3, -1)
-    heads: int = attention.heads  # type: ignore[assignment]
-    split = [t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (query, key)]
-    weights = (split[0][:, :, :1] @ split[1].transpose(2, 3) * split[0].shape[-1] ** -0.5).softmax(3)
-    return backbone.grid(key), backbone.grid(weights.mean(1).transpose(1, 2))[:, 0]
+def _lost(maps: Tensor, share: float) -> Tensor:
+    """The object by LOST, of features `[N, k, h, w]`: bool `[N, h, w]`.
+
+    Simeoni et al., *Localizing Objects with Self-Supervised Transformers and no Labels* (2021): the seed is the cell
+    whose features have a positive product with those of the fewest others. The cells with the fewest, a share of all
+    where the paper has the first hundred, that have one with the seed vote: the object is the connected part, with the
+    seed, of the cells whose products with the voters add up to no less than zero.
+    """
+    tokens = maps.flatten(2)
+    products = tokens.transpose(1, 2) @ tokens
+    friends = (products >= 0).sum(2)
+    rows = torch.arange(len(maps), device=maps.device)
+    seed = friends.argmin(1)
+    few = friends.argsort(dim=1, stable=True)[:, : max(1, round(share * tokens.shape[2]))]
+    votes = torch.zeros_like(friends, dtype=torch.bool).scatter(1, few, True) & (products[rows, seed] >= 0)
+    votes[rows, seed] = True
+    side = (products * votes[:, None]).sum(2) >= 0
+    return _part_of(side.view(len(maps), *maps.shape[2:]), seed)
 
 
-def _component(heat: Tensor, side: Tensor) -> Tensor:
-    """Of each side `[N, h, w]`, the connected part with the hottest cell, as TokenCut has it."""
-    labels = torch.zeros_like(side)
-    rows = torch.arange(len(side), device=side.device)
-    hottest = heat.flatten(1).argmax(1)
-    labels.flatten(1)[rows, hottest] = True
-    labels &= side
-    for _ in range(side[0].numel()):
-        grown = labels.clone()
-        grown[:, 1:] |= labels[:, :-1]
-        grown[:, :-1] |= labels[:, 1:]
-        grown[:, :, 1:] |= labels[:, :, :-1]
-        grown[:, :, :-1] |= labels[:, :, 1:]
-        grown &= side
-        if torch.equal(grown, labels):
-            break
-        labels = grown
-    return labels
-
-
-def _first_component(keys: Tensor) -> Tensor:
-    """The object by the first principal component of the keys: the side, and the part of it, of the largest value."""
-    tokens = keys.flatten(2) - keys.flatten(2).mean(2, keepdim=True)
-    _, _, directions = torch.linalg.svd(tokens, full_matrices=False)
-    values = directions[:, 0]
-    largest = values.gather(1, values.abs().argmax(1, keepdim=True))
-    heat = (values * largest.sign()).view(len(keys), *keys.shape[2:])
-    return _component(heat, heat > 0)
-
-
-def _attended(attention: Tensor, mass: float = 0.6) -> Tensor:
-    """The object by attention: the cells that hold most of it, as the authors of DINO draw it, and their hottest
-    connected part."""
-    flat = attention.flatten(1) / attention.flatten(1).sum(1, keepdim=True)
-    values, order = flat.sort(1, descending=True)
-    kept = (values.cumsum(1) - values) < mass
-    side = torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, kept).view_as(attention)
-    return _component(attention, side)
+def _part_of(side: Tensor, seed: Tensor) -> Tensor:
+    """The connected part of each side `[N, h, w]` that holds the cell of that number, `[N]`."""
+    parts = torch.zeros_like(side)
+    for part, cells, number in zip(parts, side, seed.tolist(), strict=True):
+        labels = torch.from_numpy(ndimage.label(cells.cpu().numpy())[0]).to(side.device)
+        label = labels.flatten()[number]
+        part |= (labels == label) & (label > 0)
+    return parts
 
 
 @claim(
     "tokencut",
     statement=(
-        "The normalised cut of a self-supervised transformer's keys finds the object better than their first principal "
-        "component or a threshold on the class token's attention, whichever of the two is better."
+        "The normalised cut of the features of a network's places finds the object in a picture better than LOST does "
+        "with the same network, by 0.02."
     ),
     metric="intersection over union with the object's mask",
     method="TokenCut",
-    baseline="first principal component or attention, the better",
-    data="shapes: 6 classes, 32 pixels, 64 tokens",
-    threshold=0.0,
+    baseline="LOST",
+    data=SCENES,
+    tier="real, small",
+    threshold=0.02,
+    learned=LEARNED,
 )
 def tokencut(budget: Budget, seed: int) -> Measured:
-    """Wang et al., *Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut* (2022).
-
-    The transformer is trained by DINO, as theirs, on far fewer images. All three masks are one connected part. In
-    `extra` also the cut of the pixels' colours, for what the training is worth.
-    """
-    splits = load(f"shapes:count={budget.pick(smoke=300, small=1500, full=50_000)}", size=32, seed=seed)
-    method = train(
-        splits,
-        method="dino:prototypes=256,hidden=128,bottleneck=64",
-        backbone=budget.pick(
-            smoke="vit:patch=4,dim=24,depth=2,heads=2,pooling=cls",
-            small="vit:patch=4,dim=48,depth=3,heads=3,pooling=cls",
-            full="vit:patch=4,dim=192,depth=6,heads=3,pooling=cls",
-        ),
-        optimizer="adamw",
-        batch_size=64,
-        epochs=budget.pick(smoke=1, small=6, full=100),
-        seed=seed,
-        device=budget.device,
-    )
-    model, cut = method.model, TokenCut()
-    found: dict[str, list[Tensor]] = {"TokenCut": [], "first principal component": [], "attention": [], "colours": []}
-    with torch.no_grad():
-        for images, _, masks in _pieces(splits.test, budget.device):
-            found["TokenCut"].append(_overlap(cut(model, images) > 0, masks))
-            keys, attention = _keys_and_attention(model, images)
-            colours = F.adaptive_avg_pool2d(images, (keys.shape[2], keys.shape[3]))
-            for name, cells in (
-                ("first principal component", _first_component(keys)),
-                ("attention", _attended(attention)),
-                ("colours", token_cut(colours - colours.mean((2, 3), keepdim=True)).mask),
-            ):
-                large = F.interpolate(cells[:, None].float(), images.shape[2:])[:, 0] > 0
-                found[name].append(_overlap(large, masks))
-    means = {name: torch.cat(parts).mean().item() for name, parts in found.items()}
-    ours = means.pop("TokenCut")
-    return Measured(ours, max(means["first principal component"], means["attention"]), means)
+    """Wang et al., *Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut* (2022)."""
+    count = budget.pick(smoke=6, small=150, full=1000)
+    images, masks = (part.to(budget.device) for part in emoji_scenes(budget, seed, count))
+    maps = _maps(images, pretrained=budget.name != "smoke")
+    cells = {
+        "TokenCut": token_cut(maps[CUT_BLOCK], tau=TAU).mask,
+        "LOST": _lost(_centred(maps[LOST_BLOCK]), SHARE),
+    }
+    colours = _centred(F.adaptive_avg_pool2d(images, maps[CUT_BLOCK].shape[2:]))
+    cells |= {"cut of colours": token_cut(colours).mask, "LOST of colours": _lost(colours, SHARE)}
+    found = {name: cells_overlap(part, masks).mean().item() for name, part in cells.items()}
+    middle = centre(masks)
+    found["a square in the middle"] = ((middle & masks).sum((1, 2)) / (middle | masks).sum((1, 2))).mean().item()
+    guesses = {name: value for name, value in found.items() if name not in ("TokenCut", "LOST")}
+    return Measured(found["TokenCut"], found["LOST"], guesses, trivial=max(guesses.values()))
