@@ -102,7 +102,8 @@ def tokencut(budget: Budget, seed: int) -> Measured:
         "TokenCut": token_cut(maps[CUT_BLOCK], tau=TAU).mask,
         "LOST": _lost(_centred(maps[LOST_BLOCK]), SHARE),
     }
-    colours = _centred(F.adaptive_avg_pool2d(images, maps[CUT_BLOCK].shape[2:]))
+    height, width = maps[CUT_BLOCK].shape[2:]
+    colours = _centred(F.adaptive_avg_pool2d(images, (height, width)))
     cells |= {"cut of colours": token_cut(colours).mask, "LOST of colours": _lost(colours, SHARE)}
     found = {name: cells_overlap(part, masks).mean().item() for name, part in cells.items()}
     middle = centre(masks)
