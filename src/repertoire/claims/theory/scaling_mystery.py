@@ -8,34 +8,33 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.teachers import INPUTS, TEACHER, parameters_of, random_teacher, student_of
+from repertoire.claims.beds.characters import CONTEXT, TEXT, Reader, parameters_of, places, tested, texts
 from repertoire.diagnostics import PowerLaw, fit_critical_batch, fit_power_law
 from repertoire.errors import DataError
 
 
-def _curve(
-    teacher: nn.Module, width: int, batch: int, marks: Sequence[int], rate: float, seed: int, device: str
-) -> tuple[int, list[float]]:
-    """Number of parameters, and the test loss at some steps, of a network that sees every sample once."""
-    generator = torch.Generator().manual_seed(seed)
-    x_test = torch.randn(2000, INPUTS, generator=torch.Generator().manual_seed(77)).to(device)
-    y_test = teacher(x_test)
+def _curve(budget: Budget, width: int, batch: int, marks: Sequence[int], seed: int) -> tuple[int, list[float]]:
+    """Number of parameters, and the test loss at some steps, of a network that sees places of the text in random
+    order, all of them before any twice."""
+    train = texts()[0]
+    x_test, y_test = (part.to(budget.device) for part in tested(budget))
+    order = np.random.default_rng(seed).permutation(len(train) - CONTEXT)
     torch.manual_seed(seed)
-    network = student_of(width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    network = Reader(width).to(budget.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     losses = []
     for step in range(1, max(marks) + 1):
-        x = torch.randn(batch, INPUTS, generator=generator).to(device)
+        seen = order[np.arange((step - 1) * batch, step * batch) % len(order)]
+        x, y = places(train, seen)
         optimizer.zero_grad()
-        F.mse_loss(network(x), teacher(x)).backward()
+        F.cross_entropy(network(x.to(budget.device)), y.to(budget.device)).backward()
         optimizer.step()
         if step in marks:
             with torch.no_grad():
-                losses.append(float(F.mse_loss(network(x_test), y_test)))
+                losses.append(float(F.cross_entropy(network(x_test), y_test)))
     return parameters_of(network), losses
 
 
@@ -43,38 +42,34 @@ def _curve(
     "scaling-mystery",
     statement=(
         "Constants of the scaling formulas that are fitted to small networks at three batch sizes predict the loss "
-        "curve of a network about ten times as large at another batch size with less error than the curve of the "
-        "largest small network at the nearest batch size."
+        "curve of a language model about ten times as large at another batch size with less error, by two percentage "
+        "points, than the curve of the largest small network at the nearest batch size."
     ),
     metric="mean relative error of the predicted loss curve",
     method="scaling formulas",
     baseline="the curve of the largest small network",
-    data=TEACHER,
-    threshold=0.0,
+    data=TEXT,
+    tier="real, small",
+    threshold=0.02,
     higher_is_better=False,
 )
 def trajectories(budget: Budget, seed: int) -> Measured:
-    """Su et al., *Unraveling the Mystery of Scaling Laws: Part I* (2024), with small networks in place of language
-    models: L(N, S) = (N_c / N)^a_N + (S_c / S_min)^a_S with S_min = S / (1 + B_crit(L) / B) and
-    B_crit = B* / L^(1 / a_B)."""
-    teacher = random_teacher(seed, budget.device)
-    last = budget.pick(smoke=30, small=1000, full=30_000)
-    marks = sorted({int(step) for step in np.geomspace(last / 20, last, 10)})
+    """Su et al., *Unraveling the Mystery of Scaling Laws: Part I* (2024), with language models of characters:
+    L(N, S) = (N_c / N)^a_N + (S_c / S_min)^a_S with S_min = S / (1 + B_crit(L) / B) and B_crit = B* / L^(1 / a_B)."""
+    last = budget.pick(smoke=30, small=1500, full=30_000)
+    # From a fifth of the steps on: the laws are of what follows the first, fast fall.
+    marks = sorted({int(step) for step in np.geomspace(last / 5, last, 10)})
     widths, batches = budget.pick(
-        smoke=([4, 6, 8], [16, 64, 256]), small=([6, 9, 14], [16, 64, 256]), full=([16, 32, 64], [64, 256, 1024])
+        smoke=([4, 6, 8], [16, 64, 256]), small=([8, 16, 32], [16, 64, 256]), full=([64, 128, 256], [64, 256, 1024])
     )
-    large, unseen = budget.pick(smoke=(24, 128), small=(48, 128), full=(256, 512))
-    errors = {}
-    for rate in (5e-3, 2e-3):
-        runs = [(w, b, *_curve(teacher, w, b, marks, rate, seed, budget.device)) for w in widths for b in batches]
-        count, truth = _curve(teacher, large, unseen, marks, rate, seed, budget.device)
-        predicted = _formulas(runs, marks, count, unseen)
-        nearest = next(losses for w, b, _, losses in runs if w == widths[-1] and b == batches[-1])
-        errors[rate] = [float(np.mean(np.abs(np.array(c) / truth - 1))) for c in (predicted, nearest)]
-    (ours, plain), (slower, plain_slower) = errors[5e-3], errors[2e-3]
-    return Measured(
-        ours, plain, {"formulas, lower learning rate": slower, "baseline, lower learning rate": plain_slower}
-    )
+    large, unseen = budget.pick(smoke=(24, 128), small=(192, 128), full=(1024, 512))
+    runs = [(w, b, *_curve(budget, w, b, marks, seed)) for w in widths for b in batches]
+    count, truth = _curve(budget, large, unseen, marks, seed)
+    predicted = _formulas(runs, marks, count, unseen)
+    nearest = next(losses for w, b, _, losses in runs if w == widths[-1] and b == batches[-1])
+    ours, plain = (float(np.mean(np.abs(np.array(curve) / truth - 1))) for curve in (predicted, nearest))
+    extra = {"last loss": truth[-1], "last loss, formulas": float(predicted[-1])}
+    return Measured(ours, plain, extra | {"last loss, the largest small network": nearest[-1]})
 
 
 def _formulas(
