@@ -7,7 +7,8 @@ processes as there are cores (`--processes`), one thread each; order, augmentati
 the same for all rules, and what is tested are the last weights. Speed is measured before, one rule after the other in
 one process and one thread, as processor time of a step, and memory as what a step holds at its peak beside weights and
 the state of the optimisers. With `--keep`, what is finished is not measured again; with `--runs`, every run has a
-directory there as well, in which a run that was interrupted goes on where it was. Prints Markdown.
+directory there as well, in which a run that was interrupted goes on where it was. `--seeds 0` trains nothing and gives
+speed and memory alone. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -176,7 +177,8 @@ def main() -> None:
         setting = Setting(str(root), given.backbone, given.images, given.epochs, given.size)
         cost = costs(setting, splits, given.rules)
         found = measured(setting, given.rules, seeds, given.keep, given.runs, given.processes)
-    mean = {rule: statistics.mean(value for job, value in found.items() if job[0] == rule) for rule in given.rules}
+    values = {rule: [value for job, value in found.items() if job[0] == rule] for rule in given.rules}
+    mean = {rule: statistics.mean(each) for rule, each in values.items() if each}
     size = "" if given.size is None else f" of {given.size} pixels"
     first, weakest = given.rules[0], given.rules[1]
     print(
@@ -188,11 +190,12 @@ def main() -> None:
     print("| rule | test accuracy, mean | each seed | gap closed | speed | memory |")
     print("|---|--:|---|--:|--:|--:|")
     for rule in given.rules:
-        each = ", ".join(f"{value:.4f}" for job, value in found.items() if job[0] == rule)
-        gap = mean[first] - mean[weakest]
+        each = ", ".join(f"{value:.4f}" for value in values[rule])
+        gap = mean[first] - mean[weakest] if mean else 0
         closed = "" if rule in (first, weakest) or gap == 0 else f"{(mean[rule] - mean[weakest]) / gap:.2f}"
         speed, memory = cost[first][0] / cost[rule][0], cost[rule][1] / cost[first][1]
-        print(f"| `{rule}` | {mean[rule]:.4f} | {each} | {closed} | {speed:.2f} | {memory:.2f} |")
+        average = f"{mean[rule]:.4f}" if mean else ""
+        print(f"| `{rule}` | {average} | {each} | {closed} | {speed:.2f} | {memory:.2f} |")
 
 
 if __name__ == "__main__":

@@ -97,17 +97,24 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 def exact() -> None:
     """The weights, running statistics and momenta of one process, bit for bit."""
-    for auxiliary, accumulate in (("conv:depth=1", 1), ("infopro", 1), ("conv:depth=1", 2)):
+    for auxiliary, accumulate, crossed in (
+        ("conv:depth=1", 1, 0),
+        ("infopro", 1, 0),
+        ("conv:depth=1", 2, 0),
+        ("conv:depth=1", 1, 1),
+        ("infopro", 2, 2),
+        ("linear", 1, 9),
+    ):
         pipeline = Pipeline()
         assert pipeline.replicas == 1
-        learner = trained(pipeline, auxiliary, accumulate)
+        learner = trained(pipeline, auxiliary, accumulate, overlap=crossed)
         held = learner.trainer.held
         assert len(learner.optimizers) == len(held), "a process keeps the optimisers of its own blocks only"
         if pipeline.first:
-            same(state_of(learner), state_of(trained(None, auxiliary, accumulate)))
+            same(state_of(learner), state_of(trained(None, auxiliary, accumulate, overlap=crossed)))
         else:
             raises(ConfigError, learner.state_dict, "must call gather")
-        print(f"{auxiliary} {accumulate}: blocks {held}")
+        print(f"{auxiliary} {accumulate} {crossed}: blocks {held}")
 
 
 def method_of(kind: str) -> Method:
@@ -124,7 +131,7 @@ def rules() -> None:
         pipelines = (Pipeline(), None)
         for pipeline in pipelines:
             method = method_of(kind)
-            rule = Local(blocks=3, auxiliary="linear")
+            rule = Local(blocks=3, auxiliary="linear", overlap=int(kind == "views"))
             rule.setup(method, sgd, example=EXAMPLE, pipeline=pipeline)
             torch.manual_seed(3)
             for images, labels in batches((8, 8, 8)):
@@ -212,7 +219,6 @@ def refusals() -> None:
         ({"blocks": 1}, "a pipeline of 2 processes needs 2 blocks or more, and there are 1"),
         ({"auxiliary": "man"}, "(MAN) follows the weights of a later block"),
         ({"loss": Remembering()}, "the loss Remembering, which has a memory"),
-        ({"overlap": 1}, "a pipeline cannot train blocks that overlap"),
         ({"loss": Centres()}, "the loss Centres: all blocks share its parameters"),
         ({"example": None}, "give an example"),
     ):
@@ -260,9 +266,11 @@ def nonfinite() -> None:
 class Slow(nn.Linear):
     """Takes its time, and no processor."""
 
+    seconds = 0.05
+
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            time.sleep(0.05)
+            time.sleep(self.seconds)
         return super().forward(x)
 
 
@@ -289,6 +297,57 @@ def overlap() -> None:
     assert sum(early) >= 17, early
     late = [after[1] < now[0] for after, now in zip(first[3:], second, strict=False)]
     assert not any(late), "it does not run away: what is sent must be received"
+
+
+def waiting() -> None:
+    """Where blocks overlap, the first process needs weights that the second has changed, and trains its other block
+    until it has them: it asks for them while the second is at the batch before."""
+    pipeline = Pipeline()
+    pipeline._survey = lambda *_: [Survey(1.0, False)] * 4  # type: ignore[method-assign]
+    model = nn.Sequential(*(Slow(6, 6) for _ in range(4)))
+    model[-1].seconds = 0.2
+    chosen = {"example": torch.zeros(2, 6), "at": ("0", "1", "2"), "pipeline": pipeline, "overlap": 1}
+    learner = LocalLearning(model, 4, "linear", sgd, **chosen)  # type: ignore[arg-type]
+    images, labels = torch.randn(8, 6), torch.arange(8) % 6
+    times: list[float] = []
+    take = pipeline.take_back
+    pipeline.take_back = lambda: (times.append(time.monotonic()), take())[1]  # type: ignore[method-assign]
+    distributed.barrier()
+    for _ in range(20):
+        learner.step(images, labels) if pipeline.first else learner.step()
+        if not pipeline.first:
+            times.append(time.monotonic())
+    found: list[list[float]] = [[], []]
+    distributed.all_gather_object(found, times)
+    asked, ended = found
+    assert len(asked) == 19, "once for each step but the first"
+    assert sum(early < late for early, late in zip(asked, ended, strict=False)) >= 16, found
+
+
+def resumed() -> None:
+    """A state that is loaded while weights are under way is what the next step begins with."""
+    states = []
+    for pipeline in (Pipeline(), None):
+        learner = trained(pipeline, overlap=1)
+        kept = {name: value.clone() for name, value in network().state_dict().items()}
+        mine = [None] * 2
+        state = learner.state_dict() if pipeline is None or pipeline.first else None
+        if pipeline is not None:
+            distributed.all_gather_object(mine, state)
+            state = mine[0]
+        torch.manual_seed(4)
+        for images, labels in batches((8, 8)):
+            learner.step(images, labels) if pipeline is None or pipeline.first else learner.step()
+        learner.model.load_state_dict(kept)
+        learner.load_state_dict(state)  # type: ignore[arg-type]
+        for images, labels in batches((8, 8)):
+            learner.step(images, labels) if pipeline is None or pipeline.first else learner.step()
+        learner.gather()
+        if pipeline is None or pipeline.first:
+            states.append(state_of(learner))
+        if distributed.get_rank():
+            return
+    same(*states)
 
 
 def replicated() -> None:

@@ -39,12 +39,13 @@ def succeeded(found: list[tuple[int, str]]) -> None:
 @pytest.fixture(scope="module")
 def two(launch) -> list[tuple[int, str]]:
     """What two processes had to say; they do one thing after the other, because starting them takes longest."""
-    return launch(2, "exact,rules,overlap,refusals,crossing,nonfinite")
+    return launch(2, "exact,rules,overlap,waiting,resumed,refusals,crossing,nonfinite")
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_weights_of_one_bit_for_bit(two):
-    """Convolutions, batch normalisation, dropout, momentum, clipping, accumulation; batches of several sizes."""
+    """Convolutions, batch normalisation, dropout, momentum, clipping, accumulation; batches of several sizes; blocks
+    that overlap, also across the border of two processes."""
     assert all("exact passed" in output for _, output in two), two
 
 
@@ -72,6 +73,16 @@ def test_stages_times_replicas_give_the_weights_of_data_parallelism(launch, tmp_
 @pytest.mark.slow
 def test_two_processes_work_at_the_same_time(two):
     assert all("overlap passed" in output for _, output in two), two
+
+
+@pytest.mark.slow
+def test_two_processes_work_at_the_same_time_where_blocks_overlap(two):
+    assert all("waiting passed" in output for _, output in two), two
+
+
+@pytest.mark.slow
+def test_a_state_that_is_loaded_is_gone_on_from(two):
+    assert all("resumed passed" in output for _, output in two), two
 
 
 @pytest.mark.slow

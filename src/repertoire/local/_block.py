@@ -73,10 +73,12 @@ class LocalBlock(nn.Module):
         output: what the last call made of its input, detached: the input of the next block. It is left here and not
             returned, because wrappers for mixed precision would make a copy of it in float32.
         ahead: the first units of the next block, where its loss is taken behind them.
+        entered: how many of its own units the block before has run already.
     """
 
     output: Tensor | None
     ahead: tuple[nn.Module, ...] = ()
+    entered: int = 0
 
     def __init__(self, units: list[nn.Module], names: list[str], objective: nn.Module) -> None:
         super().__init__()

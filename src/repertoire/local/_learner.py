@@ -80,8 +80,8 @@ class LocalLearning:
         pipeline: the processes that train the blocks together, see `repertoire.local.Pipeline`; this one alone if None.
             Give an example with it.
         overlap: o, how many units of the next block the loss of a block is taken behind; 0 (default) for none. The cuts
-            are those without it. Exits are behind the overlap. Units that overlap are not compiled, and no pipeline has
-            them, in which nothing is sent back.
+            are those without it. Exits are behind the overlap. Units that overlap are not compiled. In a pipeline those
+            at the border of two processes are run by both, and their weights are sent back after each step.
 
     Raises:
         ConfigError: the network cannot be cut so, or shares weights between blocks; at a step, a model in eval mode,

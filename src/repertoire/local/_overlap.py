@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repertoire.data import Batch
 from repertoire.local._block import LocalBlock
+from repertoire.local.pipeline._channel import dense
 
 __all__ = ["OverlapBlock", "overlaps", "reached"]
 
@@ -46,7 +47,16 @@ class OverlapBlock(LocalBlock):
         units, names, objective: as of any block.
         entered: how many of its own units the block before has run already.
         ahead: the first units of the next block, which owns and trains them.
+
+    Attributes:
+        border: whether the next block is another process's. That one then goes on from the output of f: it runs g once
+            more, with the random numbers that were drawn here (`drawn`), because the weights of g get their gradient
+            there. What it does is the same, and so is what comes of it.
+        drawn: the state of the random numbers before g was run, where there is a border.
     """
+
+    border = False
+    drawn: Tensor | None = None
 
     def __init__(
         self,
@@ -74,11 +84,31 @@ class OverlapBlock(LocalBlock):
     def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         own, judged = self._parts
         y = own(x)
-        start = y.detach().requires_grad_(y.requires_grad)
+        # Without gaps, as what is sent to another process.
+        start = dense(y.detach()).requires_grad_(y.requires_grad)
+        if self.border:
+            self.drawn = torch.get_rng_state() if start.device.type == "cpu" else torch.cuda.get_rng_state(start.device)
         z = self.look(start)
         seen = z.detach().requires_grad_()
-        self.output, self._crossing = z if self.ahead else z.detach(), (y, start, z, seen)
+        self._crossing = (y, start, z, seen)
+        self.output = start.detach() if self.border else z if self.ahead else z.detach()
         return judged(seen, batch)
+
+    def enter(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Runs the units that the block before has run already, in another process.
+
+        Args:
+            x: the output of that block.
+            drawn: its random numbers.
+        """
+        if x.device.type == "cpu":
+            # A copy: PyTorch does not take a state that lies in the middle of a message, and does not say so.
+            torch.set_rng_state(drawn.clone())
+        else:
+            torch.cuda.set_rng_state(drawn.cpu().clone(), x.device)
+        for unit in self.units[: self.entered]:
+            x = unit(x)
+        return x
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles what the block does alone. What it does in units of the next one stays as it is: its backward pass
@@ -88,7 +118,7 @@ class OverlapBlock(LocalBlock):
 
     def forget(self) -> None:
         super().forget()
-        self._crossing = None
+        self._crossing = self.drawn = None
 
     def cross(self) -> Tensor | None:
         crossing, self._crossing = self._crossing, None

@@ -187,7 +187,7 @@ class Local(BlockRule):
         compile: compile each block with torch.compile.
         overlap: how many units of the next block the loss of each block is taken behind, so that it learns what they
             can use; 0 (default) for none, and no more than the next block has. It takes memory and time, which
-            :class:`repertoire.local.LocalLearning` reckons, and no pipeline can do it.
+            :class:`repertoire.local.LocalLearning` reckons.
 
     Raises:
         ConfigError: at setup, where the method has no loss for a block or its network cannot be cut so; where a loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, NonFiniteLoss, option, plural
 from repertoire.local._block import LocalBlock, LocalObjective
+from repertoire.local._overlap import OverlapBlock
 from repertoire.local.pipeline._channel import dense
 from repertoire.local.pipeline._pipeline import Arrival, Pipeline
 from repertoire.local.pipeline._stages import tensors_of
@@ -81,12 +82,9 @@ class Trainer:
                 "auxiliary network"
             )
         self.held = range(len(self.blocks))
+        self._border: OverlapBlock | None = None
+        self._due = False
         if pipeline is not None:
-            if any(block.ahead for block in self.blocks):
-                raise ConfigError(
-                    "a pipeline cannot train blocks that overlap: a unit that two blocks train would be in two "
-                    "processes, and its gradient would have to be sent back. Use overlap=0, or one process"
-                )
             if fabric.world_size > 1:
                 fabric = single_process(self.blocks[0], precision=fabric.strategy.precision.precision)
             if fabric.strategy.precision.precision == "16-mixed":
@@ -103,6 +101,10 @@ class Trainer:
                 accumulate=accumulate,
                 autocast=fabric.autocast,
             )
+            last = self.blocks[self.held.stop - 1]
+            if isinstance(last, OverlapBlock) and last.ahead:
+                self._border = last
+                last.border = True
         self.fabric = fabric
         self.modules: list[Any] = []
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -171,20 +173,54 @@ class Trainer:
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         logs: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=devices):
+            flows = self._entered(flows, len(pieces))
             for index in self.held:
+                if self.blocks[index] is self._border:
+                    self._renew()
                 seed_torch(seed + index, self.fabric.device)
                 found = self._block(index, flows, pieces, batch)
+                if index == self.held.start and index and self.blocks[index].entered:
+                    assert self.pipeline is not None
+                    self.pipeline.give_back(_weights(self.blocks[index].units[: self.blocks[index].entered]))
                 prefix = "" if index == len(self.blocks) - 1 else f"block{index + 1}_"
                 logs.update({f"{prefix}{name}": value for name, value in found.items()})
         if self.pipeline is not None:
             self.pipeline.send(batch, seed, flows)
+            self._due = self._border is not None
         return logs
+
+    def _entered(self, flows: list[Tensor], pieces: int) -> list[Tensor]:
+        """What the units give that the process before has run, too; their gradient is to be that of both blocks."""
+        block = self.blocks[self.held.start]
+        if not self.held.start or not isinstance(block, OverlapBlock) or not block.entered:
+            return flows
+        starts, drawn, owed = flows[:pieces], flows[pieces : 2 * pieces], flows[2 * pieces :]
+        with self.fabric.autocast():
+            found = [block.enter(start, state) for start, state in zip(starts, drawn, strict=True)]
+        for flow, gradient in zip(found, owed, strict=False):
+            if flow.requires_grad:
+                flow.register_hook(functools.partial(_plus, gradient, None, None))
+        return found
+
+    def _renew(self, keep: bool = True) -> None:
+        """Takes the weights of the units after the border as the last step has left them, with the process after this
+        one, which trains them."""
+        if not self._due:
+            return
+        assert self.pipeline is not None
+        assert self._border is not None
+        found, self._due = self.pipeline.take_back(), False
+        if keep:
+            with torch.no_grad():
+                for mine, new in zip(_weights(self._border.ahead), found, strict=True):
+                    mine.copy_(new)
 
     def _block(self, index: int, flows: list[Tensor], pieces: list[Batch], batch: Batch) -> dict[str, Tensor]:
         place = index - self.held.start
         block, module, optimizer = self.blocks[index], self.modules[place], self.optimizers[place]
         logs: dict[str, Tensor] = {}
         owed: list[Tensor | None] = []
+        drawn: list[Tensor] = []
         weight = batch.weight(self.fabric.world_size if self.pipeline is None else self.pipeline.replicas)
         for number, piece in enumerate(pieces):
             share = len(piece) / len(batch)
@@ -194,6 +230,9 @@ class Trainer:
                     self._refuse_nonfinite(index, float(loss.detach()))
                 self.fabric.backward(loss * (share * weight) if share * weight != 1 else loss)
                 owed.append(block.cross())
+            if block is self._border:
+                assert self._border.drawn is not None
+                drawn.append(self._border.drawn)
             flows[number] = block.take() if block.ahead else dense(block.take())
             for name, value in found.items():
                 logs[name] = logs.get(name, 0) + value * share
@@ -206,7 +245,9 @@ class Trainer:
         optimizer.step()
         self.skipped = before is not None and scaler.get_scale() < before
         optimizer.zero_grad(set_to_none=True)
-        if not self.skipped:
+        if block is self._border:
+            flows += [*drawn, *(gradient for gradient in owed if gradient is not None)]
+        elif not self.skipped:
             for flow, gradient in zip(flows, owed, strict=True):
                 if gradient is not None:
                     flow.register_hook(functools.partial(_plus, gradient, scaler, before))
@@ -248,6 +289,7 @@ class Trainer:
             ]
             mine = (weights, states)
         with self.pipeline.guarded():
+            self._renew()
             found = self.pipeline.gather((mine, value))
         if found is None:
             return None
@@ -276,7 +318,8 @@ class Trainer:
         return [own[i].state_dict() if i in own else self._gathered[i] for i in range(len(self.blocks))]
 
     def held_states(self, states: Sequence[Any]) -> list[Any]:
-        """States of the blocks that are of this process."""
+        """States of the blocks that are of this process. What was still to come of the weights is of no account now."""
+        self._renew(keep=False)
         return [states[index] for index in self.held]
 
     def follow(self) -> None:
@@ -313,6 +356,11 @@ def _check_trainable(blocks: Sequence[LocalBlock]) -> None:
                 f"block {index + 1} of {len(blocks)} ({block.names[0]} to {block.names[-1]}) has no parameters to "
                 "train: all of them are frozen. Cut elsewhere (at=...), or into fewer blocks"
             )
+
+
+def _weights(units: Iterable[nn.Module]) -> list[Tensor]:
+    """Weights of units, frozen ones as well."""
+    return [parameter.detach() for unit in units for parameter in unit.parameters()]
 
 
 def _plus(owed: Tensor, scaler: Any, scale: float | None, gradient: Tensor) -> Tensor:

@@ -35,8 +35,9 @@ class HPFF(Auxiliary):
     with a weight of 0.001 or leaves out, is left out; and the last cascade is read by an auxiliary network, where the
     paper's has the head of the network.
 
-    The paper says that patches save memory. Where all of them are read at once, as here, they save none, and a network
-    that averages maps down first (`conv`) works at a higher resolution on a patch than on the whole.
+    The paper says that patches save memory. Where all of them are read at once, as here, they save none. A network
+    that averages maps down before its convolutions, and features over all places after them (`conv`), is on four
+    patches what it is on the whole at twice the `size`, but for the zeros at the edges of the patches.
 
     Where a side is no multiple of the number of patches, neighbours share pixels, so that all are as large; where the
     block has fewer positions, there are fewer patches, and one where it has no grid.

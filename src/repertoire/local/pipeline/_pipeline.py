@@ -42,7 +42,7 @@ class Arrival(Batch):
 
 
 class Pipeline:
-    """Consecutive blocks in consecutive processes: activations go forward, and nothing comes back.
+    """Consecutive blocks in consecutive processes: activations go forward, and no gradient comes back.
 
     A block's update needs nothing from the blocks after it. Each process receives activations, lets its blocks take
     their step, hands on what they gave, and goes on with the next batch while the processes after it work on this one:
@@ -114,6 +114,8 @@ class Pipeline:
         self.bounds = list(range(self.stages + 1))
         self._sender: Sender | None = None
         self._receiver: Receiver | None = None
+        self._returns: Sender | None = None
+        self._returned: Receiver | None = None
         self._forwards = False
         self._image: tuple[int, ...] = ()
 
@@ -162,11 +164,17 @@ class Pipeline:
         self._image = tuple(example.shape[1:])
         held = range(self.bounds[self.stage], self.bounds[self.stage + 1])
         self._forwards = any(found.images for found in surveys[held.stop :])
-        shared = (self._control, self._payload, self.device, accumulate + len(_FIELDS) + 1, self._reporting)
+        shared = (self._control, self._payload, self.device, 3 * accumulate + len(_FIELDS) + 1, self._reporting)
         if not self.first:
             self._receiver = Receiver(self.rank - 1, *shared)
         if not self.last:
             self._sender = Sender(self.rank + 1, *shared)
+        # Of units that two processes have, one trains the weights and the other needs them.
+        alike = (self._control, self._payload, self.device, sum(1 for _ in tensors_of(blocks)), self._reporting)
+        if not self.first and blocks[held.start].entered:
+            self._returns = Sender(self.rank - 1, *alike)
+        if not self.last and blocks[held.stop - 1].ahead:
+            self._returned = Receiver(self.rank + 1, *alike)
         return held
 
     def _survey(
@@ -217,6 +225,17 @@ class Pipeline:
         if self._forwards:
             tensors.append(torch.cat(batch.views) if len(batch.views) > 1 else batch.images)
         self._sender.send((seed, len(batch.views), present, int(self._forwards), batch.together), [*tensors, *flows])
+
+    def give_back(self, weights: Sequence[Tensor]) -> None:
+        """Tells the process before of weights that this one has changed, and that it needs for its next step."""
+        assert self._returns is not None
+        self._returns.send((), weights)
+
+    def take_back(self) -> list[Tensor]:
+        """The weights that the process after this one has given back, once for each of its steps. They are valid until
+        the next call."""
+        assert self._returned is not None
+        return self._returned.receive()[1]
 
     @property
     def peers(self) -> Any:
@@ -271,7 +290,7 @@ class Pipeline:
         """Tells the other processes why this one stops, and cuts the connections."""
         if self._alarm.rung:
             return
-        for end in (self._sender, self._receiver):
+        for end in (self._sender, self._receiver, self._returns, self._returned):
             if end is not None:
                 end.close()
         groups = [group for group in dict.fromkeys((self._control, self._peers)) if group is not None]

@@ -77,7 +77,7 @@ def survey(
             objective = block.objective
             looks = isinstance(objective, LocalObjective) and objective.auxiliary.looks_at_images
             found.append(Survey(_seconds(block, x, batch, autocast), looks))
-            x = block.take()
+            x = block.take().detach()
     return found
 
 
@@ -91,6 +91,7 @@ def _seconds(
         with autocast():
             loss, _ = block(x, batch)
         loss.backward()
+        block.cross()
         best = min(best, _clock(x.device) - start)
         block.zero_grad(set_to_none=True)
     return best
