@@ -44,7 +44,7 @@ test-changed: $(VENV)/.dev ## run the tests that changes since BASE reach (make 
 	@found="$$($(BIN)/python tools/closure.py --base $(BASE))" || exit 1; \
 	if [ -z "$$found" ]; then echo 'no test is reached'; else $(BIN)/python -m pytest -n auto $$found; fi
 
-test-cluster: $(VENV)/.cluster ## run the tests that start a cluster of two workers here
+test-cluster: $(VENV)/.cluster ## run the tests that start clusters of two workers here (installs Ray and Dask)
 	$(BIN)/python -m pytest -n 0 tests/cluster
 
 doctest: $(VENV)/.dev ## run the examples of all docstrings

@@ -53,6 +53,20 @@ class Failing(CrossEntropy):
         return super().forward(logits, targets)
 '''
 
+CALLS = '''
+import os, signal, time
+
+DEADLY = 1
+
+
+def work(number):
+    """Takes a moment, and its process with it if that is what it is for."""
+    if number == DEADLY:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return number
+'''
+
 CLAIMS = """
 import os, signal
 from pathlib import Path
@@ -90,6 +104,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("plugins")
     (folder / "cluster_plugin.py").write_text(PLUGIN)
     (folder / "cluster_claims.py").write_text(CLAIMS)
+    (folder / "cluster_calls.py").write_text(CALLS)
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(folder)
     patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
@@ -110,9 +125,9 @@ def dask_cluster(name: str) -> Iterator[str]:
     distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
     import dask
 
-    # Of itself Dask tries what killed its worker three times more; the tests have not the time.
+    # Whatever is with a worker when it dies is given up at once: a call that was handed to it too early is found out.
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
         ) as cluster,

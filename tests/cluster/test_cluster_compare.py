@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from safetensors.torch import load_file
 
-from repertoire.compare import Comparison, compare
+from repertoire.compare import Comparison, cluster, compare
 from repertoire.errors import Interrupted
 from repertoire.train import RunDirectory
+
+PATIENCE = 300.0
+"""Seconds after which what has not happened will not. How long it takes is for others on the machine to say: a worker
+that took the place of another has all of PyTorch to import."""
 
 SHARED: dict[str, Any] = {
     "backbone": "mlp:hidden=8,depth=1",
@@ -57,6 +63,28 @@ def test_the_runs_are_those_of_this_machine_bit_for_bit(backend: str, here: Comp
     assert not (tmp_path / "a" / ".working").exists()
 
 
+def test_a_worker_that_dies_takes_only_its_own_call_along(backend: Literal["dask", "ray"], plugins: Path):
+    """Also where calls are more than workers."""
+    calls = importlib.import_module("cluster_calls")
+    work, deadly = calls.work, calls.DEADLY
+    with cluster(backend) as workers:
+        until = time.monotonic() + PATIENCE
+        while workers.slots < 2 and time.monotonic() < until:
+            time.sleep(0.1)  # another test has killed one
+        assert workers.slots == 2
+        futures = [workers.submit(work, number) for number in range(7)]
+        unwanted = workers.submit(work, deadly)
+        assert unwanted.cancel()
+        for number, future in enumerate(futures):
+            if number == deadly:
+                with pytest.raises(BrokenExecutor):
+                    future.result(timeout=PATIENCE)
+            else:
+                assert future.result(timeout=PATIENCE) == number
+        again = workers.submit(work, deadly + 1)
+        assert again.result(timeout=PATIENCE) == deadly + 1, "a worker has taken the place of the one that died"
+
+
 def test_who_dies_goes_on_elsewhere_and_who_fails_is_named_with_the_node(
     backend: str, here: Comparison, plugins: Path, tiny: Path, tmp_path: Path
 ):
@@ -89,7 +117,7 @@ def _heard() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_heard")
 def test_ctrl_c_saves_and_the_same_call_goes_on(backend: str, tiny: Path, tmp_path: Path):
-    over, until = threading.Event(), time.monotonic() + 90
+    over, until = threading.Event(), time.monotonic() + PATIENCE
 
     def press() -> None:
         while not over.wait(0.1):
@@ -98,7 +126,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(backend: str, tiny: Path, tmp_pa
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
-    options = {**SHARED, "vary": {"momentum": "0.9,0.5"}, "seeds": 1, "epochs": 4000, "save_every": None}
+    options = {**SHARED, "vary": {"momentum": "0.9,0.5"}, "seeds": 1, "epochs": 10**6, "save_every": None}
     thread = threading.Thread(target=press)
     thread.start()
     try:

@@ -5,6 +5,7 @@ Its arguments: names of functions below, separated by commas, and a file to writ
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import signal
@@ -335,6 +336,7 @@ def resumed() -> None:
         if pipeline is not None:
             distributed.all_gather_object(mine, state)
             state = mine[0]
+        state = copy.deepcopy(state)  # what is in it is what is being trained
         torch.manual_seed(4)
         for images, labels in batches((8, 8)):
             learner.step(images, labels) if pipeline is None or pipeline.first else learner.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from repertoire import backbones, heads, losses
+from repertoire import backbones, heads, losses, train
 from repertoire.data import Batch
 from repertoire.errors import ConfigError, NonFiniteLoss
 from repertoire.local import Exits, Local, LocalLearning
@@ -242,6 +243,44 @@ def test_exits_are_behind_the_overlap():
     rule.step(method.train(), Batch((x,), y, torch.arange(len(y))))
     assert found.names == exits.names == ["blocks.4", "blocks.6", "head"]
     assert found.work == exits.work
+
+
+def test_a_run_goes_on_where_it_was_and_exports_its_network_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After a crash between two checkpoints, exits included; what is exported answers as the network does."""
+    options = {
+        "rule": "local:blocks=3,overlap=1,auxiliary=(conv:depth=1)",
+        "backbone": "convnet:width=4",
+        "batch_size": 512,
+        "epochs": 2,
+        "save_every": 1,
+    }
+    whole = train.fit("digits", out=tmp_path / "whole", **options)
+    original, calls = Local.step, []
+
+    def crash(self: Local, method: object, batch: object) -> object:
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("stands for a crash")
+        return original(self, method, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Local, "step", crash)
+        with pytest.raises(RuntimeError, match="stands for a crash"):
+            train.fit("digits", out=tmp_path / "cut", **options)
+    resumed = train.resume(tmp_path / "cut")
+    a, b = (train.last_state(run.path) for run in (whole, resumed))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert resumed.metrics == whole.metrics
+    assert resumed.exit_curve()["exits"] == whole.metrics["exits"]
+    pixels = whole.splits.test.pixels(slice(0, 9))
+    answers, left = whole.predict_early(pixels, 1.0)
+    torch.testing.assert_close(torch.as_tensor(answers), torch.as_tensor(whole.predict(pixels)), rtol=1e-5, atol=1e-6)
+    assert left.max() == 2
+    assert not any("local" in name for name in whole.model.state_dict())
+    exported = torch.export.load(whole.export("pt2", tmp_path / "net.pt2")).module()
+    views = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(exported(views).detach(), torch.as_tensor(whole.predict(views)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_head_alone_is_not_overlapped():

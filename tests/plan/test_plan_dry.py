@@ -41,6 +41,7 @@ def footprint(planner, rule: str, batch: int = 16, accumulate: int = 1, **option
         ("local:blocks=all,auxiliary=linear", 2, {"precision": "bf16"}),
         ("local:blocks=3,auxiliary=(conv:depth=1),overlap=1", 1, {}),
         ("local:blocks=3,auxiliary=linear,overlap=1", 2, {"precision": "bf16"}),
+        ("local:blocks=3,auxiliary=(hpff:base=(conv:depth=1)),overlap=99", 1, {}),
     ],
 )
 def test_the_peak_is_that_of_the_allocator(planner, rule: str, accumulate: int, options: dict):

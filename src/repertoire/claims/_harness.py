@@ -387,7 +387,7 @@ class _State:
         """Whether a seed is measured once more whose worker died: on a cluster, where the others live on."""
         first = seed not in self.lost
         self.lost.add(seed)
-        return first and isinstance(pool, Cluster) and not pool.retries
+        return first and isinstance(pool, Cluster)
 
     def more(self) -> range:
         """The seeds to measure next, once all that were wanted are done; none when it is decided or too dear."""

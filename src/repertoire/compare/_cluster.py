@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from repertoire.errors import MissingExtra, UnknownName, option
@@ -19,6 +22,12 @@ Backend = Literal["loky", "ray", "dask"]
 """Processes on this machine, or the workers of a Ray or Dask cluster."""
 
 T = TypeVar("T")
+
+WATCH_EVERY = 0.5
+"""Seconds between two looks at which workers of a Dask cluster are there."""
+
+READ_WITHIN = 60.0
+"""Seconds that the result of a call, which has ended, may take from its worker."""
 
 
 def check_backend(backend: str) -> None:
@@ -44,9 +53,6 @@ class Cluster(Executor):
 
     A future whose worker died raises `BrokenExecutor`; the futures of other workers go on.
     """
-
-    retries = False
-    """Whether the cluster itself gives what a dying worker was at to others before it gives up."""
 
     @property
     def slots(self) -> int:
@@ -162,41 +168,163 @@ def _dask() -> Iterator[Cluster]:
     except ValueError:  # none yet
         named = dask.config.get("scheduler-address", None)
         client, ours = Client(**({} if named else {"threads_per_worker": 1})), True
+    workers = _Dask(client)
     try:
-        yield _Dask(client)
+        yield workers
     finally:
+        workers.close()
         if ours:
             client.close()
 
 
 class _Dask(Cluster):
-    retries = True
+    """Gives a worker one call, and the next when that one has ended.
+
+    Dask would hand each worker several calls, hold all of them suspect when it dies, and give up those that were there
+    at too many deaths: a run that never began would fail for what another one did. A call is bound to its worker here,
+    and who looks after the workers says of a call that its worker is gone.
+    """
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._waiting: deque[_Call] = deque()
+        self._at: dict[str, _Call] = {}
+        self._lock = threading.RLock()
+        self._news, self._over = threading.Event(), threading.Event()
+        self._demand: Any = None
+        self._watcher = threading.Thread(target=self._watch, name="watch-dask-workers", daemon=True)
+        self._watcher.start()
 
     @property
     def slots(self) -> int:
         return max(1, len(self._client.nthreads()))
 
     def submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T]:  # type: ignore[override]
-        from distributed import KilledWorker
-
-        remote = self._client.submit(_called, "dask", fn, args, pure=False)
         future: Future[T] = Future()
-
-        def read() -> T:
-            if remote.status not in ("finished", "error"):  # lost with its scheduler, or cancelled by somebody else
-                raise BrokenExecutor(f"the cluster has lost it, and says that it is {remote.status!r}")
-            try:
-                found: T = remote.result()
-                return found
-            except KilledWorker as error:
-                raise BrokenExecutor(" ".join(str(error).split())) from None
-
-        future.add_done_callback(lambda found: remote.cancel() if found.cancelled() else None)
-        remote.add_done_callback(lambda _: _settle(future, read))
+        with self._lock:
+            self._waiting.append(_Call(future, fn, args))
+        self._news.set()
         return future
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._over.set()
+        self._news.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            self._news.wait(WATCH_EVERY)
+            self._news.clear()
+            with self._lock:
+                taken = set(self._at)
+            try:
+                # A worker that had a call is free at the next look: by then it is known whether it is still there.
+                self._look(set(self._client.nthreads()), taken)
+            except (OSError, TimeoutError, RuntimeError, ValueError):  # of the scheduler, which may come back
+                if self._client.status == "closed":
+                    self._give_up()
+
+    def _give_up(self) -> None:
+        """The scheduler is gone for good; what workers had of it says so itself."""
+        with self._lock:
+            calls = [*self._waiting, *(call for call in self._at.values() if call.remote is None)]
+            self._waiting.clear()
+        for call in calls:
+            _settle(call.future, functools.partial(_broken, "the cluster's scheduler is gone"))
+
+    def _look(self, alive: set[str], taken: set[str]) -> None:
+        """Gives up the calls of workers that are gone, and gives those that are there and not taken a call each."""
+        with self._lock:
+            # What has ended is read where it is heard of.
+            lost = [place for place, call in self._at.items() if place not in alive and not call.ended]
+            gone = [(place, self._at.pop(place)) for place in lost]
+            for place in alive - taken:
+                while self._waiting and self._waiting[0].future.cancelled():
+                    self._waiting.popleft()
+                if self._waiting:
+                    self._at[place] = call = self._waiting.popleft()
+                    self._send(place, call)
+            # A cluster that grows on demand sees none in calls that wait here.
+            if alive or not self._waiting:
+                self._demand = None
+            elif self._demand is None:
+                self._demand = self._client.submit(_nothing, pure=False)
+        for place, call in gone:
+            call.remote.cancel()
+            _settle(call.future, functools.partial(_broken, f"worker {place} is gone"))
+
+    def _send(self, place: str, call: _Call) -> None:
+        """Has a call done by a worker."""
+        call.remote = remote = self._client.submit(
+            _called, "dask", call.function, call.arguments, pure=False, workers=[place], allow_other_workers=False
+        )
+
+        def free() -> bool:
+            """Whether the call was still with its worker, which then is free."""
+            with self._lock:
+                mine = self._at.get(place) is call
+                if mine:
+                    del self._at[place]
+            self._news.set()
+            return mine
+
+        def end(_: Any) -> None:
+            if free():
+                _settle(call.future, functools.partial(_read, remote))
+
+        def cancel(future: Future[Any]) -> None:
+            if future.cancelled() and free():
+                remote.cancel()
+
+        remote.add_done_callback(end)
+        call.future.add_done_callback(cancel)
+
+
+@dataclass
+class _Call:
+    """A call on its way through a Dask cluster.
+
+    Attributes:
+        future: what the caller has of it.
+        remote: what Dask has of it, once a worker has it.
+    """
+
+    future: Future[Any]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    remote: Any = None
+
+    @property
+    def ended(self) -> bool:
+        return self.remote is not None and self.remote.status in ("finished", "error")
+
+
+def _nothing() -> None:
+    """What is done to have a worker."""
+
+
+def _broken(reason: str) -> Any:
+    raise BrokenExecutor(reason)
+
+
+def _read(remote: Any) -> Any:
+    """What a call on a Dask cluster gave or raised."""
+    from distributed import KilledWorker
+
+    if remote.status not in ("finished", "error"):  # lost with its scheduler, or cancelled by somebody else
+        _broken(f"the cluster has lost it, and says that it is {remote.status!r}")
+    value: Any = None
+    error = remote.exception() if remote.status == "error" else None
+    if isinstance(error, KilledWorker):
+        _broken(" ".join(str(error).split()))
+    if error is not None:
+        raise error
+    try:
+        value = remote.result(timeout=READ_WITHIN)
+    except TimeoutError:
+        _broken("its worker was gone before its result was read")
+    return value
 
 
 def _settle(future: Future[T], read: Callable[[], T]) -> None:

@@ -162,7 +162,7 @@ def _on_cluster(jobs: Sequence[Job], crew: Crew, folder: Folder, done: Callable[
                     try:
                         outcome = future.result()
                     except BrokenExecutor:
-                        if job.path in died or workers.retries:
+                        if job.path in died:
                             done(job, Outcome(job.path, "failed", _killed(), node=job.died_on()))
                         else:
                             died.add(job.path)
