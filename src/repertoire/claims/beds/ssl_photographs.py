@@ -3,7 +3,8 @@
 4,500 images of CIFAR-10 at 16 pixels, a quarter of the cost of 32, on which methods without labels learn within
 seconds. Network, views, optimiser and number of epochs were settled at 32 pixels, on seed 1000, by
 `benchmarks/self_supervised.py`, which prints what each method reaches there, and are the same for every arm but for
-what a claim compares. The test images are the same for every seed.
+what a claim compares. The test images are the same for every seed. On seed 1000, a linear probe of SimCLR's features
+has 0.4545, 0.4555 and 0.467 after 5, 10 and 20 epochs, and one of random weights 0.3945: 10 are taken, half of the cost.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def options_of(budget: Budget, seed: int, share: float = 1.0) -> dict[str, Any]:
     """The fields of the training configuration that all arms have in common, with a share of the usual epochs."""
     return {
         "augment": VIEWS,
-        "epochs": max(1, round(share * budget.pick(smoke=1, small=20, full=200))),
+        "epochs": max(1, round(share * budget.pick(smoke=1, small=10, full=100))),
         "backbone": budget.pick(smoke="convnet:width=4", small="convnet:width=16", full="resnet20:width=32"),
         "optimizer": "adamw",
         "lr": 5e-3,

@@ -30,7 +30,7 @@ def in_stages(budget: Budget, seed: int, *, keep: str, temperature: float, rate:
         is kept beside the network.
     """
     splits = photographs(budget, seed)
-    fields = options_of(budget, seed, share=0.5) | {"lr": rate}
+    fields = options_of(budget, seed, share=1.0) | {"lr": rate}
     for passed in ("seed", "device"):
         del fields[passed]
     method, protocol = f"sy-con:keep={keep},temperature={temperature}", "classes:step=5,memory=0"

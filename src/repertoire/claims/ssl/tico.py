@@ -27,7 +27,7 @@ def tico(budget: Budget, seed: int) -> Measured:
     """Zhu et al., *TiCo: Transformation Invariance and Covariance Contrast for Self-Supervised Visual Representation
     Learning* (2022), without the slowly moving teacher, which Barlow Twins has not either."""
     ours, theirs = (
-        learned(budget, seed, method=projected(128), loss=loss, batch=32, share=0.5)
+        learned(budget, seed, method=projected(128), loss=loss, batch=32, share=1.0)
         for loss in ("tico", "barlow-twins")
     )
     extra = {"TiCo: nearest neighbours": ours["neighbours"], "Barlow Twins: nearest neighbours": theirs["neighbours"]}

@@ -24,9 +24,9 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, lea
 def tribyol(budget: Budget, seed: int) -> Measured:
     """Li et al., *TriBYOL: Triplet BYOL for Self-Supervised Representation Learning* (2022)."""
     ours, theirs = (
-        learned(budget, seed, method=f"{name}:momentum=0.99", batch=32, share=0.5) for name in ("tribyol", "byol")
+        learned(budget, seed, method=f"{name}:momentum=0.99", batch=32, share=1.0) for name in ("tribyol", "byol")
     )
     # Three views for each two of BYOL.
-    longer = learned(budget, seed, method="byol:momentum=0.99", batch=32, share=0.75)
+    longer = learned(budget, seed, method="byol:momentum=0.99", batch=32, share=1.5)
     extra = {"BYOL, as many views": longer["linear"]}
     return Measured(ours["linear"], theirs["linear"], extra, trivial=untrained(budget, seed)["linear"])
