@@ -167,7 +167,7 @@ KINDS: dict[str, Kind] = {
             "compressors",
             "compressor",
             ("repertoire.compress",),
-            ("model", "base", "batches", "score"),
+            ("model", "base", "batches", "score", "progress"),
             "repertoire compress runs/a --by {spec} --out runs/small",
             "`compressor(model, ...) -> Stored`: the same network in fewer bytes",
         ),

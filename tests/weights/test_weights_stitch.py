@@ -14,7 +14,17 @@ from repertoire.backbones import MLP, Backbone, ConvNet, ViT
 from repertoire.data import Batch
 from repertoire.errors import CheckpointError, ConfigError
 from repertoire.heads import Linear
-from repertoire.weights import Stitched, Stored, count_flops, refresh_batchnorm, stitch, train_stitched
+from repertoire.weights import (
+    Progress,
+    Stitched,
+    Stored,
+    _progress,
+    count_flops,
+    refresh_batchnorm,
+    stitch,
+    train_stitched,
+)
+from stopping import goes_on
 
 
 class Whole(nn.Module):
@@ -199,3 +209,29 @@ def test_what_does_not_fit_is_refused():
         train_stitched(joined, list)
     with pytest.raises(ConfigError, match="temperature must be positive"):
         train_stitched(joined, batches, temperature=0.0)
+
+
+def test_whoever_is_stopped_at_any_time_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """In the middle of the least squares, of training, where layers draw, and of the statistics of the routes."""
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+
+    def anchor(width: int) -> nn.Module:
+        net = convnet(width)
+        net.backbone.blocks[1] = nn.Sequential(net.backbone.blocks[1], nn.Dropout(0.3))
+        return net
+
+    def work(progress: Progress | None) -> dict[str, torch.Tensor]:
+        net = stitch([anchor(2), anchor(4)], [batch.images for batch in batches()], progress=progress)
+        torch.manual_seed(5)
+        calls = itertools.count()
+
+        def drawn() -> list[Batch]:
+            """Each call gives the same images in another order: who goes on has to call as often."""
+            order = torch.randperm(40, generator=torch.Generator().manual_seed(next(calls)))
+            return [Batch((images()[part],), part % 3, part) for part in order.split(20)]
+
+        train_stitched(net, drawn, epochs=2, lr=0.01, seed=1, statistics=lambda: [images()], progress=progress)
+        return dict(net.state_dict())
+
+    # The least squares twice, the number of batches, four steps and the end, and four routes.
+    assert goes_on(work, tmp_path) == 2 + 1 + 5 + 4

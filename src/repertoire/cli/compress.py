@@ -53,7 +53,15 @@ def compress(
     from repertoire.errors import ascii_path
     from repertoire.train import compress as compress_run
 
-    small = compress_run(run, out, by=by, base=base, device=device, plugins=tuple(plugin or ()))
+    small = compress_run(
+        run,
+        out,
+        by=by,
+        base=base,
+        device=device,
+        plugins=tuple(plugin or ()),
+        report=lambda line: typer.echo(line, err=True),
+    )
     made = small.info["compressed"]
     before, after = made["bytes"]
     for name, word in (("val", "validation"), ("test", "test")):

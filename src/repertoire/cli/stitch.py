@@ -44,7 +44,16 @@ def stitch(
     from repertoire.errors import ascii_path
     from repertoire.train import stitch_runs
 
-    net = stitch_runs(runs, out, epochs=epochs, lr=lr, distil=distil, device=device, plugins=tuple(plugin or ()))
+    net = stitch_runs(
+        runs,
+        out,
+        epochs=epochs,
+        lr=lr,
+        distil=distil,
+        device=device,
+        plugins=tuple(plugin or ()),
+        report=lambda line: typer.echo(line, err=True),
+    )
     made = net.info["stitched"]
     for route in made["routes"]:
         ways = [ascii_path(Path(made["runs"][number]).name) for number in (route["from"], route["into"])]

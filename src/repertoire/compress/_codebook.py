@@ -16,7 +16,7 @@ from repertoire.data import Batch
 from repertoire.errors import CheckpointError
 from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
-from repertoire.weights import Stored, form, input_moments, refresh_batchnorm
+from repertoire.weights import Progress, Stored, form, input_moments, refresh_in_parts
 
 __all__ = ["codebook", "codebook_form"]
 
@@ -32,6 +32,7 @@ def codebook(
     groups: Annotated[int, AtLeast(1)] = 4,
     rounds: Annotated[int, AtLeast(0)] = 10,
     ends: bool = False,
+    progress: Progress | None = None,
 ) -> Stored:
     r"""Codebooks and which of their values each weight takes, learned together so that layers answer as before.
 
@@ -59,6 +60,7 @@ def codebook(
         groups: codebooks of each layer, 4 by default; no more than it has neurons.
         rounds: how often values and indices are moved, at most; it ends when no index moves.
         ends: whether the first and the last layer have codebooks, too.
+        progress: where moments, what the layers have learned and statistics are kept; by default nowhere.
 
     Returns:
         The stored network, of form "codebook". Statistics of batch normalisation are measured anew on the batches.
@@ -83,20 +85,26 @@ def codebook(
         tensors[f"{name}:numbers"] = pack(numbers + 128, 8)
     learned = batches is not None and rounds > 0
     layers = [name.removesuffix("weight").removesuffix(".") for name in weights]
-    moments = input_moments(model, batches(), layers) if learned and batches is not None else {}
-    for (name, weight), layer in zip(weights.items(), layers, strict=True):
-        found = _Codes(weight.flatten(1).double(), min(groups, len(weight)), 2**bits)
-        if layer in moments:
-            held = moments[layer].to(found.rows)
-            found.learn(held if held.ndim == 3 else held[None], rounds)
-        tensors[f"{name}:indices"] = pack(found.indices, bits)
-        tensors[f"{name}:codebooks"] = found.books.float()
-        tensors[f"{name}:groups"] = pack(found.owner, _bits_for(len(found.books)))
+    progress = progress or Progress()
+    moments = input_moments(model, batches(), layers, progress=progress) if learned and batches is not None else {}
+    for number, ((name, weight), layer) in enumerate(zip(weights.items(), layers, strict=True)):
+
+        def packed(number: int = number, weight: Tensor = weight, layer: str = layer) -> dict[str, Tensor]:
+            found = _Codes(weight.flatten(1).double(), min(groups, len(weight)), 2**bits)
+            if layer in moments:
+                held = moments[layer].to(found.rows)
+                found.learn(held if held.ndim == 3 else held[None], rounds, progress, f"layer-{number}-round")
+            books = {"indices": pack(found.indices, bits), "codebooks": found.books.float()}
+            return {**books, "groups": pack(found.owner, _bits_for(len(found.books)))}
+
+        for part, value in progress.part(f"layer-{number}", packed).items():
+            tensors[f"{name}:{part}"] = value.to(weight.device)
+        progress.forget(f"layer-{number}-round")
     stored = Stored("codebook", tensors, {"bits": bits, "weights": list(weights), "rough": list(rough)})
     if batches is None:
         return stored
     network = stored.build(copy.deepcopy(model))
-    if refresh_batchnorm(network, batches()):
+    if refresh_in_parts(network, batches(), progress, "statistics"):
         state = network.state_dict()
         tensors |= {name: state[name].clone() for name in tensors if name in state}
     return stored
@@ -135,11 +143,20 @@ class _Codes:
         error = _blocks(self.quantised() - self.rows, len(moments))
         return float(((error @ moments) * error).sum())
 
-    def learn(self, moments: Tensor, rounds: int) -> None:
-        for _ in range(rounds):
-            self.move_values(moments)
-            if not self.move_indices(moments):
+    def learn(self, moments: Tensor, rounds: int, progress: Progress, name: str) -> None:
+        begun, still = 0, False
+        if (kept := progress.load(name)) is not None:
+            self.books, self.indices = kept.tensors["books"].to(self.rows), kept.tensors["indices"].to(self.rows.device)
+            begun, still = kept.told["round"], kept.told["still"]
+        for number in range(begun, rounds):
+            if still:
                 break
+            self.move_values(moments)
+            still = not self.move_indices(moments)
+            if progress.due():
+                progress.save(
+                    name, {"books": self.books, "indices": self.indices}, {"round": number + 1, "still": still}
+                )
         self.move_values(moments)
 
     def move_values(self, moments: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.ops import evaluating
+from repertoire.weights import Learning, Progress
 
 __all__ = ["answers_alike", "distil"]
 
@@ -29,6 +31,9 @@ def distil(
     rate: float,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     after: Callable[[int], None] = lambda epoch: None,
+    generators: Sequence[torch.Generator] = (),
+    progress: Progress | None = None,
+    name: str = "learned",
 ) -> None:
     """Trains a changed network to answer as another does, without labels.
 
@@ -38,11 +43,16 @@ def distil(
     Args:
         network: changed in place.
         teacher: gives the answers that are wanted; in evaluation mode, unchanged.
-        batches: called once for each epoch.
+        batches: called once for each epoch. Who goes on with what was kept calls it as often, and looks at what is
+            left.
         epochs: how often.
         rate: learning rate at the beginning.
         loss: images and the teacher's logits to a loss; by default the divergence of the network's answers.
-        after: called with the number of each epoch behind it.
+        after: called with the number of each epoch behind it; not for those before the one that is gone on with.
+        generators: what the loss draws random numbers from.
+        progress: where the network, the state of its optimiser, random numbers and the epoch are kept; by default
+            nowhere. What was learned to the end is not learned again.
+        name: of what is kept there.
 
     Raises:
         ConfigError: there is no batch.
@@ -61,18 +71,34 @@ def distil(
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    progress = progress or Progress()
+    changed = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    learning = Learning(changed, optimizer, generators=generators)
+    begun = seen = 0
+    if (kept := progress.load(name)) is not None:
+        learning.put_back(kept)
+        begun, seen = kept.told["epoch"], kept.told["seen"]
     with evaluating(network, teacher), torch.enable_grad():
         for epoch in range(epochs):
+            given = batches()
+            if epoch < begun:
+                continue
             optimizer.param_groups[0]["lr"] = rate * (1 - epoch / epochs)
-            seen = False
-            for batch in batches():
-                seen = True
+            for batch in islice(given, seen, None):
                 images = batch.images.to(device)
                 with torch.no_grad():
                     wanted = teacher(images)
                 optimizer.zero_grad()
                 (answers_alike(network(images), wanted) if loss is None else loss(images, wanted)).backward()
                 optimizer.step()
+                seen += 1
+                if progress.due():
+                    tensors, told = learning.state()
+                    progress.save(name, tensors, {**told, "epoch": epoch, "seen": seen})
             if not seen:
                 raise ConfigError("batches is empty; give some training samples to learn from")
             after(epoch)
+            seen = 0
+    if begun < epochs:
+        tensors, told = learning.state()
+        progress.save(name, tensors, {**told, "epoch": epochs, "seen": 0})

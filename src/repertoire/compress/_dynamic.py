@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from repertoire.errors import CheckpointError, ConfigError
 from repertoire.ops import evaluating
 from repertoire.ranges import AtLeast, Between, Positive, checked
 from repertoire.registry import register
-from repertoire.weights import Stored, form
+from repertoire.weights import Kept, Progress, Stored, form
 
 __all__ = ["dynamic", "dynamic_form"]
 
@@ -41,6 +42,7 @@ def dynamic(
     epochs: Annotated[int, AtLeast(0)] = 2,
     rate: Annotated[float, Positive] = 1e-3,
     first: bool = False,
+    progress: Progress | None = None,
 ) -> Stored:
     r"""Filters that fire together for an image are foreseen by a small predictor, and only these are computed.
 
@@ -78,6 +80,7 @@ def dynamic(
             as they are.
         rate: learning rate of Adam, which falls to zero over the epochs of a round.
         first: whether the first convolution is dynamic, too, whose predictor sees nothing but the mean colours.
+        progress: where predictors, what the network learns and what was counted are kept; by default nowhere.
 
     Returns:
         The stored network, of form "dynamic". Its settings have the `share` of multiplications that is left on the
@@ -107,19 +110,25 @@ def dynamic(
     if not layers:
         hint = "" if first or not found else " behind the first; make that one dynamic with first=true"
         raise ConfigError(f"{type(model).__name__} has no convolution of one group{hint}")
+    progress = progress or Progress()
     if mass is None:
-        return _at_little_cost(model, layers, batches, error)
+        return _at_little_cost(model, layers, batches, error, progress)
     network = folded(model, layers, mass)
-    forecast = filter_cost(network, batches(), mode="oracle").share
+    forecast = progress.value("forecast", partial(_forecast, network, batches))
     for number in range(rounds):
-        _fit(network, batches, "all" if number == 0 else "predicted")
+        _fit(network, batches, "all" if number == 0 else "predicted", progress, f"fit-{number}")
         if epochs:
-            distil(network, model, batches, epochs=epochs, rate=rate)
-    return _stored(network, layers, batches, mass, forecast)
+            distil(network, model, batches, epochs=epochs, rate=rate, progress=progress, name=f"learned-{number}")
+    return _stored(network, layers, batches, mass, forecast, progress)
 
 
 # Random networks on random images have no mass that keeps their answers.
 dynamic.example_options = lambda: {"mass": 0.6}  # type: ignore[attr-defined]
+
+
+def _forecast(network: nn.Module, batches: Callable[[], Iterable[Batch]]) -> float:
+    """The share of multiplications that predictors without mistakes would leave."""
+    return filter_cost(network, batches(), mode="oracle").share
 
 
 def _stored(
@@ -128,8 +137,9 @@ def _stored(
     batches: Callable[[], Iterable[Batch]],
     mass: float,
     forecast: float,
+    progress: Progress,
 ) -> Stored:
-    share = filter_cost(network, batches()).share
+    share = progress.value("share", lambda: filter_cost(network, batches()).share)
     settings = {
         "layers": {name: norm for name, (norm, _) in layers.items()},
         "mass": mass,
@@ -149,6 +159,7 @@ def _at_little_cost(
     layers: Mapping[str, tuple[str | None, bool]],
     batches: Callable[[], Iterable[Batch]],
     error: float,
+    progress: Progress,
 ) -> Stored:
     """At the least mass for which the answers stay as they are, on images that predictors have not seen."""
     images = some_images(batches, next(model.parameters()).device)
@@ -160,21 +171,28 @@ def _at_little_cost(
     others = images[torch.arange(len(images), device=images.device) % 4 != 3]
     begun = {name: found for name, found in layers.items() if found[1]} or dict(layers)
     found = "no predictor foresees what its layer does"
-    for mass in MASSES:
+
+    def tried(number: int, mass: float) -> tuple[list[str], float]:
+        """The layers that are foreseen well enough at a mass, and how much the answers change by them."""
         network = folded(model, begun, mass)
-        _fit(network, lambda: others.split(64), "all")
-        kept = {name: begun[name] for name, lost in _lost(network, held).items() if lost <= error}
-        if not kept:
-            continue
+        _fit(network, lambda: others.split(64), "all", progress, f"mass-{number}-fit")
+        foreseen = [name for name, lost in _lost(network, held).items() if lost <= error]
         for name, layer in dynamic_layers(network).items():
-            layer.mode = "predicted" if name in kept else "all"
-        changed = answers_changed(network, model, held)
+            layer.mode = "predicted" if name in foreseen else "all"
+        return foreseen, answers_changed(network, model, held) if foreseen else 0.0
+
+    for number, mass in enumerate(MASSES):
+        foreseen, changed = progress.value(f"mass-{number}", partial(tried, number, mass))
+        progress.forget(f"mass-{number}-fit")
+        if not foreseen:
+            continue
         found = f"at {mass:g} it is {changed:.3g}"
         if changed <= error:
+            kept = {name: begun[name] for name in foreseen}
             network = folded(model, kept, mass)
-            forecast = filter_cost(network, batches(), mode="oracle").share
-            _fit(network, batches, "all")
-            return _stored(network, kept, batches, mass, forecast)
+            forecast = progress.value("forecast", partial(_forecast, network, batches))
+            _fit(network, batches, "all", progress, "fit")
+            return _stored(network, kept, batches, mass, forecast, progress)
     raise ConfigError(
         f"no mass changes the answers on images that were held out by {error:g} or less ({found}); give more images "
         "to learn from, permit more with error=..., or name a mass"
@@ -210,8 +228,33 @@ def _lost(network: nn.Module, images: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _fit(network: nn.Module, batches: Callable[[], Iterable[Batch | Tensor]], mode: str) -> None:
+def _fit(
+    network: nn.Module, batches: Callable[[], Iterable[Batch | Tensor]], mode: str, progress: Progress, name: str
+) -> None:
     """Fits all predictors to what their layers do on the batches, in the network as it is."""
+    layers = dynamic_layers(network)
+    parts = [f"{name}-{number}" for number in range(len(layers))]
+
+    def fitted() -> dict[str, Tensor]:
+        means, wanted = _looked_at(network, batches, mode, progress, f"{name}-seen")
+        found: dict[str, Tensor] = {}
+        for part, layer in zip(parts, layers, strict=True):
+            one = progress.part(part, partial(_predictor, torch.cat(means[layer]), torch.cat(wanted[layer])))
+            found |= {f"{layer}.{own}": value for own, value in one.items()}
+        return found
+
+    predictors = progress.part(name, fitted)
+    progress.forget(f"{name}-seen", *parts)
+    for of, layer in layers.items():
+        layer.mode = "predicted"
+        layer.predictor.weight.copy_(predictors[f"{of}.weight"])
+        layer.predictor.bias.copy_(predictors[f"{of}.bias"])
+
+
+def _looked_at(
+    network: nn.Module, batches: Callable[[], Iterable[Batch | Tensor]], mode: str, progress: Progress, name: str
+) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
+    """What each predictor is given on the batches, and which filters are most active for it."""
     layers = dynamic_layers(network)
     means: dict[str, list[Tensor]] = {name: [] for name in layers}
     wanted: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -224,23 +267,30 @@ def _fit(network: nn.Module, batches: Callable[[], Iterable[Batch | Tensor]], mo
 
         return watch
 
-    handles = [layer.register_forward_pre_hook(watching(name)) for name, layer in layers.items()]
+    def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        found = {f"means.{of}": torch.cat(values) for of, values in means.items()}
+        return found | {f"wanted.{of}": torch.cat(values) for of, values in wanted.items()}, {}
+
+    def put_back(kept: Kept) -> None:
+        for of in layers:
+            means[of], wanted[of] = ([kept.tensors[f"{what}.{of}"].to(device)] for what in ("means", "wanted"))
+
+    device = next(network.parameters()).device
+    handles = [layer.register_forward_pre_hook(watching(of)) for of, layer in layers.items()]
     try:
         for layer in layers.values():
             layer.mode = mode  # type: ignore[assignment]
-        device = next(network.parameters()).device
         with evaluating(network):
-            for batch in batches():
+            for batch in progress.through(name, batches(), state, put_back):
                 network((batch.images if isinstance(batch, Batch) else batch).to(device))
     finally:
         for handle in handles:
             handle.remove()
-        for layer in layers.values():
-            layer.mode = "predicted"
-    for name, layer in layers.items():
-        weight, bias = _logistic(torch.cat(means[name]), torch.cat(wanted[name]))
-        layer.predictor.weight.copy_(weight)
-        layer.predictor.bias.copy_(bias)
+    return means, wanted
+
+
+def _predictor(means: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    return dict(zip(("weight", "bias"), _logistic(means, wanted), strict=True))
 
 
 def _logistic(x: Tensor, y: Tensor, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ __all__ = [
     "FactoredConv2d",
     "FactoredLayer",
     "FactoredLinear",
+    "can_be_factored",
     "factored_layers",
     "group_lasso",
     "low_rank",
@@ -134,10 +135,16 @@ def low_rank(model: nn.Module, skip: Sequence[str] = ()) -> nn.Module:
     return copied
 
 
+def can_be_factored(layer: nn.Module | None) -> bool:
+    """Whether a layer is of a kind that is made a product of two matrices."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and plain(layer))
+
+
 def factored(layer: nn.Module, rank: int | None = None) -> FactoredLayer | None:
     """A layer as a product, of the nearest weight of that rank; None if it is of a kind that is not factored."""
-    if not (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and plain(layer))):
+    if not can_be_factored(layer):
         return None
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
     weight = layer.weight.detach()
     u, s, v = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
     root = s.sqrt()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from repertoire.compress._changed import answers_changed, some_images
 from repertoire.compress._distil import answers_alike, distil
 from repertoire.compress._factored import (
     FactoredLayer,
-    factored,
+    can_be_factored,
     factored_layers,
     group_lasso,
     low_rank,
@@ -27,7 +28,7 @@ from repertoire.diagnostics import prunable_weights
 from repertoire.errors import CheckpointError, ConfigError
 from repertoire.ranges import AtLeast, Between, Positive, checked
 from repertoire.registry import register
-from repertoire.weights import Stored, form, input_moments, refresh_batchnorm
+from repertoire.weights import Progress, Stored, form, input_moments, refresh_in_parts
 
 __all__ = ["lowrank", "lowrank_form"]
 
@@ -46,6 +47,7 @@ def lowrank(
     lasso: Annotated[float, AtLeast(0)] = 1e-4,
     ends: bool = False,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Stored:
     r"""Low rank: each weight as a product of two thin matrices, as thin as costs little, or of a share that is given.
 
@@ -90,6 +92,7 @@ def lowrank(
         lasso: the weight λ of the penalty.
         ends: whether the first and the last layer are factored, too.
         seed: of the drawn columns.
+        progress: where moments, factors and what is learned are kept; by default nowhere.
 
     Returns:
         The stored network, of form "lowrank". With a share and batches, statistics of batch normalisation are measured
@@ -115,24 +118,43 @@ def lowrank(
     chosen = names if ends else names[1:-1]
     if not chosen:
         raise ConfigError("there is no layer between the first and the last to factor; factor these with ends=true")
+    progress = progress or Progress()
     if share is None:
-        return _stored(_as_thin_as_costs_little(model, set(chosen), batches, error))
-    network = low_rank(model, skip=[name for name in names if name not in chosen])
-    with torch.random.fork_rng(devices=[]):  # layers may draw; the order of batches does not
+        return _stored(_as_thin_as_costs_little(model, chosen, batches, error, progress))
+
+    def cut() -> nn.Module:
+        skip = [name for name in names if name not in chosen]
+        network = _kept(progress, "factors", model, lambda: low_rank(model, skip=skip))
         if learns and method != "svd" and batches is not None:
-            _ordered(network, model, batches, epochs=epochs, rate=rate, lasso=lasso, seed=seed)
+            _ordered(network, model, batches, epochs=epochs, rate=rate, lasso=lasso, seed=seed, progress=progress)
         scores = {}
         for name, layer in factored_layers(network).items():
             # What is left of a layer without the columns before, as a share, for each weight that a column costs.
             tails = layer.importance().double().square()
             scores[name] = tails / tails[0].clamp_min(1e-300) / sum(_sides(layer))
-        network = _cut(network, model, scores, share)
+        return _cut(network, model, scores, share)
+
+    with torch.random.fork_rng(devices=[]):  # layers may draw; the order of batches does not
+        network = _kept(progress, "cut", model, cut)
         if batches is not None:
             # Before the network learns, which it does with the statistics that it has.
-            refresh_batchnorm(network, batches())
+            refresh_in_parts(network, batches(), progress, "statistics")
             if learns:
-                distil(network, model, batches, epochs=epochs, rate=rate)
+                distil(network, model, batches, epochs=epochs, rate=rate, progress=progress, name="answers")
     return _stored(network)
+
+
+def _kept(progress: Progress, name: str, model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+    """A network with factored layers that was kept, or the one that is made now, and kept."""
+    if (kept := progress.load(name)) is not None:
+        device = next(model.parameters()).device
+        tensors = {own: value.to(device) for own, value in kept.tensors.items()}
+        return Stored("lowrank", tensors, {"layers": kept.told["layers"]}).build(copy.deepcopy(model))
+    network = make()
+    if progress.folder is not None:
+        stored = _stored(network)
+        progress.save(name, stored.tensors, stored.settings)
+    return network
 
 
 def _stored(network: nn.Module) -> Stored:
@@ -142,25 +164,34 @@ def _stored(network: nn.Module) -> Stored:
 
 @torch.no_grad()
 def _as_thin_as_costs_little(
-    model: nn.Module, chosen: set[str], batches: Callable[[], Iterable[Batch]] | None, error: float
+    model: nn.Module,
+    chosen: Sequence[str],
+    batches: Callable[[], Iterable[Batch]] | None,
+    error: float,
+    progress: Progress,
 ) -> nn.Module:
     """Layers cut where the energy of their outputs says so, at the largest share for which the answers stay."""
     images = None if batches is None else some_images(batches, next(model.parameters()).device)
-    moments = {} if images is None else input_moments(model, images.split(64), chosen)
+    moments = {} if images is None else input_moments(model, images.split(64), chosen, progress=progress)
     layers: dict[str, tuple[nn.Linear | nn.Conv2d, Tensor, Tensor]] = {}
-    for name in chosen:
+    for number, name in enumerate(chosen):
         layer = model.get_submodule(name)
-        if factored(layer, 1) is None:
+        if not can_be_factored(layer):
             continue
         assert isinstance(layer, nn.Linear | nn.Conv2d)
         weight = layer.weight.flatten(1).double()
-        outputs = weight @ weight.T
-        if images is not None and name in moments:
-            seen = moments[name].to(outputs)
-            # Of fewer images than inputs, what was seen says little of other images: all inputs count alike then.
-            known = len(images) / (len(images) + len(seen))
-            outputs = known * (weight @ seen @ weight.T) + (1 - known) * seen.diagonal().mean() * outputs
-        values, vectors = torch.linalg.eigh(outputs)
+
+        def directions(name: str = name, weight: Tensor = weight) -> dict[str, Tensor]:
+            outputs = weight @ weight.T
+            if images is not None and name in moments:
+                seen = moments[name].to(outputs)
+                # Of fewer images than inputs, what was seen says little of other images: all inputs count alike then.
+                known = len(images) / (len(images) + len(seen))
+                outputs = known * (weight @ seen @ weight.T) + (1 - known) * seen.diagonal().mean() * outputs
+            return dict(zip(("values", "vectors"), torch.linalg.eigh(outputs), strict=True))
+
+        found = progress.part(f"layer-{number}", directions)
+        values, vectors = (found[part].to(weight) for part in ("values", "vectors"))
         # eigh sorts upwards. What is left without the first r columns, as a share, for r of 0 and more.
         energy = values.clamp_min(0)
         tails = energy.cumsum(0).flip(0) / energy.sum().clamp_min(1e-300)
@@ -171,7 +202,7 @@ def _as_thin_as_costs_little(
         return _thin(model, layers, error / 8)
     for fourths in range(8):
         network = _thin(model, layers, error / 4**fourths)
-        if answers_changed(network, model, images) <= error:
+        if progress.value(f"changed-{fourths}", partial(answers_changed, network, model, images)) <= error:
             return network
     return copy.deepcopy(model)
 
@@ -201,6 +232,7 @@ def _ordered(
     rate: float,
     lasso: float,
     seed: int,
+    progress: Progress,
 ) -> None:
     """Trains so that the first columns matter most."""
     generator = torch.Generator().manual_seed(seed)
@@ -211,7 +243,8 @@ def _ordered(
             part = network(images)
         return answers_alike(whole, wanted) + answers_alike(part, whole) + lasso * group_lasso(network)
 
-    distil(network, teacher, batches, epochs=epochs, rate=rate, loss=loss)
+    kept: dict[str, Any] = {"generators": [generator], "progress": progress, "name": "columns"}
+    distil(network, teacher, batches, epochs=epochs, rate=rate, loss=loss, **kept)
 
 
 def _sides(layer: FactoredLayer) -> tuple[int, int]:
@@ -265,7 +298,7 @@ def lowrank_form(model: nn.Module, tensors: Mapping[str, Tensor], layers: Sequen
     for name in layers:
         layer, start = modules.get(name), f"{name}." if name else ""
         left, right = part_of(tensors, f"{start}left"), part_of(tensors, f"{start}right")
-        if not isinstance(layer, nn.Linear | nn.Conv2d) or factored(layer, 1) is None:
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or not can_be_factored(layer):
             raise CheckpointError(f"the tensors do not fit the network, where {name!r} is no layer to factor")
         sides = layer.weight.shape[0], layer.weight[0].numel()
         if (left.shape[0], right.shape[1]) != sides or left.shape[1] != right.shape[0]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import repertoire
 from repertoire import registry
 from repertoire.data import Batch, Loader, Samples, Splits, digest
 from repertoire.errors import CheckpointError, ConfigError, option
@@ -24,11 +22,12 @@ from repertoire.methods import Classifier
 from repertoire.recipe import Facts, build_classifier, load_splits
 from repertoire.tasks import Best, Outputs
 from repertoire.train._derived import batches_of, mixed, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory, next_free
+from repertoire.train._directory import RunDirectory
 from repertoire.train._mergeable import check_data, check_heads, check_runs
 from repertoire.train._origin import origin_of, weights_at
+from repertoire.train._resumed import begin, key_of
 from repertoire.train._run import Run
-from repertoire.weights import Progress, Soup, Stored, loss_barrier, refresh_batchnorm
+from repertoire.weights import Soup, Stored, loss_barrier, refresh_batchnorm
 
 __all__ = ["merge"]
 
@@ -64,9 +63,9 @@ def merge(
     and the rows of their heads are put together; a class that several know has the mean of its rows. What the result
     is worth is measured on `data`, which holds all of the classes.
 
-    A merge that learns, or measures for long, keeps what it has done in a folder `.NAME.merging` beside `out`. If it is
-    killed, the same call goes on from there, and comes to the same weights, bit for bit, on the same machine with as
-    many threads; the folder goes when the run is written.
+    What a merge has learned or measured so far lies in a folder `.NAME.merging` beside `out`. If it is killed, the same
+    call goes on from there, and comes to the same weights, bit for bit, on the same machine with as many threads; the
+    folder goes when the run is written. What lies there of another merge is discarded.
 
     Args:
         runs: two directories of runs, or more.
@@ -79,7 +78,7 @@ def merge(
             None. Needed where the runs have other classes.
         device: where to compute.
         plugins: modules to import first, as in `Run`.
-        report: is told how long it will take, by operators that may take minutes.
+        report: is told how long it will take, by operators that may take minutes, and what is gone on with.
 
     Returns:
         The run. Its `info["merged"]` says what it was made of: `operator`, `runs`, the validation metric `key` of each
@@ -108,24 +107,23 @@ def merge(
     context: dict[str, Any] = {
         "network": merging.network,
         "batches": merging.batches,
-        "score": merging.score,
         "report": report,
     }
     if based:
         context["base"] = merging.base()
     key = merging.key(operator, context.get("base", {}))
-    stem = f"{opened[0].path.name}-merged"
-    place = Path(out) if out is not None else (_begun(stem, key) or next_free(stem))
-    directory = RunDirectory(place)
-    progress = Progress(place.with_name(f".{place.name}{_KEPT}"), key, report)
-    context["progress"] = progress
+    directory, progress = begin(out, f"{opened[0].path.name}-merged", _KEPT, key, report)
+    context |= {"progress": progress, "score": progress.scored(merging.score)}
     try:
-        merged = registry.build("weight-operators", operator, states=merging.states, **context)
+        with progress.unless_refused():
+            merged = registry.build("weight-operators", operator, states=merging.states, **context)
     except CheckpointError as error:
         shown = ", ".join(f"state {number} is {run.directory}" for number, run in enumerate(opened))
         raise CheckpointError(f"{error} ({shown})") from None
     best = merging.task.best
-    before = [merging.alone(number)[best.key] for number in range(len(opened))]
+    before = [
+        progress.value(f"alone-{number}", partial(merging.alone_by, number, best.key)) for number in range(len(opened))
+    ]
     model, weights = merging.finish(merged)
     score = merging.measure(model)
     after, worst = score[best.key], min(before) if best.higher else max(before)
@@ -156,15 +154,6 @@ def merge(
     run = merging.write(directory, model, weights, result, made)
     progress.clear()
     return run
-
-
-def _begun(stem: str, key: str) -> Path | None:
-    """Where the same merge began, and was stopped."""
-    for kept in sorted(Path("runs").glob(f".{stem}-*{_KEPT}")):
-        place = kept.with_name(kept.name.removeprefix(".").removesuffix(_KEPT))
-        if Progress(kept, key).holds() and not RunDirectory(place).occupied:
-            return place
-    return None
 
 
 def _begin_in_first(runs: Sequence[Run]) -> bool:
@@ -256,22 +245,8 @@ class _Merging:
 
     def key(self, operator: str, base: State) -> str:
         """A digest of all that decides what an operator gives."""
-        found = hashlib.sha256()
-        told = [
-            operator,
-            repertoire.__version__,
-            torch.__version__,
-            self.device.type,
-            digest(self.splits),
-            self.classes,
-        ]
-        told += [digest(run.splits) for run in self.runs]
-        found.update(repr(told).encode())
-        for state in (*self.states, base):
-            for name, value in state.items():
-                found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        told = [operator, digest(self.splits), self.classes]
+        return key_of(told, self.runs, [*self.states, base])
 
     # What becomes of what they give.
 
@@ -339,6 +314,10 @@ class _Merging:
             return run.evaluate(self.splits.val)
         found = outputs_of(run, run.model, self.splits.val, self.device)
         return self.task.score(replace(found, logits=self._widened(found.logits, number)))
+
+    def alone_by(self, number: int, key: str) -> Any:
+        """One of these metrics."""
+        return self.alone(number)[key]
 
     def _widened(self, logits: np.ndarray, number: int) -> np.ndarray:
         wide = np.full((len(logits), len(self.classes)), _NEVER, logits.dtype)

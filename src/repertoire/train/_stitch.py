@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from repertoire.data import Batch, digest
 from repertoire.errors import ConfigError, RunError, option
 from repertoire.recipe import build
 from repertoire.train._derived import batches_of, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory, next_free
+from repertoire.train._directory import RunDirectory
+from repertoire.train._resumed import begin, key_of
 from repertoire.train._run import Run
 from repertoire.weights import Stitched, stitch, train_stitched
 
@@ -22,6 +23,8 @@ _FITTED = 512
 """Training samples that stitching layers are fitted on."""
 _STATISTICS = 2048
 """Training samples that batch statistics are measured on."""
+_KEPT = ".stitching"
+"""What follows the name of a run in that of the folder beside it, in which is kept what was done so far."""
 
 
 def stitch_runs(
@@ -33,11 +36,16 @@ def stitch_runs(
     distil: float = 0.5,
     device: str = "cpu",
     plugins: Sequence[str] = (),
+    report: Callable[[str], None] | None = None,
 ) -> Run:
     """Joins runs of several sizes into one, whose network can be as cheap as the smallest and as good as the largest.
 
     See :func:`repertoire.weights.stitch` for the paper. All routes are trained together, on the training images and
     with the augmentation of the largest run, and then measured on the validation images.
+
+    What was trained and measured so far lies in a folder `.NAME.stitching` beside `out`. If the process is killed, the
+    same call goes on from there, and comes to the same weights, bit for bit, on the same machine with as many threads;
+    the folder goes when the run is written. What lies there of other runs or options is discarded.
 
     Args:
         runs: directories of two runs or more, on the same data and of any backbones.
@@ -47,6 +55,7 @@ def stitch_runs(
         distil: how much the largest network counts as a teacher beside the classes, from 0 to 1.
         device: where to compute.
         plugins: modules to import first, as in `Run`.
+        report: is told what is gone on with, and what cannot be.
 
     Returns:
         The run; by itself it answers by the largest network. Its `info["stitched"]` has the `runs`, smallest first, the
@@ -74,12 +83,16 @@ def stitch_runs(
         RunDirectory(Path(out)).check_free()
     opened = [Run(path, device=device, plugins=plugins) for path in runs]
     _check(opened)
-    directory = RunDirectory(Path(out) if out is not None else next_free(f"{opened[-1].path.name}-stitched"))
+    key = key_of(
+        [epochs, lr, distil, *(run.config for run in opened)], opened, [run.model.state_dict() for run in opened]
+    )
+    directory, progress = begin(out, f"{opened[-1].path.name}-stitched", _KEPT, key, report)
     models = [copy.deepcopy(run.model) for run in opened]
     owners = {id(model): run for model, run in zip(models, opened, strict=True)}
     first = opened[0]
     splits, where, best = first.splits, first.device, first.task.best
-    net = stitch(models, batches_of([some(splits.train, _FITTED)], where))
+    with progress.unless_refused():
+        net = stitch(models, batches_of([some(splits.train, _FITTED)], where), progress=progress)
     ordered = [owners[id(model)] for model in net.anchors]
     largest = ordered[-1]
     loader = build(largest.config, splits, device=str(where), weights=False).loader(device=where)
@@ -97,31 +110,39 @@ def stitch_runs(
         distil=distil,
         seed=largest.config.seed,
         statistics=lambda: batches_of([statistics], where),
+        progress=progress,
     )
     kept, values = net.route, []
     for number in range(len(net.routes)):
-        score = first.task.score(outputs_of(largest, net.use(number), splits.val, where))  # type: ignore[arg-type]
-        net.scores.append(best.rank(score)[0])
-        values.append(score[best.key])
+
+        def measured(number: int = number) -> list[float]:
+            score = first.task.score(outputs_of(largest, net.use(number), splits.val, where))  # type: ignore[arg-type]
+            return [best.rank(score)[0], score[best.key]]
+
+        rank, value = progress.value(f"route-{number}", measured)
+        net.scores.append(rank)
+        values.append(value)
     net.use(kept)
     told = {"epochs": epochs, "lr": lr, "distil": distil}
     places = [str(run.path.resolve()) for run in ordered]
     made = {"runs": places, "key": best.key, "routes": _routes(net, values), **told}
     result = outputs_of(largest, net, splits.test, where)  # type: ignore[arg-type]
-    value = {f"val_{best.key}": values[kept]}
-    return write_derived(
+    of_largest = {f"val_{best.key}": values[kept]}
+    made_run = write_derived(
         directory,
         largest,
         net.stored(networks=[_told(run) for run in ordered[:-1]]),
         result,
-        {**largest.task.score(result), **value},
-        values={"epoch": 0, **value},
+        {**largest.task.score(result), **of_largest},
+        values={"epoch": 0, **of_largest},
         info={
             "notes": [f"Stitched of {len(ordered)} runs; all routes were trained together for {epochs} epochs."],
             "parameters": sum(parameter.numel() for parameter in net.parameters()),
             "stitched": made,
         },
     )
+    progress.clear()
+    return made_run
 
 
 def _told(run: Run) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from repertoire.weights._anisotropic import Anisotropic, anisotropic
 from repertoire.weights._arithmetic import dare, linear, slerp, task_arithmetic, ties
-from repertoire.weights._batchnorm import refresh_batchnorm
+from repertoire.weights._batchnorm import refresh_batchnorm, refresh_in_parts
 from repertoire.weights._fisher import fisher, fisher_average, fisher_diagonal
 from repertoire.weights._flops import count_flops
 from repertoire.weights._interpolate import interpolate, wise_ft
 from repertoire.weights._least_squares import permute_least_squares
 from repertoire.weights._matching import Barrier, Matching, Rebased, git_rebasin, loss_barrier, match
 from repertoire.weights._moments import input_moments
-from repertoire.weights._progress import Progress
+from repertoire.weights._progress import Kept, Learning, Progress, digest_of_states
 from repertoire.weights._regmean import regmean
 from repertoire.weights._soup import Soup, greedy_soup, uniform_soup
 from repertoire.weights._state import LazyState, State, check_alike, save_state
@@ -23,7 +23,9 @@ from repertoire.weights._units import UnitAxis, UnitGroup, permute_units, units
 __all__ = [
     "Anisotropic",
     "Barrier",
+    "Kept",
     "LazyState",
+    "Learning",
     "Matching",
     "Progress",
     "Rebased",
@@ -41,6 +43,7 @@ __all__ = [
     "check_alike",
     "count_flops",
     "dare",
+    "digest_of_states",
     "fisher",
     "fisher_average",
     "fisher_diagonal",
@@ -57,6 +60,7 @@ __all__ = [
     "permute_units",
     "read_stored",
     "refresh_batchnorm",
+    "refresh_in_parts",
     "regmean",
     "save_state",
     "slerp",

@@ -20,7 +20,7 @@ from repertoire.ranges import AtLeast, Positive, checked
 from repertoire.registry import register
 from repertoire.weights._batchnorm import first_of, images_of, refresh_batchnorm
 from repertoire.weights._pace import Pace
-from repertoire.weights._progress import Kept, Progress
+from repertoire.weights._progress import Learning, Progress
 from repertoire.weights._state import State, check_alike
 from repertoire.weights._task_vector import TaskVector
 from repertoire.weights._wide import check_base, combined, tensor_by_tensor
@@ -200,10 +200,14 @@ def _learn(
     spread = [0.0] * len(nets)
     told: list[float] = []
     progress = progress or Progress()
+    changed = {"coefficients": coefficients, "before": before}
+    for number, net in enumerate(nets):
+        changed |= {f"buffer.{number}.{name}": value for name, value in net._network[0].named_buffers()}
+    learning = Learning(changed, optimizer, schedule)
     begin = 0
     if (kept := progress.load(_LEARNED)) is not None:
+        learning.put_back(kept)
         begin, spread, told = kept.told["step"], kept.told["spread"], kept.told["told"]
-        before = _taken_up(kept, nets, optimizer, schedule)
     seen = [len(range(turn, begin, len(nets))) for turn in range(len(nets))]
     cycles = [
         islice(_cycled(stream, steps, coefficients.device), count, None)
@@ -224,7 +228,7 @@ def _learn(
                 with torch.no_grad():
                     coefficients.copy_(before)
                 break
-            before = coefficients.detach().clone()
+            before.copy_(coefficients.detach())
         else:
             loss = F.cross_entropy(logits, targets)
         optimizer.zero_grad()
@@ -235,39 +239,10 @@ def _learn(
         told.append(float(loss.detach()))
         if pace is not None:
             pace.passed(step + 1, steps)
-        if progress.due():
-            about = {"step": step + 1, "spread": spread, "told": told, "schedule": schedule.state_dict()}
-            progress.save(_LEARNED, _state_of(nets[0], optimizer, before), about)
+        if progress.due() or step + 1 == steps:
+            tensors, about = learning.state()
+            progress.save(_LEARNED, tensors, {**about, "step": step + 1, "spread": spread, "told": told})
     return told
-
-
-def _state_of(net: Anisotropic, optimizer: torch.optim.Optimizer, before: Tensor) -> dict[str, Tensor]:
-    """All tensors that the steps to come depend on. Networks differ in their heads, which nothing changes."""
-    found = {"coefficients": net.coefficients, "before": before}
-    found |= {f"adam.{name}": value for name, value in optimizer.state[net.coefficients].items()}
-    return found | {f"buffer.{name}": value for name, value in net._network[0].named_buffers()}
-
-
-@torch.no_grad()
-def _taken_up(
-    kept: Kept,
-    nets: Sequence[Anisotropic],
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> Tensor:
-    """Puts everything back as it was kept, and gives the best coefficients so far."""
-    coefficients = nets[0].coefficients
-    coefficients.copy_(kept.tensors["coefficients"])
-    adam = {name[5:]: value for name, value in kept.tensors.items() if name.startswith("adam.")}
-    given = optimizer.state_dict()
-    optimizer.load_state_dict({**given, "state": {0: adam}})
-    schedule.load_state_dict(kept.told["schedule"])
-    optimizer.param_groups[0]["lr"] = kept.told["schedule"]["_last_lr"][0]
-    for net in nets:
-        for name, value in net._network[0].named_buffers():
-            if (found := kept.tensors.get(f"buffer.{name}")) is not None and found.shape == value.shape:
-                value.copy_(found)
-    return kept.tensors["before"].to(coefficients)
 
 
 def _entropy(p: Tensor) -> Tensor:

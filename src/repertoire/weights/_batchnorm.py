@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.ops import evaluating
+from repertoire.weights._progress import Kept, Progress
 
-__all__ = ["refresh_batchnorm"]
+__all__ = ["refresh_batchnorm", "refresh_in_parts"]
 
 
 @torch.no_grad()
@@ -57,6 +58,52 @@ def refresh_batchnorm(model: nn.Module, batches: Iterable[Tensor | Batch | tuple
         if count == 0:
             raise ConfigError("batches is empty; give some training images to measure the statistics of")
     return count
+
+
+def refresh_in_parts(
+    model: nn.Module, batches: Iterable[Tensor | Batch | tuple[Tensor, ...]], progress: Progress, name: str
+) -> bool:
+    """`refresh_batchnorm`, of which what was measured is kept: in the middle, too, and the end is not measured again.
+
+    Args:
+        model: as there.
+        batches: as there; the same ones in the same order when a process goes on.
+        progress: where the statistics so far are kept.
+        name: of this part.
+
+    Returns:
+        Whether there is anything that has statistics.
+
+    Raises:
+        ConfigError: there are no batches.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.weights import Progress, refresh_in_parts
+        >>> norm = torch.nn.BatchNorm1d(2)
+        >>> refresh_in_parts(norm, [torch.tensor([[0.0, 1.0], [2.0, 3.0]])], Progress(), "statistics")
+        True
+        >>> norm.running_mean
+        tensor([1., 2.])
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return False
+    buffers = {
+        f"{number}.{own}": b for number, norm in enumerate(norms) for own, b in norm.named_buffers(recurse=False)
+    }
+
+    def put_back(kept: Kept) -> None:
+        for own, buffer in buffers.items():
+            buffer.copy_(kept.tensors[own])
+
+    if (kept := progress.load(name)) is not None and kept.told["whole"]:
+        put_back(kept)
+    else:
+        # The first batch is asked for once the statistics were reset, which is when those of the batches before come
+        # back.
+        refresh_batchnorm(model, progress.through(name, batches, lambda: (buffers, {}), put_back))
+    return True
 
 
 def first_of(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:

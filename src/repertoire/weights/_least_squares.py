@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from repertoire.ranges import AtLeast, Between, checked
 from repertoire.registry import register
 from repertoire.weights._matching import By, Matching, Rebased, by_activations, by_weights, shared_groups, spread
 from repertoire.weights._moments import layer_rows, watched
-from repertoire.weights._progress import Progress
+from repertoire.weights._progress import Kept, Progress
 from repertoire.weights._state import State, check_alike, is_averaged
 from repertoire.weights._stored import Stored
 from repertoire.weights._units import UnitAxis, UnitGroup, units
@@ -253,18 +253,23 @@ def _fitted(
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d) and f"{name}.weight" in state
     }
     seen: list[dict[str, list[Tensor]]] = [{}, {}]
-    begin = 0
-    if (kept := progress.load(_SUMS)) is not None:
-        begin = kept.told["pieces"]
+
+    def sums() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        found = {f"{name}:moments": layer.moments for name, layer in layers.items()}
+        found |= {f"{name}:answers": layer.answers for name, layer in layers.items()}
+        return found, {"rows": {name: layer.rows for name, layer in layers.items()}}
+
+    def put_back(kept: Kept) -> None:
         for name, layer in layers.items():
             layer.rows = kept.told["rows"][name]
             layer.moments, layer.answers = (kept.tensors[f"{name}:{what}"] for what in ("moments", "answers"))
+
     with ExitStack() as stack:
         stack.enter_context(evaluating(*pair))
         for model, inputs in zip(pair, seen, strict=True):
             for name in layers:
                 stack.enter_context(watched(model.get_submodule(name), inputs, name))
-        for done, part in enumerate(images.split(BATCH)[begin:], start=begin + 1):
+        for part in progress.through(_SUMS, images.split(BATCH), sums, put_back):
             for model in pair:
                 model(part)
             for name in seen[0]:
@@ -272,11 +277,6 @@ def _fitted(
                     layers[name].add(first, second)
             for inputs in seen:
                 inputs.clear()
-            if progress.due():
-                sums = {f"{name}:moments": layer.moments for name, layer in layers.items()}
-                sums |= {f"{name}:answers": layer.answers for name, layer in layers.items()}
-                told = {"pieces": done, "rows": {name: layer.rows for name, layer in layers.items()}}
-                progress.save(_SUMS, sums, told)
     return {name: layer.solved(ridge) for name, layer in layers.items() if layer.rows}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from repertoire.data import Batch
 from repertoire.errors import ConfigError
 from repertoire.ops import evaluating
 from repertoire.weights._batchnorm import images_of
+from repertoire.weights._progress import Kept, Progress
 
 __all__ = ["input_moments", "layer_rows", "watched"]
 
@@ -22,7 +24,11 @@ LARGEST = 1 << 22
 
 @torch.no_grad()
 def input_moments(
-    model: nn.Module, batches: Iterable[Tensor | Batch | tuple[Tensor, ...]], layers: Iterable[str] | None = None
+    model: nn.Module,
+    batches: Iterable[Tensor | Batch | tuple[Tensor, ...]],
+    layers: Iterable[str] | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     r"""Second moments of the inputs of the linear and convolution layers of a network.
 
@@ -38,6 +44,7 @@ def input_moments(
         batches: inputs as evaluation sees them; tensors, `Batch`, or tuples whose first element is the inputs. Moved to
             the model's device.
         layers: names of the layers; all linear layers and convolutions of one or two dimensions by default.
+        progress: where the sums so far are kept; by default nowhere.
 
     Returns:
         Name of the layer to its moments, float64 `[d, d]`; `[groups, d, d]` for a convolution of several groups. Layers
@@ -65,11 +72,21 @@ def input_moments(
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     inputs: dict[str, list[Tensor]] = {}
     seen = 0
+
+    def state() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return sums, {"counts": counts, "seen": seen}
+
+    def put_back(kept: Kept) -> None:
+        nonlocal seen
+        sums.update({name: value.to(device) for name, value in kept.tensors.items()})
+        counts.update(kept.told["counts"])
+        seen = kept.told["seen"]
+
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         for name in chosen:
             stack.enter_context(watched(modules[name], inputs, name))
-        for batch in batches:
+        for batch in (progress or Progress()).through("moments", batches, state, put_back):
             model(images_of(batch).to(device))
             for name in list(inputs):
                 for given in inputs.pop(name):

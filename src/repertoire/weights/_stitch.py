@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,14 +19,18 @@ from repertoire.data import Batch
 from repertoire.errors import CheckpointError, ConfigError
 from repertoire.ops import evaluating
 from repertoire.ranges import AtLeast, Positive, Share, checked
-from repertoire.weights._batchnorm import images_of, refresh_batchnorm
+from repertoire.weights._batchnorm import images_of, refresh_in_parts
 from repertoire.weights._flops import count_flops
+from repertoire.weights._progress import Kept, Learning, Progress
 from repertoire.weights._state import State
 from repertoire.weights._stored import Stored, form
 
 __all__ = ["Route", "Stitched", "stitch", "train_stitched"]
 
 Inputs = Iterable[Tensor | Batch | tuple[Tensor, ...]]
+
+_LEARNED = "routes"
+"""Under which name the middle of training is kept."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +148,15 @@ class Stitched(nn.Module):
         return self._passes(self.route)(images)
 
     @torch.no_grad()
-    def measure_statistics(self, batches: Callable[[], Inputs]) -> None:
+    def measure_statistics(self, batches: Callable[[], Inputs], progress: Progress | None = None) -> None:
         """Measures the statistics of batch normalisation for every route, on its own activations.
 
         Args:
             batches: called once a route: training inputs as evaluation sees them.
+            progress: where those of each route are kept once they are measured; by default nowhere.
         """
         for number in range(len(self.routes)):
-            refresh_batchnorm(self._passes(number), batches())
+            refresh_in_parts(self._passes(number), batches(), progress or Progress(), f"statistics-{number}")
             found = _Statistics()
             for name, norm in self._norms(number):
                 for own in ("running_mean", "running_var"):
@@ -230,7 +236,11 @@ def _rows(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def stitch(
-    anchors: Sequence[nn.Module], batches: Inputs, *, initial: Literal["least-squares", "random"] = "least-squares"
+    anchors: Sequence[nn.Module],
+    batches: Inputs,
+    *,
+    initial: Literal["least-squares", "random"] = "least-squares",
+    progress: Progress | None = None,
 ) -> Stitched:
     r"""Trained networks of several sizes in one, with a route from each into the next after almost every block.
 
@@ -249,6 +259,7 @@ def stitch(
             `head`, for the same classes. Sorted here by their operations; they become parts of the result.
         batches: training inputs as evaluation sees them; tensors, `Batch`, or tuples whose first element is the inputs.
         initial: "least-squares" (default), or "random" for layers as PyTorch draws them.
+        progress: where the sums of the least squares are kept; by default nowhere.
 
     Returns:
         The network, in evaluation mode, with statistics of batch normalisation as the networks have them: where they
@@ -298,7 +309,8 @@ def stitch(
                 routes.append(Route(number, number + 1, leaves, enters, len(joins), 0))
                 joins.append(_Join(shapes[number][leaves], shapes[number + 1][enters - 1]))
         if initial == "least-squares":
-            for images in itertools.chain([first], inputs):
+            fitted = itertools.chain([first], inputs)
+            for images in (progress or Progress()).through("joins", fitted, *_sums_of(joins)):
                 given = [_outputs(anchor, images) for anchor in ordered]
                 for route, join in zip(routes, joins, strict=True):
                     join.add(given[route.front][route.leaves], given[route.back][route.enters - 1])
@@ -307,6 +319,20 @@ def stitch(
     for number in range(len(ordered)):
         routes.append(replace(Route.whole(number), flops=_flops(ordered, Route.whole(number), None, first)))
     return Stitched(ordered, stitches, routes).eval()
+
+
+def _sums_of(
+    joins: Sequence[_Join],
+) -> tuple[Callable[[], tuple[dict[str, Tensor], dict[str, Any]]], Callable[[Kept], None]]:
+    """How the sums of stitching layers are kept, and put back."""
+    sums = {f"{number}.moments": join.moments for number, join in enumerate(joins)}
+    sums |= {f"{number}.answers": join.answers for number, join in enumerate(joins)}
+
+    def put_back(kept: Kept) -> None:
+        for name, value in sums.items():
+            value.copy_(kept.tensors[name])
+
+    return lambda: (sums, {}), put_back
 
 
 def _flops(anchors: Sequence[nn.Module], route: Route, join: nn.Module | None, images: Tensor) -> int:
@@ -377,6 +403,7 @@ def train_stitched(
     distil: Annotated[float, Share] = 0.5,
     seed: int = 0,
     statistics: Callable[[], Inputs] | None = None,
+    progress: Progress | None = None,
 ) -> Stitched:
     r"""Trains all routes of a stitched network together: each step takes one of them, drawn at random.
 
@@ -390,7 +417,8 @@ def train_stitched(
 
     Args:
         net: changed in place.
-        batches: called once an epoch, or twice: training samples with their classes.
+        batches: called once to count them, and once an epoch: training samples with their classes. Who goes on with
+            what was kept calls it as often, and looks at what is left.
         epochs: over the batches; 5 by default.
         lr: learning rate at the beginning.
         temperature: T.
@@ -398,6 +426,8 @@ def train_stitched(
         seed: of the routes that are drawn.
         statistics: called once a route: inputs as evaluation sees them, to measure the statistics of batch
             normalisation on; `batches` where there is no augmentation (None, by default).
+        progress: where networks, the state of their optimiser, the random numbers and the epoch are kept while they are
+            trained, and statistics once they are measured; by default nowhere.
 
     Returns:
         The network, in evaluation mode, with statistics of batch normalisation that were measured for every route.
@@ -408,15 +438,24 @@ def train_stitched(
     teacher = copy.deepcopy(_Passes([net.largest], Route.whole(0), None)).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(seed)
-    steps = epochs * sum(1 for _ in batches())
+    progress, counted = progress or Progress(), batches()
+    steps = epochs * progress.value("batches", lambda: sum(1 for _ in counted))
     if steps == 0:
         raise ConfigError("batches is empty; give some training samples")
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    learning = Learning({**dict(net.named_parameters()), **dict(net.named_buffers())}, optimizer, schedule, [generator])
+    begun = passed = 0
+    if (found := progress.load(_LEARNED)) is not None:
+        learning.put_back(found)
+        begun, passed = found.told["epoch"], found.told["passed"]
     kept = net.route
     net.train()
     try:
-        for _ in range(epochs):
-            for batch in batches():
+        for epoch in range(epochs):
+            given = batches()
+            if epoch < begun:
+                continue
+            for batch in islice(given, passed, None):
                 net.route = int(torch.randint(len(net.routes), (), generator=generator))
                 logits = net(batch.images)
                 with torch.no_grad():
@@ -427,10 +466,18 @@ def train_stitched(
                 loss.backward()
                 optimizer.step()
                 schedule.step()
+                passed += 1
+                if progress.due():
+                    tensors, told = learning.state()
+                    progress.save(_LEARNED, tensors, {**told, "epoch": epoch, "passed": passed})
+            passed = 0
+        if begun < epochs:
+            tensors, told = learning.state()
+            progress.save(_LEARNED, tensors, {**told, "epoch": epochs, "passed": 0})
     finally:
         net.route = kept
         net.eval()
-    net.measure_statistics(statistics or batches)
+    net.measure_statistics(statistics or batches, progress)
     return net
 
 

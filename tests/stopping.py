@@ -1,0 +1,75 @@
+"""Work that is stopped behind every time that it keeps something, or while it does, and gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repertoire.weights import Progress, Stored
+
+__all__ = ["Killed", "Stopping", "goes_on", "same"]
+
+
+class Killed(BaseException):
+    """What no handler takes for an error."""
+
+
+class Stopping(Progress):
+    """Ends its process, as it were, behind the time that it has kept something so often; or while it does."""
+
+    def __init__(self, folder: Path, times: int, during: bool) -> None:
+        super().__init__(folder, "key")
+        self.times, self.during = times, during
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], told: Mapping[str, Any] | None = None) -> None:
+        self.times -= 1
+        if self.times == 0 and self.during:
+            self.folder.mkdir(exist_ok=True)
+            (self.folder / f".{name}.safetensors.x.tmp").write_bytes(b"half")
+            raise Killed
+        super().save(name, tensors, told)
+        if self.times == 0:
+            raise Killed
+
+
+def same(first: Any, second: Any) -> None:
+    """States, or stored networks, of the same bits."""
+    if isinstance(first, Stored):
+        assert first.form == second.form
+        assert dict(first.settings) == dict(second.settings)
+        first, second = first.tensors, second.tensors
+    assert list(first) == list(second)
+    for name, value in first.items():
+        assert value.dtype == second[name].dtype, name
+        assert torch.equal(value, second[name]), name
+
+
+def goes_on(work: Callable[[Progress | None], Any], folder: Path, *, during: bool = False, every: int = 1) -> int:
+    """Stops work at every so-manieth time that it keeps something, and goes on: to the same bits, and leaves nothing.
+
+    Returns:
+        How often it keeps something.
+    """
+    expected = work(None)
+    stops, lines = 1, []
+    while True:
+        place = folder / str(stops)
+        try:
+            same(work(Stopping(place, stops, during)), expected)
+        except Killed:
+            pass
+        else:
+            return stops - 1
+        begun = sorted(file.name for file in place.glob("*.safetensors"))
+        assert begun or (during and stops == 1)
+        progress = Progress(place, "key", lines.append)
+        same(work(progress), expected)
+        assert len(lines) == (1 if begun else 0), lines
+        lines.clear()
+        progress.clear()
+        assert not place.exists()
+        stops += every
