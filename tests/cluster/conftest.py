@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from repertoire.compare._cluster import RESTART_WITHIN
+
 PLUGIN = '''
 import os, signal
 from pathlib import Path
@@ -127,7 +129,10 @@ def dask_cluster(name: str) -> Iterator[str]:
 
     # Whatever is with a worker when it dies is given up at once: a call that was handed to it too early is found out.
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        # Under way the library itself sees to the second; workers also die in one test and are needed in the next.
+        dask.config.set(
+            {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.lost-worker-timeout": RESTART_WITHIN}
+        ),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
         ) as cluster,

@@ -6,6 +6,8 @@ import importlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +85,35 @@ def test_a_worker_that_dies_takes_only_its_own_call_along(backend: Literal["dask
                 assert future.result(timeout=PATIENCE) == number
         again = workers.submit(work, deadly + 1)
         assert again.result(timeout=PATIENCE) == deadly + 1, "a worker has taken the place of the one that died"
+
+
+OWN = """
+import sys, time
+
+import dask
+from cluster_calls import DEADLY, work
+
+from repertoire.compare import cluster
+
+if __name__ == "__main__":
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"})
+    with cluster("dask") as workers:
+        count, until = workers.slots, time.monotonic() + float(sys.argv[1])
+        print(type(workers.submit(work, DEADLY).exception(timeout=float(sys.argv[1]))).__name__)
+        time.sleep(1)  # of which Dask would take a hundredth to give the worker up
+        while workers.slots < count and time.monotonic() < until:
+            time.sleep(0.1)
+        print(workers.slots == count, workers.submit(work, DEADLY + 1).result(timeout=float(sys.argv[1])))
+"""
+
+
+def test_a_worker_of_this_machine_comes_back_however_long_it_takes(plugins: Path, tmp_path: Path):
+    """Where no cluster is named there is one for the time being, in which Dask gives up who is slow to come back."""
+    pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+    (tmp_path / "own.py").write_text(OWN)
+    command = [sys.executable, tmp_path / "own.py", str(PATIENCE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert done.stdout.split() == ["BrokenExecutor", "True", "2"], done.stderr[-3000:]
 
 
 def test_who_dies_goes_on_elsewhere_and_who_fails_is_named_with_the_node(

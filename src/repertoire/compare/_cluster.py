@@ -26,6 +26,9 @@ T = TypeVar("T")
 WATCH_EVERY = 0.5
 """Seconds between two looks at which workers of a Dask cluster are there."""
 
+RESTART_WITHIN = "1 hour"
+"""How long a worker of this machine that died may take to come back, in the words of Dask."""
+
 READ_WITHIN = 60.0
 """Seconds that the result of a call, which has ended, may take from its worker."""
 
@@ -169,12 +172,15 @@ def _dask() -> Iterator[Cluster]:
         named = dask.config.get("scheduler-address", None)
         client, ours = Client(**({} if named else {"threads_per_worker": 1})), True
     workers = _Dask(client)
-    try:
-        yield workers
-    finally:
-        workers.close()
-        if ours:
-            client.close()
+    # Dask's own cluster on this machine gives a worker up for good that is not there again after fifteen seconds, which
+    # is no time to start Python in where the cores are busy; without workers, calls would wait for ever.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": RESTART_WITHIN}):
+        try:
+            yield workers
+        finally:
+            workers.close()
+            if ours:
+                client.close()
 
 
 class _Dask(Cluster):
