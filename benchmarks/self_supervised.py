@@ -4,11 +4,16 @@
     python benchmarks/self_supervised.py --out runs.jsonl --table
 
 4,500 images of CIFAR-10 at 32 pixels (the data source `cifar10`), a plain convolutional network of 98,000 weights,
-AdamW at a learning rate of 0.005, two views of each image. Every method has the same trials, each of which sees as many
-images: batches of 128, batches of 64, and another value of what its paper tunes. Each line of the output is one run; a
-run that is there already is not repeated. `--table` prints Markdown: for each method the trial that is best by nearest
+AdamW at a learning rate of 0.005, two views of each image, float32 (`--precision`: a processor without bfloat16 takes
+ten times as long for it). Every method has the same trials, each of which sees as many views: batches of 64, batches of
+128, and another value of what its paper tunes; the third of DINO has two smaller crops beside the two views, in half
+the epochs. Features are read out with all labels of the training images, and with 30 of each class, the mean of five
+draws: few labels are what learning without them is for.
+
+Each line of the output is one run; a run that is there already is not repeated, and two processes with different
+`--methods` may write to one file. `--table` prints Markdown: for each method the trial that is best by nearest
 neighbours on the validation images, and what that trial reaches on the test images. Raw pixels and random weights stand
-beside them.
+beside them, and who is ten points above the better of the two.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +35,32 @@ from repertoire.train import in_memory, outputs, probe_outputs
 
 AUGMENT = "simclr:scale=(0.2,1),strength=0.5,blur=0"
 RATE = 5e-3
+FEW = 30
+"""Labels of each class in the second read-out."""
+READ_OUTS = {
+    "knn": "nearest neighbours",
+    "linear": "linear",
+    "few_knn": f"neighbours, {FEW} labels a class",
+    "few_linear": f"linear, {FEW} labels a class",
+}
+POINTS = 0.1
+"""By how much a method should be above raw pixels and random weights."""
 
 
 def trials(method: str, other: str, loss: str = "", small: str = "", small_loss: str = "") -> list[dict[str, Any]]:
-    """Three trials: batches of 128, batches of 64, and another value of what the paper tunes.
+    """Three trials: batches of 64, batches of 128, and another value of what the paper tunes.
 
     Args:
-        method, loss: specs of the first trial.
+        method, loss: specs of the second trial.
         other: spec of the third: of the loss where there is one, else of the method.
-        small, small_loss: specs of the second, where the size of the batch changes more than itself.
+        small, small_loss: specs of the first, where the size of the batch changes more than itself.
     """
 
     def trial(method: str, loss: str, **fields: Any) -> dict[str, Any]:
         return {"method": method, **({"loss": loss} if loss else {}), "lr": RATE, **fields}
 
     third = trial(method, other) if loss else trial(other, "")
-    return [trial(method, loss), trial(small or method, small_loss or loss, batch_size=64), third]
+    return [trial(small or method, small_loss or loss, batch_size=64), trial(method, loss), third]
 
 
 NORMED = "embedding:batch_norm=true,dimensions=256"
@@ -54,7 +70,11 @@ TRIALS = {
     "byol": trials("byol:momentum=0.99", "byol:momentum=0.97"),
     "simsiam": trials("simsiam:dimensions=256", "simsiam:dimensions=256,bottleneck=128"),
     "moco": trials("moco:momentum=0.99,queue=1024", "moco:momentum=0.99,queue=1024,temperature=0.1"),
-    "dino": trials("dino:momentum=0.99,prototypes=256", "dino:momentum=0.99,prototypes=256,teacher_temperature=0.07"),
+    # Two smaller crops of an image are as many views again: half as many epochs.
+    "dino": [
+        *trials("dino:momentum=0.99,prototypes=256", "")[:2],
+        {"method": "dino:momentum=0.99,prototypes=256,crops=2", "lr": RATE, "share": 0.5},
+    ],
     "vicreg": trials(NORMED, "vicreg:covariance_weight=4", "vicreg"),
     "barlow-twins": trials(NORMED, "barlow-twins:off_diagonal_weight=0.02", "barlow-twins"),
     "w-mse": trials(
@@ -63,13 +83,24 @@ TRIALS = {
 }
 
 
-def judged(train: Outputs, test: Outputs, kinds: tuple[str, ...] = ("knn", "linear")) -> dict[str, float]:
-    """Accuracy of probes on the second set, and the effective rank of its features."""
+def judged(train: Outputs, test: Outputs, kinds: tuple[str, ...] = tuple(READ_OUTS)) -> dict[str, float]:
+    """Accuracy of the read-outs on the second set, and the effective rank of its features."""
     found = {"rank": rank_me(test.embeddings)}
     for kind in kinds:
-        answers, _ = probe_outputs(kind, train, test, 10)  # type: ignore[arg-type]
-        found[kind] = float((answers.logits.argmax(1) == answers.labels).mean())
+        few, _, probe = kind.rpartition("_")
+        sets = [_with_few(train, draw) for draw in range(5)] if few else [train]
+        answers = [probe_outputs(probe, seen, test, 10)[0] for seen in sets]  # type: ignore[arg-type]
+        found[kind] = float(np.mean([answer.logits.argmax(1) == answer.labels for answer in answers]))
     return found
+
+
+def _with_few(train: Outputs, draw: int) -> Outputs:
+    """The same with labels left for few images of each class."""
+    random, labels = np.random.default_rng(draw), np.full_like(train.labels, -1)
+    for kind in np.unique(train.labels):
+        kept = random.permutation(np.flatnonzero(train.labels == kind))[:FEW]
+        labels[kept] = kind
+    return replace(train, labels=labels)
 
 
 def pixels(samples: Samples) -> Outputs:
@@ -78,14 +109,16 @@ def pixels(samples: Samples) -> Outputs:
     return Outputs(rows, rows, np.asarray(samples.labels))
 
 
-def measured(splits: Splits, fields: dict[str, Any], epochs: int, seed: int) -> dict[str, float]:
+def measured(splits: Splits, fields: dict[str, Any], epochs: int, seed: int, precision: str) -> dict[str, float]:
     """A run: its probes on validation and test images, and its CPU seconds. Without epochs, random weights."""
+    epochs = round(fields.get("share", 1) * epochs)
+    fields = {key: value for key, value in fields.items() if key != "share"}
     if fields.get("pixels"):
         parts = [pixels(part) for part in (splits.train, splits.val, splits.test)]
         cost = 0.0
     else:
         options = {"backbone": "convnet:width=16", "augment": AUGMENT, "epochs": max(1, epochs), "batch_size": 128}
-        options |= {"optimizer": "adamw", "weight_decay": 1e-4, "precision": "bf16", "seed": seed, "device": "cpu"}
+        options |= {"optimizer": "adamw", "weight_decay": 1e-4, "precision": precision, "seed": seed, "device": "cpu"}
         config = resolve(make_config(data=splits.source, **options | fields), splits)
         built = build(config, splits, device="cpu")
         start = time.process_time()
@@ -98,22 +131,30 @@ def measured(splits: Splits, fields: dict[str, Any], epochs: int, seed: int) -> 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The best trial of each method, of as many as all of them have had, as Markdown."""
-    found = {row["name"]: [row] for row in rows if row["name"] not in TRIALS}
+    trivial = {row["name"]: row for row in rows if row["name"] not in TRIALS}
     own = {name: [row for k in trials for row in rows if row["fields"] == k] for name, trials in TRIALS.items()}
-    count = min(len(trials) for trials in own.values() if trials)
-    found |= {name: trials[:count] for name, trials in own.items() if trials}
-    lines = [f"20 nearest neighbours and logistic regression on 2,000 test images; {count} of 3 trials.", ""]
-    lines.append("| | nearest neighbours | linear | effective rank | CPU seconds | with |")
-    lines.append("| --- | --: | --: | --: | --: | --- |")
-    for name, trials in found.items():
-        best = max(trials, key=lambda row: row["val_knn"])
-        said = " ".join(f"`{value}`" for key, value in best["fields"].items() if key in ("method", "loss"))
-        said += f", batches of {best['fields'].get('batch_size', 128)}" if "method" in best["fields"] else ""
-        lines.append(
-            f"| {name} | {best['knn']:.3f} | {best['linear']:.3f} | {best['rank']:.0f} | {best['cpu_seconds']:.0f} | "
-            f"{said} |"
-        )
+    count = min((len(trials) for trials in own.values() if trials), default=0)
+    best = {n: max(trials[:count], key=lambda row: row["val_knn"]) for n, trials in own.items() if trials}
+    settings = sorted({(row["epochs"], row["precision"]) for row in best.values()})
+    said = "; ".join(f"{epochs} epochs in {'float32' if how == '32' else how}" for epochs, how in settings)
+    lines = [f"20 nearest neighbours and logistic regression on 2,000 test images; {said}; {count} of 3 trials.", ""]
+    lines.append(f"| | {' | '.join(READ_OUTS.values())} | effective rank | CPU seconds | with |")
+    lines.append("| --- |" + " --: |" * (len(READ_OUTS) + 2) + " --- |")
+    for name, row in (trivial | best).items():
+        with_ = " ".join(f"`{value}`" for key, value in row["fields"].items() if key in ("method", "loss"))
+        with_ += f", batches of {row['fields'].get('batch_size', 128)}" if "method" in row["fields"] else ""
+        scores = " | ".join(f"{row[kind]:.3f}" for kind in READ_OUTS)
+        lines.append(f"| {name} | {scores} | {row['rank']:.0f} | {row['cpu_seconds']:.0f} | {with_} |")
+    lines += ["", f"{round(100 * POINTS)} points or more above the better of raw pixels and random weights:", ""]
+    for kind, title in READ_OUTS.items():
+        bar = max(row[kind] for row in trivial.values())
+        above = [name for name, row in best.items() if row[kind] - bar >= POINTS - 1e-9]
+        lines.append(f"- {title}: {', '.join(above) or 'none'}")
     return "\n".join(lines)
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def main() -> None:
@@ -123,25 +164,26 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     if options.table:
-        print(table(rows))
+        print(table(_stored(options.out)))
         return
     splits = load("cifar10:count=5000,tested=2000", size=32, seed=options.seed)
     # The first trial of every method before the second of any: what is stopped half-way is still a comparison.
     plan: list[tuple[str, dict[str, Any], int]] = [("raw pixels", {"pixels": True}, 0), ("random weights", {}, 0)]
     plan += [(name, TRIALS[name][k], options.epochs) for k in range(options.trials) for name in options.methods]
     for name, fields, epochs in plan:
-        key = {"name": name, "fields": fields, "epochs": epochs, "seed": options.seed}
-        if any(all(row[k] == v for k, v in key.items()) for row in rows):
+        how = {"epochs": epochs, "seed": options.seed, "precision": options.precision}
+        key: dict[str, Any] = {"name": name, "fields": fields, **how}
+        if any(all(row[k] == v for k, v in key.items()) for row in _stored(options.out)):
             continue
-        rows.append(key | measured(splits, fields, epochs, options.seed))
+        row = key | measured(splits, fields, epochs, options.seed, options.precision)
         with options.out.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-        print(rows[-1], flush=True)
+            file.write(json.dumps(row) + "\n")
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
