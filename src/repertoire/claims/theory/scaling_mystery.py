@@ -57,28 +57,34 @@ def trajectories(budget: Budget, seed: int) -> Measured:
     """Su et al., *Unraveling the Mystery of Scaling Laws: Part I* (2024), with language models of characters:
     L(N, S) = (N_c / N)^a_N + (S_c / S_min)^a_S with S_min = S / (1 + B_crit(L) / B) and B_crit = B* / L^(1 / a_B)."""
     last = budget.pick(smoke=30, small=1500, full=30_000)
-    # From a fifth of the steps on: the laws are of what follows the first, fast fall.
-    marks = sorted({int(step) for step in np.geomspace(last / 5, last, 10)})
+    # The laws are of what follows the first, fast fall, the last ten marks. Those before tell in how many steps each
+    # batch size came to a loss that all of them reach.
+    marks = sorted({int(step) for step in np.geomspace(last / 20, last, 18)})
+    later = len(marks) - 10 if budget.name != "smoke" else 0
     widths, batches = budget.pick(
-        smoke=([4, 6, 8], [16, 64, 256]), small=([8, 16, 32], [16, 64, 256]), full=([64, 128, 256], [64, 256, 1024])
+        smoke=([4, 6, 8], [16, 64, 256]), small=([8, 16, 32], [32, 96, 256]), full=([64, 128, 256], [64, 256, 1024])
     )
-    large, unseen = budget.pick(smoke=(24, 128), small=(192, 128), full=(1024, 512))
+    large, unseen = budget.pick(smoke=(24, 128), small=(192, 160), full=(1024, 512))
     runs = [(w, b, *_curve(budget, w, b, marks, seed)) for w in widths for b in batches]
     count, truth = _curve(budget, large, unseen, marks, seed)
-    predicted = _formulas(runs, marks, count, unseen)
+    predicted = _formulas(runs, marks, count, unseen, later)
     nearest = next(losses for w, b, _, losses in runs if w == widths[-1] and b == batches[-1])
-    ours, plain = (float(np.mean(np.abs(np.array(curve) / truth - 1))) for curve in (predicted, nearest))
+    ours, plain = (
+        float(np.mean(np.abs(curve / np.array(truth[later:]) - 1))) for curve in (predicted, nearest[later:])
+    )
     extra = {"last loss": truth[-1], "last loss, formulas": float(predicted[-1])}
     return Measured(ours, plain, extra | {"last loss, the largest small network": nearest[-1]})
 
 
 def _formulas(
-    runs: Sequence[tuple[int, int, int, list[float]]], marks: Sequence[int], count: int, batch: int
+    runs: Sequence[tuple[int, int, int, list[float]]], marks: Sequence[int], count: int, batch: int, later: int = 0
 ) -> np.ndarray:
-    """The loss curve of a network of so many parameters at a batch size, by formulas fitted to runs."""
+    """The loss curve of a network of so many parameters at a batch size, by formulas fitted to the later part of
+    runs."""
     from scipy.optimize import least_squares
 
     critical = _CriticalBatch(runs, marks)
+    runs, marks = [(*run[:3], run[3][later:]) for run in runs], marks[later:]
     steps = np.tile(np.array(marks, float), len(runs))
     n = np.repeat([float(run[2]) for run in runs], len(marks))
     b = np.repeat([float(run[1]) for run in runs], len(marks))
