@@ -53,7 +53,7 @@ def moments(images: ImageSet) -> tuple[Tensor, np.ndarray]:
 
 
 @arm
-def heard(budget: Budget, seed: int, *, aim: Aim, rate: float = 1e-3) -> dict[str, float]:
+def heard(budget: Budget, seed: int, *, aim: Aim, rate: float = 3e-3) -> dict[str, float]:
     """Accuracy of a linear probe of the mean context of a recording, for the digit that unseen speakers say, after
     training on recordings without labels."""
     splits = replace(get("spoken-digits"), size=MOMENTS).splits(budget, 0)
@@ -66,7 +66,7 @@ def heard(budget: Budget, seed: int, *, aim: Aim, rate: float = 1e-3) -> dict[st
         latents, predictions = network(x[index])
         return cpc_loss(latents, predictions) if aim == "contrast" else spectrum_error(x[index], predictions)
 
-    epochs = 0 if aim == "nothing" else budget.pick(smoke=1, small=15, full=300)
+    epochs = 0 if aim == "nothing" else budget.pick(smoke=1, small=30, full=300)
     descend(network.parameters(), objective, shuffled(len(x)), epochs=epochs, rate=rate)
     with torch.no_grad():
         features = [network.eval().context(part).mean(1).cpu().numpy() for part in (x, u.to(x.device))]
@@ -90,6 +90,7 @@ def heard(budget: Budget, seed: int, *, aim: Aim, rate: float = 1e-3) -> dict[st
 )
 def cpc(budget: Budget, seed: int) -> Measured:
     """van den Oord et al., *Representation Learning with Contrastive Predictive Coding* (2018). What is trivial is a
-    context of random weights."""
+    context of random weights, 0.36 and 0.30 on seeds 1000 and 1001, where predicting spectra comes to 0.50 and 0.56 in
+    these epochs at this rate, and to 0.38 and 0.39 in half of them at a third of the rate."""
     ours, plain, random = (heard(budget, seed, aim=aim)["accuracy"] for aim in ("contrast", "spectra", "nothing"))
     return Measured(ours, plain, trivial=random)
