@@ -97,3 +97,15 @@ def test_slips_of_the_pen_are_answered(places, capsys, monkeypatch, tmp_path, ty
     assert told in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("typed", [["merge", "a", "b"], ["compress", "a"], ["stitch", "a", "b"]])
+def test_a_run_is_not_overwritten(places, capsys, monkeypatch, typed):
+    """Nor is it offered: these commands have no --overwrite, and what they make is not trained on."""
+    monkeypatch.chdir(places)
+    before = (places / "base" / "run.json").read_bytes()
+    code, _, err = said(capsys, *typed, "--out", "base", "--device", "cpu")
+    assert code == 2
+    assert "base already holds a run; choose another --out" in err
+    assert "--overwrite" not in err
+    assert (places / "base" / "run.json").read_bytes() == before

@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,9 +17,8 @@ from repertoire.data import Samples
 from repertoire.errors import ConfigError, RunError, option
 from repertoire.methods import Classifier
 from repertoire.train._derived import batches_of, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory
 from repertoire.train._origin import origin_of, put_back, weights_at
-from repertoire.train._resumed import begin, key_of
+from repertoire.train._resumed import begin, check_free, key_of
 from repertoire.train._run import Run
 from repertoire.weights import Progress, Stored, refresh_batchnorm
 
@@ -85,8 +83,7 @@ def compress(
         >>> after < 0.7 * before
         True
     """
-    if out is not None:
-        RunDirectory(Path(out)).check_free()
+    check_free(out)
     entry = registry.get("compressors", registry.parse(by).name)
     opened = Run(run, device=device, plugins=plugins)
     if opened.info["status"] != "finished":

@@ -25,7 +25,7 @@ from repertoire.train._derived import batches_of, mixed, outputs_of, some, write
 from repertoire.train._directory import RunDirectory
 from repertoire.train._mergeable import check_data, check_heads, check_runs
 from repertoire.train._origin import origin_of, weights_at
-from repertoire.train._resumed import begin, key_of
+from repertoire.train._resumed import begin, check_free, key_of
 from repertoire.train._run import Run
 from repertoire.weights import Soup, Stored, loss_barrier, refresh_batchnorm
 
@@ -94,8 +94,7 @@ def merge(
     """
     if len(runs) < 2:
         raise ConfigError(f"merging takes two runs or more, {len(runs)} given")
-    if out is not None:
-        RunDirectory(Path(out)).check_free()
+    check_free(out)
     entry = registry.get("weight-operators", registry.parse(operator).name)
     based = "base" in registry.options(entry.factory)
     if base is not None and not based:

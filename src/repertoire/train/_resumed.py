@@ -10,11 +10,26 @@ import torch
 
 import repertoire
 from repertoire.data import digest
+from repertoire.errors import RunError, option
 from repertoire.train._directory import RunDirectory, next_free
 from repertoire.train._run import Run
 from repertoire.weights import Progress, State, digest_of_states
 
-__all__ = ["begin", "key_of"]
+__all__ = ["begin", "check_free", "key_of"]
+
+
+def check_free(out: str | os.PathLike[str] | None) -> None:
+    """Refuses a directory in which the new run may not lie; None, which asks for a free one, is no such place.
+
+    Raises:
+        RunError: it holds a run, which cannot be gone on with by training and is not overwritten, or something else.
+    """
+    if out is None:
+        return
+    directory = RunDirectory(Path(out))
+    if directory.occupied:
+        raise RunError(f"{directory} already holds a run; choose another {option('out')}")
+    directory.check_free()
 
 
 def key_of(told: Sequence[object], runs: Sequence[Run], states: Iterable[State]) -> str:

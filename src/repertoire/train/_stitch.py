@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from repertoire.data import Batch, digest
 from repertoire.errors import ConfigError, RunError, option
 from repertoire.recipe import build
 from repertoire.train._derived import batches_of, outputs_of, some, write_derived
-from repertoire.train._directory import RunDirectory
-from repertoire.train._resumed import begin, key_of
+from repertoire.train._resumed import begin, check_free, key_of
 from repertoire.train._run import Run
 from repertoire.weights import Stitched, stitch, train_stitched
 
@@ -79,8 +77,7 @@ def stitch_runs(
     """
     if len(runs) < 2:
         raise ConfigError(f"stitching takes two runs or more, {len(runs)} given")
-    if out is not None:
-        RunDirectory(Path(out)).check_free()
+    check_free(out)
     opened = [Run(path, device=device, plugins=plugins) for path in runs]
     _check(opened)
     key = key_of(
