@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +147,10 @@ def ray_cluster(name: str) -> Iterator[str]:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     from ray.cluster_utils import Cluster
 
+    # A node ends itself where its agent has not started within fifteen seconds, which Ray has no option for. In a fresh
+    # installation what it imports is to be compiled first, and that is not to count.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("ray.dashboard.agent")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     memory = 100 * 2**20
     cluster = Cluster(
