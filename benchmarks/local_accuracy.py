@@ -14,6 +14,7 @@ speed and memory alone. Prints Markdown.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -31,7 +32,7 @@ import torch
 from repertoire import registry, train
 from repertoire.data import Batch, Splits, load
 from repertoire.plan import Ledger
-from repertoire.recipe import TrainConfig, build, make_config, make_optimizer, resolve
+from repertoire.recipe import TrainConfig, build, load_splits, make_config, make_optimizer, resolve
 
 RULES = (
     "backprop",
@@ -76,14 +77,20 @@ class Setting:
         )
 
 
+@functools.lru_cache(maxsize=1)
+def images_of(setting: Setting, seed: int) -> Splits:
+    """What all rules are trained on with a seed; runs of one seed follow each other in a process."""
+    return load_splits(setting.configuration("backprop", seed))
+
+
 def run(setting: Setting, rule: str, seed: int, directory: Path | None) -> float:
     """Test accuracy of the last weights."""
     torch.set_num_threads(1)
-    config = setting.configuration(rule, seed)
+    config, splits = setting.configuration(rule, seed), images_of(setting, seed)
     if directory is None:
-        result = train.in_memory(config, validate=False).evaluate("test")
+        result = train.in_memory(config, splits, validate=False).evaluate("test")
         return float((result.logits.argmax(1) == result.labels).mean())
-    finished = train.complete(config, directory)
+    finished = train.complete(config, directory, splits=splits)
     state = train.last_state(directory)
     prefix = "model."
     finished.model.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
