@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from safetensors import safe_open
 
 from commands import run_cli
 from repertoire import cli, train
-from repertoire.train import _checkpoint
-from repertoire.weights import Progress, _progress
+from repertoire.weights import Progress
 
 OPTIONS = {"epochs": 1, "device": "cpu", "batch_size": 256, "quiet": True}
 ALWAYS = ("--no-report", "--device", "cpu", "--out")
@@ -50,7 +50,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def always(monkeypatch: pytest.MonkeyPatch, places: Path) -> None:
     """Something is kept whenever it can be."""
     monkeypatch.chdir(places)
-    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    monkeypatch.setattr("repertoire.weights._progress.EVERY", 0.0)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -65,8 +65,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def killed(owner: object, name: str, call: int, *arguments: object) -> None:
-    """Runs a command in a process of its own, which is killed behind that call of a function: no handler sees it."""
+def killed(where: str, name: str, call: int, *arguments: object) -> None:
+    """Runs a command in a process of its own, which is killed behind that call of a function: no handler sees it.
+    `where` names the module or the class that has the function."""
+    owner = pkgutil.resolve_name(where)
     child = os.fork()
     if child == 0:
         original, left = getattr(owner, name), [call]
@@ -120,7 +122,7 @@ def test_killed_it_goes_on_to_the_same_bits(name: str, tmp_path: Path, always: N
     assert err == ""
     third = len(saves) // 3
     for _ in range(2):
-        killed(Progress, "save", third, *command, *ALWAYS, cut)
+        killed("repertoire.weights:Progress", "save", third, *command, *ALWAYS, cut)
         assert list(kept.glob("*.safetensors"))
         assert not (cut / "run.json").exists()
     done = watched(monkeypatch)
@@ -137,7 +139,7 @@ def test_killed_while_the_run_is_written_it_is_written_again(tmp_path: Path, alw
     command = COMMANDS["lowrank"]
     status, _, err = run_cli(capsys, *command, *ALWAYS, tmp_path / "whole")
     assert status == 0, err
-    killed(_checkpoint, "save", 1, *command, *ALWAYS, tmp_path / "cut")
+    killed("repertoire.train._checkpoint", "save", 1, *command, *ALWAYS, tmp_path / "cut")
     assert (tmp_path / "cut" / "checkpoints" / "best.safetensors").exists()
     status, _, err = run_cli(capsys, *command, *ALWAYS, tmp_path / "cut")
     assert status == 0, err
@@ -148,7 +150,7 @@ def test_killed_while_the_run_is_written_it_is_written_again(tmp_path: Path, alw
 
 def test_what_was_kept_of_another_command_is_discarded_and_said(tmp_path: Path, always: None, capsys):
     kept = tmp_path / ".cut.compressing"
-    killed(Progress, "save", 3, *COMMANDS["codebook"], *ALWAYS, tmp_path / "cut")
+    killed("repertoire.weights:Progress", "save", 3, *COMMANDS["codebook"], *ALWAYS, tmp_path / "cut")
     other = ("compress", "a", "--by", "codebook:bits=3,groups=2,rounds=2")
     status, _, err = run_cli(capsys, *other, *ALWAYS, tmp_path / "whole")
     assert status == 0, err
@@ -166,7 +168,14 @@ def test_what_is_damaged_is_begun_anew(tmp_path: Path, always: None, capsys, mon
     status, _, err = run_cli(capsys, *COMMANDS["codebook"], *ALWAYS, tmp_path / "whole")
     assert status == 0, err
     monkeypatch.setattr(Progress, "save", SAVE)
-    killed(Progress, "save", saves.index("layer-0") + 1, *COMMANDS["codebook"], *ALWAYS, tmp_path / "cut")
+    killed(
+        "repertoire.weights:Progress",
+        "save",
+        saves.index("layer-0") + 1,
+        *COMMANDS["codebook"],
+        *ALWAYS,
+        tmp_path / "cut",
+    )
     moments, layer = kept / "moments.safetensors", kept / "layer-0.safetensors"
     moments.write_bytes(moments.read_bytes()[:-5])
     found = bytearray(layer.read_bytes())
@@ -186,7 +195,7 @@ def test_without_a_directory_the_same_one_is_taken_again(
     monkeypatch.chdir(tmp_path)
     for command, stem in ((COMMANDS["codebook"], "a-small-1"), (COMMANDS["stitch"], "wide-stitched-1")):
         given = [str(places / word) if (places / word).is_dir() else word for word in command]
-        killed(Progress, "save", 3, *given, "--no-report", "--device", "cpu")
+        killed("repertoire.weights:Progress", "save", 3, *given, "--no-report", "--device", "cpu")
         assert list((tmp_path / "runs").glob(f".{stem}.*"))
         status, out, err = run_cli(capsys, *given, "--no-report", "--device", "cpu")
         assert status == 0, err

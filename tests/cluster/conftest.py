@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from repertoire.compare._cluster import RESTART_WITHIN
-
 PLUGIN = '''
 import os, signal
 from pathlib import Path
@@ -133,7 +131,7 @@ def dask_cluster(name: str) -> Iterator[str]:
     with (
         # Under way the library itself sees to the second; workers also die in one test and are needed in the next.
         dask.config.set(
-            {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.lost-worker-timeout": RESTART_WITHIN}
+            {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.lost-worker-timeout": "1 hour"}
         ),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"

@@ -9,7 +9,7 @@ import torch
 from nets import batches, network
 
 from repertoire.compress import _codebook, _distil, _dynamic, _lowrank, codebook, distil, dynamic, lowrank
-from repertoire.weights import Progress, _progress
+from repertoire.weights import Progress
 from stopping import Killed, Stopping, goes_on
 
 COMPRESSORS = {
@@ -28,7 +28,7 @@ COMPRESSORS = {
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    monkeypatch.setattr("repertoire.weights._progress.EVERY", 0.0)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

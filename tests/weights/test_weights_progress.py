@@ -257,6 +257,9 @@ def test_what_cannot_be_gone_on_with_is_discarded_with_a_line(tmp_path):
     assert len(lines) == 1
     assert "of other runs, data or options, or of another version, and is discarded" in lines[0]
     assert mine.sift().load("z") is not None
+    assert len(lines) == 1  # it kept that itself
+    mine = Progress(tmp_path, "two", lines.append)
+    assert mine.sift().load("z") is not None
     assert lines[1:] == [f"goes on with what was kept in {tmp_path}"]
     # One other bit is enough.
     file = tmp_path / "z.safetensors"
