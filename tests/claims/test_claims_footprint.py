@@ -257,6 +257,37 @@ def test_equal_figures_make_stale_evidence_fresh(tmp_path: Path, monkeypatch: py
     assert [same for _, same in claims.refresh([claim], folder=tmp_path)] == [False]
 
 
+def test_the_code_before_tells_what_a_change_did_where_the_stored_figures_are_of_another_machine(tmp_path: Path):
+    """The claim takes a moment; the checkout from before the change is the one that is here."""
+    claim = claims.get("imbalanced-semi-self:two-gaussians")
+    stored = claims.run(claim.name, "small", folder=tmp_path)
+    strange = dataclasses.replace(stored, values=[[9.0] for _ in stored.values])
+    stale = {**stored.footprint, "claim": {"before": "1"}}
+    lines: list[str] = []
+
+    def fresh_again(then: claims.Evidence) -> bool:
+        dataclasses.replace(strange, footprint=stale).write(tmp_path)
+        with pytest.MonkeyPatch.context() as patched:
+            # What the checkout before has stored is not stale there.
+            patched.setattr(_harness, "_first_seed", lambda source, _, *more: first_seed(source, then, *more))
+            ((_, same),) = claims.refresh(
+                [claim], folder=tmp_path, before=Path(claims.__file__).parents[2], progress=lines.append
+            )
+        return same
+
+    first_seed = _harness._first_seed
+    assert fresh_again(strange)
+    assert lines == [f"{claim.name}: the same figures as of the code before at seed 0"]
+    now = claims.evidence(claim.slug, part=claim.part, folder=tmp_path)
+    assert now is not None
+    assert (now.values, claims.freshness(now, claim).state) == (strange.values, "fresh")
+    assert not fresh_again(dataclasses.replace(strange, footprint=stale))
+    assert lines[1:] == [
+        f"{claim.name}: the evidence is stale in the code before, too",
+        f"{claim.name}: other figures at seed 0",
+    ]
+
+
 def test_an_arm_is_measured_once_and_again_when_its_code_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("REPERTOIRE_CACHE", str(tmp_path))
     calls = []

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", choices=BUDGETS, default="small")
     parser.add_argument("--missing-or-stale", action="store_true", help="only those without up-to-date evidence")
     parser.add_argument("--refresh", action="store_true", help="measure the first seed of stale evidence again")
+    parser.add_argument("--before", type=Path, help="src of a checkout before the change, which --refresh asks too")
     parser.add_argument("--smoke", action="store_true", help="run every claim's smoke budget")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--store", type=Path, help="folder of the evidence; by default your own")
@@ -52,7 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.refresh:
         outcomes = refresh(
-            chosen, budget, folder=options.store, workers=options.workers, progress=say, minutes=options.minutes
+            chosen,
+            budget,
+            folder=options.store,
+            workers=options.workers,
+            progress=say,
+            minutes=options.minutes,
+            before=options.before,
         )
         found = [same for _, same in outcomes]
         print(f"{sum(found)} of {len(found)} are fresh again, after {time.perf_counter() - started:.0f} s")

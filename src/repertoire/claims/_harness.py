@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 import multiprocessing
+import os
 import random
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -248,10 +253,13 @@ def refresh(
     workers: int = 1,
     progress: Progress | None = None,
     minutes: float | None = None,
+    before: Path | None = None,
 ) -> Iterator[tuple[Claim, bool]]:
     """Measures the first seed of stale evidence again: equal figures make it fresh, others leave it stale.
 
-    A change of code that changes no figure, of a message or of a name, need not cost a whole measurement.
+    A change of code that changes no figure, of a message or of a name, need not cost a whole measurement. Where the
+    evidence is of another kind of processor, whose figures differ in any case, the code `before` the change tells here
+    what it comes to here.
 
     Args:
         claims: those whose evidence is stale or aged, of which others are passed over.
@@ -260,6 +268,8 @@ def refresh(
         workers: processes; 1 measures in this one.
         progress: called with a line of text.
         minutes: no claim is begun after so many minutes.
+        before: `src` of a checkout in which the evidence was not yet stale. Its figures for the first seed count in the
+            place of the stored ones, where these are others.
 
     Yields:
         Each claim, and whether its evidence is fresh now.
@@ -277,7 +287,10 @@ def refresh(
             say(str(failure))
             yield claim, False
             continue
-        same = _same([claim.values(m) for m in state.measured], found.values[:1])
+        figures = [claim.values(m) for m in state.measured]
+        same, whose = _same(figures, found.values[:1]), ""
+        if not same and before is not None and (then := _first_seed(before, found, budget, say)) is not None:
+            same, whose = _same(figures, [then]), " as of the code before"
         if same:
             today = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
             prints = dataclasses.asdict(footprint(claim, state.built))
@@ -285,8 +298,37 @@ def refresh(
             dataclasses.replace(
                 found, footprint=prints, built=sorted(state.built), confirmed=today, statement=claim.statement
             ).write(folder)
-        say(f"{claim.name}: {'the same figures' if same else 'other figures'} at seed 0")
+        say(f"{claim.name}: {'the same figures' if same else 'other figures'}{whose} at seed 0")
         yield claim, same
+
+
+_BEFORE = """
+import json, sys
+from pathlib import Path
+from repertoire import claims
+from repertoire.claims import _harness
+slug, part, budget, folder = sys.argv[1:]
+claim = claims.get(f"{slug}:{part}" if part else slug)
+found = claims.evidence(slug, budget, part=part, folder=Path(folder))
+if claims.freshness(found, claim).state == "stale":
+    sys.exit("the evidence is stale in the code before, too")
+measured = _harness._measure(claim, claims.Budget.named(budget), 0).measured
+(Path(folder) / "values").write_text(json.dumps(claim.values(measured)))
+"""
+
+
+def _first_seed(source: Path, found: Evidence, budget: BudgetName, say: Progress) -> list[float] | None:
+    """The values of seed 0 by the code of another checkout; None where it cannot tell."""
+    with tempfile.TemporaryDirectory() as folder:
+        found.write(Path(folder))
+        environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", _BEFORE, found.slug, found.part, budget, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            say(f"{found.name}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+            return None
+        values: list[float] = json.loads((Path(folder) / "values").read_text())
+        return values
 
 
 @dataclass(frozen=True)
