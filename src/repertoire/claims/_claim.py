@@ -369,8 +369,9 @@ def claim(
 
     Args:
         slug: of the paper's card.
-        statement, metric, threshold, kind, strict, higher_is_better, points, learned, trivial, exact, own_data, draws:
-            see `Claim`.
+        statement, metric, threshold, kind, strict, higher_is_better, points, learned, trivial, exact, own_data: see
+            `Claim`.
+        draws: of how many draws a seed is the mean; 1 by default.
         method, baseline: the arms of most kinds, in a few words.
         arms: those of a trend, an ordering or an optimum, in the order in which they are measured.
         data: what it is measured on, in words; not needed with a named bed.
