@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repertoire import claims, papers
-from repertoire.claims import _arms, _harness
+from repertoire.claims import _again, _arms, _harness
 from repertoire.claims._evidence import components_of
 from repertoire.claims._footprint import Footprint, Library, compare_footprints, library
 
@@ -269,13 +269,13 @@ def test_the_code_before_tells_what_a_change_did_where_the_stored_figures_are_of
         dataclasses.replace(strange, footprint=stale).write(tmp_path)
         with pytest.MonkeyPatch.context() as patched:
             # What the checkout before has stored is not stale there.
-            patched.setattr(_harness, "_first_seed", lambda source, _, *more: first_seed(source, then, *more))
+            patched.setattr(_again, "_first_seed", lambda source, _, *more: first_seed(source, then, *more))
             ((_, same),) = claims.refresh(
                 [claim], folder=tmp_path, before=Path(claims.__file__).parents[2], progress=lines.append
             )
         return same
 
-    first_seed = _harness._first_seed
+    first_seed = _again._first_seed
     assert fresh_again(strange)
     assert lines == [f"{claim.name}: the same figures as of the code before at seed 0"]
     now = claims.evidence(claim.slug, part=claim.part, folder=tmp_path)

@@ -11,21 +11,13 @@ looks of 5, 10 and 20 seeds.
     1
 """
 
+from repertoire.claims._again import Again, again, refresh
 from repertoire.claims._arms import arm
 from repertoire.claims._claim import BUDGETS, Budget, BudgetName, Claim, ClaimError, Measured, claim, entries, get
 from repertoire.claims._evidence import freshness
 from repertoire.claims._footprint import Footprint, Freshness
-from repertoire.claims._harness import (
-    Again,
-    Pilot,
-    again,
-    by_priority,
-    missing_or_stale,
-    pilot,
-    refresh,
-    run,
-    run_all,
-)
+from repertoire.claims._harness import by_priority, missing_or_stale, run, run_all
+from repertoire.claims._pilot import Pilot, pilot
 from repertoire.claims._table import Table, TableRow, table
 from repertoire.papers import Evidence, evidence
 from repertoire.papers import stored_evidence as stored

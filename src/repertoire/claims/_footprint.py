@@ -27,7 +27,9 @@ TRUNK = frozenset({"data", "errors", "files", "ops", "recipe", "registry", "rule
 _BEDS = "repertoire.claims.beds._named"
 
 #: Modules of the claims that decide and store, and measure nothing.
-_HARNESS = frozenset({"_arms", "_claim", "_evidence", "_footprint", "_harness", "_table", "__init__", "__main__"})
+_HARNESS = frozenset(
+    {"_again", "_arms", "_claim", "_evidence", "_footprint", "_harness", "_pilot", "_table", "__init__", "__main__"}
+)
 
 
 @dataclass(frozen=True)

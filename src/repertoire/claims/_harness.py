@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import math
 import multiprocessing
-import os
 import random
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -22,7 +17,6 @@ from typing import Any, NamedTuple
 
 from repertoire.claims._arms import recording
 from repertoire.claims._claim import (
-    PILOT,
     REDRAWN,
     Budget,
     BudgetName,
@@ -33,24 +27,13 @@ from repertoire.claims._claim import (
     get,
     registered,
 )
-from repertoire.claims._evidence import decide, footprint, freshness, summarise
+from repertoire.claims._evidence import decide, freshness, summarise
 from repertoire.compare import Backend, Cluster, check_backend, cluster, node
 from repertoire.errors import ConfigError
 from repertoire.papers import Evidence, evidence
-from repertoire.statistics import LOOKS, NOMINAL, contrasts, seeds_needed, smallest_effect
+from repertoire.statistics import LOOKS
 
-__all__ = [
-    "Again",
-    "Pilot",
-    "Progress",
-    "again",
-    "by_priority",
-    "missing_or_stale",
-    "pilot",
-    "refresh",
-    "run",
-    "run_all",
-]
+__all__ = ["Progress", "by_priority", "missing_or_stale", "run", "run_all"]
 
 Progress = Callable[[str], None]
 
@@ -143,7 +126,7 @@ def run_all(
         claims = [dataclasses.replace(claim, overlap=REDRAWN) for claim in claims]
     most = MOST_SECONDS.get(chosen.name)
     options: dict[str, Any] = {"minutes": minutes, "folder": folder, "backend": backend}
-    for state, failure in _outcomes(claims, chosen, workers, progress or _silent, **options):
+    for state, failure in outcomes(claims, chosen, workers, progress or silent, **options):
         if failure is not None:
             yield failure
             continue
@@ -184,217 +167,6 @@ def by_priority(claims: Sequence[Claim], budget: BudgetName, *, folder: Path | N
         return bool(claim.part), state, _last_cost(claim, budget, folder)
 
     return sorted(claims, key=rank)
-
-
-@dataclass(frozen=True)
-class Again:
-    """Change of figures that were measured again.
-
-    Attributes:
-        then, now: the stored evidence, and the new.
-        moved: mean difference over the seeds that both have, now less then.
-        noise: half the width of the stored interval; 0 where there is none.
-        equal: whether all figures of those seeds are the same to six digits.
-    """
-
-    then: Evidence
-    now: Evidence
-    moved: float
-    noise: float
-    equal: bool
-
-    @property
-    def sentence(self) -> str:
-        """Sentence that says by how much, and whether that is more than chance explains."""
-        name = self.then.name
-        if self.equal:
-            return f"{name}: the same figures again ({len(self.now.seeds)} seeds)."
-        within = "within" if abs(self.moved) <= self.noise else "MORE than"
-        return (
-            f"{name}: the mean difference moved by {self.moved:+.4g}, {within} the noise of its interval "
-            f"({self.noise:.4g}); {self.then.verdict} then, {self.now.verdict} now."
-        )
-
-
-def again(
-    name: str,
-    budget: BudgetName = "small",
-    *,
-    workers: int = 1,
-    progress: Progress | None = None,
-    folder: Path | None = None,
-    backend: Backend = "loky",
-) -> Again:
-    """Measures a claim once more and compares with what is stored; nothing is stored.
-
-    Raises:
-        ConfigError: nothing is stored.
-        ClaimError: a seed failed.
-    """
-    claim = get(name)
-    then = evidence(claim.slug, budget, part=claim.part, folder=folder)
-    if then is None:
-        raise ConfigError(
-            f"there is no evidence of {name!r} at the budget {budget!r}; run: repertoire claims run {name}"
-        )
-    now = run(name, budget, store=False, workers=workers, progress=progress, backend=backend)
-    common = min(len(then.seeds), len(now.seeds))
-    pairs = list(zip(then.differences[:common], now.differences[:common], strict=True))
-    moved = math.fsum(new - old for old, new in pairs) / common
-    noise = 0.0 if then.interval is None else (then.interval[1] - then.interval[0]) / 2
-    return Again(then, now, moved, noise, _same(then.values[:common], now.values[:common]))
-
-
-def refresh(
-    claims: Sequence[Claim],
-    budget: BudgetName = "small",
-    *,
-    folder: Path | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
-    minutes: float | None = None,
-    before: Path | None = None,
-) -> Iterator[tuple[Claim, bool]]:
-    """Measures the first seed of stale evidence again: equal figures make it fresh, others leave it stale.
-
-    A change of code that changes no figure, of a message or of a name, need not cost a whole measurement. Where the
-    evidence is of another kind of processor, whose figures differ in any case, the code `before` the change tells here
-    what it comes to here.
-
-    Args:
-        claims: those whose evidence is stale or aged, of which others are passed over.
-        budget: of the evidence.
-        folder: where it is, and where it is stored again.
-        workers: processes; 1 measures in this one.
-        progress: called with a line of text.
-        minutes: no claim is begun after so many minutes.
-        before: `src` of a checkout in which the evidence was not yet stale. Its figures for the first seed count in the
-            place of the stored ones, where these are others.
-
-    Yields:
-        Each claim, and whether its evidence is fresh now.
-    """
-    say, chosen = progress or _silent, Budget.named(budget)
-    stored = {}
-    for claim in claims:
-        found = evidence(claim.slug, budget, part=claim.part, folder=folder)
-        if found is not None and freshness(found, claim).state != "fresh":
-            stored[claim.name] = found
-    wanted = [claim for claim in claims if claim.name in stored]
-    for state, failure in _outcomes(wanted, chosen, workers, _silent, minutes, folder, one_seed=True):
-        claim, found = state.claim, stored[state.claim.name]
-        if failure is not None:
-            say(str(failure))
-            yield claim, False
-            continue
-        figures = [claim.values(m) for m in state.measured]
-        same, whose = _same(figures, found.values[:1]), ""
-        if not same and before is not None and (then := _first_seed(before, found, budget, say)) is not None:
-            same, whose = _same(figures, [then]), " as of the code before"
-        if same:
-            today = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-            prints = dataclasses.asdict(footprint(claim, state.built))
-            # What a claim says of itself may have been worded anew; what it measured is the same.
-            dataclasses.replace(
-                found, footprint=prints, built=sorted(state.built), confirmed=today, statement=claim.statement
-            ).write(folder)
-        say(f"{claim.name}: {'the same figures' if same else 'other figures'}{whose} at seed 0")
-        yield claim, same
-
-
-_BEFORE = """
-import json, sys
-from pathlib import Path
-from repertoire import claims
-from repertoire.claims import _harness
-slug, part, budget, folder = sys.argv[1:]
-claim = claims.get(f"{slug}:{part}" if part else slug)
-found = claims.evidence(slug, budget, part=part, folder=Path(folder))
-if claims.freshness(found, claim).state == "stale":
-    sys.exit("the evidence is stale in the code before, too")
-measured = _harness._measure(claim, claims.Budget.named(budget), 0).measured
-(Path(folder) / "values").write_text(json.dumps(claim.values(measured)))
-"""
-
-
-def _first_seed(source: Path, found: Evidence, budget: BudgetName, say: Progress) -> list[float] | None:
-    """The values of seed 0 by the code of another checkout; None where it cannot tell."""
-    with tempfile.TemporaryDirectory() as folder:
-        found.write(Path(folder))
-        environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", _BEFORE, found.slug, found.part, budget, folder]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            say(f"{found.name}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-            return None
-        values: list[float] = json.loads((Path(folder) / "values").read_text())
-        return values
-
-
-@dataclass(frozen=True)
-class Pilot:
-    """Findings of pilot seeds about a claim's bed.
-
-    Attributes:
-        claim: it.
-        seeds: from 1000 on.
-        differences: of the contrast that decides, `[n]`.
-        spread: their standard deviation.
-        needed: seeds that would tell the difference from the threshold, were it what it seems; None where too many.
-        smallest: the smallest effect that 20 seeds would find in 80 % of cases.
-        failed: why the bed fails; "" where it does not.
-        seconds: CPU time of a seed.
-    """
-
-    claim: Claim
-    seeds: list[int]
-    differences: list[float]
-    spread: float
-    needed: int | None
-    smallest: float
-    failed: str
-    seconds: float
-
-
-def pilot(name: str, budget: BudgetName = "small", *, seeds: int = 5, progress: Progress | None = None) -> Pilot:
-    """Tries a claim's bed on seeds that no evidence has, before its threshold is written down.
-
-    Args:
-        name: of the claim.
-        budget: to try it at.
-        seeds: how many, from 1000 on; 2 or more.
-        progress: called with a line of text after every seed.
-
-    Raises:
-        ConfigError: fewer than two seeds.
-        ClaimError: a seed failed.
-    """
-    if seeds < 2:
-        raise ConfigError(f"a pilot needs 2 seeds or more to see their spread, found {seeds}")
-    claim, chosen, say = get(name), Budget.named(budget), progress or _silent
-    found = []
-    for seed in range(PILOT, PILOT + seeds):
-        outcome = _attempt(claim, chosen, seed)
-        if isinstance(outcome, ClaimError):
-            raise outcome
-        say(_line(claim, seed, seed - PILOT + 1, outcome))
-        found.append(outcome)
-    measured = [timed.measured for timed in found]
-    sign = 1.0 if claim.higher_is_better or claim.kind == "identity" else -1.0
-    rows = contrasts(claim.kind, [[sign * v for v in claim.values(m)] for m in measured], claim.points)
-    values = min(rows, key=lambda row: math.fsum(row))
-    beyond = [value - claim.threshold for value in values]
-    mean = math.fsum(values) / seeds
-    return Pilot(
-        claim=claim,
-        seeds=list(range(PILOT, PILOT + seeds)),
-        differences=values,
-        spread=math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (seeds - 1)),
-        needed=seeds_needed(beyond, alpha=NOMINAL),
-        smallest=smallest_effect(values, LOOKS[-1], overlap=claim.overlap),
-        failed=claim.failed_bed(measured),
-        seconds=math.fsum(timed.seconds for timed in found) / seeds,
-    )
 
 
 @dataclass
@@ -446,7 +218,7 @@ class _State:
         return range(start, self.wanted)
 
 
-def _outcomes(
+def outcomes(
     claims: Sequence[Claim],
     budget: Budget,
     workers: int,
@@ -481,11 +253,11 @@ def _in_turn(state: _State, progress: Progress) -> ClaimError | None:
     seeds = range(state.wanted)
     while seeds:
         for seed in seeds:
-            outcome = _attempt(state.claim, state.budget, seed)
+            outcome = attempt(state.claim, state.budget, seed)
             if isinstance(outcome, ClaimError):
                 return outcome
             state.done[seed] = outcome
-            progress(_line(state.claim, seed, state.wanted, outcome))
+            progress(line_of(state.claim, seed, state.wanted, outcome))
         seeds = state.more()
     return None
 
@@ -541,7 +313,7 @@ def _shared_out(
                     yield state, outcome
                     continue
                 state.done[seed] = outcome
-                progress(_line(state.claim, seed, state.wanted, outcome))
+                progress(line_of(state.claim, seed, state.wanted, outcome))
                 if len(state.done) == state.wanted:
                     following = state.more()
                     submit(state, following)
@@ -562,10 +334,10 @@ def _result(job: Future[Timed | ClaimError], claim: Claim, seed: int) -> Timed |
 def _attempt_by_name(module: str, name: str, budget: Budget, seed: int) -> Timed | ClaimError:
     """Runs in a worker, which finds the claim by importing its module."""
     importlib.import_module(module)
-    return _attempt(registered()[name], budget, seed)
+    return attempt(registered()[name], budget, seed)
 
 
-def _attempt(claim: Claim, budget: Budget, seed: int) -> Timed | ClaimError:
+def attempt(claim: Claim, budget: Budget, seed: int) -> Timed | ClaimError:
     """Failures come back as values: not every exception survives the way from a worker to its parent."""
     try:
         return _measure(claim, budget, seed)
@@ -605,15 +377,10 @@ def _last_cost(claim: Claim, budget: BudgetName, folder: Path | None) -> float:
     return 0.0 if found is None else found.seconds
 
 
-def _same(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> bool:
-    pairs = [(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)]
-    return all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9) for a, b in pairs)
-
-
-def _line(claim: Claim, seed: int, wanted: int, timed: Timed) -> str:
+def line_of(claim: Claim, seed: int, wanted: int, timed: Timed) -> str:
     values = " against ".join(f"{value:.4f}" for value in claim.values(timed.measured))
     return f"{claim.name} seed {seed} of {wanted}: {claim.metric} {values} ({timed.seconds:.1f} s)"
 
 
-def _silent(line: str) -> None:
+def silent(line: str) -> None:
     pass
