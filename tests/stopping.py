@@ -1,17 +1,41 @@
-"""Work that is stopped behind every time that it keeps something, or while it does, and gone on with."""
+"""Work that is stopped when it keeps something, or while it does, and gone on with; runs that crash."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from repertoire.weights import Progress, Stored
 
-__all__ = ["Killed", "Stopping", "goes_on", "same"]
+__all__ = ["Crash", "Killed", "Stopping", "crash", "goes_on", "same"]
+
+
+class Crash(Exception):
+    """An error that nothing raises but `crash`."""
+
+
+@contextmanager
+def crash(owner: Any, name: str = "step", *, after: int) -> Iterator[None]:
+    """What is called within ends at a call of a method of `owner`, behind so many that do their work."""
+    original, calls = getattr(owner, name), 0
+
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise Crash
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, crashing)
+        with pytest.raises(Crash):
+            yield
 
 
 class Killed(BaseException):

@@ -12,6 +12,7 @@ from repertoire import recipe, train
 from repertoire.adapters import is_adapted
 from repertoire.errors import ConfigError, RepertoireWarning
 from repertoire.rules import Backprop
+from stopping import crash
 
 BACKBONE = "convnet:width=16,depth=2"
 
@@ -62,21 +63,11 @@ def test_the_adapter_and_the_head_learn_and_nothing_else(built: recipe.Built):
 
 @pytest.mark.parametrize("step", [0, 3, 7])
 def test_a_crash_changes_nothing_and_what_is_left_is_a_plain_network(
-    options: dict, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    options: dict, first: Path, tmp_path: Path, step: int
 ):
     whole = train.fit(out=tmp_path / "whole", **options)
-    original, calls = Backprop.step, []
-
-    def crash(self, method, batch):
-        calls.append(1)
-        if len(calls) > step:
-            raise KeyError
-        return original(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Backprop, "step", crash)
-        with pytest.raises(KeyError):
-            train.fit(out=tmp_path / "broken", **options)
+    with crash(Backprop, after=step):
+        train.fit(out=tmp_path / "broken", **options)
     broken = train.resume(tmp_path / "broken")
     state, again = whole.model.state_dict(), broken.model.state_dict()
     assert state.keys() == again.keys() == train.load(first).model.state_dict().keys()

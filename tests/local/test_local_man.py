@@ -15,6 +15,7 @@ from repertoire.errors import ConfigError
 from repertoire.local import MAN, Exits, Local, LocalLearning
 from repertoire.methods import Classifier, Normalize, Supervised
 from repertoire.recipe import WeightAverage
+from stopping import crash
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:
@@ -215,7 +216,7 @@ def test_exits_are_rebuilt_from_what_is_stored():
     assert exits.work[0] > 0
 
 
-def test_a_run_goes_on_where_it_was(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_goes_on_where_it_was(tmp_path):
     options = {
         "rule": "local:blocks=3,auxiliary=(man:base=conv,momentum=0.9)",
         "backbone": "convnet:width=4",
@@ -225,18 +226,8 @@ def test_a_run_goes_on_where_it_was(tmp_path, monkeypatch: pytest.MonkeyPatch):
         "save_every": 1,
     }
     whole = train.fit("digits", out=tmp_path / "whole", **options)
-    original, calls = Local.step, []
-
-    def crash(self: Local, method: object, batch: object) -> object:
-        calls.append(1)
-        if len(calls) > 3:
-            raise RuntimeError("stands for a crash")
-        return original(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Local, "step", crash)
-        with pytest.raises(RuntimeError, match="stands for a crash"):
-            train.fit("digits", out=tmp_path / "cut", **options)
+    with crash(Local, after=3):
+        train.fit("digits", out=tmp_path / "cut", **options)
     resumed = train.resume(tmp_path / "cut")
     a, b = (train.last_state(run.path) for run in (whole, resumed))
     assert a.keys() == b.keys()

@@ -19,6 +19,7 @@ from repertoire.local._overlap import OverlapBlock
 from repertoire.local._trainer import _plus
 from repertoire.methods import Classifier, Method, Normalize, Supervised
 from repertoire.plan import Ledger
+from stopping import crash
 
 
 def sgd(block: nn.Module) -> torch.optim.Optimizer:
@@ -245,7 +246,7 @@ def test_exits_are_behind_the_overlap():
     assert found.work == exits.work
 
 
-def test_a_run_goes_on_where_it_was_and_exports_its_network_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_goes_on_where_it_was_and_exports_its_network_alone(tmp_path: Path):
     """After a crash between two checkpoints, exits included; what is exported answers as the network does."""
     options = {
         "rule": "local:blocks=3,overlap=1,auxiliary=(conv:depth=1)",
@@ -255,18 +256,8 @@ def test_a_run_goes_on_where_it_was_and_exports_its_network_alone(tmp_path: Path
         "save_every": 1,
     }
     whole = train.fit("digits", out=tmp_path / "whole", **options)
-    original, calls = Local.step, []
-
-    def crash(self: Local, method: object, batch: object) -> object:
-        calls.append(1)
-        if len(calls) > 3:
-            raise RuntimeError("stands for a crash")
-        return original(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Local, "step", crash)
-        with pytest.raises(RuntimeError, match="stands for a crash"):
-            train.fit("digits", out=tmp_path / "cut", **options)
+    with crash(Local, after=3):
+        train.fit("digits", out=tmp_path / "cut", **options)
     resumed = train.resume(tmp_path / "cut")
     a, b = (train.last_state(run.path) for run in (whole, resumed))
     assert a.keys() == b.keys()

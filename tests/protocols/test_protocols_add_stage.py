@@ -12,6 +12,7 @@ from repertoire.errors import ConfigError, DataError, RunError
 from repertoire.protocols import Continued, add_stage
 from repertoire.rules import Backprop
 from repertoire.train import Run, fit, last_state
+from stopping import crash
 
 NEW = {"epochs": 5, "batch_size": 16, "lr": 0.05}
 
@@ -73,21 +74,9 @@ def test_what_is_replayed_is_what_may_be_kept(second: Continued):
 
 
 @pytest.mark.parametrize("step", [0, 3, 23])
-def test_killed_it_ends_in_the_same_bits(
-    first: Run, second: Continued, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-):
-    original, calls = Backprop.step, []
-
-    def crash(self, method, batch):
-        calls.append(1)
-        if len(calls) > step:
-            raise KeyboardInterrupt
-        return original(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Backprop, "step", crash)
-        with pytest.raises(KeyboardInterrupt):
-            add_stage(first, more, memory=24, out=tmp_path / "b", save_every=2, **NEW)
+def test_killed_it_ends_in_the_same_bits(first: Run, second: Continued, more: Path, tmp_path: Path, step: int):
+    with crash(Backprop, after=step):
+        add_stage(first, more, memory=24, out=tmp_path / "b", save_every=2, **NEW)
     found = add_stage(first, more, memory=24, out=tmp_path / "b", save_every=2, **NEW)
     np.testing.assert_array_equal(found.outcome.matrix, second.outcome.matrix)
     one, two = content(found.run.path), content(second.run.path)

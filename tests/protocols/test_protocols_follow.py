@@ -19,6 +19,7 @@ from repertoire.methods import Classifier, Method, Needs, Stage, Step
 from repertoire.protocols import Memory, Outcome, _follow
 from repertoire.rules import Backprop
 from repertoire.train import last_state, outputs
+from stopping import crash
 
 SPEC = "classes:step=1,memory=24"
 
@@ -121,20 +122,10 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("step", [0, 1, 5, 9])
 def test_killed_inside_a_stage_it_ends_in_the_same_bits(
-    config: recipe.TrainConfig, whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    config: recipe.TrainConfig, whole: Outcome, tmp_path: Path, step: int
 ):
-    original, calls = Backprop.step, []
-
-    def crash(self, method, batch):
-        calls.append(1)
-        if len(calls) > step:
-            raise Stop
-        return original(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Backprop, "step", crash)
-        with pytest.raises(Stop):
-            protocols.follow(SPEC, config, out=tmp_path / "stages", bounds=False)
+    with crash(Backprop, after=step):
+        protocols.follow(SPEC, config, out=tmp_path / "stages", bounds=False)
     assert_same(protocols.follow(SPEC, config, out=tmp_path / "stages", bounds=False), whole)
 
 

@@ -10,10 +10,7 @@ import torch
 from repertoire import train
 from repertoire.rules import Backprop
 from repertoire.train import _checkpoint
-
-
-class Stop(Exception):
-    """Stands for a crash."""
+from stopping import crash
 
 
 def state(run: train.Run) -> dict[str, torch.Tensor]:
@@ -24,23 +21,11 @@ def state(run: train.Run) -> dict[str, torch.Tensor]:
     ("loss", "part"),
     [("tico", "covariance"), ("individual-temperatures", "log_means"), ("clip", "log_scale")],
 )
-def test_a_resumed_run_ends_as_if_it_had_not_stopped(
-    options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, part: str
-):
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(options: dict, tmp_path: Path, loss: str, part: str):
     options = {**options, "loss": loss, "epochs": 2, "ema": 0.9, "save_every": 2, "augment": "shift"}
     whole = train.fit(out=tmp_path / "whole", **options)
-    step, calls = Backprop.step, []
-
-    def stopping(self: Backprop, method: object, batch: object) -> object:
-        calls.append(1)
-        if len(calls) > 3:
-            raise Stop
-        return step(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Backprop, "step", stopping)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **options)
+    with crash(Backprop, after=3):
+        train.fit(out=tmp_path / "a", **options)
     a, b = state(whole), state(train.resume(tmp_path / "a"))
     assert a.keys() == b.keys()
     for name in a:

@@ -10,10 +10,7 @@ import torch
 from repertoire import train
 from repertoire.rules import Backprop
 from repertoire.train import _checkpoint
-
-
-class Stop(Exception):
-    """Stands for a crash."""
+from stopping import crash
 
 
 @pytest.mark.parametrize(
@@ -27,21 +24,11 @@ class Stop(Exception):
     ],
     ids=lambda components: components.get("method", components["loss"].partition(":")[0]),
 )
-def test_a_crash_changes_nothing(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, components: dict):
+def test_a_crash_changes_nothing(options: dict, tmp_path: Path, components: dict):
     full = {**options, **components, "ema": 0.9, "augment": "shift", "save_every": 2, "epochs": 2}
     whole = train.fit(out=tmp_path / "whole", **full)
-    original, calls = Backprop.step, []
-
-    def stops(self: Backprop, method: object, batch: object) -> object:
-        calls.append(1)
-        if len(calls) == 4:
-            raise Stop
-        return original(self, method, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Backprop, "step", stops)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "cut", **full)
+    with crash(Backprop, after=3):
+        train.fit(out=tmp_path / "cut", **full)
     resumed = train.resume(tmp_path / "cut")
     states = [
         _checkpoint.load(_checkpoint.checkpoints(run.directory.checkpoints)[0]).tensors for run in (whole, resumed)

@@ -14,6 +14,7 @@ from repertoire import train
 from repertoire.errors import CheckpointError, Interrupted, RunError
 from repertoire.rules import Backprop
 from repertoire.train import _checkpoint
+from stopping import crash
 
 
 def weights(run: train.Run) -> dict[str, torch.Tensor]:
@@ -28,22 +29,6 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         assert torch.equal(a[name], b[name]), name
 
 
-class Stop(Exception):
-    """Stands for a crash."""
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    original, calls = Backprop.step, []
-
-    def patched(self: Backprop, method: object, batch: object) -> object:
-        calls.append(1)
-        if len(calls) > step:
-            raise Stop
-        return original(self, method, batch)
-
-    monkeypatch.setattr(Backprop, "step", patched)
-
-
 @pytest.fixture(scope="module")
 def full(options: dict) -> dict[str, object]:
     return {**options, "ema": 0.9, "save_every": 4, "augment": "shift", "optimizer": "adamw", "lr": 0.003}
@@ -55,13 +40,9 @@ def whole(full: dict, tmp_path_factory: pytest.TempPathFactory) -> train.Run:
 
 
 @pytest.mark.parametrize("step", [0, 3, 4, 6, 9, 17])
-def test_a_crash_at_any_step_changes_nothing(
-    full: dict, whole: train.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-):
-    with monkeypatch.context() as patch:
-        crash_at(patch, step)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **full)
+def test_a_crash_at_any_step_changes_nothing(full: dict, whole: train.Run, tmp_path: Path, step: int):
+    with crash(Backprop, after=step):
+        train.fit(out=tmp_path / "a", **full)
     assert train.load(tmp_path / "a").info["status"] == "failed"
     run = train.resume(tmp_path / "a")
     assert_equal(weights(run), weights(whole))
@@ -71,13 +52,9 @@ def test_a_crash_at_any_step_changes_nothing(
     assert run.metrics == whole.metrics
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
-    full: dict, whole: train.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    with monkeypatch.context() as patch:
-        crash_at(patch, 13)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **full)
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(full: dict, whole: train.Run, tmp_path: Path):
+    with crash(Backprop, after=13):
+        train.fit(out=tmp_path / "a", **full)
     newest, older = _checkpoint.checkpoints(tmp_path / "a" / "checkpoints")
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert older.exists()
@@ -130,13 +107,11 @@ def test_a_finished_run_without_its_weights_is_no_success(options: dict, tmp_pat
         train.resume(run.path)
 
 
-def test_changed_data_is_noticed(options: dict, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_changed_data_is_noticed(options: dict, tiny: Path, tmp_path: Path):
     copied = tmp_path / "data.npz"
     copied.write_bytes(tiny.read_bytes())
-    with monkeypatch.context() as patch:
-        crash_at(patch, 8)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **{**options, "data": str(copied)})
+    with crash(Backprop, after=8):
+        train.fit(out=tmp_path / "a", **{**options, "data": str(copied)})
     with np.load(tiny, allow_pickle=False) as arrays:
         changed = dict(arrays)
     changed["images"][0] ^= 1
@@ -145,24 +120,20 @@ def test_changed_data_is_noticed(options: dict, tiny: Path, tmp_path: Path, monk
         train.resume(tmp_path / "a")
 
 
-def test_a_checkpoint_of_another_model_is_refused(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with monkeypatch.context() as patch:
-        crash_at(patch, 8)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **options)
+def test_a_checkpoint_of_another_model_is_refused(options: dict, tmp_path: Path):
+    with crash(Backprop, after=8):
+        train.fit(out=tmp_path / "a", **options)
     config = tmp_path / "a" / "config.yaml"
     config.write_text(config.read_text().replace("width=8", "width=16"))
     with pytest.raises(CheckpointError, match="does not fit"):
         train.resume(tmp_path / "a")
 
 
-def test_another_number_of_ranks_is_refused(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_number_of_ranks_is_refused(options: dict, tmp_path: Path):
     import json
 
-    with monkeypatch.context() as patch:
-        crash_at(patch, 8)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **options)
+    with crash(Backprop, after=8):
+        train.fit(out=tmp_path / "a", **options)
     record = tmp_path / "a" / "run.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "ranks": 2}))
     with pytest.raises(RunError, match="2 ranks"):
@@ -170,13 +141,11 @@ def test_another_number_of_ranks_is_refused(options: dict, tmp_path: Path, monke
 
 
 def test_the_record_says_what_is_going_on(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with monkeypatch.context() as patch:
-        crash_at(patch, 8)
-        with pytest.raises(Stop):
-            train.fit(out=tmp_path / "a", **options)
+    with crash(Backprop, after=8):
+        train.fit(out=tmp_path / "a", **options)
     left_over = tmp_path / "a" / "checkpoints" / ".step-000000099.safetensors.abc.tmp"
     left_over.touch()
-    assert train.load(tmp_path / "a").info["reason"] == "Stop"
+    assert train.load(tmp_path / "a").info["reason"] == "Crash"
     seen = []
     original = Backprop.step
 
