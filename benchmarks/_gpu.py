@@ -103,7 +103,7 @@ def pairs(loss: str, way: str, rows: int, device: str, seconds: float) -> Answer
     function = loss_of(loss, way)
     if isinstance(function, torch.nn.Module):
         function.to(device)
-    values = []
+    values: list[torch.Tensor] = []
 
     def step() -> None:
         x.grad = None
@@ -122,7 +122,7 @@ def linear(way: str, classes: int, device: str, seconds: float) -> Answer:
     x = torch.empty(1024, 128).normal_(generator=generator).to(device, torch.bfloat16).requires_grad_()
     weight = torch.empty(classes, 128).normal_(std=0.1, generator=generator).to(device, torch.bfloat16).requires_grad_()
     targets = torch.randint(classes, (1024,), generator=generator).to(device)
-    values = []
+    values: list[torch.Tensor] = []
 
     def step() -> None:
         x.grad = weight.grad = None
