@@ -36,7 +36,7 @@ from repertoire.data._enhance import (
     sharpness,
     solarise,
 )
-from repertoire.data._jitter import _turned, recoloured
+from repertoire.data._jitter import _turned, colours, recoloured
 from repertoire.data._policies import affine, resample
 from repertoire.errors import ConfigError, ShapeError
 
@@ -254,13 +254,14 @@ def test_jitter_is_its_steps_one_after_the_other(channels_last: bool) -> None:
     x = plain(noise(40, 6, 5)).double()
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x.contiguous()
     torch.manual_seed(0)
-    found = recoloured(x, 0.8, 0.2, jitter=0.7, grey=0.3)
+    drawn = colours(40, 0.8, 0.2, jitter=0.7, grey=0.3, device=x.device)
+    found = recoloured(x, *(each.double() if each.is_floating_point() else each for each in drawn))
     torch.manual_seed(0)
-    chosen = x.new_empty(40, 1).uniform_() < 0.7
-    factors = x.new_empty(40, 3).uniform_(1 - 0.8, 1 + 0.8)
-    turns = x.new_empty(40, 1).uniform_(-0.2, 0.2)
-    order = x.new_empty(40, 4).uniform_().argsort(1)
-    lost = x.new_empty(40).uniform_() < 0.3
+    chosen = torch.empty(40, 1).uniform_() < 0.7
+    factors = torch.empty(40, 3).uniform_(1 - 0.8, 1 + 0.8).double()
+    turns = torch.empty(40, 1).uniform_(-0.2, 0.2).double()
+    order = torch.empty(40, 4).uniform_().argsort(1)
+    lost = torch.empty(40).uniform_() < 0.3
     assert 0 < int(chosen.sum()) < 40
     assert 0 < int(lost.sum()) < 40
     for i, image in enumerate(x):

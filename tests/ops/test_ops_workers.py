@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from repertoire.ops import (
+    alone,
     at_once,
     by_rows,
     linear_cross_entropy,
@@ -97,6 +98,21 @@ def test_the_first_error_is_raised_when_all_have_ended(two: None):
         at_once([fails, lambda: ended.append(1)])
     assert ended == [1]
     assert at_once([lambda: 1, lambda: 2]) == [1, 2]
+
+
+def test_who_works_alone_has_one_thread_of_arithmetic_and_the_modes_of_the_caller(two: None):
+    def look() -> tuple[int, bool, bool]:
+        return torch.get_num_threads(), torch.is_grad_enabled(), threading.current_thread() is threading.main_thread()
+
+    assert alone(look) == (1, True, False)
+    with torch.no_grad():
+        assert alone(look) == (1, False, False)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        alone(lambda: 1 // 0)
+    # In a worker already, it stays there.
+    names = alone(lambda: [threading.current_thread().name, alone(lambda: threading.current_thread().name)])
+    assert names[0] == names[1]
 
 
 def test_a_worker_has_no_workers_of_its_own(two: None):

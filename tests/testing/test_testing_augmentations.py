@@ -64,6 +64,14 @@ class Looking(Whole):
         return (x - x.mean()).clamp(0, 1) if len(x) else x
 
 
+class ByThread(Whole):
+    """Turns half of the images over, and draws once for each thread of arithmetic."""
+
+    def chance(self, count: int) -> Tensor:
+        torch.rand(torch.get_num_threads())
+        return super().chance(count)
+
+
 class LeavingMasks(Whole):
     """Turns half of the images over, and others of their masks."""
 
@@ -102,6 +110,7 @@ BROKEN = {
     "all randomness is that of torch": OfItsOwnDice,
     "each image draws by itself": Alike,
     "images do not look at each other": Looking,
+    "the number of threads changes nothing": ByThread,
     "masks move with their images": LeavingMasks,
     "a change keeps float images": Doubling,
     "what does not fit is refused": Trusting,

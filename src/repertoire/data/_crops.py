@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from repertoire.data._batches import centres, check_images, check_probability, plain, sampled
+from repertoire.data._batches import centres, check_images, check_probability, plain, sampled, shared_out
 from repertoire.errors import ConfigError, ShapeError
 from repertoire.registry import register
 
@@ -124,21 +124,22 @@ class ResizedCrop(_Geometric):
         self.flip = check_probability("flip", flip)
 
     def forward(self, images: Tensor) -> Tensor:
+        return shared_out(boxed, images, *self.boxes(images))
+
+    def boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws a box for each image: half of its sides, the width negative where it is flipped, and its centre, as
+        (width, height) `[N, 2]` each; in normalised coordinates the image reaches from -1 to 1."""
         check_images(images)
         count, height, width, _ = images.shape
-        x = images.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # sampled quicker than channels last
-        area = x.new_empty(count, 1).uniform_(*self.scale) * (height * width)
-        ratio = x.new_empty(count, 1).uniform_(*(math.log(end) for end in self.ratio)).exp()
+        area = _uniform(images, count, *self.scale) * (height * width)
+        ratio = _uniform(images, count, *(math.log(end) for end in self.ratio)).exp()
         across = ((area * ratio).sqrt() / width).clamp_(max=1)
         down = ((area / ratio).sqrt() / height).clamp_(max=1)
         flipped = torch.where(torch.rand_like(area) < self.flip, -across, across)
-        # In normalised coordinates the image reaches from -1 to 1, so a box of half-width s has its centre anywhere in
-        # [s - 1, 1 - s].
-        columns = centres(width, x) * flipped + (1 - across) * x.new_empty(count, 1).uniform_(-1, 1)
-        rows = centres(height, x) * down + (1 - down) * x.new_empty(count, 1).uniform_(-1, 1)
-        shape = (count, height, width)
-        grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=-1)
-        return sampled(x, grid)
+        # A box of half-width s has its centre anywhere in [s - 1, 1 - s].
+        column = (1 - across) * _uniform(images, count, -1, 1)
+        row = (1 - down) * _uniform(images, count, -1, 1)
+        return torch.cat((flipped, down), 1), torch.cat((column, row), 1)
 
 
 @register("augmentations", "photo")
@@ -167,6 +168,22 @@ class PhotoAugmentation(ResizedCrop):
         super().__init__(scale, ratio, flip)
 
 
+def boxed(images: Tensor, half: Tensor, centre: Tensor) -> Tensor:
+    """The boxes of images, as `ResizedCrop.boxes` draws them, at the size of the images."""
+    count, height, width, _ = images.shape
+    x = images.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)  # sampled quicker than channels last
+    columns = centres(width, x) * half[:, :1] + centre[:, :1]
+    rows = centres(height, x) * half[:, 1:] + centre[:, 1:]
+    shape = (count, height, width)
+    grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=-1)
+    return sampled(x, grid)
+
+
+def _uniform(like: Tensor, count: int, low: float, high: float) -> Tensor:
+    """Numbers `[N, 1]`, on the device of the images."""
+    return torch.empty(count, 1, device=like.device).uniform_(low, high)
+
+
 def _translate(images: Tensor, pixels: int | None, *, flip: float, fill: Literal["reflect", "black"]) -> Tensor:
     """Pad, crop at random to the same size, flip: one gather of whole pixels, while they still are bytes."""
     check_images(images)
@@ -179,13 +196,17 @@ def _translate(images: Tensor, pixels: int | None, *, flip: float, fill: Literal
     columns = torch.arange(width, device=device) + torch.randint(-shift, shift + 1, (count, 1), device=device)
     if flip:
         columns = torch.where(torch.rand(count, 1, device=device) < flip, width - 1 - columns, columns)
-    across, down = _reflected(columns, width), _reflected(rows, height)
-    start = torch.arange(count, device=device)[:, None, None] * (height * width)
-    source = start + (down * width)[:, :, None] + across[:, None, :]
-    moved = images.reshape(-1, channels).index_select(0, source.view(-1)).view(images.shape)
-    if fill == "black":
-        moved *= ((down == rows)[:, :, None] & (across == columns)[:, None, :])[..., None]
-    return plain(moved)
+
+    def moved(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        across, down = _reflected(columns, width), _reflected(rows, height)
+        start = torch.arange(len(images), device=device)[:, None, None] * (height * width)
+        source = start + (down * width)[:, :, None] + across[:, None, :]
+        out = images.reshape(-1, channels).index_select(0, source.view(-1)).view(images.shape)
+        if fill == "black":
+            out *= ((down == rows)[:, :, None] & (across == columns)[:, None, :])[..., None]
+        return plain(out)
+
+    return shared_out(moved, images, rows, columns)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from repertoire.data._batches import check_probability, plain
+from repertoire.data._batches import check_probability, plain, shared_out
 from repertoire.data._crops import NoAugmentation
 from repertoire.errors import ConfigError
 from repertoire.registry import register
@@ -76,9 +76,12 @@ class RandomErasing(nn.Module):
         chosen = torch.rand_like(area) < self.probability
         down = (rows >= top) & (rows < top + tall) & chosen
         across = (columns >= left) & (columns < left + broad)
-        inside = (down[:, :, None] & across[:, None, :])[:, None]
-        if self.fill == "noise":
-            value = torch.rand_like(x[:1])  # numbers for all images would take several times as long as all the rest
-        else:
-            value = x.mean((1, 2, 3), keepdim=True) if self.fill == "mean" else x.new_zeros(1)
-        return torch.where(inside, value, x).contiguous(memory_format=torch.channels_last)
+        # Numbers for all images would take several times as long as all the rest.
+        noise = torch.rand_like(x[:1]) if self.fill == "noise" else x.new_zeros(1)
+
+        def erased(part: Tensor, down: Tensor, across: Tensor) -> Tensor:
+            inside = (down[:, :, None] & across[:, None, :])[:, None]
+            value = part.mean((1, 2, 3), keepdim=True) if self.fill == "mean" else noise
+            return torch.where(inside, value, part).contiguous(memory_format=torch.channels_last)
+
+        return shared_out(erased, x, down, across)

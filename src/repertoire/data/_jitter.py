@@ -9,33 +9,55 @@ from torch import Tensor
 
 from repertoire.data._enhance import LUMA
 
-__all__ = ["recoloured"]
+__all__ = ["colours", "recoloured"]
 
 _YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 
-def recoloured(x: Tensor, amount: float, hue: float, *, jitter: float, grey: float) -> Tensor:
-    """Brightness, contrast, saturation and hue changed at random in random order, then all colour taken at random.
+def colours(
+    count: int, amount: float, hue: float, *, jitter: float, grey: float, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Draws for each image how its colours change: brightness, contrast, saturation and hue, in random order, and
+    whether all colour is taken from it.
+
+    Args:
+        count: N, the number of images.
+        amount: brightness, contrast and saturation are multiplied by factors uniform in 1 +- amount, 0 at least.
+        hue: largest turn of the hue, as a share of the circle.
+        jitter: share of images that are changed.
+        grey: share of images that lose their colour.
+        device: of the images.
+
+    Returns:
+        The three factors `[N, 3]`; the turn of the hue `[N]`, in radians; the order of the four changes `[N, 4]`; who
+        loses all colour, bool `[N]`.
+    """
+
+    def uniform(columns: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return torch.empty(count, columns, device=device).uniform_(low, high)
+
+    chosen = uniform(1) < jitter
+    factors = torch.where(chosen, uniform(3, max(0.0, 1 - amount), 1 + amount), 1.0)
+    angle = torch.where(chosen, uniform(1, -hue, hue) * (2 * math.pi), 0.0).squeeze(1)
+    order = uniform(4).argsort(1)
+    return factors, angle, order, torch.empty(count, device=device).uniform_() < grey
+
+
+def recoloured(x: Tensor, factors: Tensor, angle: Tensor, order: Tensor, lost: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue changed, then all colour taken, as `colours` has drawn it.
 
     Every one of these is an affine map of colours, and so is any sequence of them: each image's is composed from 3 x 3
     matrices, and its pixels are touched once.
 
     Args:
         x: float `[N, 3, H, W]` in [0, 1], channels last in memory.
-        amount: brightness, contrast and saturation are multiplied by factors uniform in 1 +- amount, 0 at least.
-        hue: largest turn of the hue, as a share of the circle.
-        jitter: share of images that are changed.
-        grey: share of images that lose their colour.
+        factors, angle, order, lost: see `colours`.
 
     Returns:
         Float `[N, 3, H, W]`, which may leave [0, 1]; channels last in memory.
     """
     count = len(x)
-    chosen = x.new_empty(count, 1).uniform_() < jitter
-    factors = x.new_empty(count, 3).uniform_(max(0.0, 1 - amount), 1 + amount)
-    brightness, contrast, saturation = torch.where(chosen, factors, 1.0).unbind(1)
-    angle = torch.where(chosen, x.new_empty(count, 1).uniform_(-hue, hue) * (2 * math.pi), 0.0).squeeze(1)
-    order = x.new_empty(count, 4).uniform_().argsort(1)
+    brightness, contrast, saturation = factors.unbind(1)
     luma = x.new_tensor(LUMA)
     eye, to_luma = torch.eye(3, dtype=x.dtype, device=x.device), luma.expand(3, 3)
     steps = torch.stack(
@@ -58,9 +80,8 @@ def recoloured(x: Tensor, amount: float, hue: float, *, jitter: float, grey: flo
         shift = torch.where(which == 1, (1 - contrast) * (mean @ luma), 0.0)[:, None]
         matrix = step @ matrix
         offset, mean = ((step @ v[..., None]).squeeze(2) + shift for v in (offset, mean))
-    lost = (x.new_empty(count).uniform_() < grey)[:, None]
-    matrix = torch.where(lost[..., None], to_luma @ matrix, matrix)
-    offset = torch.where(lost, (offset @ luma)[:, None], offset)
+    matrix = torch.where(lost[:, None, None], to_luma @ matrix, matrix)
+    offset = torch.where(lost[:, None], (offset @ luma)[:, None], offset)
     out = torch.baddbmm(offset[:, None], pixels, matrix.transpose(1, 2))
     return out.view(count, *x.shape[2:], 3).permute(0, 3, 1, 2)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.data._batches import sampled
+from repertoire.data._batches import sampled, shared_out
 from repertoire.data._crops import CropFlip
 from repertoire.data._enhance import OPERATIONS, WIDE
 from repertoire.errors import ConfigError
@@ -47,27 +47,35 @@ class _Operations(nn.Module):
 
     def change(self, x: Tensor, *, moves_only: bool = False) -> Tensor:
         """The operations without the crop, on float images; with `moves_only`, those that move pixels."""
-        for _ in range(self.operations):
-            x = self._one(x, moves_only)
-        return x.contiguous(memory_format=torch.channels_last)
+        drawn = [self._draw(len(x), x.device) for _ in range(self.operations)]
 
-    def _one(self, x: Tensor, moves_only: bool) -> Tensor:
-        count = len(x)
+        def changed(part: Tensor, *drawn: Tensor) -> Tensor:
+            for number in range(0, len(drawn), 2):
+                part = self._one(part, drawn[number], drawn[number + 1], moves_only)
+            return part.contiguous(memory_format=torch.channels_last)
+
+        return shared_out(changed, x, *(tensor for each in drawn for tensor in each))
+
+    def _draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which operation each image gets, for the host, and its signed strength."""
         # One transfer tells the host who gets what; the groups then need no further synchronisation with the device.
         kind = torch.randint(len(_GEOMETRY) + len(OPERATIONS) + 1, (count,))
         low, high = self.range
         strength = low + (high - low) * torch.rand(count)
-        strength, sign = strength.to(x.device), torch.where(torch.rand(count) < 0.5, -1.0, 1.0).to(x.device)
+        return kind, strength.to(device) * torch.where(torch.rand(count) < 0.5, -1.0, 1.0).to(device)
+
+    def _one(self, x: Tensor, kind: Tensor, strength: Tensor, moves_only: bool) -> Tensor:
         out = x.clone()
         moved = (kind < len(_GEOMETRY)).nonzero().flatten().to(x.device)
         if len(moved):
             which = kind.to(x.device)[moved]
-            amount = strength[moved] * sign[moved] * self.ranges.to(x.device)[which]
-            out[moved] = resample(x[moved], affine(which, amount, x.shape[-2:]))
+            out[moved] = resample(
+                x[moved], affine(which, strength[moved] * self.ranges.to(x.device)[which], x.shape[-2:])
+            )
         for number, operation in enumerate(OPERATIONS if not moves_only else ()):
             rows = (kind == number + len(_GEOMETRY)).nonzero().flatten().to(x.device)
             if len(rows):
-                signed = (strength * sign * self.factors[number])[rows].view(-1, 1, 1, 1)
+                signed = (strength * self.factors[number])[rows].view(-1, 1, 1, 1)
                 out[rows] = operation(x[rows], signed).clamp_(0, 1)
         return out
 

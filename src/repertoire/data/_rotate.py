@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repertoire.data._batches import plain
+from repertoire.data._batches import check_images, plain, shared_out
 from repertoire.errors import ConfigError
 from repertoire.registry import register
 
@@ -61,18 +61,14 @@ class Rotate(nn.Module):
         return self.draw(images)[0]
 
     def draw(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = plain(images)
-        if not len(x):
-            return x, x.new_zeros(0, 4)
-        angle = (2 * torch.rand(len(x), device=x.device) - 1) * math.radians(self.degrees)
+        check_images(images)
+        if not len(images):
+            return plain(images), torch.zeros(0, 4, device=images.device)
+        angle = (2 * torch.rand(len(images), device=images.device) - 1) * math.radians(self.degrees)
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         affine = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-        grid = F.affine_grid(affine, list(x.shape), align_corners=False)
-        turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
         half = angle / 2
-        return turned.contiguous(memory_format=torch.channels_last), torch.stack(
-            [half.cos(), zero, zero, half.sin()], 1
-        )
+        return shared_out(_turned, images, affine), torch.stack([half.cos(), zero, zero, half.sin()], 1)
 
     def between(self, first: Tensor, last: Tensor) -> Tensor:
         """The quaternion that leads from one to the other: the last one times the conjugate of the first one."""
@@ -83,3 +79,10 @@ class Rotate(nn.Module):
 
     def extra_repr(self) -> str:
         return f"degrees={self.degrees}"
+
+
+def _turned(images: Tensor, affine: Tensor) -> Tensor:
+    x = plain(images)
+    grid = F.affine_grid(affine, list(x.shape), align_corners=False)
+    turned = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return turned.contiguous(memory_format=torch.channels_last)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repertoire.data._batches import check_probability
-from repertoire.data._crops import ResizedCrop
-from repertoire.data._jitter import recoloured
+from repertoire.data._batches import check_probability, shared_out
+from repertoire.data._crops import ResizedCrop, boxed
+from repertoire.data._jitter import colours, recoloured
 from repertoire.errors import ConfigError
 from repertoire.registry import register
 
@@ -63,19 +63,37 @@ class SimCLRAugmentation(nn.Module):
         return self.crop
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.crop(images)
-        if x.shape[1] == 3:
-            x = recoloured(x, 0.8 * self.strength, 0.2 * self.strength, jitter=self.jitter, grey=self.grey)
-            x = x.clamp_(0, 1)
-        return self._blurred(x).clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+        boxes = self.crop.boxes(images)
+        count, height, width, channels = images.shape
+        changes: tuple[Tensor, ...] = ()
+        if channels == 3:
+            amount, hue = 0.8 * self.strength, 0.2 * self.strength
+            changes = colours(count, amount, hue, jitter=self.jitter, grey=self.grey, device=images.device)
+        size = min(height, width) // 10 // 2 * 2 + 1
+        # 0 for those that are not blurred.
+        sigma = torch.zeros(count, device=images.device)
+        chosen = (torch.rand(count, device=images.device) < self.blur).nonzero().flatten()
+        if blurs := size >= 3 and len(chosen) > 0:
+            sigma[chosen] = torch.empty(len(chosen), device=images.device).uniform_(0.1, 2.0)
 
-    def _blurred(self, x: Tensor) -> Tensor:
-        size = min(x.shape[-2:]) // 10 // 2 * 2 + 1
-        chosen = (torch.rand(len(x), device=x.device) < self.blur).nonzero().flatten()
-        if size < 3 or not len(chosen):
-            return x
-        # kornia takes a third of a second to import, which only those who use it should wait for.
-        from kornia.filters import gaussian_blur2d
+        def view(part: Tensor, half: Tensor, centre: Tensor, sigma: Tensor, *changes: Tensor) -> Tensor:
+            x = boxed(part, half, centre)
+            if changes:
+                x = recoloured(x, *changes).clamp_(0, 1)
+            if blurs:
+                x = _blurred(x, size, sigma)
+            return x.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
-        sigma = x.new_empty(len(chosen), 1).uniform_(0.1, 2.0).expand(-1, 2)
-        return x.index_copy(0, chosen, gaussian_blur2d(x[chosen], (size, size), sigma).to(x.dtype))
+        return shared_out(view, images, *boxes, sigma, *changes)
+
+
+def _blurred(x: Tensor, size: int, sigma: Tensor) -> Tensor:
+    """Images blurred by a Gaussian of their own standard deviation, where that is above 0."""
+    # kornia takes a third of a second to import, which only those who use it should wait for.
+    from kornia.filters import gaussian_blur2d
+
+    chosen = sigma.nonzero().flatten()
+    if not len(chosen):
+        return x
+    blurred = gaussian_blur2d(x[chosen], (size, size), sigma[chosen, None].expand(-1, 2))
+    return x.index_copy(0, chosen, blurred.to(x.dtype))

@@ -34,7 +34,7 @@ from repertoire.ops._strips import pair_rows, tile_size
 from repertoire.ops._tiles import Pairs, Similarity, Which
 from repertoire.ops._transforms import transformed
 from repertoire.ops._whitening import Whitening, newton_whiten, whiten
-from repertoire.ops._workers import at_once, by_rows, worker_count
+from repertoire.ops._workers import alone, at_once, by_rows, worker_count
 
 __all__ = [
     "LARGEST_BOUND",
@@ -50,6 +50,7 @@ __all__ = [
     "Which",
     "Whitening",
     "adversarial_direction",
+    "alone",
     "as_maps",
     "at_once",
     "by_rows",

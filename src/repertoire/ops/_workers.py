@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["at_once", "by_rows", "worker_count"]
+__all__ = ["alone", "at_once", "by_rows", "worker_count"]
 
 T = TypeVar("T")
 
@@ -134,6 +134,28 @@ def at_once(works: Sequence[Callable[[], T]]) -> list[T]:
     """
     if len(works) == 1 or _STATE.inside:
         return [work() for work in works]
+    return _in_workers(works)
+
+
+def alone(work: Callable[[], T]) -> T:
+    """Runs a function with one thread of arithmetic, whatever the caller's thread has.
+
+    For a walk of operations so small that they are not worth being shared out, but large enough that PyTorch would. It
+    sees the caller's grad mode and inference mode, without autocast.
+
+    Raises:
+        Exception: what it raised.
+
+    Example:
+        >>> import torch
+        >>> from repertoire.ops import alone
+        >>> alone(torch.get_num_threads)
+        1
+    """
+    return work() if _STATE.inside else _in_workers([work])[0]
+
+
+def _in_workers(works: Sequence[Callable[[], T]]) -> list[T]:
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def run(work: Callable[[], T]) -> T:

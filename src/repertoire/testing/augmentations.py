@@ -92,6 +92,20 @@ class _Augmentations:
         others = torch.cat([images[:4], 255 - images[4:]])
         agree(self.seeded(images)[:4], self.seeded(others)[:4], rtol=0, atol=1e-6)
 
+    def check_the_number_of_threads_changes_nothing(self) -> None:
+        images, before = self.images(12, 64, 64), torch.get_num_threads()
+        found = []
+        try:
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                found.append((self.seeded(images), torch.rand(1)))
+        finally:
+            torch.set_num_threads(before)
+        (one, after_one), (several, after_several) = found
+        agree(several, one, rtol=0, atol=0)
+        agree(after_several, after_one, rtol=0, atol=0)
+        assert several.stride() == one.stride()
+
     def check_masks_move_with_their_images(self) -> None:
         build = self.build()
         geometry = getattr(build, "geometry", None)
