@@ -70,7 +70,7 @@ evidence: $(VENV)/.dev ## run the claims whose evidence is missing or stale
 bench: $(VENV)/.dev ## run the benchmarks and keep what they print under docs/numbers
 	$(PIP) -e '.[bench]'
 	mkdir -p docs/numbers
-	set -e; for name in startup training_loop input_pipeline augmentations pair_losses explainers explainer_leaks diagnostics landscape timm_coverage local_learning pipeline planner compare scale $(if $(CIFAR10),cifar10 local_accuracy); do \
+	set -e; for name in startup training_loop waiting input_pipeline augmentations pair_losses explainers explainer_leaks diagnostics landscape timm_coverage local_learning pipeline planner compare scale $(if $(CIFAR10),cifar10 local_accuracy); do \
 		case $$name in training_loop|input_pipeline|cifar10|local_accuracy) data='$(CIFAR10)';; timm_coverage) data='--sample 40';; *) data=;; esac; \
 		$(BIN)/python benchmarks/$$name.py $$data | tee docs/numbers/$$name.md; done
 

@@ -1,14 +1,18 @@
 """How many images a second each augmentation makes, and kornia's for the same change where it has one.
 
     python benchmarks/augmentations.py [--size 32] [--batch-size 256] [--threads 1]
+    python benchmarks/augmentations.py --threads 2 --load 2        # beside other work on both cores
 
-All in turn, in one process, on random pixels. Prints a Markdown table of medians.
+All in turn, in one process, on random pixels. Prints a Markdown table of medians. `--load` keeps so many other
+processes busy with matrix products of their own, one thread each, as on a machine that is shared.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -16,6 +20,7 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor
 
+from pair_losses import BUSY
 from repertoire import registry
 from repertoire.data import plain
 
@@ -39,7 +44,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--load", type=int, default=0, help="busy processes beside the measured one")
     options = parser.parse_args()
+    busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(options.load)]
+    try:
+        table(options)
+    finally:
+        for process in busy:
+            process.kill()
+
+
+def table(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     pixels = torch.randint(0, 256, (options.batch_size, options.size, options.size, 3), dtype=torch.uint8)
     specs = sorted([*registry.names("augmentations"), "simclr:blur=0"])
@@ -55,6 +70,7 @@ def main() -> None:
             if number:  # the first call imports and builds
                 times[way].append(time.perf_counter() - start)
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    threads += f", beside {options.load} busy processes" if options.load else ""
     print(f"{options.size} x {options.size} RGB, batches of {options.batch_size}, {threads}, images/s:")
     print()
     print("| augmentation | Repertoire | the same through kornia | ratio |")

@@ -297,6 +297,57 @@ def test_ctrl_c_ends_with_status_130(python, tiny: Path, tmp_path: Path):
     assert train.load(tmp_path / "a").info["status"] == "interrupted"
 
 
+@pytest.mark.parametrize(
+    ("given", "busy", "found"),
+    [
+        ({}, True, cli.SPINS),
+        ({}, False, "None"),
+        ({"GOMP_SPINCOUNT": "7"}, True, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, True, "None"),
+    ],
+)
+def test_threads_that_wait_sleep_soon_on_a_busy_machine(given: dict[str, str], busy: bool, found: str):
+    program = (
+        f"import os; from repertoire import cli\ncli.shares_cores = lambda: {busy}\n"
+        "try: cli.main(['--version'])\nexcept SystemExit: pass\nprint(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    known = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=known | given, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == found
+
+
+@pytest.mark.parametrize(
+    ("load", "limit", "busy"),
+    [
+        ("0.00 0.01 0.05 1/321 4711", "max 100000", False),
+        ("9.00 9.01 9.05 2/321 4711", "max 100000", False),  # what ran before is gone
+        ("0.00 0.01 0.05 3/321 4711", "max 100000", True),
+        ("0.00 0.01 0.05 1/321 4711", "150000 100000", True),
+        ("0.00 0.01 0.05 1/321 4711", "400000 100000", False),
+        (None, None, False),
+        ("nonsense", "nonsense", False),
+    ],
+)
+def test_cores_are_shared_where_others_run_or_a_container_has_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: str | None, limit: str | None, busy: bool
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    files = tmp_path / "loadavg", tmp_path / "cpu.max"
+    for file, text in zip(files, (load, limit), strict=True):
+        if text is not None:
+            file.write_text(text)
+    assert cli.shares_cores(*files) == busy
+
+
+def test_where_torch_is_loaded_already_the_environment_is_left_alone(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
 def test_help_is_quick_and_loads_no_torch():
     command = [sys.executable, "-X", "importtime", "-m", "repertoire", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -43,7 +43,7 @@ def test_pieces_depend_on_the_batch_alone_and_threads_have_some_of_them(
         where.add(threading.current_thread().name)
         return part.permute(0, 3, 1, 2) * lightness[:, None, None, None]
 
-    found = shared_out(change, images, lightness)
+    found = shared_out(change, images, lambda: (lightness,))
     here = threads == 1 or images.numel() <= _batches._SMALL
     assert sorted(seen) == [(size, threads if here else 1) for size in pieces]
     assert (threading.main_thread().name in where) == here

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -27,6 +29,9 @@ HELP = """Representation learning in which every method can be performed.
 
 Start with:  repertoire train PHOTOS/   where PHOTOS has a directory of images for each class."""
 
+
+SPINS = "5000"
+"""How often a thread of PyTorch looks whether the others are there, before it sleeps, where cores are not its own."""
 
 _CONFIGURED = {"train", "plan", "compare", "self-train", "continue"}
 """Commands whose options are read off the configuration of a run."""
@@ -107,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    _wait_asleep()
     streams = sys.stdout, sys.stderr
     showing = warnings.showwarning
     _prepare_streams()
@@ -145,6 +151,44 @@ def _run(arguments: list[str], debug: bool) -> None:
         where = f"{ascii_path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         print(f"repertoire: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _wait_asleep() -> None:
+    """On a busy machine, threads that wait for each other sleep soon, unless the environment says how they wait.
+
+    PyTorch's threads meet at the end of every operation, and GCC's OpenMP has those that are early look again and again
+    for milliseconds. On cores of one's own nobody waits that long, and to sleep and be woken takes longer. Where other
+    programs run, the thread that is waited for may be the one that does not run meanwhile. It is read when PyTorch is
+    loaded, and a library must not decide it for a program; this command is one.
+    """
+    if "torch" in sys.modules or {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        return
+    if shares_cores():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def shares_cores(proc: Path = Path("/proc/loadavg"), limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> bool:
+    """Whether other programs want half of the cores or more at this moment, or a container may use less than it has.
+
+    Args:
+        proc: the kernel's account of how many threads are about to run; this one is among them.
+        limit: that of a container, "max" or microseconds, and of how many.
+    """
+    cores = os.cpu_count() or 1
+    try:
+        quota, period = limit.read_text().split()
+        if quota != "max" and int(quota) < cores * int(period):
+            return True
+    except (OSError, ValueError):
+        pass
+    seen = []
+    try:
+        for _ in range(5):
+            seen.append(int(proc.read_text().split()[3].partition("/")[0]) - 1)
+            time.sleep(0.002)
+    except (OSError, ValueError, IndexError):
+        return False
+    return sorted(seen)[2] >= max(1, cores / 2)
 
 
 def _prepare_streams() -> None:

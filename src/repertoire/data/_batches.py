@@ -23,25 +23,27 @@ _SMALL = 2**15
 _PIECE = 2**20
 
 
-def shared_out(change: Callable[..., Tensor], images: Tensor, *drawn: Tensor) -> Tensor:
+def shared_out(change: Callable[..., Tensor], images: Tensor, draw: Callable[[], tuple[Tensor, ...]] = tuple) -> Tensor:
     """A change of a batch of images, in a thread of its own; of a large one in several, each with pieces of it.
 
     An augmentation is dozens of operations, each of which PyTorch would share out among all threads, to wait for the
-    last of them. On idle cores that saves a third of the time of a small batch; on cores where other programs run it
-    takes three to forty times as long as one thread (`benchmarks/augmentations.py --load 2`).
+    last of them, a square root of 256 numbers included. On idle cores that saves a third of the time of a small batch;
+    on cores where other programs run it takes three to forty times as long as one thread
+    (`benchmarks/augmentations.py --load 2`).
 
     Args:
         change: from some of the images, and what was drawn for them, to float `[n, C, H, W]`, channels last. It draws
             nothing itself: what is random must not depend on how many threads there are.
         images: uint8 `[N, H, W, C]`, or float `[N, C, H, W]`.
-        drawn: for each image, `[N, ...]`.
+        draw: what is random, for each image, `[N, ...]`; called once.
     """
-    count, workers = len(images), worker_count(images, *drawn)
+    count, workers = len(images), worker_count(images)
     pieces = min(count, images.numel() // _PIECE) if images.device.type == "cpu" else 1
     if pieces < 2:
         if workers == 1 or images.numel() <= _SMALL:
-            return change(images, *drawn)
-        return alone(lambda: change(images, *drawn))
+            return change(images, *draw())
+        return alone(lambda: change(images, *draw()))
+    drawn = alone(draw) if workers > 1 else draw()
     ends = [count * number // pieces for number in range(pieces + 1)]
     lock, whole = threading.Lock(), None
 

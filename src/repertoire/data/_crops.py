@@ -124,12 +124,12 @@ class ResizedCrop(_Geometric):
         self.flip = check_probability("flip", flip)
 
     def forward(self, images: Tensor) -> Tensor:
-        return shared_out(boxed, images, *self.boxes(images))
+        check_images(images)
+        return shared_out(boxed, images, lambda: self.boxes(images))
 
     def boxes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Draws a box for each image: half of its sides, the width negative where it is flipped, and its centre, as
         (width, height) `[N, 2]` each; in normalised coordinates the image reaches from -1 to 1."""
-        check_images(images)
         count, height, width, _ = images.shape
         area = _uniform(images, count, *self.scale) * (height * width)
         ratio = _uniform(images, count, *(math.log(end) for end in self.ratio)).exp()
@@ -192,10 +192,13 @@ def _translate(images: Tensor, pixels: int | None, *, flip: float, fill: Literal
     if shift >= min(height, width):
         raise ShapeError(f"pixels is {shift}, which must be less than the side of the images, here {height} x {width}")
     device = images.device
-    rows = torch.arange(height, device=device) + torch.randint(-shift, shift + 1, (count, 1), device=device)
-    columns = torch.arange(width, device=device) + torch.randint(-shift, shift + 1, (count, 1), device=device)
-    if flip:
-        columns = torch.where(torch.rand(count, 1, device=device) < flip, width - 1 - columns, columns)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        rows = torch.arange(height, device=device) + torch.randint(-shift, shift + 1, (count, 1), device=device)
+        columns = torch.arange(width, device=device) + torch.randint(-shift, shift + 1, (count, 1), device=device)
+        if flip:
+            columns = torch.where(torch.rand(count, 1, device=device) < flip, width - 1 - columns, columns)
+        return rows, columns
 
     def moved(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         across, down = _reflected(columns, width), _reflected(rows, height)
@@ -206,7 +209,7 @@ def _translate(images: Tensor, pixels: int | None, *, flip: float, fill: Literal
             out *= ((down == rows)[:, :, None] & (across == columns)[:, None, :])[..., None]
         return plain(out)
 
-    return shared_out(moved, images, rows, columns)
+    return shared_out(moved, images, draw)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:

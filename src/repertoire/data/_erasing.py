@@ -68,20 +68,26 @@ class RandomErasing(nn.Module):
     def change(self, x: Tensor) -> Tensor:
         """The same on float images."""
         count, _, height, width = x.shape
-        area = x.new_empty(count, 1).uniform_(*self.share) * (height * width)
-        ratio = x.new_empty(count, 1).uniform_(*(math.log(end) for end in self.ratio)).exp()
-        tall, broad = (area * ratio).sqrt().clamp_(max=height), (area / ratio).sqrt().clamp_(max=width)
-        rows, columns = (torch.arange(side, device=x.device) + 0.5 for side in (height, width))
-        top, left = torch.rand_like(area) * (height - tall), torch.rand_like(area) * (width - broad)
-        chosen = torch.rand_like(area) < self.probability
-        down = (rows >= top) & (rows < top + tall) & chosen
-        across = (columns >= left) & (columns < left + broad)
-        # Numbers for all images would take several times as long as all the rest.
-        noise = torch.rand_like(x[:1]) if self.fill == "noise" else x.new_zeros(1)
 
-        def erased(part: Tensor, down: Tensor, across: Tensor) -> Tensor:
+        def draw() -> tuple[Tensor, ...]:
+            area = x.new_empty(count, 1).uniform_(*self.share) * (height * width)
+            ratio = x.new_empty(count, 1).uniform_(*(math.log(end) for end in self.ratio)).exp()
+            tall, broad = (area * ratio).sqrt().clamp_(max=height), (area / ratio).sqrt().clamp_(max=width)
+            rows, columns = (torch.arange(side, device=x.device) + 0.5 for side in (height, width))
+            top, left = torch.rand_like(area) * (height - tall), torch.rand_like(area) * (width - broad)
+            chosen = torch.rand_like(area) < self.probability
+            down = (rows >= top) & (rows < top + tall) & chosen
+            across = (columns >= left) & (columns < left + broad)
+            # Numbers for all images would take several times as long as all the rest.
+            noise = (torch.rand_like(x[:1]).expand(x.shape),) if self.fill == "noise" else ()
+            return down, across, *noise
+
+        def erased(part: Tensor, down: Tensor, across: Tensor, *noise: Tensor) -> Tensor:
             inside = (down[:, :, None] & across[:, None, :])[:, None]
-            value = part.mean((1, 2, 3), keepdim=True) if self.fill == "mean" else noise
+            if noise:
+                value = noise[0]
+            else:
+                value = part.mean((1, 2, 3), keepdim=True) if self.fill == "mean" else part.new_zeros(1)
             return torch.where(inside, value, part).contiguous(memory_format=torch.channels_last)
 
-        return shared_out(erased, x, down, across)
+        return shared_out(erased, x, draw)

@@ -47,14 +47,16 @@ class _Operations(nn.Module):
 
     def change(self, x: Tensor, *, moves_only: bool = False) -> Tensor:
         """The operations without the crop, on float images; with `moves_only`, those that move pixels."""
-        drawn = [self._draw(len(x), x.device) for _ in range(self.operations)]
+
+        def draw() -> tuple[Tensor, ...]:
+            return tuple(each for _ in range(self.operations) for each in self._draw(len(x), x.device))
 
         def changed(part: Tensor, *drawn: Tensor) -> Tensor:
             for number in range(0, len(drawn), 2):
                 part = self._one(part, drawn[number], drawn[number + 1], moves_only)
             return part.contiguous(memory_format=torch.channels_last)
 
-        return shared_out(changed, x, *(tensor for each in drawn for tensor in each))
+        return shared_out(changed, x, draw)
 
     def _draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which operation each image gets, for the host, and its signed strength."""

@@ -64,11 +64,17 @@ class Rotate(nn.Module):
         check_images(images)
         if not len(images):
             return plain(images), torch.zeros(0, 4, device=images.device)
-        angle = (2 * torch.rand(len(images), device=images.device) - 1) * math.radians(self.degrees)
-        cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        affine = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-        half = angle / 2
-        return shared_out(_turned, images, affine), torch.stack([half.cos(), zero, zero, half.sin()], 1)
+        turned: list[Tensor] = []
+
+        def draw() -> tuple[Tensor]:
+            angle = (2 * torch.rand(len(images), device=images.device) - 1) * math.radians(self.degrees)
+            cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+            half = angle / 2
+            turned.append(torch.stack([half.cos(), zero, zero, half.sin()], 1))
+            return (torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1),)
+
+        views = shared_out(_turned, images, draw)
+        return views, turned[0]
 
     def between(self, first: Tensor, last: Tensor) -> Tensor:
         """The quaternion that leads from one to the other: the last one times the conjugate of the first one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repertoire.data._batches import check_probability, shared_out
+from repertoire.data._batches import check_images, check_probability, shared_out
 from repertoire.data._crops import ResizedCrop, boxed
 from repertoire.data._jitter import colours, recoloured
 from repertoire.errors import ConfigError
@@ -63,28 +63,32 @@ class SimCLRAugmentation(nn.Module):
         return self.crop
 
     def forward(self, images: Tensor) -> Tensor:
-        boxes = self.crop.boxes(images)
+        check_images(images)
         count, height, width, channels = images.shape
-        changes: tuple[Tensor, ...] = ()
-        if channels == 3:
-            amount, hue = 0.8 * self.strength, 0.2 * self.strength
-            changes = colours(count, amount, hue, jitter=self.jitter, grey=self.grey, device=images.device)
         size = min(height, width) // 10 // 2 * 2 + 1
-        # 0 for those that are not blurred.
-        sigma = torch.zeros(count, device=images.device)
-        chosen = (torch.rand(count, device=images.device) < self.blur).nonzero().flatten()
-        if blurs := size >= 3 and len(chosen) > 0:
-            sigma[chosen] = torch.empty(len(chosen), device=images.device).uniform_(0.1, 2.0)
+
+        def draw() -> tuple[Tensor, ...]:
+            boxes = self.crop.boxes(images)
+            changes: tuple[Tensor, ...] = ()
+            if channels == 3:
+                amount, hue = 0.8 * self.strength, 0.2 * self.strength
+                changes = colours(count, amount, hue, jitter=self.jitter, grey=self.grey, device=images.device)
+            # 0 for those that are not blurred.
+            sigma = torch.zeros(count, device=images.device)
+            chosen = (torch.rand(count, device=images.device) < self.blur).nonzero().flatten()
+            if size >= 3 and len(chosen):
+                sigma[chosen] = torch.empty(len(chosen), device=images.device).uniform_(0.1, 2.0)
+            return *boxes, sigma, *changes
 
         def view(part: Tensor, half: Tensor, centre: Tensor, sigma: Tensor, *changes: Tensor) -> Tensor:
             x = boxed(part, half, centre)
             if changes:
                 x = recoloured(x, *changes).clamp_(0, 1)
-            if blurs:
+            if size >= 3:
                 x = _blurred(x, size, sigma)
             return x.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
-        return shared_out(view, images, *boxes, sigma, *changes)
+        return shared_out(view, images, draw)
 
 
 def _blurred(x: Tensor, size: int, sigma: Tensor) -> Tensor:
