@@ -19,13 +19,12 @@ passes, synchronised. A page of docs/numbers holds what came out, once there was
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,13 +187,6 @@ def answer(question: Question, given: argparse.Namespace) -> Answer:
     return pairs(question.topic, question.way, question.size, given.device, seconds)
 
 
-@contextlib.contextmanager
-def until(minutes: float) -> Iterator[Callable[[], float]]:
-    """Seconds that are left."""
-    end = time.monotonic() + 60 * minutes
-    yield lambda: end - time.monotonic()
-
-
 def stored(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -270,16 +262,17 @@ def main() -> None:
     if given.device != "cpu" and not torch.cuda.is_available():
         parser.error("there is no GPU here; --device cpu --quick tries the script")
     where = "CPU" if given.device == "cpu" else torch.cuda.get_device_name()
-    with until(given.minutes) as left:
-        for question in questions(given.quick, bool(given.cifar10)):
-            # What ran out of time is asked again, by itself and from the beginning.
-            known = [row for row in stored(given.out) if row.get("failed") != "out of time"]
-            if left() < 1 or any(row.items() >= question.key.items() for row in known):
-                continue
-            row = question.key | ask(question, given, left()) | {"where": where, "torch": torch.__version__}
-            with given.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+    end = time.monotonic() + 60 * given.minutes
+    for question in questions(given.quick, bool(given.cifar10)):
+        # What ran out of time is asked again, by itself and from the beginning.
+        known = [row for row in stored(given.out) if row.get("failed") != "out of time"]
+        left = end - time.monotonic()
+        if left < 1 or any(row.items() >= question.key.items() for row in known):
+            continue
+        row = question.key | ask(question, given, left) | {"where": where, "torch": torch.__version__}
+        with given.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
