@@ -1,10 +1,11 @@
-"""What local learning costs in accuracy on CIFAR-10 images, and how much of it better auxiliary networks give back.
+"""What local learning costs in accuracy on real images, and how much of it better auxiliary networks give back.
 
-    python benchmarks/local_accuracy.py FOLDER [--images 10000] [--epochs 12] [--seeds 3] [--keep FILE] [--runs FOLDER]
+    python benchmarks/local_accuracy.py DATA [--images 10000] [--epochs 12] [--seeds 3] [--keep FILE] [--runs FOLDER]
 
-FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg. A network is trained by each rule with each seed, in as many
-processes as there are cores (`--processes`), one thread each; order, augmentation and first weights of the network are
-the same for all rules, and what is tested are the last weights. Speed is measured before, one rule after the other in
+DATA is a folder of train/CLASS/*.jpg and test/CLASS/*.jpg, of which the first images of each class are taken, or a data
+source with an option `count`, such as fashion-mnist, of which each seed draws as many. A network is trained by each rule
+with each seed, in as many processes as there are cores (`--processes`), one thread each; images, order, augmentation
+and first weights of the network are the same for all rules, and what is tested are the last weights. Speed is measured before, one rule after the other in
 one process and one thread, as processor time of a step, and memory as what a step holds at its peak beside weights and
 the state of the optimisers. With `--keep`, what is finished is not measured again; with `--runs`, every run has a
 directory there as well, in which a run that was interrupted goes on where it was. `--seeds 0` trains nothing and gives
@@ -58,7 +59,10 @@ def subset(folder: Path, images: int, root: Path) -> None:
 class Setting:
     """What all rules have alike."""
 
+    about: str
+    """The folder's name or the source."""
     root: str
+    """What the runs load: a tree of links, or the source with its number of images."""
     backbone: str
     images: int
     epochs: int
@@ -104,7 +108,7 @@ def run(setting: Setting, rule: str, seed: int, directory: Path | None) -> float
 
 def name(setting: Setting, rule: str, seed: int) -> str:
     """The directory of a run."""
-    words = f"{setting.backbone} {setting.images} {setting.epochs} {setting.size} {rule} {seed}"
+    words = f"{setting.about} {setting.backbone} {setting.images} {setting.epochs} {setting.size} {rule} {seed}"
     return re.sub(r"[^a-z0-9]+", "-", words)
 
 
@@ -113,7 +117,7 @@ def measured(
 ) -> dict[tuple[str, int], float]:
     """Test accuracy of each rule with each seed. What is in the file already is not measured again."""
     lines = keep.read_text().splitlines() if keep is not None and keep.exists() else []
-    about = {"backbone": setting.backbone, "images": setting.images, "epochs": setting.epochs, "size": setting.size}
+    about = {name: getattr(setting, name) for name in ("backbone", "images", "epochs", "size")} | {"data": setting.about}
     rows = [row for row in map(json.loads, lines) if row.items() >= about.items()]
     found = {(row["rule"], row["seed"]): row["accuracy"] for row in rows}
     wanted = [(rule, seed) for seed in seeds for rule in rules]
@@ -136,8 +140,8 @@ def measured(
 def costs(setting: Setting, splits: Splits, rules: list[str], rounds: int = 9) -> dict[str, tuple[float, int]]:
     """Seconds of processor time of a step of each rule, the median over interleaved rounds, and bytes at its peak."""
     torch.set_num_threads(1)
-    side = setting.size or 32
-    images = torch.rand(128, 3, side, side).contiguous(memory_format=torch.channels_last)
+    height, width, channels = splits.train.pixels(slice(1)).shape[1:]
+    images = torch.rand(128, channels, setting.size or height, setting.size or width).contiguous(memory_format=torch.channels_last)
     batch = Batch((images,), torch.arange(128) % 10, torch.arange(128))
     steps = {}
     for name in rules:
@@ -162,7 +166,7 @@ def costs(setting: Setting, splits: Splits, rules: list[str], rounds: int = 9) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("data")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
@@ -176,12 +180,17 @@ def main() -> None:
     given = parser.parse_args()
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        # Runs that are to go on find their images where they were.
-        root = Path(folder) if given.runs is None else given.runs / f"images-{given.images}"
-        if not (root / "test").exists():
-            subset(given.folder, given.images, root)
-        splits = load(str(root))
-        setting = Setting(str(root), given.backbone, given.images, given.epochs, given.size)
+        source = Path(given.data)
+        root = f"{given.data}:count={given.images}"
+        if source.is_dir():
+            # Runs that are to go on find their images where they were.
+            tree = Path(folder) if given.runs is None else given.runs / f"images-{given.images}"
+            if not (tree / "test").exists():
+                subset(source, given.images, tree)
+            root = str(tree)
+        splits = load(root, size=given.size)
+        about = source.resolve().name if source.is_dir() else given.data
+        setting = Setting(about, root, given.backbone, given.images, given.epochs, given.size)
         cost = costs(setting, splits, given.rules)
         found = measured(setting, given.rules, seeds, given.keep, given.runs, given.processes)
     values = {rule: [value for job, value in found.items() if job[0] == rule] for rule in given.rules}
@@ -189,7 +198,7 @@ def main() -> None:
     size = "" if given.size is None else f" of {given.size} pixels"
     first, weakest = given.rules[0], given.rules[1]
     print(
-        f"{given.backbone}, {given.images:,} training images{size}, {given.epochs} epochs, batch 128, SGD, "
+        f"{given.backbone}, {given.images:,} images of {setting.about}{size}, {given.epochs} epochs, batch 128, SGD, "
         f"{given.seeds} seed(s); speed is that of a step on one thread, memory what it holds at its peak beside weights"
         " and the state of the optimisers, both relative to the first row."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,20 @@ def by_hand(learner: LocalLearning, net: Classifier, readouts: nn.ModuleList, x:
     return list(torch.autograd.grad(total, parameters))
 
 
-@pytest.mark.parametrize("overlap", [1, 2, 9])
-@pytest.mark.parametrize("auxiliary", ["linear", "conv:depth=1", "auglocal:depth=1", "man"])
-def test_a_step_is_what_the_formula_says(overlap: int, auxiliary: str):
+@pytest.mark.parametrize(
+    ("auxiliary", "overlap"),
+    [
+        *itertools.product(["linear", "conv:depth=1", "auglocal:depth=1"], [1, 2, 9]),
+        ("man", 1),
+        ("man:base=(auglocal:depth=2)", 1),  # the cascades and leaps of MLAAN
+    ],
+)
+def test_a_step_is_what_the_formula_says(auxiliary: str, overlap: int):
     """Every weight moves by the gradients of its own block's loss and of the one before that looks through it."""
     x, y = images()
     x, net = x.double(), small().double()
-    at = ("blocks.0", "blocks.3", "blocks.4") if auxiliary != "man" else ("blocks.0", "blocks.2")
-    chosen = {"at": at, "example": x, "overlap": overlap if auxiliary != "man" else 1}
-    learner = LocalLearning(net, 4, auxiliary, sgd, **chosen)  # type: ignore[arg-type]
+    at = ("blocks.0", "blocks.2") if auxiliary.startswith("man") else ("blocks.0", "blocks.3", "blocks.4")
+    learner = LocalLearning(net, 4, auxiliary, sgd, at=at, example=x, overlap=overlap)
     reference, readouts, once = copy.deepcopy(net), copy.deepcopy(learner.auxiliaries), copy.deepcopy(net)
     trained = [*reference.parameters(), *readouts.parameters()]
     for parameter in trained:
