@@ -12,6 +12,9 @@ DIET learn next to nothing. On seed 1000, where a linear probe of random weights
 | BYOL | 32 | 0.001 | 0.97 | 20 | 0.4275 | 0.407 |
 | BYOL | 32 | 0.001 | 0.99 | 20 | 0.434 | 0.398 |
 | BYOL | 32 | 0.002 | 0.95 | 20 | 0.4285 | 0.380 |
+| DIET | 64 | 0.002 | | 20 | 0.4445 | 0.402 |
+| DIET | 64 | 0.001 | | 20 | 0.4385 | 0.402 |
+| DIET | 32 | 0.001 | | 20 | 0.4275 | 0.4075 |
 """
 
 from __future__ import annotations
