@@ -47,6 +47,6 @@ def learned_slowly(
 
 
 def bootstrapped(budget: Budget, seed: int, *, method: str) -> dict[str, float]:
-    """`learned_slowly` of BYOL's family, as in the first row of the table: a minute of a core for BYOL. In batches of 32
-    and twice the epochs it takes more than two, and the arms of five seeds more than a claim may cost."""
+    """`learned_slowly` of BYOL's family, as in the first row of the table: a minute of a core for BYOL. In batches of
+    32 and twice the epochs it takes more than two, and the arms of five seeds more than a claim may cost."""
     return learned_slowly(budget, seed, method=method, batch=64, rate=2e-3, share=1.0)
