@@ -2,14 +2,14 @@
 
     python benchmarks/local_accuracy.py DATA [--images 10000] [--epochs 12] [--seeds 3] [--keep FILE] [--runs FOLDER]
 
-DATA is a folder of train/CLASS/*.jpg and test/CLASS/*.jpg, of which the first images of each class are taken, or a data
-source with an option `count`, such as fashion-mnist, of which each seed draws as many. A network is trained by each rule
-with each seed, in as many processes as there are cores (`--processes`), one thread each; images, order, augmentation
-and first weights of the network are the same for all rules, and what is tested are the last weights. Speed is measured before, one rule after the other in
-one process and one thread, as processor time of a step, and memory as what a step holds at its peak beside weights and
-the state of the optimisers. With `--keep`, what is finished is not measured again; with `--runs`, every run has a
-directory there as well, in which a run that was interrupted goes on where it was. `--seeds 0` trains nothing and gives
-speed and memory alone. Prints Markdown.
+DATA is a folder of train/CLASS/*.jpg and test/CLASS/*.jpg, of which the first images of each class are taken, or a
+data source with an option `count`, such as fashion-mnist, of which each seed draws as many. A network is trained by
+each rule with each seed, in as many processes as there are cores (`--processes`), one thread each; images, order,
+augmentation and first weights of the network are the same for all rules, and what is tested are the last weights.
+Speed is measured before, one rule after the other in one process and one thread, as processor time of a step, and
+memory as what a step holds at its peak beside weights and the state of the optimisers. With `--keep`, what is finished
+is not measured again; with `--runs`, every run has a directory there as well, in which a run that was interrupted goes
+on where it was. `--seeds 0` trains nothing and gives speed and memory alone. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def measured(
 ) -> dict[tuple[str, int], float]:
     """Test accuracy of each rule with each seed. What is in the file already is not measured again."""
     lines = keep.read_text().splitlines() if keep is not None and keep.exists() else []
-    about = {name: getattr(setting, name) for name in ("backbone", "images", "epochs", "size")} | {"data": setting.about}
+    about = {"data": setting.about, "backbone": setting.backbone, "images": setting.images}
+    about |= {"epochs": setting.epochs, "size": setting.size}
     rows = [row for row in map(json.loads, lines) if row.items() >= about.items()]
     found = {(row["rule"], row["seed"]): row["accuracy"] for row in rows}
     wanted = [(rule, seed) for seed in seeds for rule in rules]
@@ -141,7 +142,7 @@ def costs(setting: Setting, splits: Splits, rules: list[str], rounds: int = 9) -
     """Seconds of processor time of a step of each rule, the median over interleaved rounds, and bytes at its peak."""
     torch.set_num_threads(1)
     height, width, channels = splits.train.pixels(slice(1)).shape[1:]
-    images = torch.rand(128, channels, setting.size or height, setting.size or width).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(128, channels, height, width).contiguous(memory_format=torch.channels_last)
     batch = Batch((images,), torch.arange(128) % 10, torch.arange(128))
     steps = {}
     for name in rules:
