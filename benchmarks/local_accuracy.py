@@ -143,7 +143,7 @@ def costs(setting: Setting, splits: Splits, rules: list[str], rounds: int = 9) -
     torch.set_num_threads(1)
     height, width, channels = splits.train.pixels(slice(1)).shape[1:]
     images = torch.rand(128, channels, height, width).contiguous(memory_format=torch.channels_last)
-    batch = Batch((images,), torch.arange(128) % 10, torch.arange(128))
+    batch = Batch((images,), torch.arange(128) % len(splits.classes), torch.arange(128))
     steps = {}
     for name in rules:
         config = resolve(setting.configuration(name, 0), splits)

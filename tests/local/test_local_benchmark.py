@@ -59,7 +59,8 @@ def test_the_accuracy_is_that_of_the_last_weights_and_runs_go_on(tmp_path: Path)
     assert tables[0] == tables[1] == tables[2]
     assert len(tables[0]) == 3
     assert len(list((tmp_path / "runs").glob("*/run.json"))) == 3
-    untrained = [*command[:-1], "shapes", *options.replace("--seeds 1", "--seeds 0").split(), *rules]
+    other = options.replace("--seeds 1", "--seeds 0").replace("--size 8", "--size 16")
+    untrained = [*command[:-1], "shapes", *other.split(), *rules]
     done = subprocess.run(untrained, capture_output=True, text=True, check=True, timeout=300)
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| `")]
     assert [row[1:4] for row in rows] == [[""] * 3] * 3, "speed and memory alone, of a source"
