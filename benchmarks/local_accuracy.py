@@ -182,15 +182,15 @@ def main() -> None:
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(given.data)
-        root = f"{given.data}:count={given.images}"
+        root, about = f"{given.data}:count={given.images}", given.data
         if source.is_dir():
+            about = source.resolve().name
             # Runs that are to go on find their images where they were.
-            tree = Path(folder) if given.runs is None else given.runs / f"images-{given.images}"
+            tree = Path(folder) if given.runs is None else given.runs / f"images-{about}-{given.images}"
             if not (tree / "test").exists():
                 subset(source, given.images, tree)
             root = str(tree)
         splits = load(root, size=given.size)
-        about = source.resolve().name if source.is_dir() else given.data
         setting = Setting(about, root, given.backbone, given.images, given.epochs, given.size)
         cost = costs(setting, splits, given.rules)
         found = measured(setting, given.rules, seeds, given.keep, given.runs, given.processes)
