@@ -1,9 +1,9 @@
 """Photographs without labels, for methods that want a lower rate than SimCLR: BYOL's family, and DIET.
 
-Images, network, views and read-outs are those of `ssl_photographs`. At its rate of 0.005, a linear probe of DIET was 3.6
-points and one point above that of random weights in two seeds; BYOL gained up to four points in a linear probe, and its
-nearest neighbours were no better than theirs in ten epochs. On seed 1000, where a linear probe of random weights has
-0.3945 and their nearest neighbours 0.3495, all that was tried reached
+Images, network, views and read-outs are those of `ssl_photographs`. At its rate of 0.005, a linear probe of DIET was
+3.6 points and one point above that of random weights in two seeds; BYOL gained up to four points in a linear probe, and
+its nearest neighbours were no better than theirs in ten epochs. On seed 1000, where a linear probe of random weights
+has 0.3945 and their nearest neighbours 0.3495, all that was tried reached
 
 | method | batch | rate | momentum | epochs | linear probe | neighbours |
 |---|--:|--:|--:|--:|--:|--:|
