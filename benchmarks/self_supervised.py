@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(TRIALS), choices=list(TRIALS))
     parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--images", type=int, default=5000, help="a tenth of them for validation")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--precision", choices=["32", "bf16"], default="32")
@@ -164,12 +165,12 @@ def main() -> None:
     if options.table:
         print(table(_stored(options.out)))
         return
-    splits = load("cifar10:count=5000,tested=2000", size=32, seed=options.seed)
+    splits = load(f"cifar10:count={options.images},tested=2000", size=32, seed=options.seed)
     # The first trial of every method before the second of any: what is stopped half-way is still a comparison.
     plan: list[tuple[str, dict[str, Any], int]] = [("raw pixels", {"pixels": True}, 0), ("random weights", {}, 0)]
     plan += [(name, TRIALS[name][k], options.epochs) for k in range(options.trials) for name in options.methods]
     for name, fields, epochs in plan:
-        how = {"epochs": epochs, "seed": options.seed, "precision": options.precision}
+        how = {"images": options.images, "epochs": epochs, "seed": options.seed, "precision": options.precision}
         key: dict[str, Any] = {"name": name, "fields": fields, **how}
         if any(all(row[k] == v for k, v in key.items()) for row in _stored(options.out)):
             continue
