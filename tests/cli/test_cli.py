@@ -58,6 +58,18 @@ def test_train_prints_the_result_and_what_to_try_next(photos: Path, tmp_path: Pa
     assert (tmp_path / "a" / "report.html").exists()
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_that_the_processor_emulates_is_said(photos: Path, tmp_path: Path, capsys, monkeypatch, fast: bool):
+    monkeypatch.setattr("repertoire.backbones.fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    status, _, err = run_cli(
+        capsys, "train", photos, "--size", 16, "--backbone", "convnet:width=4,depth=2", "--epochs", 1,
+        "--precision", "bf16", "--device", "cpu", "--no-report", "--out", tmp_path / "a",
+    )  # fmt: skip
+    assert status == 0, err
+    assert ("no instructions for bfloat16" in err) == (not fast)
+
+
 def test_the_command_line_overrides_the_file(tiny: Path, tmp_path: Path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text(f"data: {tiny}\nbackbone: 'convnet:width=8,depth=1'\nepochs: 9\nseed: 5\naugment: none\n")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from repertoire.recipe._config import write_config as write_config
     from repertoire.recipe._embed import embed_data as embed_data
     from repertoire.recipe._environment import describe as describe
+    from repertoire.recipe._environment import emulated as emulated
     from repertoire.recipe._environment import find_device as find_device
     from repertoire.recipe._environment import forget_peak_memory as forget_peak_memory
     from repertoire.recipe._environment import layout as layout
@@ -63,7 +64,15 @@ _HOME = {
     "_bytes": ("format_bytes", "parse_bytes"),
     "_config": ("TrainConfig", "make_config", "read_config", "write_config"),
     "_embed": ("embed_data",),
-    "_environment": ("describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"),
+    "_environment": (
+        "describe",
+        "emulated",
+        "find_device",
+        "forget_peak_memory",
+        "layout",
+        "make_fabric",
+        "peak_memory",
+    ),
     "_facts": ("Facts", "channel_statistics"),
     "_frozen": ("activations_of",),
     "_given": ("give", "given_names", "is_given"),

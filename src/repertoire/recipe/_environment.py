@@ -20,7 +20,7 @@ import repertoire
 from repertoire.errors import ConfigError, option, plural
 from repertoire.recipe._config import TrainConfig
 
-__all__ = ["describe", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"]
+__all__ = ["describe", "emulated", "find_device", "forget_peak_memory", "layout", "make_fabric", "peak_memory"]
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
@@ -68,6 +68,20 @@ def find_device(config: TrainConfig) -> torch.device:
     if parsed.type == "cpu" and config.precision == "16":
         raise ConfigError("precision 16 needs a GPU; on a CPU use bf16 or 32")
     return parsed
+
+
+def emulated(config: TrainConfig, device: torch.device) -> list[str]:
+    """What to say where bfloat16 is asked of a processor that has no instructions for it."""
+    from repertoire.backbones import fast_bfloat16
+
+    # Of processors other than these, `fast_bfloat16` cannot tell.
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if config.precision != "bf16" or device.type != "cpu" or not x86 or fast_bfloat16(device):
+        return []
+    return [
+        "this processor has no instructions for bfloat16 and takes several times longer than in float32: use "
+        + option("precision", "32")
+    ]
 
 
 def make_fabric(config: TrainConfig) -> Fabric:

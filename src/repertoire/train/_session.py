@@ -35,6 +35,7 @@ from repertoire.recipe import (
     TrainConfig,
     build,
     describe,
+    emulated,
     forget_peak_memory,
     layout,
     load_splits,
@@ -154,7 +155,7 @@ def _train(
     loop = make_loop(built, directory, fabric, quiet=quiet, display=display)
     loop.callbacks = callbacks
     loop.forecast = None if display.quiet else display.note
-    for note in compared_apart(loop.method, loop.replicas, gather=config.gather):
+    for note in (*emulated(config, fabric.device), *compared_apart(loop.method, loop.replicas, gather=config.gather)):
         display.note(f"note: {note}")
     if fresh:
         loop.rehearse()
