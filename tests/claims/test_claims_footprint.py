@@ -257,6 +257,48 @@ def test_equal_figures_make_stale_evidence_fresh(tmp_path: Path, monkeypatch: py
     assert [same for _, same in claims.refresh([claim], folder=tmp_path)] == [False]
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "spread", "seeds", "verdict"),
+    [
+        ({}, {}, 0.1, 20, "does not hold"),
+        ({}, {"overlap": 0.1}, 0.1, 20, "undecided"),
+        ({}, {"overlap": 0.1}, 0.01, 5, "does not hold"),
+        ({}, {"overlap": 0.1}, 0.05, 5, ""),  # more seeds may decide
+        ({"overlap": 0.1}, {}, 0.08, 20, ""),  # ten seeds would have been enough
+        ({}, {"threshold": 0.5}, 0.01, 5, ""),
+        ({}, {"strict": False}, 0.01, 5, ""),
+        ({}, {"arms": ("others", "yet others")}, 0.01, 5, ""),
+        ({}, {"learned": 0.0, "trivial": 1.0}, 0.01, 5, "no answer"),
+    ],
+)
+def test_what_is_confirmed_is_decided_anew(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: dict[str, object],
+    now: dict[str, object],
+    spread: float,
+    seeds: int,
+    verdict: str,
+):
+    """A method that gains a fifth of the threshold; "" where it is to be measured in full."""
+
+    def gained(budget: claims.Budget, seed: int) -> claims.Measured:
+        return claims.Measured(0.52 + spread * (2 * (seed % 2) - 1), 0.5)
+
+    whole = claims.Claim("gains", "It gains.", "value", ("method", "baseline"), "none", "drawn", 0.1, gained)
+    monkeypatch.setattr(_harness, "_measure", lambda claim, *at: _harness.Timed(claim(*at), 1.0, frozenset()))
+    (found,) = claims.run_all([dataclasses.replace(whole, **before)], "small", folder=tmp_path)  # type: ignore[arg-type]
+    assert isinstance(found, claims.Evidence)
+    assert (found.verdict, len(found.seeds)) == ("does not hold", seeds)
+    dataclasses.replace(found, footprint={**found.footprint, "claim": {"before": "1"}}).write(tmp_path)
+    claim = dataclasses.replace(whole, **now)  # type: ignore[arg-type]
+    assert [same for _, same in claims.refresh([claim], folder=tmp_path)] == [bool(verdict)]
+    if verdict:
+        again = claims.evidence("gains", folder=tmp_path)
+        assert again is not None
+        assert (again.verdict, again.overlap, again.values) == (verdict, claim.overlap, found.values)
+
+
 def test_the_code_before_tells_what_a_change_did_where_the_stored_figures_are_of_another_machine(tmp_path: Path):
     """The claim takes a moment; the checkout from before the change is the one that is here."""
     claim = claims.get("imbalanced-semi-self:two-gaussians")

@@ -246,6 +246,8 @@ def _equivalence(low: float, high: float, margin: float) -> tuple[Verdict, str]:
 
 def _how(span: tuple[float, float], threshold: float) -> str:
     low, high = span
+    if high < threshold < 0:
+        return "worse by more than is allowed"
     if high < 0:
         return "the effect is reversed"
     if low > 0:

@@ -5,6 +5,6 @@ splits = beds.get("fashion-mnist").splits(budget, seed)
 features = beds.features("cifar10", budget, seed)
 """
 
-from repertoire.claims.beds._named import NAMED, Bed, features, get, majority, neighbour_accuracy
+from repertoire.claims.beds._named import LETTERS_REDRAWN, NAMED, Bed, features, get, majority, neighbour_accuracy
 
-__all__ = ["NAMED", "Bed", "features", "get", "majority", "neighbour_accuracy"]
+__all__ = ["LETTERS_REDRAWN", "NAMED", "Bed", "features", "get", "majority", "neighbour_accuracy"]

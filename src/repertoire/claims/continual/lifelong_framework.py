@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from repertoire.claims import Budget, Measured, claim
+from repertoire.claims.beds import LETTERS_REDRAWN
 from repertoire.claims.beds import letter_stages as bed
 
 OURS = "consolidation:strength=0.1,freeze=head,decay=0,among=known"
@@ -26,6 +27,7 @@ _claim = functools.partial(
     method="frozen, protected and free weights",
     data=bed.LETTERS,
     bed="letters",
+    overlap=LETTERS_REDRAWN,
     threshold=0.01,
     strict=False,
     learned=0.1,

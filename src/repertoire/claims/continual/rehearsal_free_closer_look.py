@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
+from repertoire.claims.beds import LETTERS_REDRAWN
 from repertoire.claims.beds import letter_stages as bed
 
 METHODS = {
@@ -35,6 +36,7 @@ def _measured(budget: Budget, seed: int, name: str, first: int = FIRST) -> dict[
     baseline="elastic weight consolidation",
     data=bed.LETTERS,
     bed="letters",
+    overlap=LETTERS_REDRAWN,
     threshold=0.0,
     learned=0.1,
 )
@@ -63,6 +65,7 @@ def closer_look(budget: Budget, seed: int) -> Measured:
     baseline="feature distillation",
     data=bed.LETTERS,
     bed="letters",
+    overlap=LETTERS_REDRAWN,
     threshold=0.0,
     learned=0.1,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from repertoire.claims import Budget, Measured, arm, claim
-from repertoire.claims.beds import _named
+from repertoire.claims.beds import LETTERS_REDRAWN, _named
 from repertoire.claims.beds import feature_stages as bed
 from repertoire.estimators import Hypernetwork
 
@@ -58,6 +58,7 @@ def letters(
     baseline="chunked hypernetwork",
     data="Letter recognition, 5,000 rows, in stages of four letters",
     bed="letters",
+    overlap=LETTERS_REDRAWN,
     threshold=0.01,
     strict=False,
     learned=0.1,

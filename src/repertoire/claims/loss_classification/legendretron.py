@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from repertoire import heads
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
-from repertoire.claims.beds import _named
+from repertoire.claims.beds import LETTERS_REDRAWN, _named
 from repertoire.claims.beds.frozen import fitted, shares, table_rows
 
 RATE = 0.03
@@ -35,7 +34,7 @@ def scored(budget: Budget, seed: int, kind: type[heads.Head], rate: float) -> tu
     threshold=0.005,
     learned=0.3,
     trivial=1 / 26,
-    overlap=REDRAWN,
+    overlap=LETTERS_REDRAWN,
 )
 def legendretron(budget: Budget, seed: int) -> Measured:
     """Lam et al., *LegendreTron: Uprising Proper Multiclass Loss Learning* (2023), which sees its gains on tables with

@@ -12,7 +12,7 @@ import torch
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import train
-from repertoire.claims.beds._named import get, majority
+from repertoire.claims.beds._named import LETTERS_REDRAWN, get, majority
 from repertoire.claims.beds.handwriting import GARMENTS, split_images
 from repertoire.data import Loader, Samples, Splits
 from repertoire.methods import Classifier
@@ -103,6 +103,7 @@ def affordable(net: Stitched, budgets: Sequence[float], splits: Splits, device: 
     method="two networks stitched, and trained together",
     baseline="the two networks, trained as much longer",
     bed="letters",
+    overlap=LETTERS_REDRAWN,
     threshold=0.02,
     learned=0.3,
     ceiling=1.0,

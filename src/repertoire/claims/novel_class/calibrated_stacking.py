@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.described import LETTERS, NUMBERS, chosen, curve, letters, numbers, ridges
+from repertoire.claims.beds.described import LETTERS, NUMBERS, REDRAWN, chosen, curve, letters, numbers, ridges
 from repertoire.zeroshot import ESZSL, choose_gamma
 
 
@@ -19,6 +19,7 @@ from repertoire.zeroshot import ESZSL, choose_gamma
     method="calibrated stacking",
     baseline="highest score",
     data=LETTERS,
+    overlap=REDRAWN,
     tier="real, small",
     threshold=0.02,
     ceiling=1.0,
@@ -53,6 +54,7 @@ def balance(budget: Budget, seed: int) -> Measured:
     method="class means as descriptions",
     baseline="attributes",
     data=NUMBERS,
+    overlap=REDRAWN,
     tier="real, small",
     threshold=0.02,
     learned=0.05,

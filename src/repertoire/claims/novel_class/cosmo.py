@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.described import LETTERS, chosen, curve, letters, ridges
+from repertoire.claims.beds.described import LETTERS, REDRAWN, chosen, curve, letters, ridges
 from repertoire.zeroshot import COSMO, ESZSL, choose_gamma
 
 
@@ -17,10 +17,10 @@ from repertoire.zeroshot import COSMO, ESZSL, choose_gamma
     method="gate and smoothing",
     baseline="calibrated stacking",
     data=LETTERS,
+    overlap=REDRAWN,
     tier="real, small",
     threshold=0.01,
     ceiling=1.0,
-    draws=5,
 )
 def cosmo(budget: Budget, seed: int) -> Measured:
     """Atzmon and Chechik, *Adaptive Confidence Smoothing for Generalized Zero-Shot Learning* (2018). `extra` takes the

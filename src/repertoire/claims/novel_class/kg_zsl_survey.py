@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.described import LETTERS, World, among_unseen, chosen, letters, per_class, ridges
+from repertoire.claims.beds.described import LETTERS, REDRAWN, World, among_unseen, chosen, letters, per_class, ridges
 from repertoire.zeroshot import ESZSL, FeatureGenerator, GraphPropagation
 
 
@@ -32,6 +32,7 @@ def _propagated(world: World, told: np.ndarray, graph: np.ndarray, steps: int) -
     method="propagation over a graph",
     baseline="map to the attributes that are left",
     data=LETTERS,
+    overlap=REDRAWN,
     tier="real, small",
     threshold=0.02,
     learned=0.05,

@@ -22,7 +22,8 @@ from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, PHOTOGRAPHS,
     learned=0.03,
 )
 def groco(budget: Budget, seed: int) -> Measured:
-    """Shvetsova et al., *Learning by Sorting: Self-supervised Learning with Group Ordering Constraints* (2023)."""
+    """Shvetsova et al., *Learning by Sorting: Self-supervised Learning with Group Ordering Constraints* (2023). By a
+    linear probe, in `extra`, GroCo is behind, where the paper has it competitive."""
     ours = learned(budget, seed, method=projected(128), loss="groco")
     theirs = learned(budget, seed, method=projected(128), loss="nt-xent:temperature=0.2")
     extra = {"GroCo: linear probe": ours["linear"], "NT-Xent: linear probe": theirs["linear"]}

@@ -46,7 +46,8 @@ def intl(budget: Budget, seed: int) -> Measured:
     own_data=True,
 )
 def spectrum(budget: Budget, seed: int) -> Measured:
-    """Weng et al. (2023). In `extra` is what either is worth to a linear probe."""
+    """Weng et al. (2023). In `extra` is what either is worth to a linear probe: without the loss on the trace the
+    features collapse to a few directions, and the probe falls below that of random weights."""
     ours, alone = (learned(budget, seed, method=projected(128), loss=loss) for loss in ("intl", "intl:trace_weight=0"))
     extra = {"INTL: linear probe": ours["linear"], "no loss on the trace: linear probe": alone["linear"]}
     return Measured(ours["rank"], alone["rank"], extra)

@@ -10,8 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims._claim import REDRAWN
-from repertoire.claims.beds import _named, majority
+from repertoire.claims.beds import LETTERS_REDRAWN, _named, majority
 from repertoire.claims.beds.frozen import patches, table_rows
 from repertoire.estimators import GrowNetClassifier, GrowNetRegressor
 
@@ -33,7 +32,7 @@ def _options(budget: Budget, seed: int) -> dict[str, Any]:
     bed="letters",
     threshold=0.01,
     learned=0.2,
-    overlap=REDRAWN,
+    overlap=LETTERS_REDRAWN,
 )
 def grownet(budget: Budget, seed: int) -> Measured:
     """Badirli et al., *Gradient Boosting Neural Networks: GrowNet* (2020), whose tables have up to millions of rows.
