@@ -5,8 +5,8 @@ fine-tuned to detect and segment; here a linear probe of the places, each the me
 convolution of a decoder would see it, names what lies there. Momentum and queue are the methods' for short runs, and
 DenseCL begins with a quarter of its updates as MoCo does, as the released code begins with a thousand.
 
-The room is small: what either method learned in a pilot, on seed 1000 alone, is hardly more than the threshold, which is
-what would be worth a second projector and was set before it. In the mean intersection over union:
+The room is small: what either method learned in a pilot, on seed 1000 alone, is hardly more than the threshold, which
+is what would be worth a second projector and was set before it. In the mean intersection over union:
 
 | | random weights | DenseCL | MoCo |
 | --- | --: | --: | --: |
