@@ -27,7 +27,6 @@ SIZE = 8
     strict=False,
     learned=0.3,
     own_data=True,
-    draws=16,
 )
 def mrl(budget: Budget, seed: int) -> Measured:
     """Kusupati et al., *Matryoshka Representation Learning* (2022).
