@@ -7,9 +7,11 @@ from repertoire.claims.beds import LETTERS_REDRAWN
 from repertoire.claims.beds import letter_stages as bed
 
 OURS = "y-distil:weight=1"
-THEIRS = "lwf:weight=30,among=known"
-"""Each with the weight, of 0.1, 1 and 10, or of 1, 3, 10 and 30, that did best on the first two stages of pilot seeds.
-All classes compete in both, as the student of the paper scores all of them."""
+THEIRS = "lwf:weight=3"
+"""Each with the weight, of 0.1, 1 and 10, or of 0.3, 1, 3 and 10, that did best on the first two stages of pilot seeds.
+With the old head as its teacher, all letters so far compete, as the student of the paper scores all of them; a frozen
+copy teaches where those of a stage compete among themselves, as Li and Hoiem (2017) have it. Among all letters, where
+this had been decided, the copy kept nothing: 0.233, and a network that nobody teaches 0.238."""
 
 
 @claim(
@@ -26,22 +28,24 @@ All classes compete in both, as the student of the paper scores all of them."""
     overlap=LETTERS_REDRAWN,
     threshold=0.01,
     strict=False,
-    learned=0.1,
+    learned=0.02,
 )
 def y_kd(budget: Budget, seed: int) -> Measured:
     """Pagé Fortin and Chaib-draa, *Dynamic Y-KD: A Hybrid Approach to Continual Instance Segmentation* (2023), of
     classes instead of instances. The paper gains on old classes in some settings and on new ones in others; the mean
     over stages has both, and weighs them alike.
 
-    `extra` has how well stages were learned and how much of them was forgotten, the same with weights that go half-way
-    back ("alpha 0.5"), and bytes kept beside the network.
+    The trivial answer is a network that nobody teaches, which knows the last stage. `extra` has how well stages were
+    learned and how much of them was forgotten, the same with weights that go half-way back ("alpha 0.5"), and bytes
+    kept beside the network.
     """
     found = {
         name: bed.letters(budget, seed, method=method)
         for name, method in {"y": OURS, "copy": THEIRS, "alpha 0.5": f"{OURS},alpha=0.5"}.items()
     }
+    free = bed.letters(budget, seed, method="supervised")
     extra = {"alpha 0.5": found["alpha 0.5"]["accuracy"]}
     for name, each in found.items():
         extra |= {f"{name}: learned": each["learning"], f"{name}: forgotten": each["forgetting"]}
         extra[f"{name}: bytes"] = each["state_bytes"]
-    return Measured(found["y"]["accuracy"], found["copy"]["accuracy"], extra, trivial=found["y"]["chance"])
+    return Measured(found["y"]["accuracy"], found["copy"]["accuracy"], extra, trivial=free["accuracy"])

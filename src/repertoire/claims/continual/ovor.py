@@ -40,7 +40,8 @@ def ovor(budget: Budget, seed: int) -> Measured:
 
     The learning rate of each arm (of 0.0003, 0.001 and 0.003) and the weight (of 0.01, 0.1, 1 and 10) are those that
     did best on the first two stages of three pilot seeds. `extra` has the accuracy where the stage of a row is known,
-    how much of it is lost where it is not, because stages are mistaken for each other, and the nearest class mean.
+    how much of it is lost where it is not, because stages are mistaken for each other, and the nearest class mean,
+    for which nothing is trained and which is more accurate than either (0.69).
     """
     ours, plain = (learned(budget, seed, weight=weight, rate=rate) for weight, rate in RATES.items())
     extra = {"nearest class mean": bed.estimated(bed.photographs(budget, seed), seed, NearestCentroid())["accuracy"]}

@@ -31,7 +31,8 @@ from repertoire.diagnostics import merge_features
 )
 def merged_channels(budget: Budget, seed: int) -> Measured:
     """Chen, Zhou and Yan, *Going Beyond Neural Network Feature Similarity: The Network Feature Complexity and Its
-    Interpretation Using Category Theory* (2023)."""
+    Interpretation Using Category Theory* (2023). `extra` has three quarters and one quarter of the units: with a
+    quarter it is the other way round, and pruning keeps more (0.48 against 0.36)."""
     (x, y), (u, v) = drawn_rows(budget, seed, 3500)
     width = budget.pick(smoke=32, small=256, full=1024)
     network = fitted_perceptron(seed, x, y, width, budget.pick(smoke=1, small=15, full=60))

@@ -48,15 +48,18 @@ def guided(budget: Budget, seed: int) -> Measured:
 
     Grad-CAM decides because it is not what is trained. In `extra` are the attention that is trained, accuracy where the
     background is tied to the class as in training and where it is random, and, as a control, training with the masks of
-    other images.
+    other images. A residual network had been taken before that learned next to nothing without guidance: 0.19 of ten
+    classes on random ground. On pilot seed 1000 this one has 0.43, and 0.52 with guidance.
     """
     splits = pasted(budget, seed, budget.pick(smoke=80, small=1500, full=4000), tied=0.9)
     other = np.random.default_rng(seed).permutation(len(splits.train))
     shuffled = replace(splits, train=replace(splits.train, masks=splits.train.object_masks(other)))
     fields = {
-        "backbone": budget.pick(smoke="convnet:width=2,depth=2", small="resnet20:width=4", full="resnet32"),
+        "backbone": budget.pick(smoke="convnet:width=2,depth=2", small="convnet:width=16,depth=3", full="resnet32"),
         "augment": "crop-flip",
-        "epochs": budget.pick(smoke=1, small=8, full=60),
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "epochs": budget.pick(smoke=1, small=12, full=60),
         "seed": seed,
         "device": budget.device,
     }

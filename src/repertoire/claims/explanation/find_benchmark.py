@@ -7,6 +7,8 @@ import numpy as np
 from repertoire.claims import Budget, Measured, claim
 from repertoire.explain import BlackBox, function_tasks, interpret, score_interpretation
 
+QUERIES = 16
+
 
 @claim(
     "find-benchmark",
@@ -17,18 +19,23 @@ from repertoire.explain import BlackBox, function_tasks, interpret, score_interp
     metric="share of functions with a squared error below a tenth of the function's mean square",
     method="outside the corrupted interval",
     baseline="inside the corrupted interval",
-    data="generated functions of one number, with noise, 64 queries each",
+    data="generated functions of one number, with noise, 16 queries each",
     threshold=0.1,
+    ceiling=1.0,
 )
 def function_interpretation(budget: Budget, seed: int) -> Measured:
     """Schwettmann et al., *A Function Interpretation Benchmark for Evaluating Interpretability Methods* (FIND, 2023),
     with straight lines, splines and polynomials, at even or adaptive queries, in place of a language model. The best is
-    the one that is right on the whole domain most often. `extra` has every interpreter."""
+    the one that is right on the whole domain most often. `extra` has every interpreter. With 64 queries the best was
+    right inside the corrupted interval as well, for 0.98 of the functions, which left no room; on pilot seed 1000 and
+    100 functions it was for 0.83, 0.77, 0.74 and 0.66 of them with 32, 24, 16 and 12."""
     tasks = function_tasks(budget.pick(smoke=6, small=200, full=1000), seed, noise=0.1)
     right: dict[str, tuple[float, float, float]] = {}
     for fit in ("piecewise", "spline", "polynomial"):
         for queries in ("passive", "adaptive"):
-            scores = [score_interpretation(task, interpret(BlackBox(task, 64, seed), fit, queries)) for task in tasks]
+            scores = [
+                score_interpretation(task, interpret(BlackBox(task, QUERIES, seed), fit, queries)) for task in tasks
+            ]
             right[f"{fit}, {queries}"] = (
                 float(np.mean([score.success for score in scores])),
                 float(np.mean([score.outside < 0.1 for score in scores])),

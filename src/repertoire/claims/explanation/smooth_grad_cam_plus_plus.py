@@ -29,7 +29,8 @@ def smooth_grad_cam(budget: Budget, seed: int) -> Measured:
     At the second of three stages, since behind the last there are only an average and a linear classifier: the gradient
     there is the same for every image, so that noise changes nothing and the method is Grad-CAM++. (The paper looks at
     the last convolution of a VGG, which fully connected layers follow.) In `extra`: Grad-CAM, how often maps are
-    largest in the right quarter, and the formula as it is printed, with the first derivative in the numerator.
+    largest in the right quarter, and the formula as it is printed, with the first derivative in the numerator. A blind
+    map has a quarter of its energy there: both that are compared know little at this stage, and Grad-CAM knows more.
     """
     model, images = trained_network(budget, seed)
     found = scores(

@@ -59,7 +59,8 @@ def drawn_heads(budget: Budget, seed: int) -> Measured:
     """Soro et al., *Diffusion-Based Neural Network Weights Generation* (2024), on linear heads of 165 numbers. The
     classes of the nearest data set are matched with those of the task by the means of both. `extra` has the mean of
     the zoo, the means of the classes as a classifier, a head that was trained on the task, and how much accuracy the
-    autoencoder loses on the zoo: a head of one layer on good features is the easiest case there is."""
+    autoencoder loses on the zoo: a head of one layer on good features is the easiest case there is. The means of the
+    classes, which need no training either, are better than what is generated: 0.88 against 0.75."""
     data = drawn_characters(budget, seed, WIDTH)
     count = budget.pick(smoke=20, small=300, full=3000)
     classes = budget.pick(smoke=2, small=5, full=5)

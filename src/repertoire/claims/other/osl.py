@@ -147,7 +147,8 @@ def conflicts(budget: Budget, seed: int) -> Measured:
 
     A single network is right in one domain of three at most where all names differ, so that the rival is a mixture of
     as many networks. `extra` has the single network, batches that are drawn from all domains, by which allocation
-    cannot tell anything, and how far domains have networks of their own.
+    cannot tell anything, and how far domains have networks of their own. The mixture is worse than the single network
+    here; the networks that are allocated are far better than both.
     """
     ours, soft = allocated(budget, seed, models=NETWORKS), mixed(budget, seed)
     extra = {"apart": ours["apart"]}
