@@ -49,7 +49,6 @@ def memorised(budget: Budget, seed: int, *, rule: str, rate: float, share: float
     bed="cifar10-lite0",
     threshold=0.01,
     learned=0.1,
-    draws=3,
 )
 def sam(budget: Budget, seed: int) -> Measured:
     """Foret et al., *Sharpness-Aware Minimization for Efficiently Improving Generalization* (2020): label noise. Each
