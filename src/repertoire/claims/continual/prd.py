@@ -65,6 +65,9 @@ def within(budget: Budget, seed: int) -> Measured:
 
     After five stages, pilot seeds 1000 and 1001 gave PRD 0.944 and 0.896, LwF 0.933 and 0.920, EWC 0.907 and 0.921, and
     SupCon 0.664 and 0.858. `extra` has accuracy among all classes, forgetting, and bytes kept beside the network.
+
+    What is told here is which arm forgets less, and not that any is good: the nearer of two class means of raw pixels,
+    which nothing can forget, is right for 0.92 within the stages, more often than all of them after the last.
     """
     return beside(budget, seed, LWF)
 
