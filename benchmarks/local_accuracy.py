@@ -209,7 +209,7 @@ def main() -> None:
     for rule in given.rules:
         each = ", ".join(f"{value:.4f}" for value in values[rule])
         gap = mean[first] - mean[weakest] if mean else 0
-        closed = "" if rule in (first, weakest) or gap == 0 else f"{(mean[rule] - mean[weakest]) / gap:.2f}"
+        closed = "" if rule in (first, weakest) or gap <= 0 else f"{(mean[rule] - mean[weakest]) / gap:.2f}"
         speed, memory = cost[first][0] / cost[rule][0], cost[rule][1] / cost[first][1]
         average = f"{mean[rule]:.4f}" if mean else ""
         print(f"| `{rule}` | {average} | {each} | {closed} | {speed:.2f} | {memory:.2f} |")
