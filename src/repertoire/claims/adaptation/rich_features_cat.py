@@ -117,7 +117,7 @@ def transferred(bodies: Sequence[nn.Module], data: Characters) -> float:
 def side_by_side(budget: Budget, seed: int) -> Measured:
     """Zhang and Bottou, *Learning useful representations for shifting tasks and distributions* (2022). All networks
     learn the same drawings with the same settings. `extra` has one of the five. The trivial answer is that of the same
-    probe on pixels."""
+    probe on pixels. The wide network has as many features as the five together, and five times as many weights."""
     data = characters(budget, seed)
     width, epochs = budget.pick(smoke=2, small=8, full=16), budget.pick(smoke=1, small=20, full=100)
     several = [trained(data, 100 * seed + number, width, epochs) for number in range(RUNS)]

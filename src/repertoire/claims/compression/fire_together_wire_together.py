@@ -36,7 +36,8 @@ def fire_together(budget: Budget, seed: int) -> Measured:
     (2022), tables 1 and 2. Both learn from the answers of the whole network for as many passes. The fixed filters are
     the fewest of each layer, in equal shares, that take no fewer multiplications. `extra` has the multiplications that
     are left, those that were foreseen before anything was learned, the most active filters found by computing all of
-    them, and fixed filters drawn at random."""
+    them, and fixed filters drawn at random. The whole network has 0.74, less
+    than the nearest neighbour of raw pixels, and passes are few: what fixed filters lose might come back in more."""
     held = network(budget, seed)
     batches = held.batches(budget.pick(smoke=100, small=1500, full=None))
     epochs = budget.pick(smoke=1, small=2, full=20)

@@ -29,7 +29,8 @@ from repertoire.diagnostics import lpntk
 )
 def sample_relations(budget: Budget, seed: int) -> Measured:
     """Guo et al., *Sample Relationship from Learning Dynamics Matters for Generalisation* (2024). `extra` has the same
-    kernel without labels, which the paper says is not enough."""
+    kernel without labels, which the paper says is not enough, and whose correlation is the larger one here, with the
+    other sign."""
     (x, y), _ = drawn_rows(budget, seed, 1500)
     network = fitted_perceptron(seed, x, y, 64, 1)
     count = budget.pick(smoke=12, small=80, full=400)

@@ -72,7 +72,8 @@ def local_function_approximation(budget: Budget, seed: int) -> Measured:
     """Han, Srinivas and Lakkaraju, *Which Explanation Should I Choose? A Function Approximation Perspective to
     Characterizing Post Hoc Explanations* (2022). As functions, gradient and gradient times input are the same, and do
     not count as each other's rivals. `extra` has both errors of each neighbourhood, and in how many of the sixteen the
-    own explainer is the best."""
+    own explainer is the best: always in 14, C-LIME being a hair behind in its own. Occlusion, gradient and gradient
+    times input are exact there by construction, and make half of the gap."""
     samples = budget.pick(smoke=80, small=1000, full=5000)
     explained = budget.pick(smoke=4, small=40, full=200)
     torch.manual_seed(seed)

@@ -43,7 +43,8 @@ def daso(budget: Budget, seed: int) -> Measured:
     """Oh et al., *DASO: Distribution-Aware Semantics-Oriented Pseudo-label for Imbalanced Semi-Supervised Learning*
     (2022).
 
-    `extra` has the four rarest classes, and supervised training with logit adjustment, which uses no unlabelled sample.
+    `extra` has the four rarest classes, and supervised training with logit adjustment, which uses no unlabelled sample
+    and is better than both.
     """
     ours, theirs = (in_tails(budget, seed, method=bed.FIXMATCH + more, lr=bed.RATE) for more in (DASO, ""))
     adjusted = in_tails(budget, seed, method="supervised", loss="logit-adjusted", lr=bed.SUPERVISED_RATE)

@@ -66,7 +66,8 @@ def photographs_told(budget: Budget, seed: int, *, method: str, bias: float = 0.
     ceiling=1.0,
 )
 def surer_and_varied(budget: Budget, seed: int) -> Measured:
-    """Zhang et al. (2024). `extra` has the supervised classifier, and how varied the answers of each are."""
+    """Zhang et al. (2024). `extra` has the supervised classifier, which the rival falls below, and how varied the
+    answers of each are."""
     arms = {name: photographs_told(budget, seed, method=name) for name in (LERM, ENTROPY, "supervised")}
     extra = {f"entropy of the shares: {name}": values["entropy of the shares"] for name, values in arms.items()}
     extra["accuracy: supervised"] = arms["supervised"]["accuracy"]

@@ -110,7 +110,8 @@ def rss(budget: Budget, seed: int) -> Measured:
     The bed was measured once before, with decay for the rivals alone: robust self-training then began with a network
     that knew next to nothing, and failed on half of the seeds. What is drawn is drawn anew since.
 
-    `extra` has self-training, and both where the unlabelled rows are one crowd, which the theory rules out.
+    `extra` has self-training, which is nearly as good without moving anything, and both where the unlabelled rows are
+    one crowd, which the theory rules out.
     """
     found = {
         "robust self-training": learned(budget, seed, gamma=GAMMA, decay=1.0)["error"],

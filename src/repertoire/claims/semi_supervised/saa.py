@@ -26,7 +26,8 @@ def saa(budget: Budget, seed: int) -> Measured:
     """Gui et al., *Enhancing Sample Utilization through Sample Adaptive Augmentation in Semi-Supervised Learning*
     (2023).
 
-    `extra` has FixMatch with the harder view for every sample, where nothing adapts.
+    `extra` has FixMatch with the harder view for every sample, where nothing adapts, and which is at
+    least as good.
     """
     everyone = {"harder views of all": bed.FIXMATCH + ",diverse=all"}
     return bed.beside_fixmatch(budget, seed, ",diverse=learned", everyone)
