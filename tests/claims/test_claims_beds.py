@@ -67,7 +67,7 @@ def test_that_check_finds_what_it_is_for():
         for place in source.claim_places(entry.function.__module__, entry.function.__qualname__)
         if any(map(_divides_by_the_seed, source.module(place[0]).definitions[place[1]]))  # type: ignore[union-attr]
     }
-    assert {"gb_nn", "grownet", "letters", "snnet", "supcon"} <= found
+    assert {"gb_nn", "grownet", "letters", "scl_relu_geometry", "snnet"} <= found
 
 
 def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch):
