@@ -10,4 +10,4 @@ __all__ = ["UNLABELLED"]
 
 UNLABELLED: Mapping[str, Any] = MappingProxyType({"optimizer": "adamw", "lr": 5e-3, "weight_decay": 1e-4})
 """For a convolutional network from random weights, in batches of 64: every method of the table of
-`benchmarks/self_supervised.py` learned with them on 4,500 photographs within 20 epochs."""
+`benchmarks/self_supervised.py` learned with them on 9,000 photographs within 40 epochs."""
