@@ -4,8 +4,8 @@
     python benchmarks/self_supervised.py --out runs.jsonl --table
 
 9,000 images of CIFAR-10 at 32 pixels (the data source `cifar10`), a plain convolutional network of 98,000 weights,
-AdamW, two views of each image, batches of 64. Arithmetic is bfloat16 where the processor has instructions for it, which
-trains twice as fast, and float32 elsewhere (`--precision`). Every method has the same trials, each of which sees as
+AdamW, two views of each image, batches of 64. Arithmetic is bfloat16 where the processor has instructions for it, and
+float32 elsewhere (`--precision`). Every method has the same trials, each of which sees as
 many views: a learning rate of 0.005, one of 0.002, and another value of what its paper tunes; the third of DINO has two
 smaller crops beside the two views, in half the epochs. Features are read out with all labels of the training images,
 and with 30 of each class, the mean of five draws: few labels are what learning without them is for.
