@@ -1,6 +1,7 @@
 """What each way of learning without labels reaches on nine thousand photographs, with equal budgets and equal trials.
 
     python benchmarks/self_supervised.py --out runs.jsonl [--methods simclr byol] [--trials 2] [--epochs 40]
+    python benchmarks/self_supervised.py --out runs.jsonl --trials 2 --longer 4
     python benchmarks/self_supervised.py --out runs.jsonl --table
 
 9,000 images of CIFAR-10 at 32 pixels (the data source `cifar10`), a plain convolutional network of 98,000 weights,
@@ -13,7 +14,8 @@ and with 30 of each class, the mean of five draws: few labels are what learning 
 Each line of the output is one run; a run that is there already is not repeated, and two processes with different
 `--methods` may write to one file. `--table` prints Markdown: for each method the trial that is best by nearest
 neighbours on the validation images, and what that trial reaches on the test images. Raw pixels and random weights stand
-beside them, and who is ten points above the better of the two.
+beside them, and who is ten points above the better of the two. `--longer 4` trains that trial of each method once more,
+for four times as many epochs, and the table has a second part.
 """
 
 from __future__ import annotations
@@ -123,16 +125,29 @@ def measured(splits: Splits, fields: dict[str, Any], epochs: int, seed: int, pre
     return val | judged(parts[0], parts[2]) | {"cpu_seconds": cost}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The best trial of each method, of as many as all of them have had, as Markdown."""
+def best_trials(rows: list[dict[str, Any]], count: int) -> dict[str, dict[str, Any]]:
+    """Of the first trials of each method the one that is best by neighbours on the validation images."""
+    own = {name: [row for k in trials[:count] for row in rows if row["fields"] == k] for name, trials in TRIALS.items()}
+    return {name: max(rows, key=lambda row: row["val_knn"]) for name, rows in own.items() if len(rows) == count}
+
+
+def table(rows: list[dict[str, Any]], count: int) -> str:
+    """What the best trial of each method reaches, and beside it what training it for longer does, as Markdown."""
     trivial = {row["name"]: row for row in rows if row["name"] not in TRIALS}
-    own = {name: [row for k in trials for row in rows if row["fields"] == k] for name, trials in TRIALS.items()}
-    count = min((len(trials) for trials in own.values() if trials), default=0)
-    best = {n: max(trials[:count], key=lambda row: row["val_knn"]) for n, trials in own.items() if trials}
+    epochs = sorted({row["epochs"] for row in rows if row["name"] in TRIALS})
+    parts = [best_trials([row for row in rows if row["epochs"] == number], count) for number in epochs[:1]]
+    parts += [{row["name"]: row for row in rows if row["epochs"] == number} for number in epochs[1:]]
+    counted = f"the better of {count} of 3 trials" if count > 1 else "one trial"
+    said = [counted, *["the same trial of each, for longer" for _ in parts[1:]]]
+    return "\n\n".join(_part(trivial, best, how) for best, how in zip(parts, said, strict=True))
+
+
+def _part(trivial: dict[str, dict[str, Any]], best: dict[str, dict[str, Any]], how: str) -> str:
+    """One table, and who is ten points above."""
     settings = sorted({(row["images"] * 9 // 10, row["epochs"], row["precision"]) for row in best.values()})
     words = {"32": "float32", "bf16": "bfloat16"}
-    said = "; ".join(f"{images:,} images, {epochs} epochs in {words[how]}" for images, epochs, how in settings)
-    lines = [f"{said}; 20 nearest neighbours and logistic regression on 2,000 test images; {count} of 3 trials.", ""]
+    said = "; ".join(f"{images:,} images, {epochs} epochs in {words[kind]}" for images, epochs, kind in settings)
+    lines = [f"{said}; 20 nearest neighbours and logistic regression on 2,000 test images; {how}.", ""]
     lines.append(f"| | {' | '.join(READ_OUTS.values())} | effective rank | CPU seconds | with |")
     lines.append("| --- |" + " --: |" * (len(READ_OUTS) + 2) + " --- |")
     for name, row in (trivial | best).items():
@@ -161,16 +176,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--precision", choices=["32", "bf16"], default="bf16" if fast_bfloat16() else "32")
+    parser.add_argument("--longer", type=int, help="the best trial of each method once more, for as many times as long")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.table:
-        print(table(_stored(options.out)))
+        print(table(_stored(options.out), options.trials))
         return
     splits = load(f"cifar10:count={options.images},tested=2000", size=32, seed=options.seed)
     # The first trial of every method before the second of any: what is stopped half-way is still a comparison.
     plan: list[tuple[str, dict[str, Any], int]] = [("raw pixels", {"pixels": True}, 0), ("random weights", {}, 0)]
     plan += [(name, TRIALS[name][k], options.epochs) for k in range(options.trials) for name in options.methods]
+    if options.longer:
+        stored = [row for row in _stored(options.out) if row["epochs"] == options.epochs]
+        best = best_trials(stored, options.trials)
+        if missing := [name for name in options.methods if name not in best]:
+            parser.error(f"--longer trains the best of {options.trials} trials, which were not run: {missing}")
+        plan = [(name, best[name]["fields"], options.longer * options.epochs) for name in options.methods]
     for name, fields, epochs in plan:
         how = {"images": options.images, "epochs": epochs, "seed": options.seed, "precision": options.precision}
         key: dict[str, Any] = {"name": name, "fields": fields, **how}

@@ -6,11 +6,15 @@ import ast
 
 import numpy as np
 import pytest
+import torch
 
 from repertoire import registry
-from repertoire.claims import Budget, Claim, Measured, _claim, beds, claim, entries
+from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, beds, claim, entries
 from repertoire.claims._footprint import library
 from repertoire.claims.beds import _named
+from repertoire.claims.beds.frozen import Rows
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy, raw_accuracy_of_rows
 from repertoire.data import load
 from repertoire.errors import DataError, UnknownName
 
@@ -93,6 +97,26 @@ def test_trivial_answers():
     splits = load("digits")
     assert beds.majority(splits.test) == splits.test.counts().max() / len(splits.test)
     assert beds.neighbour_accuracy(splits.train, splits.test) > 0.95
+
+
+def test_raw_accuracy_is_that_of_the_best_rule_without_features():
+    splits = load("digits")
+    assert raw_accuracy(splits) == beds.neighbour_accuracy(splits.train, splits.test)  # of digits, neighbours
+    x = torch.tensor([0.0, 1.0, 10.0, 11.0, 0.3, 1.3, 10.3, 11.3, 0.6, 1.6, 10.6, 11.6])[:, None]
+    y, test = torch.tensor([0, 0, 1, 1]).repeat(3), torch.tensor([[0.5], [0.2], [9.0]])
+    rows = Rows(x, y, x[:0], y[:0], test, torch.tensor([0, 0, 1]))
+    assert raw_accuracy_of_rows(rows) == 1.0
+    wrong = rows._replace(test_y=torch.tensor([0, 1, 0]))
+    assert raw_accuracy_of_rows(wrong) == pytest.approx(2 / 3)  # of the most frequent class
+    assert raw_accuracy_of_rows(wrong, balanced=True) == 0.5
+
+
+def test_a_network_that_does_not_beat_raw_inputs_ends_the_measurement():
+    for accuracy in (0.74, 0.8, float("nan")):
+        with pytest.raises(ClaimError, match="the teacher scores .*, and raw inputs score 0.800 .* learned nothing"):
+            must_have_learned(Budget("small"), accuracy, 0.8, "the teacher")
+        must_have_learned(Budget("smoke"), accuracy, 0.8)
+    must_have_learned(Budget("full"), 0.81, 0.8)
 
 
 def test_a_claim_on_a_named_bed_has_its_words_and_its_tier():

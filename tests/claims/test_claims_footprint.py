@@ -52,8 +52,10 @@ from repertoire import losses
 from repertoire.claims._harness import run
 from repertoire.claims._training import train
 from repertoire.claims.beds import _named
+from repertoire.claims import claim
 from repertoire.claims.beds.scene import scene
 
+@claim("paper", threshold=0.1, guard="chance")
 def paper(budget, seed):
     """Says something."""
     from repertoire.heads import Late
@@ -97,6 +99,7 @@ def test_it_covers_what_the_claim_calls_and_what_that_is_made_of(tmp_path: Path)
     ("file", "old", "new", "where"),
     [
         ("claims/family/paper.py", "scene(seed)", "scene(0)", "claim"),
+        ("claims/family/paper.py", "threshold=0.1", "threshold=0.2", "claim"),
         ("claims/_training.py", "return loss", "return None", "claim"),
         ("claims/beds/scene.py", "COUNT = 3", "COUNT = 4", "claim"),
         ("claims/beds/_named.py", "near:count=9", "near:count=8", "claim"),
@@ -125,6 +128,8 @@ def test_what_changes_it(tmp_path: Path, file: str, old: str, new: str, where: s
         ("claims/beds/_named.py", "near:count=3", "near:count=4"),
         ("claims/beds/_named.py", "NAMED = {", 'BESIDE = bed("beside", "far-off")\nNAMED = {'),
         ("claims/family/paper.py", "Says something.", "Says nothing."),
+        ("claims/family/paper.py", 'guard="chance"', 'guard="raw inputs"'),
+        ("claims/family/paper.py", ', guard="chance"', ""),
     ],
 )
 def test_what_does_not(tmp_path: Path, file: str, old: str, new: str):
@@ -269,6 +274,8 @@ def test_equal_figures_make_stale_evidence_fresh(tmp_path: Path, monkeypatch: py
         ({}, {"strict": False}, 0.01, 5, ""),
         ({}, {"arms": ("others", "yet others")}, 0.01, 5, ""),
         ({}, {"learned": 0.0, "trivial": 1.0}, 0.01, 5, "no answer"),
+        ({}, {"learned": 0.0, "floor": lambda budget, seed: 0.4 + 0.01 * seed}, 0.01, 5, "does not hold"),
+        ({}, {"learned": 0.0, "floor": lambda budget, seed: 0.5 + 0.01 * seed}, 0.01, 5, "no answer"),
     ],
 )
 def test_what_is_confirmed_is_decided_anew(
@@ -297,6 +304,8 @@ def test_what_is_confirmed_is_decided_anew(
         again = claims.evidence("gains", folder=tmp_path)
         assert again is not None
         assert (again.verdict, again.overlap, again.values) == (verdict, claim.overlap, found.values)
+        expected = [claim.floor_of(claims.Budget("small"), seed) for seed in found.seeds] if claim.floor else None
+        assert again.trivial == (expected or ([claim.trivial] * seeds if claim.trivial else None))
 
 
 def test_the_code_before_tells_what_a_change_did_where_the_stored_figures_are_of_another_machine(tmp_path: Path):

@@ -114,6 +114,26 @@ def test_a_guard_needs_the_trivial_answer() -> None:
     assert "ours scores 0.9" in down.failed_bed([Measured(0.9, 0.1, trivial=0.5)])
 
 
+def test_a_floor_is_measured_apart_from_the_arms() -> None:
+    whole = dataclasses.replace(toys.weak, trivial=None, floor=lambda budget, seed: (200 + seed) / 1000)
+    measured = whole(Budget("small"), 5)
+    assert (measured, measured.trivial) == (dataclasses.replace(toys.weak(Budget("small"), 5), trivial=0.205), 0.205)
+    assert whole.failed_bed([measured]) == ""
+    assert whole.failed_bed([dataclasses.replace(measured, trivial=0.3)]).startswith("theirs scores 0.35")
+    assert dataclasses.replace(whole, draws=4).floor_of(Budget("small"), 5) == pytest.approx(0.3215)
+    assert dataclasses.replace(whole, draws=4).floor_of(Budget("smoke"), 5) == pytest.approx(0.205)
+    assert toys.weak.floor_of(Budget("small"), 5) is None
+
+
+def test_one_arm_may_be_enough_where_the_claim_is_about_what_makes_the_other_fail() -> None:
+    either = dataclasses.replace(toys.weak, learned_by="best")
+    assert either.failed_bed([Measured(0.2, 0.5)]) == either.failed_bed([Measured(0.5, 0.2)]) == ""
+    assert either.failed_bed([Measured(0.2, 0.35)]).startswith("theirs scores 0.35, which does not beat")
+    down = dataclasses.replace(either, higher_is_better=False)
+    assert down.failed_bed([Measured(0.15, 0.9)]) == ""
+    assert down.failed_bed([Measured(0.25, 0.9)]).startswith("ours scores 0.25, which does not beat")
+
+
 def test_the_other_kinds() -> None:
     same = claims.run("toy-weak:beside", "small", store=False)
     assert (same.verdict, same.part, same.name) == ("holds", "beside", "toy-weak:beside")
@@ -306,6 +326,8 @@ def test_unknown_names() -> None:
         ({"draws": 46}, "expected 1 to 45"),
         ({"draws": 2, "exact": True}, "1 where one seed decides"),
         ({"draws": 2, "overlap": 0.3}, "overlap"),
+        ({"floor": lambda budget, seed: 0.1}, "a floor needs learned="),
+        ({"floor": lambda budget, seed: 0.1, "learned": 0.1, "trivial": 0.1}, "takes the place of trivial="),
     ],
 )
 def test_what_a_claim_says_of_itself_must_fit(options: dict, message: str) -> None:

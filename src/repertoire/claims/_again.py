@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from repertoire.claims._claim import Budget, BudgetName, Claim, Measured, get
 from repertoire.claims._evidence import decide, footprint, freshness
@@ -98,9 +99,10 @@ def refresh(
 
     A change of code that changes no figure, of a message or of a name, need not cost a whole measurement. Where the
     evidence is of another kind of processor, whose figures differ in any case, the code `before` the change tells here
-    what it comes to here. What is stored is decided anew by the claim as it is now: guards may have been mended, or the
-    correction for an overlap. A verdict that falls for it is stored as it comes out where there are twenty seeds, and
-    is left stale where more could decide. Another threshold or kind is for new measurements alone.
+    what it comes to here. What is stored is decided anew by the claim as it is now: the correction for an overlap may
+    have been mended, or a guard, whose `floor` is measured here for each seed. A verdict that falls for it is stored as
+    it comes out where there are twenty seeds, and is left stale where more could decide. Another threshold or kind is
+    for new measurements alone.
 
     Args:
         claims: those whose evidence is stale or aged, of which others are passed over.
@@ -162,6 +164,12 @@ def _decided_anew(found: Evidence, claim: Claim, budget: Budget) -> tuple[Eviden
     if tuple(found.arms) != claim.arms or tuple(found.points) != claim.points:
         return None, "its arms are others"
     measured = [_measured(found, claim, k) for k in range(len(found.seeds))]
+    if claim.floor is not None:
+        measured = [
+            dataclasses.replace(m, trivial=claim.floor_of(budget, seed))
+            for m, seed in zip(measured, found.seeds, strict=True)
+        ]
+    trivial: Any = [m.trivial if m.trivial is not None else claim.trivial for m in measured]
     count = len(measured)
     if any(decide(claim, budget, measured[:look]).verdict != "undecided" for look in LOOKS if look < count):
         return None, "an earlier look decides"
@@ -178,6 +186,7 @@ def _decided_anew(found: Evidence, claim: Claim, budget: Budget) -> tuple[Eviden
         p=decision.p,
         smallest=decision.smallest,
         overlap=claim.overlap,
+        trivial=None if claim.learned is None or None in trivial else trivial,
     ), ""
 
 

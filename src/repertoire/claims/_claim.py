@@ -7,7 +7,7 @@ import math
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -181,6 +181,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 Function = Callable[[Budget, int], Measured]
+Floor = Callable[[Budget, int], float]
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,11 @@ class Claim:
         strict: more than the threshold, rather than at least.
         higher_is_better: whether a larger metric is better.
         points: where the arms of a trend stand.
-        learned: by how much every arm must beat the trivial answer; None where nothing is learned.
+        learned: by how much the arms must beat the trivial answer; None where nothing is learned.
+        learned_by: which of them: "all", or only the "best", where the claim is about what makes an arm fail.
         trivial: what the trivial answer scores, where that is the same for every seed.
+        floor: measures the trivial answer of a seed, apart from the arms; None where they measure it themselves.
+        guard: what the trivial answer is, or why none is asked for, in a few words, where `floor` does not say it.
         ceiling: the best value there can be, where the baseline may come too near to it.
         effect: the smallest effect of interest, which must fit below the ceiling.
         overlap: test samples for each training sample where seeds divide one finite set anew, else 0.
@@ -227,7 +231,10 @@ class Claim:
     higher_is_better: bool = True
     points: tuple[float, ...] = ()
     learned: float | None = None
+    learned_by: Literal["all", "best"] = "all"
     trivial: float | None = None
+    floor: Floor | None = None
+    guard: str = ""
     ceiling: float | None = None
     effect: float = 0.0
     overlap: float = 0.0
@@ -236,10 +243,22 @@ class Claim:
     draws: int = 1
 
     def __call__(self, budget: Budget, seed: int) -> Measured:
+        found = [self.function(budget, draw) for draw in self._draws(budget, seed)]
+        measured = found[0] if len(found) == 1 else Measured.mean(found)
+        return measured if self.floor is None else replace(measured, trivial=self.floor_of(budget, seed))
+
+    def floor_of(self, budget: Budget, seed: int) -> float | None:
+        """What the trivial answer of a seed scores; None where it is not measured apart from the arms."""
+        if self.floor is None:
+            return None
+        return _mean([self.floor(budget, draw) for draw in self._draws(budget, seed)])
+
+    def _draws(self, budget: Budget, seed: int) -> range:
+        """The draws that a seed is the mean of."""
         if self.draws == 1 or budget.name == "smoke":
-            return self.function(budget, seed)
+            return range(seed, seed + 1)
         first = _FIRST_DRAW + seed * self.draws if seed < PILOT else PILOT + (seed - PILOT) * self.draws
-        return Measured.mean([self.function(budget, first + draw) for draw in range(self.draws)])
+        return range(first, first + self.draws)
 
     @property
     def name(self) -> str:
@@ -292,7 +311,8 @@ class Claim:
         means = [sign * math.fsum(row[k] for row in rows) / len(rows) for k in range(len(rows[0]))]
         if self.learned is not None:
             trivial = sign * self._trivial(measured)
-            for arm, mean in zip(self.arms, means, strict=True):
+            asked = list(zip(self.arms, means, strict=True))
+            for arm, mean in asked if self.learned_by == "all" else [max(asked, key=lambda pair: pair[1])]:
                 if mean < trivial + self.learned:
                     return (
                         f"{arm} scores {sign * mean:.3g}, which does not beat the trivial answer's "
@@ -319,7 +339,9 @@ class Claim:
             return self.trivial
         values = [m.trivial for m in measured if m.trivial is not None]
         if len(values) < len(measured):
-            raise ClaimError(f"claim {self.name!r} must beat a trivial answer and does not measure it: give trivial=")
+            raise ClaimError(
+                f"claim {self.name!r} must beat a trivial answer and does not measure it: give floor= or trivial="
+            )
         return math.fsum(values) / len(values)
 
 
@@ -353,7 +375,10 @@ def claim(
     higher_is_better: bool = True,
     points: Sequence[float] = (),
     learned: float | None = None,
+    learned_by: Literal["all", "best"] = "all",
     trivial: float | None = None,
+    floor: Floor | None = None,
+    guard: str = "",
     ceiling: float | None = None,
     effect: float | None = None,
     overlap: float | None = None,
@@ -369,8 +394,8 @@ def claim(
 
     Args:
         slug: of the paper's card.
-        statement, metric, threshold, kind, strict, higher_is_better, points, learned, trivial, exact, own_data: see
-            `Claim`.
+        statement, metric, threshold, kind, strict, higher_is_better, points: see `Claim`.
+        learned, learned_by, trivial, floor, guard, exact, own_data: see `Claim`.
         draws: of how many draws a seed is the mean; 1 by default.
         method, baseline: the arms of most kinds, in a few words.
         arms: those of a trend, an ordering or an optimum, in the order in which they are measured.
@@ -407,6 +432,8 @@ def claim(
     smallest = effect if effect is not None else max(threshold, 0.0)
     if ceiling is not None and not smallest > 0:
         raise ValueError(f"claim {label!r}: a ceiling needs the smallest effect of interest: give effect=")
+    if floor is not None and (learned is None or trivial is not None):
+        raise ValueError(f"claim {label!r}: a floor needs learned=, and takes the place of trivial=")
     if bed:
         from repertoire.claims import beds
 
@@ -441,7 +468,10 @@ def claim(
             higher_is_better=higher_is_better,
             points=tuple(points),
             learned=learned,
+            learned_by=learned_by,
             trivial=trivial,
+            floor=floor,
+            guard=guard,
             ceiling=ceiling,
             effect=smallest,
             overlap=shared,

@@ -26,6 +26,9 @@ TRUNK = frozenset({"data", "errors", "files", "ops", "recipe", "registry", "rule
 #: Where beds have a definition each, called as the bed is: `omniglot-all` is OMNIGLOT_ALL.
 _BEDS = "repertoire.claims.beds._named"
 
+#: Arguments of a claim that are for its readers: they neither measure nor decide.
+_WORDS = frozenset({"guard"})
+
 #: Modules of the claims that decide and store, and measure nothing.
 _HARNESS = frozenset(
     {"_again", "_arms", "_claim", "_evidence", "_footprint", "_harness", "_pilot", "_table", "__init__", "__main__"}
@@ -358,11 +361,14 @@ def _dump(node: ast.AST, rooms: set[str]) -> Iterator[str]:
         yield f"{node.value!r} "
         return
     yield f"{type(node).__name__}("
+    words = _WORDS if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim" else frozenset()
     for name, value in ast.iter_fields(node):
         if name in ("ctx", "kind", "type_comment", "type_params", "type_ignores") or value is None or value == []:
             continue
         if name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             value = [inner for inner in value if not _text(inner)]
+        if name == "keywords":
+            value = [inner for inner in value if inner.arg not in words]
         yield f"{name}="
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, ast.AST):
