@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 from repertoire.claims.beds.frozen import Rows, tensors_of
 
@@ -23,11 +24,11 @@ def raw_accuracy_of_rows(rows: Rows, *, balanced: bool = False) -> float:
         rows: with a class each; those to choose on are not used. Images count as rows of their pixels.
         balanced: the mean of the classes' accuracies, where a claim's metric is that.
     """
-    x, y, test_x, test_y = (
-        part.cpu().numpy() for part in (rows.x.flatten(1), rows.y, rows.test_x.flatten(1), rows.test_y)
-    )
-    answers = [model.fit(x, y).predict(test_x) for model in (NearestCentroid(), KNeighborsClassifier(min(5, len(x))))]
-    answers.append(np.full(len(test_y), np.bincount(y).argmax()))
+    x, y, test_x, test_y = rows.x.flatten(1), rows.y, rows.test_x.flatten(1), rows.test_y
+    known = y.unique()
+    means = torch.stack([x[y == c].mean(0) for c in known])
+    near = KNeighborsClassifier(min(5, len(x))).fit(x.cpu().numpy(), y.cpu().numpy()).predict(test_x.cpu().numpy())
+    answers = known[torch.cdist(test_x, means).argmin(1)], torch.from_numpy(near).to(y), y.mode().values
     return max(_accuracy(answer == test_y, test_y, balanced) for answer in answers)
 
 
@@ -38,7 +39,7 @@ def raw_accuracy(splits: Splits, *, balanced: bool = False) -> float:
     return raw_accuracy_of_rows(Rows(x, y, x[:0], y[:0], test_x, test_y), balanced=balanced)
 
 
-def _accuracy(right: np.ndarray, labels: np.ndarray, balanced: bool) -> float:
+def _accuracy(right: Tensor, labels: Tensor, balanced: bool) -> float:
     if not balanced:
-        return float(right.mean())
-    return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
+        return float(right.double().mean())
+    return float(torch.stack([right[labels == c].double().mean() for c in labels.unique()]).mean())
