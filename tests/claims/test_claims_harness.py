@@ -134,6 +134,18 @@ def test_one_arm_may_be_enough_where_the_claim_is_about_what_makes_the_other_fai
     assert down.failed_bed([Measured(0.25, 0.9)]).startswith("ours scores 0.25, which does not beat")
 
 
+def test_a_reader_is_told_what_the_arms_have_to_beat() -> None:
+    assert toys.better.asked() == ""
+    assert dataclasses.replace(toys.better, guard="nothing is learned").asked() == (
+        "No trivial answer is asked for: nothing is learned."
+    )
+    assert toys.weak.asked() == "Every arm has to beat a trivial answer, which scores 0.3, by 0.1 or more."
+    floor = dataclasses.replace(toys.weak, trivial=None, floor=lambda budget, seed: 0.2, learned_by="best", learned=0.0)
+    assert floor.asked([0.1, 0.3]).startswith("The best arm has to reach the inputs as they come (the best of")
+    assert floor.asked([0.1, 0.3]).endswith("frequent class), which scores 0.2.")
+    assert "to reach random weights." in dataclasses.replace(floor, guard="random weights").asked()
+
+
 def test_the_other_kinds() -> None:
     same = claims.run("toy-weak:beside", "small", store=False)
     assert (same.verdict, same.part, same.name) == ("holds", "beside", "toy-weak:beside")

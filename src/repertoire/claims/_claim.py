@@ -334,6 +334,22 @@ class Claim:
                     )
         return ""
 
+    def asked(self, trivial: Sequence[float] | None = None) -> str:
+        """Sentence that says what the arms have to beat before any difference counts; "" where a claim does not say.
+
+        Args:
+            trivial: what the trivial answer scored, of each seed.
+        """
+        if self.learned is None:
+            return f"No trivial answer is asked for: {self.guard}." if self.guard else ""
+        words = self.guard or (_RAW if self.floor is not None else "a trivial answer")
+        known = trivial if trivial is not None else [] if self.trivial is None else [self.trivial]
+        scored = f", which scores {_mean(known):.3g}," if known else ""
+        who = "Every arm has" if self.learned_by == "all" else "The best arm has"
+        if not self.learned:
+            return f"{who} to reach {words}{scored.rstrip(',')}."
+        return f"{who} to beat {words}{scored} by {self.learned:g} or more."
+
     def _trivial(self, measured: Sequence[Measured]) -> float:
         if self.trivial is not None:
             return self.trivial
@@ -344,6 +360,11 @@ class Claim:
             )
         return math.fsum(values) / len(values)
 
+
+#: What a floor is where the claim has no other words for it.
+_RAW = (
+    "the inputs as they come (the best of their class means, their five nearest neighbours and the most frequent class)"
+)
 
 #: Words that say what a bed is worth, where the claim does not.
 _TIERS: tuple[tuple[str, Tier], ...] = (

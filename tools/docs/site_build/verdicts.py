@@ -51,14 +51,17 @@ def check_section(claim: Claim) -> str:
 def evidence_sections(slug: str, catalogue: Catalogue) -> str:
     """What was measured of a paper: its central claim first, then the others."""
     names = [name for name in catalogue.evidence if name == slug or name.startswith(f"{slug}:")]
-    sections = [_section(catalogue.evidence[name], catalogue.freshness.get(name)) for name in sorted(names)]
+    sections = [
+        _section(catalogue.evidence[name], catalogue.freshness.get(name), catalogue.claims.get(name))
+        for name in sorted(names)
+    ]
     reduction = papers.get(slug).reduction
     if reduction:
         sections.append(f"**Not performed here:** {markdown(reduction)}.")
     return "\n\n".join(sections)
 
 
-def _section(evidence: Evidence, fresh: Freshness | None) -> str:
+def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None) -> str:
     title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
     arms = [markdown(arm) for arm in evidence.arms]
     rows = [f"| seed | {' | '.join(arms)} | difference |", "| ---: |" + " ---: |" * (len(arms) + 1)]
@@ -66,6 +69,7 @@ def _section(evidence: Evidence, fresh: Freshness | None) -> str:
         f"| {seed} | {' | '.join(f'{value:.4f}' for value in values)} | {difference:+.4f} |"
         for seed, values, difference in zip(evidence.seeds, evidence.values, evidence.differences, strict=True)
     ]
+    asked = markdown(claim.asked(evidence.trivial)) if claim is not None else ""
     extra = "".join(
         f"\n- {markdown(name)}: {', '.join(f'{value:.4f}' for value in numbers)}"
         for name, numbers in evidence.extra.items()
@@ -75,6 +79,7 @@ def _section(evidence: Evidence, fresh: Freshness | None) -> str:
             f"## {title}",
             f"> {markdown(evidence.statement)}",
             f"{status_badge(evidence.verdict)} {markdown(evidence.sentence[0].upper() + evidence.sentence[1:])}.",
+            *([asked] if asked else []),
             *_notes(evidence, fresh),
             differences_figure(evidence),
             '<details markdown="1"><summary>The numbers</summary>',

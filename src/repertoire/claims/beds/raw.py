@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from torch import Tensor
 
 from repertoire.claims.beds.frozen import Rows, tensors_of
@@ -13,7 +13,7 @@ from repertoire.claims.beds.frozen import Rows, tensors_of
 if TYPE_CHECKING:
     from repertoire.data import Splits
 
-__all__ = ["raw_accuracy", "raw_accuracy_of_rows"]
+__all__ = ["raw_accuracy", "raw_accuracy_of_rows", "raw_scores"]
 
 
 def raw_accuracy_of_rows(rows: Rows, *, balanced: bool = False) -> float:
@@ -30,6 +30,17 @@ def raw_accuracy_of_rows(rows: Rows, *, balanced: bool = False) -> float:
     near = KNeighborsClassifier(min(5, len(x))).fit(x.cpu().numpy(), y.cpu().numpy()).predict(test_x.cpu().numpy())
     answers = known[torch.cdist(test_x, means).argmin(1)], torch.from_numpy(near).to(y), y.mode().values
     return max(_accuracy(answer == test_y, test_y, balanced) for answer in answers)
+
+
+def raw_scores(rows: Rows, count: int = 20) -> Tensor:
+    """For each row of the test how many of its nearest neighbours have each of several labels, as shares `[N, labels]`.
+
+    Args:
+        rows: targets are float `[N, labels]`.
+        count: number of neighbours.
+    """
+    model = KNeighborsRegressor(min(count, len(rows.x))).fit(rows.x.cpu().numpy(), rows.y.cpu().numpy())
+    return torch.from_numpy(model.predict(rows.test_x.cpu().numpy())).to(rows.test_y)
 
 
 def raw_accuracy(splits: Splits, *, balanced: bool = False) -> float:

@@ -92,6 +92,7 @@ def _part_of(side: Tensor, seed: Tensor) -> Tensor:
     tier="real, small",
     threshold=0.02,
     learned=LEARNED,
+    guard="the best guess without a network: a square in the middle, or either rule on colours",
 )
 def tokencut(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut* (2022)."""

@@ -55,6 +55,7 @@ def fixed(budget: Budget, seed: int) -> tuple[nn.Module, Rows]:
     threshold=0.005,
     higher_is_better=False,
     learned=0.005,
+    guard="the cheaper of accepting all answers and rejecting all",
 )
 def reject(budget: Budget, seed: int) -> Measured:
     """Mohri et al., *Learning to Reject with a Fixed Predictor* (2024).

@@ -33,6 +33,7 @@ def both(x: Tensor, y: Tensor, support: Tensor, support_y: Tensor) -> Tensor:
     bed="omniglot-all",
     threshold=0.01,
     learned=0.01,
+    guard="nearest class means in the features as they come",
 )
 def susana_distancia(budget: Budget, seed: int) -> Measured:
     """Mendez-Ruiz et al., *SuSana Distancia is all you need* (2023): the losses alone, in episodes of 20 classes with

@@ -100,6 +100,7 @@ DATA = "two Gaussians in 50 dimensions: 20 labelled rows, 1,000 unlabelled ones 
     higher_is_better=False,
     learned=0.2,
     trivial=0.5,
+    guard="chance; the rival is what the labelled rows give alone",
     ceiling=0.0,
 )
 def rss(budget: Budget, seed: int) -> Measured:

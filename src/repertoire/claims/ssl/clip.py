@@ -79,6 +79,7 @@ def _right(scores: Tensor, world: World, *, new: bool) -> float:
     threshold=-0.02,
     strict=False,
     learned=0.03,
+    guard="the five nearest neighbours in the features as they come",
 )
 def clip(budget: Budget, seed: int) -> Measured:
     """Radford et al., *Learning Transferable Visual Models From Natural Language Supervision* (2021).

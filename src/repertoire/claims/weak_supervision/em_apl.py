@@ -9,12 +9,18 @@ from torch.nn import functional as F
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.frozen import descend, genes, mean_precision, ranked_labels, ranker, shuffled
+from repertoire.claims.beds.raw import raw_scores
 
 
 def _one_of(targets: Tensor, seed: int) -> Tensor:
     """Multi-hot targets of which one label a sample is kept, drawn at random."""
     draw = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed)).to(targets.device)
     return torch.zeros_like(targets).scatter(1, (draw * targets).argmax(1, keepdim=True), 1.0)
+
+
+def _floor(budget: Budget, seed: int) -> float:
+    rows = genes(budget, seed)
+    return mean_precision(raw_scores(rows._replace(y=_one_of(rows.y, seed))), rows.test_y)
 
 
 @claim(
@@ -29,7 +35,9 @@ def _one_of(targets: Tensor, seed: int) -> Tensor:
     data="Yeast, 2,417 genes with several functions, one of them labelled",
     bed="yeast",
     threshold=0.005,
-    learned=0.02,
+    learned=0.01,
+    floor=_floor,
+    guard="the shares of the 20 nearest rows with each label, of which one a row is known",
 )
 def em_apl(budget: Budget, seed: int) -> Measured:
     """Zhou et al., *Acknowledging the Unknown for Multi-label Learning with Single Positive Labels* (2022).
@@ -57,5 +65,4 @@ def em_apl(budget: Budget, seed: int) -> Measured:
     full = ranked_labels(rows, binary, seed, warm_up + rounds, 1e-3)
     with torch.no_grad():
         found = [mean_precision(network(rows.test_x), rows.test_y) for network in (network, absent, full)]
-        trivial = mean_precision(torch.zeros_like(rows.test_y), rows.test_y)
-    return Measured(found[0], found[1], {"all labels known": found[2]}, trivial=trivial)
+    return Measured(found[0], found[1], {"all labels known": found[2]})
