@@ -28,6 +28,7 @@ SMOOTHNESS = 0.1
     bed="cifar10-lite0",
     threshold=0.01,
     higher_is_better=False,
+    guard="none: estimates of a mean that is known, and the rival is the trivial one, an even draw",
 )
 def sensitivity(budget: Budget, seed: int) -> Measured:
     """Axiotis et al., *Data-Efficient Learning via Clustering-Based Sensitivity Sampling: Foundation Models and Beyond*

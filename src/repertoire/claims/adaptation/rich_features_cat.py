@@ -113,11 +113,15 @@ def transferred(bodies: Sequence[nn.Module], data: Characters) -> float:
     threshold=0.01,
     learned=0.05,
     ceiling=1.0,
+    guard="the same probe on pixels; the rival has five times as many weights as the five networks together",
 )
 def side_by_side(budget: Budget, seed: int) -> Measured:
     """Zhang and Bottou, *Learning useful representations for shifting tasks and distributions* (2022). All networks
     learn the same drawings with the same settings. `extra` has one of the five. The trivial answer is that of the same
-    probe on pixels. The wide network has as many features as the five together, and five times as many weights."""
+    probe on pixels. The wide network has as many features as the five together, and five times as many weights: on
+    pilot seed 1000 it comes to 0.807 and the five to 0.789, but one with as many weights as they have, of width 18, to
+    0.729.
+    """
     data = characters(budget, seed)
     width, epochs = budget.pick(smoke=2, small=8, full=16), budget.pick(smoke=1, small=20, full=100)
     several = [trained(data, 100 * seed + number, width, epochs) for number in range(RUNS)]

@@ -38,8 +38,11 @@ __all__ = [
     "photographs",
     "projected",
     "raw",
+    "raw_linear",
+    "raw_neighbours",
     "told",
     "untrained",
+    "without_training",
 ]
 
 BED = "cifar10"
@@ -110,6 +113,26 @@ def raw(budget: Budget, seed: int) -> dict[str, float]:
     """Accuracy of the `neighbours` of raw pixels, the twenty nearest of the training images."""
     splits = photographs(budget, seed)
     return {"neighbours": neighbour_accuracy(splits.train, splits.test, count=20)}
+
+
+def raw_neighbours(budget: Budget, seed: int) -> float:
+    """The same as a number: a floor for claims on neighbours."""
+    return raw(budget, seed)["neighbours"]
+
+
+def raw_linear(budget: Budget, seed: int) -> float:
+    """Test accuracy of a linear probe of raw pixels: a floor for claims on probes."""
+    parts = photographs(budget, seed)
+    (x, y), (test_x, test_y) = (
+        (part.inputs(np.arange(len(part))).reshape(len(part), -1).astype(np.float64), np.asarray(part.labels))
+        for part in (parts.train, parts.test)
+    )
+    return probe(x, y, test_x, test_y)
+
+
+def without_training(budget: Budget, seed: int) -> float:
+    """Test accuracy of a linear probe of raw pixels or of random weights, whichever is better."""
+    return max(raw_linear(budget, seed), untrained(budget, seed)["linear"])
 
 
 def photographs(budget: Budget, seed: int) -> Splits:

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.digits import fitted_perceptron, share_right
+from repertoire.claims.beds.frozen import Rows
 from repertoire.claims.beds.handwriting import GARMENTS, drawn_rows
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.diagnostics import macro_std
 
 
@@ -28,6 +31,7 @@ from repertoire.diagnostics import macro_std
     bed="fashion-mnist",
     data=GARMENTS + " on backgrounds of four colours, of which one goes with the class in 80% of the images",
     threshold=0.1,
+    guard="the best network must be more accurate on unbiased colours than nearest means and neighbours of the pixels",
 )
 def coloured(budget: Budget, seed: int) -> Measured:
     """Chiu, Chen and Ma, *Better May Not Be Fairer: A Study on Subgroup Discrepancy in Image Classification* (2023)."""
@@ -49,8 +53,12 @@ def coloured(budget: Budget, seed: int) -> Measured:
         spread.append(-macro_std(right, v.cpu().numpy(), biased.cpu().numpy()))
         known.append(float(right.mean()))
         truth.append(share_right(network, _painted(u, even), v))
+    seen_rows, even_rows = _painted(x, seen), _painted(u, even)
+    floor = raw_accuracy_of_rows(Rows(seen_rows, y, seen_rows[:0], y[:0], even_rows, v))
+    must_have_learned(budget, max(truth), floor, "the best of the networks")
     method, baseline = (float(np.nan_to_num(spearmanr(values, truth).statistic)) for values in (spread, known))
-    return Measured(method, baseline, {"best unbiased accuracy": max(truth), "worst unbiased accuracy": min(truth)})
+    extra = {"best unbiased accuracy": max(truth), "worst unbiased accuracy": min(truth), "raw pixels": floor}
+    return Measured(method, baseline, extra)
 
 
 def _colours(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:

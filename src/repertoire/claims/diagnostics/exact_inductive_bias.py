@@ -24,6 +24,10 @@ from repertoire.diagnostics import counted_inductive_bias, gaussian_process_erro
     data="linear functions with whole weights from -2 to 2, of which all that fit two points are known",
     threshold=0.0,
     higher_is_better=False,
+    guard=(
+        "none: estimates of a number that is known, and the rival is the trivial one, a count; that the target was "
+        "made of one hypothesis in 1024 neither is told"
+    ),
 )
 def bits_of_bias(budget: Budget, seed: int) -> Measured:
     """Boopathy et al., *Towards Exact Computation of Inductive Bias* (2024): the target is an error that one in 1024

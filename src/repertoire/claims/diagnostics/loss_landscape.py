@@ -14,7 +14,10 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import fit_tensors, perceptron
-from repertoire.claims.beds.handwriting import DIGITS, drawn_rows
+from repertoire.claims.beds.frozen import Rows
+from repertoire.claims.beds.handwriting import GARMENTS, drawn_rows
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.diagnostics import loss_landscape, random_directions
 
 
@@ -28,18 +31,23 @@ from repertoire.diagnostics import loss_landscape, random_directions
     metric="rank correlation of the rise of the loss with the test error, over sixteen networks",
     method="filter-normalised directions",
     baseline="plain directions of a common length",
-    bed="mnist5k",
-    data=DIGITS + ", 400 of them to train on",
+    bed="fashion-mnist",
+    data=GARMENTS + ", 400 of them to train on",
     threshold=0.1,
+    guard="the networks must be more accurate in the mean than nearest means and neighbours of the pixels",
 )
 def landscape(budget: Budget, seed: int) -> Measured:
     """Li et al., *Visualizing the Loss Landscape of Neural Nets* (2018). All networks take as many steps, so that those
-    with large batches are no less trained than the others; `extra` has the largest loss that is left of training."""
-    (inputs, labels), (test_inputs, test_labels) = drawn_rows(budget, seed, 400)
+    with large batches are no less trained than the others; `extra` has the largest loss that is left of training.
+    Digits had been taken before, of which neighbours by raw pixels name 0.856 of the test images on pilot seed 1000 and
+    some of the networks fewer; of garments they name 0.704, and networks in the mean 0.737. Batches of 16 take the
+    place of 8, which after as many steps had learned too little: 0.65 to 0.69."""
+    (inputs, labels), (test_inputs, test_labels) = drawn_rows(budget, seed, 400, bed="fashion-mnist")
+    floor = raw_accuracy_of_rows(Rows(inputs, labels, inputs[:0], labels[:0], test_inputs, test_labels))
     width, steps = budget.pick(smoke=(16, 4), small=(64, 600), full=(512, 5000))
     count = budget.pick(smoke=1, small=8, full=32)
     networks, errors, left = [], [], []
-    batches = budget.pick(smoke=(16, 400), small=(8, 32, 128, 400), full=(8, 32, 128, 400))
+    batches = budget.pick(smoke=(16, 400), small=(16, 32, 128, 400), full=(16, 32, 128, 400))
     for kind, batch, decay in itertools.product(("sgd", "adam"), batches, (0.0, 5e-3)):
         torch.manual_seed(seed)
         network = perceptron(inputs.shape[1], 10, width).to(budget.device)
@@ -50,6 +58,7 @@ def landscape(budget: Budget, seed: int) -> Measured:
             left.append(float(F.cross_entropy(network(inputs), labels)))
             errors.append(float((network(test_inputs).argmax(1) != test_labels).float().mean()))
         networks.append(network)
+    must_have_learned(budget, 1 - float(np.mean(errors)), floor, "the mean of the networks")
     length = float(np.mean([_length(network) for network in networks]))
     rises = [
         [_rise(n, inputs, labels, None, count, seed), _rise(n, inputs, labels, length, count, seed)] for n in networks
@@ -67,6 +76,8 @@ def landscape(budget: Budget, seed: int) -> Measured:
             "the same, plain directions": abs(plain_after / rises[0][1] - 1),
             "lowest test error": min(errors),
             "highest test error": max(errors),
+            "mean test error": float(np.mean(errors)),
+            "test error of raw pixels": 1 - floor,
             "largest training loss": max(left),
         },
     )

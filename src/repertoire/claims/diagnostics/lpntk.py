@@ -26,6 +26,7 @@ from repertoire.diagnostics import lpntk
     data=DIGITS,
     threshold=0.1,
     draws=25,
+    guard="none: no relation is the rival, and the network is early in its training because the claim is of that",
 )
 def sample_relations(budget: Budget, seed: int) -> Measured:
     """Guo et al., *Sample Relationship from Learning Dynamics Matters for Generalisation* (2024). `extra` has the same

@@ -26,6 +26,9 @@ INTENTS, LEAST = 4, 25
     baseline="silhouette of k-means",
     bed="intents",
     threshold=0.1,
+    learned=0.1,
+    trivial=0.0,
+    guard="no relation at all",
 )
 def persistence(budget: Budget, seed: int) -> Measured:
     """Ghalyan et al., *An Unsupervised Method for Estimating Class Separability of Datasets with Application to LLMs

@@ -6,12 +6,16 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from repertoire.claims import Budget, Measured, claim
+from repertoire.claims.beds.frozen import Rows
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.claims.beds.unknowns import PHOTOGRAPHS, Part, open_set
 from repertoire.metrics import aurc
 from repertoire.openset import NoveltyScore
@@ -44,6 +48,7 @@ SCORES = ("knn", "mahalanobis", "max-logit", "mc-dropout")
     bed="cifar10-lite0",
     threshold=0.02,
     strict=False,
+    guard="the layer must be more accurate on known classes than nearest means and neighbours of its features",
 )
 def two_kinds(budget: Budget, seed: int) -> Measured:
     """Hendrickx et al., *Machine Learning with a Reject Option: A survey* (2021).
@@ -54,6 +59,9 @@ def two_kinds(budget: Budget, seed: int) -> Measured:
     half of the test rows of known classes; all rules are judged on the other half.
     """
     bed = open_set(budget, seed)
+    x, y, test_x, test_y = (torch.from_numpy(part) for part in (bed.train.x, bed.train.y, bed.test.x, bed.test.y))
+    floor = raw_accuracy_of_rows(Rows(x, y, x[:0], y[:0], test_x, test_y))
+    must_have_learned(budget, float(bed.test.right.mean()), floor, "the layer")
     half = np.random.default_rng(seed).permutation(len(bed.test.y)) % 2 == 0
     told, test = (Part(*(column[rows] for column in bed.test)) for rows in (half, ~half))
     rejector = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(_sorted(told), told.right)

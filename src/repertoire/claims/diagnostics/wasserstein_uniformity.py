@@ -24,6 +24,7 @@ DIRECTIONS = "random directions in 256 dimensions, of which half are then left u
     baseline="logarithm of the mean Gaussian potential",
     data=DIRECTIONS,
     threshold=0.1,
+    guard="none: nothing is learned, two metrics of the same directions on scales from an even spread to one point",
 )
 def wasserstein(budget: Budget, seed: int) -> Measured:
     """Fang et al., *Rethinking The Uniformity Metric in Self-Supervised Learning* (2024): the collapse of dimensions

@@ -8,24 +8,27 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import fit_tensors, perceptron
-from repertoire.claims.beds.handwriting import DIGITS, split_images
+from repertoire.claims.beds.frozen import Rows
+from repertoire.claims.beds.handwriting import GARMENTS, split_images
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.data import ImageSet, plain
 from repertoire.explain import diffroar, energy_inside
 
 
 def _blocks(images: ImageSet, seed: int, device: str, *, fixed: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Each digit above or below a block that is the same in all images and tells nothing.
+    """Each garment above or below a block that is the same in all images and tells nothing.
 
-    BlockMNIST, of the digits. The empty block is the outline of a square, with a dot in the middle.
+    As BlockMNIST has it of digits. The empty block is the outline of a square, with a dot in the middle.
 
     Args:
-        fixed: the digit is always the upper block.
+        fixed: the garment is always the upper block.
 
     Returns:
-        Images `[N, 1, 2 * H, W]`, labels `[N]`, and the masks of the digits' blocks `[N, 2 * H, W]`.
+        Images `[N, 1, 2 * H, W]`, labels `[N]`, and the masks of the garments' blocks `[N, 2 * H, W]`.
     """
-    digits = plain(torch.from_numpy(images.pixels(slice(None))))
-    count, _, side, _ = digits.shape
+    garments = plain(torch.from_numpy(images.pixels(slice(None))))
+    count, _, side, _ = garments.shape
     empty = torch.zeros(side, side)
     edge, middle = side // 8, side // 2
     empty[edge : side - edge, edge : side - edge] = 1
@@ -34,7 +37,7 @@ def _blocks(images: ImageSet, seed: int, device: str, *, fixed: bool = False) ->
     above = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < (1.0 if fixed else 0.5)
     other = empty.expand(count, 1, side, side)
     first = above[:, None, None, None]
-    blocks = torch.cat([digits.where(first, other), other.where(first, digits)], 2)
+    blocks = torch.cat([garments.where(first, other), other.where(first, garments)], 2)
     rows = torch.arange(2 * side)
     masks = ((rows < side) == above[:, None])[:, :, None].expand(-1, -1, side)
     return blocks.to(device), torch.from_numpy(images.labels).to(device), masks.to(device)
@@ -98,29 +101,39 @@ def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 @claim(
     "diffroar",
     statement=(
-        "Where a block that tells nothing stands beside each digit, the input gradients of an adversarially trained "
-        "network put at least a tenth more of their mass on the digit's block than those of the same network trained "
+        "Where a block that tells nothing stands beside each garment, the input gradients of an adversarially trained "
+        "network put at least a tenth more of their mass on the garment's block than those of the same network trained "
         "as usual."
     ),
-    metric="share of the gradient's mass on the digit's block",
+    metric="share of the gradient's mass on the garment's block",
     method="adversarial training",
     baseline="standard training",
-    bed="mnist5k",
-    data=DIGITS + ", above or below an empty block",
+    bed="fashion-mnist",
+    data=GARMENTS + ", above or below an empty block",
     threshold=0.1,
+    learned=0.1,
+    learned_by="best",
+    trivial=0.5,
+    guard=(
+        "a blind map, half of whose mass is right, as that of the rival nearly is; the rival must beat nearest means "
+        "and neighbours of the pixels in accuracy, and the method the rival against the adversary"
+    ),
 )
 def diffroar_blocks(budget: Budget, seed: int) -> Measured:
     """Shah, Jain and Netrapalli, *Do Input Gradients Highlight Discriminative Features?* (2021).
 
-    Half of the pixels are the digit's block: gradients that know nothing score about 0.5. The radius of the adversary
-    is below half the distance of digits of different classes. In `extra`: DiffROAR at a quarter of the pixels, with
-    networks trained afresh as usual. There it is zero for standard gradients, because which pixels are left gives the
-    explained network's answer away, whatever is on them. Further the share where the digit is always above, where the
-    authors find standard gradients to be right.
+    Half of the pixels are the garment's block: gradients that know nothing score about 0.5. The radius of the
+    adversary is below half the distance to the nearest of another class for 95 of 100 garments. In `extra`: DiffROAR
+    at a quarter of the pixels, with networks trained afresh as usual. There it is zero for standard gradients, because
+    which pixels are left gives the explained network's answer away, whatever is on them. Further the share where the
+    garment is always above, where the authors find standard gradients to be right.
+
+    Digits had been taken before, of which the standard network named 0.88 and neighbours by raw pixels 0.895; of these
+    garments, on pilot seed 1000, it names 0.796 and they 0.776.
     """
-    splits = split_images(budget, seed, budget.pick(smoke=300, small=1500, full=3500))
+    splits = split_images(budget, seed, budget.pick(smoke=300, small=3000, full=9000), bed="fashion-mnist")
     width, epochs = budget.pick(smoke=32, small=128, full=1024), budget.pick(smoke=1, small=20, full=200)
-    radius = 0.75
+    radius = 0.5
     images, labels, _ = _blocks(splits.train, seed, budget.device)
     test, test_labels, masks = _blocks(splits.test, seed + 1, budget.device)
     shares, roar, accuracies = {}, {}, {}
@@ -133,6 +146,11 @@ def diffroar_blocks(budget: Budget, seed: int) -> Measured:
         accuracies[f"test accuracy, {name}"] = _accuracy(network, test, test_labels)
         accuracies[f"test accuracy against the adversary, {name}"] = _accuracy(network, worst, test_labels)
 
+    floor = raw_accuracy_of_rows(Rows(images, labels, images[:0], labels[:0], test, test_labels))
+    must_have_learned(budget, accuracies["test accuracy, standard"], floor, "the standard network")
+    robust, standard = (accuracies[f"test accuracy against the adversary, {name}"] for name in ("robust", "standard"))
+    must_have_learned(budget, robust, standard, "the robust network, against the adversary,", "the standard one")
+
     def retrained(images: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
         return _accuracy(_network(images, labels, seed, width, epochs), test, test_labels)
 
@@ -143,5 +161,5 @@ def diffroar_blocks(budget: Budget, seed: int) -> Measured:
     fixed_test, _, upper = _blocks(splits.test, seed, budget.device, fixed=True)
     always = _network(fixed, fixed_labels, seed, width, epochs)
     share_fixed = energy_inside(_gradients(always, fixed_test), upper).mean().item()
-    extra = {**roar, "share of standard gradients, digit always above": share_fixed, **accuracies}
+    extra = {**roar, "share of standard gradients, garment always above": share_fixed, **accuracies}
     return Measured(shares["robust"], shares["standard"], extra)

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.explain import BlackBox, function_tasks, interpret, score_interpretation
 
 QUERIES = 16
+DOMAIN = (-10.0, 10.0)
+
+
+def constants(budget: Budget, seed: int) -> float:
+    """The share of functions that a constant gets right, the mean of what was observed: outside the corrupted interval
+    or inside it, whichever is more."""
+    tasks = function_tasks(budget.pick(smoke=6, small=200, full=1000), seed, noise=0.1)
+    right = []
+    for task in tasks:
+        mean = BlackBox(task, QUERIES, seed)(torch.linspace(*DOMAIN, QUERIES, dtype=torch.float64)).mean()
+        score = score_interpretation(task, lambda points, mean=mean: mean.expand(len(points)))  # type: ignore[misc]
+        right.append((score.outside < 0.1, score.inside < 0.1))
+    return max(float(share) for share in np.mean(right, 0))
 
 
 @claim(
@@ -22,6 +36,9 @@ QUERIES = 16
     data="generated functions of one number, with noise, 16 queries each",
     threshold=0.1,
     ceiling=1.0,
+    learned=0.1,
+    floor=constants,
+    guard="the mean of as many observations, anywhere",
 )
 def function_interpretation(budget: Budget, seed: int) -> Measured:
     """Schwettmann et al., *A Function Interpretation Benchmark for Evaluating Interpretability Methods* (FIND, 2023),

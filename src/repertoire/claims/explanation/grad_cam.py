@@ -31,7 +31,10 @@ def _input_gradient(model: Classifier, images: Tensor, targets: Tensor) -> Tenso
     data=MOSAICS,
     bed="fashion-mnist",
     threshold=0.05,
+    learned=0.1,
+    learned_by="best",
     trivial=0.25,
+    guard="a blind map, a quarter of whose energy is right; that the input's gradient is hardly better is the claim",
 )
 def grad_cam(budget: Budget, seed: int) -> Measured:
     """Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization* (2016).

@@ -67,6 +67,9 @@ def _eight(samples: int, seed: int) -> dict[str, LocalApproximation]:
     data="breast cancer and wine of scikit-learn, a network with one hidden layer",
     threshold=0.0,
     higher_is_better=False,
+    learned=0.5,
+    trivial=1.0,
+    guard="a constant in the place of an explainer, whose error is the unit",
 )
 def local_function_approximation(budget: Budget, seed: int) -> Measured:
     """Han, Srinivas and Lakkaraju, *Which Explanation Should I Choose? A Function Approximation Perspective to

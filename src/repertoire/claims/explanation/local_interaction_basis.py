@@ -42,6 +42,18 @@ def _edges_for(edges: Sequence[Tensor], share: float = 0.9) -> float:
     return sum(kept) / len(kept)
 
 
+def _random_bases(net: nn.Sequential, inputs: Tensor, seed: int) -> list[Basis]:
+    """For each layer, orthogonal directions that are drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    bases = []
+    with torch.no_grad():
+        for number in range(len(net)):
+            f = net[:number](inputs).double()
+            turn, _ = torch.linalg.qr(torch.randn(f.shape[1], f.shape[1], generator=generator, dtype=torch.float64))
+            bases.append(Basis(f.mean(0), turn.T, turn, torch.ones(f.shape[1])))
+    return bases
+
+
 @claim(
     "local-interaction-basis",
     statement=(
@@ -53,6 +65,8 @@ def _edges_for(edges: Sequence[Tensor], share: float = 0.9) -> float:
     baseline="principal components",
     data="all sums modulo 23",
     threshold=0.0,
+    learned=0.1,
+    guard="as many directions that are drawn at random",
 )
 def interaction_basis(budget: Budget, seed: int) -> Measured:
     """Bushnaq et al., *The Local Interaction Basis: Identifying Computationally-Relevant and Sparsely Interacting
@@ -80,4 +94,5 @@ def interaction_basis(budget: Budget, seed: int) -> Measured:
         accuracies[name] = _accuracy_of_few(net, inputs, targets, bases)
         extra[f"{name}, share of edges"] = _edges_for(interaction_edges(net, bases, inputs))
     extra["accuracy"] = float((net(inputs).argmax(1) == targets).float().mean())
-    return Measured(accuracies["lib"], accuracies["pca"], extra)
+    random = _accuracy_of_few(net, inputs, targets, _random_bases(net, inputs, seed))
+    return Measured(accuracies["lib"], accuracies["pca"], extra, trivial=random)

@@ -19,6 +19,9 @@ from repertoire.explain import GradCAM, NormGrad, class_sensitivity
     data=MOSAICS,
     bed="fashion-mnist",
     threshold=0.05,
+    learned=0.05,
+    trivial=0.25,
+    guard="a blind map, which is largest in the right quarter of a mosaic by chance",
 )
 def normgrad(budget: Budget, seed: int) -> Measured:
     """Rebuffi et al., *There and Back Again: Revisiting Backpropagation Saliency Methods* (2020).

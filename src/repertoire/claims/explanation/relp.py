@@ -8,7 +8,9 @@ from torch import Tensor
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
-from repertoire.claims.beds.handwriting import DIGITS, split_images
+from repertoire.claims.beds.handwriting import GARMENTS, split_images
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy
 from repertoire.data import plain
 from repertoire.explain import activation_patching, estimated_patching
 
@@ -28,9 +30,12 @@ def _correlation(estimates: dict[str, Tensor], effects: dict[str, Tensor]) -> fl
     metric="Pearson correlation with activation patching, over layers, tokens and samples",
     method="relevance patching",
     baseline="attribution patching",
-    bed="mnist5k",
-    data=DIGITS + ": pairs of two classes; a transformer of 6 layers",
+    bed="fashion-mnist",
+    data=GARMENTS + ": pairs of two classes; a transformer of 6 layers",
     threshold=0.0,
+    learned=0.1,
+    trivial=0.0,
+    guard="no relation; the network must be more accurate than nearest means and neighbours of the pixels",
 )
 def relp(budget: Budget, seed: int) -> Measured:
     """Jafari et al., *RelP: Faithful and Efficient Circuit Discovery via Relevance Patching* (2025).
@@ -39,18 +44,20 @@ def relp(budget: Budget, seed: int) -> Measured:
     correlations for the residual stream, for which it is the other way round: there relevance is nearer to patching
     than the gradient. The networks are right for 0.62 of the test digits.
     """
-    splits = split_images(budget, seed, budget.pick(smoke=300, small=1500, full=3500))
+    splits = split_images(budget, seed, budget.pick(smoke=300, small=3000, full=9000), bed="fashion-mnist")
     depth = budget.pick(smoke=2, small=6, full=12)
     method = train(
         splits,
-        backbone=f"vit:patch=4,dim={budget.pick(smoke=16, small=32, full=96)},depth={depth},heads=2",
+        backbone=f"vit:patch=7,dim={budget.pick(smoke=16, small=64, full=96)},depth={depth},heads=2",
         optimizer="adamw",
         augment="none",
         batch_size=budget.pick(smoke=128, small=64, full=32),
-        epochs=budget.pick(smoke=1, small=16, full=60),
+        epochs=budget.pick(smoke=1, small=20, full=60),
         seed=seed,
         device=budget.device,
     )
+    right, floor = accuracy(method, splits.test), raw_accuracy(splits)
+    must_have_learned(budget, right, floor)
     count = budget.pick(smoke=16, small=100, full=300)
     images = plain(torch.from_numpy(splits.test.pixels(np.arange(count)))).to(budget.device)
     labels = torch.from_numpy(splits.test.labels[:count]).to(budget.device)
@@ -71,4 +78,4 @@ def relp(budget: Budget, seed: int) -> Measured:
             estimates = estimated_patching(*given, names, axis=1, rule=rule)
             found[f"{rule}, {place}"] = _correlation(estimates, effects)
     ours, plainly = found.pop("relevance, MLP outputs"), found.pop("gradient, MLP outputs")
-    return Measured(ours, plainly, {**found, "test accuracy": accuracy(method, splits.test)})
+    return Measured(ours, plainly, {**found, "test accuracy": right, "raw pixels": floor})

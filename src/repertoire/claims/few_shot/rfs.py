@@ -38,6 +38,12 @@ def classified(rows: Rows, seed: int, epochs: int, rate: float) -> nn.Module:
     return network.eval()
 
 
+def untouched(budget: Budget, seed: int) -> float:
+    """The accuracy that the features have before a network learns from them."""
+    rows = drawings(budget, seed, "characters")
+    return few_shot(budget, rows.test_x, rows.test_y, FrozenEmbeddingClassifier(), seed, shots=5)
+
+
 @claim(
     "rfs",
     statement=(
@@ -50,6 +56,9 @@ def classified(rows: Rows, seed: int, epochs: int, rate: float) -> nn.Module:
     data=UNSEEN,
     bed="omniglot-all",
     threshold=0.01,
+    learned=0.01,
+    floor=untouched,
+    guard="logistic regression on the features that both networks learn from, without either",
 )
 def rfs(budget: Budget, seed: int) -> Measured:
     """Tian et al., *Rethinking Few-Shot Image Classification: a Good Embedding Is All You Need?* (2020), without

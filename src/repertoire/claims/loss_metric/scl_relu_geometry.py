@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import accuracy, train
 from repertoire.claims.beds import get
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy
 from repertoire.claims.beds.unseen_classes import thinned_out
 from repertoire.data import ImageSet
 from repertoire.methods import Method
@@ -32,6 +34,7 @@ from repertoire.methods import Method
     bed="fashion-mnist",
     threshold=0.05,
     higher_is_better=False,
+    guard="all three networks must be more accurate than nearest means and neighbours of the pixels",
 )
 def scl_relu_geometry(budget: Budget, seed: int) -> Measured:
     """Kini et al., *Symmetric Neural-Collapse Representations with Supervised Contrastive Loss* (2023).
@@ -49,13 +52,15 @@ def scl_relu_geometry(budget: Budget, seed: int) -> Measured:
         "seed": seed,
         "device": budget.device,
     }
-    found, extra = {}, {}
+    floor = raw_accuracy(splits)
+    found, extra = {}, {"raw pixels": floor}
     for name, method in (("bound", "relu-embedding"), ("relu", "relu-embedding:bind=false"), ("plain", "embedding")):
         trained = train(splits, method=method, **options)
         cosines = _class_cosines(trained, splits.train)
         found[name] = float(cosines.std())
         extra[f"{name}: mean cosine"] = float(cosines.mean())
-        extra[f"{name}: test accuracy"] = accuracy(trained, splits.test)
+        right = extra[f"{name}: test accuracy"] = accuracy(trained, splits.test)
+        must_have_learned(budget, right, floor, f"the network '{name}'")
     return Measured(found["bound"], found["plain"], {"ReLU without binding": found["relu"], **extra})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.described import LETTERS, REDRAWN, chosen, curve, letters, ridges
+from repertoire.claims.novel_class.calibrated_stacking import by_neighbours
 from repertoire.zeroshot import COSMO, ESZSL, choose_gamma
 
 
@@ -21,6 +22,9 @@ from repertoire.zeroshot import COSMO, ESZSL, choose_gamma
     tier="real, small",
     threshold=0.01,
     ceiling=1.0,
+    learned=0.02,
+    floor=by_neighbours,
+    guard="the class whose description is nearest to those of the five nearest rows, with the best constant",
 )
 def cosmo(budget: Budget, seed: int) -> Measured:
     """Atzmon and Chechik, *Adaptive Confidence Smoothing for Generalized Zero-Shot Learning* (2018). `extra` takes the

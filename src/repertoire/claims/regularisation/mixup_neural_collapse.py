@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import perceptron
-from repertoire.claims.beds import _named, majority
+from repertoire.claims.beds import _named
 from repertoire.claims.beds.digits import hidden_features, share_right
 from repertoire.claims.beds.frozen import descend, shuffled, table_rows
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.diagnostics import mixed_layout
 
 
@@ -28,6 +30,7 @@ from repertoire.diagnostics import mixed_layout
     data="Fashion-MNIST, 3,000 photographs, a network with two hidden layers",
     bed="fashion-mnist",
     threshold=0.05,
+    guard="all three networks must be more accurate than nearest means and neighbours of the pixels",
 )
 def mixed_features(budget: Budget, seed: int) -> Measured:
     """Fisher, Meng and Papyan, *Pushing Boundaries: Mixup's Influence on Neural Collapse* (2024), whose data is
@@ -37,7 +40,8 @@ def mixed_features(budget: Budget, seed: int) -> Measured:
     count = budget.pick(smoke=500, small=3000, full=60_000)
     x, y = rows.x[:count], rows.y[:count]
     epochs = budget.pick(smoke=1, small=40, full=200)
-    found, extra = {}, {"majority": majority(splits.test)}
+    floor = raw_accuracy_of_rows(rows._replace(x=x, y=y))
+    found, extra = {}, {"raw pixels": floor}
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "cross-entropy": F.cross_entropy,
         "squared error": F.mse_loss,
@@ -45,8 +49,10 @@ def mixed_features(budget: Budget, seed: int) -> Measured:
     for name, loss in losses.items():
         network = _mixed_up(seed, x, y, loss, epochs)
         found[name] = _deviation(network, x, y, seed)
-        extra[f"test accuracy, {name}"] = share_right(network, rows.test_x, rows.test_y)
+        right = extra[f"test accuracy, {name}"] = share_right(network, rows.test_x, rows.test_y)
+        must_have_learned(budget, right, floor, f"the network trained with {name}")
     plain = _mixed_up(seed, x, y, F.cross_entropy, epochs, mixed=False)
+    must_have_learned(budget, share_right(plain, rows.test_x, rows.test_y), floor, "the network without mixup")
     extra["deviation without mixup"] = _deviation(plain, x, y, seed)
     return Measured(found["cross-entropy"], found["squared error"], extra)
 

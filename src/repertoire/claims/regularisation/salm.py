@@ -3,7 +3,9 @@ Masking* (2024).
 
 Photographs of garments at 14 pixels on black ground, which is black for the most part, as scans are; 1,000 of them to
 learn from, whose pixels may change by a tenth. Who learns from them is a network of the kind that they were made
-against, which begins elsewhere.
+against, which begins elsewhere. It had been trained for 15 epochs, after which one that learned from plain images
+named 0.7605 of the test images on pilot seed 1000, as many as neighbours by raw pixels do (0.761); with 30 it names
+0.8085.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from torch.nn import functional as F
 from repertoire import registry
 from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims.beds._named import get, majority
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.raw import raw_accuracy
 from repertoire.ops import projected_gradient
 from repertoire.protect import sparse_unlearnable
 
@@ -34,7 +38,7 @@ def _learned(budget: Budget, network: nn.Module, x: Tensor, y: Tensor, *, withst
     """A network trained on images, or on adversarial changes of them of a size that it is to withstand."""
     network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    epochs = budget.pick(smoke=1, small=15, full=60)
+    epochs = budget.pick(smoke=1, small=30, full=60)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in range(epochs):
         for index in torch.randperm(len(x)).split(64):
@@ -86,6 +90,7 @@ def learned_from(budget: Budget, seed: int, *, share: float, others: bool = Fals
         images = protected.images
         found["named rightly while protected"] = protected.fooled
         found["pixels changed"] = float((protected.changes != 0).any(1).float().mean())
+    found["raw pixels"] = raw_accuracy(replace(splits, train=splits.train.subset(kept)))
     x, y = (images.float() / 255).to(budget.device), y.to(budget.device)
 
     def right(backbone: str, withstand: float = 0.0) -> float:
@@ -101,6 +106,7 @@ def learned_from(budget: Budget, seed: int, *, share: float, others: bool = Fals
     return found
 
 
+PLAIN = "the network that learned from the images as they were"
 DATA = "Fashion-MNIST at 14 pixels, 1,000 garments on black ground, whose pixels may change by 0.1"
 
 
@@ -118,6 +124,7 @@ DATA = "Fashion-MNIST at 14 pixels, 1,000 garments on black ground, whose pixels
     threshold=0.01,
     higher_is_better=False,
     learned=0.05,
+    guard="a network that learned from the images as they were, which must beat nearest means and neighbours",
 )
 def less_is_learned(budget: Budget, seed: int) -> Measured:
     """Sun et al. (2024), against the error-minimising noise of Huang et al. (2021). What each must be below is the
@@ -128,6 +135,7 @@ def less_is_learned(budget: Budget, seed: int) -> Measured:
     masked, whole, plain = (learned_from(budget, seed, share=share, others=share == 0.5) for share in (0.5, 1.0, 0.0))
     extra = {f"{name}: half": masked[name] for name in ("pixels changed", "named rightly while protected")}
     extra |= {f"{name}: all": whole[name] for name in ("pixels changed", "named rightly while protected")}
+    must_have_learned(budget, plain["accuracy"], plain["raw pixels"], PLAIN)
     return Measured(masked["accuracy"], whole["accuracy"], extra, trivial=plain["accuracy"])
 
 
@@ -145,10 +153,13 @@ def less_is_learned(budget: Budget, seed: int) -> Measured:
     bed="fashion-mnist",
     threshold=0.1,
     higher_is_better=False,
+    guard="the rival, which learned from the images as they were, must beat nearest means and neighbours",
 )
 def little_is_learned(budget: Budget, seed: int) -> Measured:
     """Sun et al. (2024). `extra` has a network of another kind that learned from the same protected images, one that
-    was trained adversarially, which is known to learn from them all the same, and the most frequent class."""
+    was trained adversarially, which is known to learn from them all the same, the most frequent class, and raw pixels
+    of the images as they were."""
     masked, plain = (learned_from(budget, seed, share=share, others=share == 0.5) for share in (0.5, 0.0))
-    extra = {name: masked[name] for name in ("a perceptron", "trained adversarially", "majority")}
+    must_have_learned(budget, plain["accuracy"], plain["raw pixels"], PLAIN)
+    extra = {name: masked[name] for name in ("a perceptron", "trained adversarially", "majority", "raw pixels")}
     return Measured(masked["accuracy"], plain["accuracy"], extra)

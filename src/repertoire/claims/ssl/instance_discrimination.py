@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.slower_photographs import learned_slowly
-from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, PHOTOGRAPHS, raw, untrained
+from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, PHOTOGRAPHS, raw, raw_neighbours, untrained
 
 
 @claim(
@@ -26,6 +26,10 @@ from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, PHOTOGRAPHS,
     data=PHOTOGRAPHS,
     threshold=0.02,
     own_data=True,
+    learned=0.02,
+    learned_by="best",
+    floor=raw_neighbours,
+    guard="neighbours by raw pixels, which the method must beat; the rival is the network before training",
 )
 def instance_discrimination(budget: Budget, seed: int) -> Measured:
     """Wu et al., *Unsupervised Feature Learning via Non-Parametric Instance Discrimination* (2018).

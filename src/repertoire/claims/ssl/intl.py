@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, learned, projected, untrained
+from repertoire.claims.beds.learned import must_have_learned
+from repertoire.claims.beds.ssl_photographs import (
+    BED,
+    LINEAR,
+    PHOTOGRAPHS,
+    learned,
+    projected,
+    untrained,
+    without_training,
+)
 
 
 @claim(
@@ -44,10 +53,12 @@ def intl(budget: Budget, seed: int) -> Measured:
     data=PHOTOGRAPHS,
     threshold=2.0,
     own_data=True,
+    guard="a probe of INTL must beat those of raw pixels and of random weights; that the rival collapses is the claim",
 )
 def spectrum(budget: Budget, seed: int) -> Measured:
     """Weng et al. (2023). In `extra` is what either is worth to a linear probe: without the loss on the trace the
     features collapse to a few directions, and the probe falls below that of random weights."""
     ours, alone = (learned(budget, seed, method=projected(128), loss=loss) for loss in ("intl", "intl:trace_weight=0"))
+    must_have_learned(budget, ours["linear"], without_training(budget, seed), "a linear probe of INTL")
     extra = {"INTL: linear probe": ours["linear"], "no loss on the trace: linear probe": alone["linear"]}
     return Measured(ours["rank"], alone["rank"], extra)

@@ -27,9 +27,18 @@ from repertoire.losses import NTXent
     bed="fashion-mnist",
     data=GARMENTS + ", eighteen policies of shifts, noise and erasing",
     threshold=0.1,
+    learned=0.1,
+    trivial=0.0,
+    guard="no relation at all; that the encoders learn more than raw pixels tell is not asked, and they do not",
 )
 def rotation(budget: Budget, seed: int) -> Measured:
-    """Reed et al., *SelfAugment: Automatic Augmentation Policies for Self-Supervised Learning* (2021)."""
+    """Reed et al., *SelfAugment: Automatic Augmentation Policies for Self-Supervised Learning* (2021).
+
+    The encoders are ranked by how much they lose: on pilot seed 1000 a linear probe of raw pixels has 0.821 and
+    neighbours have 0.8, and the best encoder of five seeds comes to between 0.80 and 0.81. Three times as many epochs
+    bring one from 0.756 to 0.761, and a convolutional network in its place is at 0.69. The claim is of a ranking, and
+    of encoders that have learned little.
+    """
     (x, y), (u, v) = drawn_rows(budget, seed, budget.pick(smoke=300, small=2000, full=8000), bed="fashion-mnist")
     policies = [(shift, noise, erase) for shift in (0, 2) for noise in (0.02, 0.2, 0.6) for erase in (0.0, 0.3, 0.7)]
     policies = policies[: budget.pick(smoke=3, small=18, full=18)]

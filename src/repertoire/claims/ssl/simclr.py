@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, SIMCLR, VIEWS, learned, untrained
+from repertoire.claims.beds.ssl_photographs import (
+    BED,
+    LINEAR,
+    PHOTOGRAPHS,
+    SIMCLR,
+    VIEWS,
+    learned,
+    raw_linear,
+    untrained,
+    without_training,
+)
 
 
 @claim(
@@ -20,6 +30,10 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, SIM
     threshold=0.05,
     strict=False,
     own_data=True,
+    learned=0.02,
+    learned_by="best",
+    floor=raw_linear,
+    guard="a linear probe of raw pixels, which SimCLR must beat; the rival is the network before training",
 )
 def simclr(budget: Budget, seed: int) -> Measured:
     """Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations* (2020)."""
@@ -43,6 +57,9 @@ def simclr(budget: Budget, seed: int) -> Measured:
     threshold=0.02,
     strict=False,
     own_data=True,
+    learned=0.0,
+    floor=without_training,
+    guard="a linear probe of raw pixels or of random weights, whichever is better",
 )
 def simclr_augmentation(budget: Budget, seed: int) -> Measured:
     """Chen et al. (2020), figure 5 and section 3.1: no single transformation suffices, and colour with crop is best."""

@@ -6,7 +6,7 @@ import math
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.towers import TURNED, pose_and_class, turned_halves
+from repertoire.claims.beds.towers import TURNED, pose_and_class, pose_by_pixels, turned_halves
 
 
 @claim(
@@ -21,6 +21,9 @@ from repertoire.claims.beds.towers import TURNED, pose_and_class, turned_halves
     bed="fashion-mnist",
     data=TURNED,
     threshold=0.01,
+    learned=0.0,
+    floor=pose_by_pixels,
+    guard="the five nearest by raw pixels, which tell the angle better than either after so short a training",
 )
 def trajssl(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Pose-Aware Self-Supervised Learning with Viewpoint Trajectory Regularization* (2024)."""
