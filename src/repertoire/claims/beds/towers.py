@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from repertoire.claims._training import probe
 from repertoire.claims.beds.frozen import descend, shuffled
 from repertoire.claims.beds.handwriting import SIDE, drawn_rows
 from repertoire.losses import ViewsLoss
+
+Features = Callable[[Tensor], Tensor]
+"""Views `[N, 196]` to what is read out."""
 
 WIDTH = 128
 
@@ -52,12 +57,16 @@ class Halves(nn.Module):
         return torch.cat([part(half) for part, half in zip(self.parts, halves, strict=True)], 1)
 
 
+def _new_encoder() -> nn.Sequential:
+    return nn.Sequential(*list(new_tower(SIDE**2, 1))[:-1])
+
+
 def turned_halves(budget: Budget, seed: int, loss: ViewsLoss, step: float | None) -> nn.Module:
     """An encoder trained on turned images: adjacent turns along a path if there is a step, else any two."""
     generator = torch.Generator().manual_seed(seed)
     (images, _), _ = drawn_rows(budget, seed, budget.pick(smoke=256, small=1024, full=8192), bed="fashion-mnist")
     torch.manual_seed(seed)
-    encoder = nn.Sequential(*list(new_tower(SIDE**2, 1))[:-1])
+    encoder = _new_encoder()
     projector = Halves(32)
     loss.prepare(32)
 
@@ -84,40 +93,68 @@ def turned_halves(budget: Budget, seed: int, loss: ViewsLoss, step: float | None
     return encoder.eval()
 
 
-def _shown(budget: Budget, seed: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Turned images of which so many, the last number, are known; the cosine and sine of their angles; and classes."""
+class _Pairs(NamedTuple):
+    """Two views of objects, `[N, 196]` each, and the cosine and sine of the turn between them."""
+
+    first: Tensor
+    second: Tensor
+    turns: Tensor
+
+
+def _objects(budget: Budget, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Known objects and new ones with their classes; the new ones are the same for every seed."""
+    known, new = budget.pick(smoke=(200, 60), small=(1500, 800), full=(9000, 2000))
+    return drawn_rows(budget, seed, known, bed="fashion-mnist", tested=new)
+
+
+def _pairs(budget: Budget, seed: int) -> tuple[_Pairs, _Pairs]:
+    """Four pairs of views of each known object, and of each new one."""
     generator = torch.Generator().manual_seed(seed + 1000)
-    known, new = budget.pick(smoke=200, small=1500, full=9000), budget.pick(smoke=60, small=800, full=2000)
-    (x, y), (u, v) = drawn_rows(budget, seed, known, bed="fashion-mnist", tested=new)
-    angles = 2 * math.pi * torch.rand(known + new, generator=generator)
-    images = turned(torch.cat([x, u]), angles, generator)
-    return images, torch.stack([angles.cos(), angles.sin()], 1), torch.cat([y, v]), known
+    found = []
+    for images, _ in _objects(budget, seed):
+        each = images.repeat(4, 1)
+        angles = 2 * math.pi * torch.rand(2, len(each), generator=generator)
+        turn = angles[1] - angles[0]
+        first, second = (turned(each, angle, generator) for angle in angles)
+        found.append(_Pairs(first, second, torch.stack([turn.cos(), turn.sin()], 1)))
+    return found[0], found[1]
 
 
-def _told(features: Tensor, poses: Tensor, known: int) -> float:
-    """How well the five nearest of known rows tell the angle of a new one: R² of its cosine and sine."""
-    unit = F.normalize(features, dim=1)
-    seen, held_out = unit[:known], unit[known:]
-    guessed = poses[:known][(held_out @ seen.T).topk(5, 1).indices].mean(1)
-    error = (guessed - poses[known:]).square().sum() / (poses[known:] - poses[known:].mean(0)).square().sum()
-    return 1 - float(error)
-
-
-def pose_and_class(budget: Budget, seed: int, encoder: nn.Module) -> dict[str, tuple[float, float]]:
-    """For all features, and for their second half: how well the five nearest of known images tell the angle of a new
-    one (R² of its cosine and sine), and the accuracy of a linear probe for its class."""
-    images, poses, classes, known = _shown(budget, seed)
+def turn_told(features: Features, budget: Budget, seed: int) -> float:
+    """How well a network with one hidden layer, trained on the features of both views of known objects, tells the turn
+    between two views of a new one: R² of its cosine and sine."""
+    known, new = _pairs(budget, seed)
     with torch.no_grad():
-        features = encoder(images)
-    found = {}
-    for name, part in (("all", features), ("second half", features[:, WIDTH // 2 :])):
-        rows = part.numpy()
-        accuracy = probe(rows[:known], classes[:known].numpy(), rows[known:], classes[known:].numpy())
-        found[name] = (_told(part, poses, known), accuracy)
-    return found
+        x, u = (torch.cat([features(part.first), features(part.second)], 1) for part in (known, new))
+    mean, spread = x.mean(0), x.std(0).clamp_min(1e-6)
+    x, u = (x - mean) / spread, (u - mean) / spread
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(x.shape[1], 256), nn.ReLU(), nn.Linear(256, 2))
+    descend(
+        network.parameters(),
+        lambda index: F.mse_loss(network(x[index]), known.turns[index]),
+        shuffled(len(x), 256),
+        epochs=budget.pick(smoke=2, small=20, full=40),
+        rate=2e-3,
+    )
+    with torch.no_grad():
+        error = (network(u) - new.turns).square().sum()
+    return 1 - float(error / (new.turns - new.turns.mean(0)).square().sum())
 
 
-def pose_by_pixels(budget: Budget, seed: int) -> float:
-    """How well the five nearest of known images by raw pixels tell the angle of a new one: 0.61 on pilot seed 1000."""
-    images, poses, _, known = _shown(budget, seed)
-    return _told(images, poses, known)
+def class_told(encoder: Features, budget: Budget, seed: int) -> float:
+    """Accuracy of a linear probe of features for the class of turned objects."""
+    (x, y), (u, v) = _objects(budget, seed)
+    generator = torch.Generator().manual_seed(seed + 1000)
+    with torch.no_grad():
+        rows = [
+            encoder(turned(part, 2 * math.pi * torch.rand(len(part), generator=generator), generator)).numpy()
+            for part in (x, u)
+        ]
+    return probe(rows[0], y.numpy(), rows[1], v.numpy())
+
+
+def turn_without_training(budget: Budget, seed: int) -> float:
+    """How well the pixels of two views tell the turn, or features of random weights: whichever is better."""
+    torch.manual_seed(seed)
+    return max(turn_told(lambda views: views, budget, seed), turn_told(_new_encoder(), budget, seed))
