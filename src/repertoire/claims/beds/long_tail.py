@@ -1,10 +1,12 @@
 """A long tail of photographs: a head, or a small network, on features of a frozen one, each class rarer than the last.
 
 The rows are those of CIFAR-10 as `frozen.photographs` has them: the most frequent class has 400 to learn from and the
-rarest 4, in the order of the classes; 50 of each to choose on, and 200 of each for the test, the same for every seed.
+rarest 40, in the order of the classes; 50 of each to choose on, and 200 of each for the test, the same for every seed.
 A seed draws which rows are learned from, the weights, the order, and what noise there is. All arms take as many steps
-on as many rows, each with the learning rate of 0.0003, 0.001, 0.003 and 0.01 that did best on the validation rows of
-three pilot seeds.
+on as many rows, each with the learning rate of 0.001, 0.003 and 0.01 that did best on the validation rows of two pilot
+seeds. Until the tail was one of 10 to 1, which is a setting of the papers too, and weights decayed by 2 instead of
+0.0001, no arm knew the classes as well as the nearest class mean of the features does: at 100 to 1 that has 0.62 and
+0.61 on pilot seeds 1000 and 1001 and networks had 0.53 to 0.57; at 10 to 1 it has 0.68 and 0.67, and they 0.69 to 0.72.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ from torch import Tensor
 
 from repertoire.claims import Budget, arm
 from repertoire.claims.beds.frozen import Rows, photographs, splits_of
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.data import Splits
 from repertoire.methods import Method
 from repertoire.recipe import build, make_config, resolve
 from repertoire.train import in_memory, outputs
 
-__all__ = ["BED", "figures", "fitted", "rows", "tail", "tailed"]
+__all__ = ["BED", "figures", "fitted", "raw", "rows", "tail", "tailed"]
 
 BED = "cifar10-lite0"
-MOST, RATIO = 400, 100.0
+MOST, RATIO = 400, 10.0
 
 
 def tail(most: int = MOST, ratio: float = RATIO, classes: int = 10) -> list[int]:
@@ -42,6 +45,11 @@ def rows(budget: Budget, seed: int, ratio: float = RATIO) -> Rows:
     return photographs(budget, seed, tail(budget.pick(smoke=40, small=MOST, full=MOST), ratio))
 
 
+def raw(budget: Budget, seed: int) -> float:
+    """The mean of the classes' accuracies that the features give as they come."""
+    return raw_accuracy_of_rows(rows(budget, seed), balanced=True)
+
+
 def fitted(budget: Budget, seed: int, splits: Splits, **fields: Any) -> Method:
     """A method, trained for as many steps as all arms take.
 
@@ -54,7 +62,7 @@ def fitted(budget: Budget, seed: int, splits: Splits, **fields: Any) -> Method:
         data=splits.source,
         augment="none",
         optimizer="adamw",
-        weight_decay=1e-4,
+        weight_decay=2.0,
         batch_size=batch,
         epochs=max(1, round(steps * batch / len(splits.train))),
         seed=seed,

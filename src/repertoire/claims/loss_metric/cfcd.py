@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.frozen import DRAWINGS, retrieved
+from repertoire.claims.beds.frozen import UNSEEN, retrieved
 
 
 @claim(
@@ -17,21 +17,22 @@ from repertoire.claims.beds.frozen import DRAWINGS, retrieved
     metric="MAP@R among unseen characters",
     method="MadaCos",
     baseline="ArcFace with scale 64 and margin 0.5",
-    data=DRAWINGS,
+    data=UNSEEN,
     bed="omniglot-all",
     threshold=0.005,
-    learned=0.005,
+    learned=0.03,
 )
 def cfcd(budget: Budget, seed: int) -> Measured:
     """Zhu et al., *Coarse-to-Fine: Learning Compact Discriminative Representation* (2023): the loss of its first stage,
     with its constants.
 
     `extra` has CosFace with the constants of its paper, and a plain cosine classifier.
+
+    Until the unseen characters were every fourth of each alphabet, and not all of three others, training brought 0.02
+    over the features as they come; now 0.05 on pilot seeds 1000 and 1001.
     """
-    ours, theirs = (retrieved(budget, seed, head=head, rate=1e-3)["MAP@R"] for head in ("madacos", "arcface"))
-    cosine = retrieved(budget, seed, head="cosine", rate=1e-3)
-    extra = {
-        "CosFace": retrieved(budget, seed, head="cosface", rate=1e-3)["MAP@R"],
-        "cosine classifier": cosine["MAP@R"],
-    }
-    return Measured(ours, theirs, extra, trivial=cosine["untrained: MAP@R"])
+    rates = {"madacos": 3e-4, "arcface": 1e-3, "cosface": 1e-3, "cosine": 1e-3}
+    found = {head: retrieved(budget, seed, head=head, rate=r, unseen="characters") for head, r in rates.items()}
+    score = {head: figures["MAP@R"] for head, figures in found.items()}
+    extra = {"CosFace": score["cosface"], "cosine classifier": score["cosine"]}
+    return Measured(score["madacos"], score["arcface"], extra, trivial=found["cosine"]["untrained: MAP@R"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.frozen import DRAWINGS, retrieved
+from repertoire.claims.beds.frozen import UNSEEN, retrieved
 
 
 @claim(
@@ -12,14 +12,18 @@ from repertoire.claims.beds.frozen import DRAWINGS, retrieved
     metric="MAP@R among unseen characters",
     method="multi-similarity and a tenth of energy confusion",
     baseline="multi-similarity",
-    data=DRAWINGS,
+    data=UNSEEN,
     bed="omniglot-all",
     threshold=0.01,
-    learned=0.01,
+    learned=0.03,
 )
 def ecaml(budget: Budget, seed: int) -> Measured:
     """Chen and Deng, *Energy Confused Adversarial Metric Learning for Zero-Shot Image Retrieval and Clustering*
-    (2019)."""
-    confused = retrieved(budget, seed, loss="energy-confusion", rate=3e-3)
-    plain = retrieved(budget, seed, loss="multi-similarity", rate=3e-4)
+    (2019).
+
+    Until the unseen characters were every fourth of each alphabet, and not all of three others, training brought 0.02
+    over the features as they come; now 0.08 on pilot seeds 1000 and 1001.
+    """
+    confused = retrieved(budget, seed, loss="energy-confusion", rate=3e-4, unseen="characters")
+    plain = retrieved(budget, seed, loss="multi-similarity", rate=3e-4, unseen="characters")
     return Measured(confused["MAP@R"], plain["MAP@R"], trivial=plain["untrained: MAP@R"])

@@ -63,6 +63,7 @@ def signs(network: nn.Module, x: Tensor, about: Tensor) -> Tensor:
     bed="omniglot-all",
     threshold=0.01,
     learned=0.05,
+    guard="the signs of a random map",
 )
 def dimco(budget: Budget, seed: int) -> Measured:
     """Lee et al., *Discrete Infomax Codes for Supervised Representation Learning* (2019).

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.frozen import photographs
+from repertoire.claims.beds.frozen import Rows
+from repertoire.claims.beds.handwriting import DIGITS, drawn_rows
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.estimators import HybridSelfTraining, LowDensitySeparation
 
 LABELS = 4
 """Of each class."""
+
+
+def rows(budget: Budget, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Digits as rows, what they are, and which of them have no label."""
+    (x, y), _ = drawn_rows(budget, seed, budget.pick(smoke=200, small=1500, full=3500))
+    true = y.cpu().numpy()
+    rank = np.zeros(len(true), np.int64)
+    for c in np.unique(true):
+        rank[true == c] = np.arange((true == c).sum())
+    return x.cpu().numpy(), true, rank >= LABELS
+
+
+def alone(x: np.ndarray, true: np.ndarray, hidden: np.ndarray) -> LogisticRegression:
+    """A linear classifier that learned from the rows with a label."""
+    return LogisticRegression(C=0.1, max_iter=1000).fit(x[~hidden], true[~hidden])
+
+
+def raw(budget: Budget, seed: int) -> float:
+    """What the rows with a label say of the others, without a network."""
+    x, true, hidden = rows(budget, seed)
+    seen, y, others, answers = (torch.from_numpy(part) for part in (x[~hidden], true[~hidden], x[hidden], true[hidden]))
+    plain = raw_accuracy_of_rows(Rows(seen, y, seen[:0], y[:0], others, answers))
+    return max(plain, float(alone(x, true, hidden).score(x[hidden], true[hidden])))
 
 
 @claim(
@@ -22,27 +48,25 @@ LABELS = 4
     metric="accuracy on the unlabelled rows that were learned from",
     method="low-density separation",
     baseline="label spreading",
-    bed="cifar10-lite0",
+    data=DIGITS + ", four labels of each and 1,460 digits without",
+    bed="mnist5k",
     threshold=0.005,
-    learned=0.0,
+    learned=0.02,
+    floor=raw,
+    guard="the rows with a label alone: linear, by class means, or by neighbours",
     ceiling=1.0,
 )
 def deep_low_density(budget: Budget, seed: int) -> Measured:
-    """Burkhart and Shan, *Deep Low-Density Separation for Semi-Supervised Classification* (2020), with 4 labels of
-    each class and 1,460 rows without. Each arm has the best of three settings on three pilot seeds: of the weight of
-    the unlabelled rows and of C, and of how far labels spread.
+    """Burkhart and Shan, *Deep Low-Density Separation for Semi-Supervised Classification* (2020). Each arm has the best
+    of three settings on two pilot seeds: of the weight of the unlabelled rows, and of how far labels spread.
 
-    The trivial answer is logistic regression on the labelled rows. With ten labels of each class it was better than
-    both arms, 0.593 against 0.582 and 0.588, and nothing was learned from the others; on pilot seed 1000, with four, it
-    has 0.478 and they 0.503 and 0.501. `extra` has low-density separation of the features as they are.
+    Until it was digits, it was features of photographs, of whose unlabelled rows neither arm learned anything: on pilot
+    seed 1000 the arms had 0.50 and logistic regression on the labelled rows 0.48, with ten labels of each class it had
+    0.59 and they 0.58. Of digits it has 0.66 there, and they 0.74 and 0.77. `extra` has low-density separation of the
+    pixels as they are.
     """
-    rows = photographs(budget, seed, budget.pick(smoke=20, small=150, full=400))
-    x, true = rows.x.cpu().numpy(), rows.y.cpu().numpy()
-    shots = budget.pick(smoke=4, small=LABELS, full=LABELS)
-    # Rows come class by class, in the order that the seed drew.
-    rank = np.concatenate([np.arange(count) for count in np.bincount(true)])
-    seen = np.where(rank < shots, true, -1)
-    hidden = seen < 0
+    x, true, hidden = rows(budget, seed)
+    seen = np.where(hidden, -1, true)
 
     def right(answers: np.ndarray) -> float:
         return float((answers[hidden] == true[hidden]).mean())
@@ -51,13 +75,11 @@ def deep_low_density(budget: Budget, seed: int) -> Measured:
         steps = budget.pick(smoke=20, small=300, full=300)
         return right(HybridSelfTraining(assign, steps=steps, random_state=seed).fit(x, seen).transduction_)
 
-    alone = LogisticRegression(C=0.1, max_iter=1000).fit(x[~hidden], true[~hidden])
     straight = LowDensitySeparation(unlabelled=0.03).fit(x, seen)
     return Measured(
         hybrid("low-density:unlabelled=0.03"),
-        hybrid("label-spreading:alpha=0.9"),
+        hybrid("label-spreading:alpha=0.97"),
         {
-            "low-density separation of the features": right(straight.transduction_),
+            "low-density separation of the pixels": right(straight.transduction_),
         },
-        trivial=right(alone.predict(x)),
     )

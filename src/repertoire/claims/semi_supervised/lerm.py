@@ -13,8 +13,14 @@ from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims._training import new_method, optimise, resolved
 from repertoire.claims.beds import few_labels as bed
 from repertoire.claims.beds._named import get
+from repertoire.claims.beds.raw import raw_accuracy
 
 LERM, ENTROPY = "unlabelled-loss:weight=3", "unlabelled-loss:term=entropy,weight=0.1"
+
+
+def raw(budget: Budget, seed: int) -> float:
+    """What the features of the labelled photographs give as they come."""
+    return raw_accuracy(bed.few(get("cifar10-lite0").splits(budget, 0), seed, 4))
 
 
 @arm
@@ -43,11 +49,9 @@ def photographs_told(budget: Budget, seed: int, *, method: str, bias: float = 0.
         next(p for name, p in built.model.head.named_parameters() if name.endswith("bias"))[0] += bias
     found = bed.scores(optimise(built, splits, config), splits.test)
     answers = torch.from_numpy(found.logits).softmax(1).mean(0)
-    counts = splits.test.counts()
     return {
         "accuracy": float((found.logits.argmax(1) == found.labels).mean()),
         "entropy of the shares": float(-(answers * answers.log()).sum()),
-        "majority": float(counts.max() / counts.sum()),
     }
 
 
@@ -62,7 +66,10 @@ def photographs_told(budget: Budget, seed: int, *, method: str, bias: float = 0.
     baseline="entropy minimisation",
     bed="cifar10-lite0",
     threshold=0.01,
-    learned=0.1,
+    learned=0.0,
+    learned_by="best",
+    floor=raw,
+    guard="minimising entropy may lose what the labels taught, and falls below means of the labelled features",
     ceiling=1.0,
 )
 def surer_and_varied(budget: Budget, seed: int) -> Measured:
@@ -72,7 +79,7 @@ def surer_and_varied(budget: Budget, seed: int) -> Measured:
     extra = {f"entropy of the shares: {name}": values["entropy of the shares"] for name, values in arms.items()}
     extra["accuracy: supervised"] = arms["supervised"]["accuracy"]
     ours, plain = arms[LERM], arms[ENTROPY]
-    return Measured(ours["accuracy"], plain["accuracy"], extra, trivial=ours["majority"])
+    return Measured(ours["accuracy"], plain["accuracy"], extra)
 
 
 @claim(
@@ -87,7 +94,10 @@ def surer_and_varied(budget: Budget, seed: int) -> Measured:
     baseline="entropy minimisation",
     bed="cifar10-lite0",
     threshold=0.01,
-    learned=0.05,
+    learned=0.0,
+    learned_by="best",
+    floor=raw,
+    guard="minimising entropy may lose what the labels taught, and falls below means of the labelled features",
     ceiling=1.0,
 )
 def from_a_biased_start(budget: Budget, seed: int) -> Measured:
@@ -95,4 +105,4 @@ def from_a_biased_start(budget: Budget, seed: int) -> Measured:
     arms = {name: photographs_told(budget, seed, method=name, bias=1.0) for name in (LERM, ENTROPY)}
     extra = {f"entropy of the shares: {name}": values["entropy of the shares"] for name, values in arms.items()}
     ours, plain = arms[LERM], arms[ENTROPY]
-    return Measured(ours["accuracy"], plain["accuracy"], extra, trivial=ours["majority"])
+    return Measured(ours["accuracy"], plain["accuracy"], extra)
