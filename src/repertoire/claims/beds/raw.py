@@ -1,7 +1,8 @@
-"""What inputs give as they come, without a network or its training: the least that a trained classifier must beat."""
+"""What inputs give as they come, without a network or its training: the least that a trained one must beat."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from repertoire.claims.beds.frozen import Rows, tensors_of
 if TYPE_CHECKING:
     from repertoire.data import Splits
 
-__all__ = ["raw_accuracy", "raw_accuracy_of_rows", "raw_scores"]
+__all__ = ["raw_accuracy", "raw_accuracy_of_rows", "raw_numbers", "raw_patches", "raw_scores"]
 
 
 def raw_accuracy_of_rows(rows: Rows, *, balanced: bool = False) -> float:
@@ -41,6 +42,30 @@ def raw_scores(rows: Rows, count: int = 20) -> Tensor:
     """
     model = KNeighborsRegressor(min(count, len(rows.x))).fit(rows.x.cpu().numpy(), rows.y.cpu().numpy())
     return torch.from_numpy(model.predict(rows.test_x.cpu().numpy())).to(rows.test_y)
+
+
+_BESIDE = (7, 15, 19, 27)
+"""Columns of the inputs of `patches` with the near infrared of the four pixels that have a side in common with the
+middle one."""
+
+
+def raw_numbers(rows: Rows, columns: Sequence[int] = ()) -> list[Tensor]:
+    """What rules that learn no features predict for the test rows: the median of the numbers to learn from, the mean of
+    those of the five nearest neighbours, and the mean of some columns.
+
+    Args:
+        rows: with a number each.
+        columns: those that are in the unit of the numbers; none by default.
+    """
+    model = KNeighborsRegressor(min(5, len(rows.x))).fit(rows.x.cpu().numpy(), rows.y.cpu().numpy())
+    near = torch.from_numpy(model.predict(rows.test_x.cpu().numpy())).to(rows.test_y)
+    found = [rows.y.median().expand(len(near)), near]
+    return [*found, rows.test_x[:, list(columns)].mean(1)] if columns else found
+
+
+def raw_patches(rows: Rows) -> list[Tensor]:
+    """The same of patches of ground, whose middle pixel is much like the mean of the four beside it."""
+    return raw_numbers(rows, _BESIDE)
 
 
 def raw_accuracy(splits: Splits, *, balanced: bool = False) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims.beds.frozen import epochs_for, patches, predictor
+from repertoire.claims.beds.raw import raw_patches
 
 WORDS = 6
 
@@ -15,6 +16,13 @@ WORDS = 6
 def _hundredths(numbers: Tensor) -> Tensor:
     """Whole numbers from 0 to 99, for three deviations to either side of the mean."""
     return ((numbers + 3) / 6 * 99).round().clamp(0, 99).long()
+
+
+def _by_patches(budget: Budget, seed: int) -> float:
+    """Error of what needs no training."""
+    rows = patches(budget, seed)
+    truth = _hundredths(rows.test_y)
+    return min(float((_hundredths(found) - truth).abs().float().mean()) for found in raw_patches(rows))
 
 
 @claim(
@@ -30,33 +38,44 @@ def _hundredths(numbers: Tensor) -> Tensor:
     bed="landsat",
     threshold=0.1,
     higher_is_better=False,
-    learned=3.0,
+    learned=0.05,
+    floor=_by_patches,
+    guard="five nearest neighbours, and the mean of the four pixels beside",
     draws=2,
 )
 def number_token(budget: Budget, seed: int) -> Measured:
-    """Zausinger et al., *Regress, Don't Guess* (2025): the Wasserstein form, 0.3 of it. `extra` has exact matches. The
-    trivial answer is the median of the training numbers."""
+    """Zausinger et al., *Regress, Don't Guess* (2025): the Wasserstein form, 0.3 of it. `extra` has exact matches.
+
+    The second token is written with the first in sight, as a language model writes it. Until it was, both arms were
+    below the mean of the four pixels beside: a number near 40 came out as 30 or as 49. The rate is the best of four on
+    the validation rows of a pilot seed, for either.
+    """
     rows = patches(budget, seed)
     numbers, truth = _hundredths(rows.y), _hundredths(rows.test_y)
     written = rows._replace(y=torch.stack([numbers // 10, numbers % 10], 1))
     vocabulary = 10 + WORDS
     values = torch.cat([torch.arange(10.0), torch.full((WORDS,), torch.nan)]).to(rows.x.device)
 
+    def written_after(outputs: Tensor, tens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the first token, and of the second after each row's first."""
+        each = outputs.reshape(-1, 11, vocabulary)
+        return each[:, 0], each[torch.arange(len(each), device=each.device), 1 + tens]
+
     def read(loss: losses.LogitsLoss, rate: float) -> Tensor:
         def tokens(outputs: Tensor, wanted: Tensor) -> Tensor:
-            return loss(outputs.reshape(-1, vocabulary), wanted.reshape(-1))
+            first, second = written_after(outputs, wanted[:, 0])
+            return loss(torch.cat([first, second]), wanted.T.reshape(-1))
 
-        network = predictor(written, tokens, 2 * vocabulary, seed, epochs_for(budget, len(rows.x)), rate)
+        network = predictor(written, tokens, 11 * vocabulary, seed, epochs_for(budget, len(rows.x)), rate)
         with torch.no_grad():
-            found = network(rows.test_x).reshape(-1, 2, vocabulary)[..., :10].argmax(2)
-        return 10 * found[:, 0] + found[:, 1]
+            outputs = network(rows.test_x)
+        tens = outputs[:, :10].argmax(1)
+        return 10 * tens + written_after(outputs, tens)[1][:, :10].argmax(1)
 
-    ours, plain = read(losses.NumberToken(values), 1e-2), read(losses.CrossEntropy(), 1e-2)
+    ours, plain = read(losses.NumberToken(values), 3e-3), read(losses.CrossEntropy(), 3e-3)
     exact = {
         "number-token loss: exact": float((ours == truth).float().mean()),
         "cross-entropy: exact": float((plain == truth).float().mean()),
     }
-    error, baseline, trivial = (
-        float((found - truth).abs().float().mean()) for found in (ours, plain, numbers.median())
-    )
-    return Measured(error, baseline, exact, trivial=trivial)
+    error, baseline = (float((found - truth).abs().float().mean()) for found in (ours, plain))
+    return Measured(error, baseline, exact)

@@ -7,9 +7,25 @@ from torch import Tensor
 
 from repertoire import losses
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.frozen import epochs_for, patches, predictor
+from repertoire.claims.beds.frozen import Rows, patches, predictor
+from repertoire.claims.beds.raw import raw_numbers
 
 NOISE = 1.0
+
+
+def _patches(budget: Budget, seed: int) -> tuple[Rows, Tensor]:
+    """Patches of ground without the near infrared of any pixel, and the numbers to learn from with noise."""
+    rows = patches(budget, seed)
+    others = [column for column in range(rows.x.shape[1]) if column % 4 != 3]
+    rows = rows._replace(x=rows.x[:, others], val_x=rows.val_x[:, others], test_x=rows.test_x[:, others])
+    noise = NOISE * torch.randn(len(rows.y), generator=torch.Generator().manual_seed(seed)).to(rows.y.device)
+    return rows, rows.y + noise
+
+
+def _by_rows(budget: Budget, seed: int) -> float:
+    """Error of what needs no training, from the same noisy numbers."""
+    rows, noisy = _patches(budget, seed)
+    return min(float((found - rows.test_y).square().mean()) for found in raw_numbers(rows._replace(y=noisy)))
 
 
 @claim(
@@ -18,19 +34,24 @@ NOISE = 1.0
     metric="mean squared error on test patches, without noise, in units of the variance",
     method="HL-Gauss, 51 bins",
     baseline="squared error",
-    data="Landsat, 6,435 patches: the middle pixel from those round it, with noise of one standard deviation",
+    data="Landsat, 6,435 patches: near infrared of the middle pixel from other bands, noise of one standard deviation",
     bed="landsat",
     threshold=0.01,
     higher_is_better=False,
-    learned=0.5,
-    trivial=1.0,
+    learned=0.1,
+    floor=_by_rows,
+    guard="five nearest neighbours, from the same noisy numbers",
 )
 def stop_regressing(budget: Budget, seed: int) -> Measured:
     """Farebrother et al., *Stop Regressing* (2024), which finds that tolerance of noise explains most of the gain.
-    `extra` has both without noise, where the paper expects little."""
-    rows = patches(budget, seed)
-    noise = NOISE * torch.randn(len(rows.y), generator=torch.Generator().manual_seed(seed)).to(rows.y.device)
-    epochs = epochs_for(budget, len(rows.x))
+    `extra` has both without noise, where the paper expects little.
+
+    Until the near infrared of the pixels round it was taken out, the mean of the four beside it, which has no noise to
+    learn, was better than either. Of 10, 20 and 40 epochs, 10 did best for both on a pilot seed; the rates are the best
+    of 0.001 and 0.003 for each.
+    """
+    rows, noisy = _patches(budget, seed)
+    epochs = budget.pick(smoke=1, small=10, full=30)
     bins = losses.HLGauss(low=-6.0, high=6.0)
 
     def error(targets: Tensor, by_bins: bool, rate: float) -> float:
@@ -41,5 +62,5 @@ def stop_regressing(budget: Budget, seed: int) -> Measured:
             found = network(rows.test_x)
         return float(((bins.values(found) if by_bins else found[:, 0]) - rows.test_y).square().mean())
 
-    extra = {"no noise: HL-Gauss": error(rows.y, True, 1e-3), "no noise: squared error": error(rows.y, False, 3e-4)}
-    return Measured(error(rows.y + noise, True, 1e-3), error(rows.y + noise, False, 3e-4), extra)
+    extra = {"no noise: HL-Gauss": error(rows.y, True, 3e-3), "no noise: squared error": error(rows.y, False, 3e-3)}
+    return Measured(error(noisy, True, 3e-3), error(noisy, False, 1e-3), extra)
