@@ -135,7 +135,10 @@ def table(rows: list[dict[str, Any]], count: int) -> str:
     """What the best trial of each method reaches, and beside it what training it for longer does, as Markdown."""
     trivial = {row["name"]: row for row in rows if row["name"] not in TRIALS}
     epochs = sorted({row["epochs"] for row in rows if row["name"] in TRIALS})
-    parts = [best_trials([row for row in rows if row["epochs"] == number], count) for number in epochs[:1]]
+    first = [row for row in rows if row["epochs"] in epochs[:1]]
+    had = [sum(row["name"] == name for row in first) for name in TRIALS]
+    count = min([count, *filter(None, had)])
+    parts = [best_trials(first, count)]
     parts += [{row["name"]: row for row in rows if row["epochs"] == number} for number in epochs[1:]]
     counted = f"the better of {count} of 3 trials" if count > 1 else "one trial"
     said = [counted, *["the same trial of each, for longer" for _ in parts[1:]]]

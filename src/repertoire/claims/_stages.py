@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from repertoire.recipe import StageStart, build, needs_of
 from repertoire.tasks import Outputs
 from repertoire.train import in_memory, outputs, probe_outputs
 
-__all__ = ["staged", "through"]
+__all__ = ["before_forgetting", "class_means", "staged", "through"]
 
 NEIGHBOURS_AMONG = 2000
 """Training samples that neighbours are searched among, evenly spaced over those of all stages so far."""
@@ -117,6 +117,66 @@ def through(
         yield stage, trained, memory, joined([replace(each.train, classes=stage.classes) for each in stages[: t + 1]])
         if memory is not None:
             memory.update(stage.train, partial(_embedded, trained.model), partial(_given, trained))
+
+
+def class_means(splits: Splits, seed: int, protocol: str, until: int | None = None) -> dict[str, float]:
+    """What the nearest class mean of the inputs scores in the stages of a protocol: it trains nothing and forgets
+    nothing, which makes it the least that a method with a memory, or on frozen features, must beat.
+
+    Inputs are rows of unit length: images by their pixels. Means are gathered stage by stage.
+
+    Args:
+        splits: the data.
+        seed, protocol, until: as of :func:`staged`.
+
+    Returns:
+        What :func:`repertoire.protocols.measure` says of the matrix, and "within", the accuracy at the end where the
+        stage of each sample is known.
+    """
+    made: Protocol = registry.build("protocols", protocol)
+    stages: Sequence[StageData] = list(made.stages(splits, seed))[:until]
+    classes = len(stages[-1].classes)
+    sums = np.zeros((classes, _unit(stages[0].train.subset(np.arange(1))).shape[1]))
+    counts = np.zeros(classes)
+    matrix = np.full((len(stages), len(stages)), np.nan)
+    inside: list[float] = []
+    for t, stage in enumerate(stages):
+        np.add.at(sums, stage.train.labels, _unit(stage.train))
+        counts += np.bincount(stage.train.labels, minlength=classes)
+        known = np.flatnonzero(counts)
+        means = sums[known] / counts[known, None]
+        inside = []
+        for i, samples in enumerate(stage.evaluate.values()):
+            near = 2 * _unit(samples) @ means.T - np.square(means).sum(1)
+            own = np.isin(known, samples.labels)
+            matrix[t, i] = (known[near.argmax(1)] == samples.labels).mean()
+            inside.append((known[own][near[:, own].argmax(1)] == samples.labels).mean())
+    return {**measure(matrix), "within": float(np.mean(inside))}
+
+
+def before_forgetting(
+    arms: Iterable[Mapping[str, float]], means: Mapping[str, float], least: float, figure: str = "learning"
+) -> float:
+    """The trivial answer of a claim about forgetting, where methods may well end below what nothing can forget.
+
+    Args:
+        arms: what :func:`staged` gave for each arm that must have learned.
+        means: what :func:`class_means` gave.
+        least: what the arms must beat in the end.
+        figure: by which they must have learned: "learning", how well each stage is known when it has just come, or
+            "within", how well in the end where the stage is known.
+
+    Returns:
+        `least`; or 1, which nothing beats, where an arm knew less by that figure than class means of the inputs do:
+        what was never learned cannot be forgotten.
+    """
+    return least if all(found[figure] > means[figure] for found in arms) else 1.0
+
+
+def _unit(samples: Samples) -> np.ndarray:
+    rows = samples.inputs(np.arange(len(samples))).reshape(len(samples), -1).astype(np.float64)
+    unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _given(method: Method | None) -> Method:

@@ -20,7 +20,7 @@ from repertoire.methods import Method
 from repertoire.metrics import auroc
 from repertoire.openset import NearestNeighbours
 
-__all__ = ["ANOMALIES", "alike", "drawn", "fine_tuned", "from_scratch", "of_class", "pretrained"]
+__all__ = ["ANOMALIES", "alike", "alike_by_pixels", "drawn", "fine_tuned", "from_scratch", "of_class", "pretrained"]
 
 ANOMALIES = "CIFAR-10, photographs at 16 pixels: one class normal, nine others anomalies"
 
@@ -46,6 +46,15 @@ def alike(method: Method, normal: ImageSet, test: ImageSet, label: int, neighbou
     """AUROC of the distance to the nearest normal photographs."""
     score = NearestNeighbours(neighbours).fit(embeddings(method, normal))
     return auroc(score(embeddings(method, test)), np.asarray(test.labels) == label)
+
+
+def alike_by_pixels(splits: Splits, label: int) -> float:
+    """AUROC of the distance between pixels: to the nearest normal photograph, or to the mean of all of them, whichever
+    tells more."""
+    normal = of_class(splits, label).train
+    x, test = (each.inputs(np.arange(len(each))).reshape(len(each), -1) / 255.0 for each in (normal, splits.test))
+    near = NearestNeighbours(1).fit(x)(test), -np.linalg.norm(test - x.mean(0), axis=1)
+    return max(auroc(score, np.asarray(splits.test.labels) == label) for score in near)
 
 
 def pretrained(budget: Budget, seed: int) -> tuple[Method, Splits, list[int]]:

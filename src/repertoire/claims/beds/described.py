@@ -233,3 +233,15 @@ def among_unseen(model: ZeroShotClassifier, world: World) -> float:
 def curve(model: ZeroShotClassifier, world: World) -> SeenUnseen:
     """Accuracies on seen and unseen classes, all being allowed."""
     return seen_unseen(model.decision_function(world.test_x), world.test_y, world.seen)
+
+
+def most_alike(budget: Budget, seed: int) -> float:
+    """Accuracy on unseen letters, among them, of the nearest mean of the seen classes that share most attributes with
+    each: what descriptions tell without a map to them."""
+    world = letters(budget, seed)
+    shared = np.where(world.seen, world.descriptions[world.unseen] @ world.descriptions.T, -1)
+    means = np.stack([world.x[world.y == c].mean(0) if world.seen[c] else world.x[0] for c in range(len(world.seen))])
+    near = np.stack([means[row == row.max()].mean(0) for row in shared])
+    rows = world.test_x[world.new]
+    found = (2 * rows @ near.T - np.square(near).sum(1)).argmax(1)
+    return per_class(world.unseen[found], world.test_y[world.new])

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from repertoire.claims import Budget, arm
-from repertoire.claims._stages import staged
+from repertoire.claims._stages import class_means, staged
 from repertoire.claims.beds import _named
 from repertoire.data import Samples, Splits
 from repertoire.protocols import ClassIncremental, StageData, observe
@@ -102,6 +102,11 @@ def network(
         lr=rate,
         epochs=budget.pick(smoke=1, small=epochs, full=epochs),
     )
+
+
+def class_means_in_the_end(budget: Budget, seed: int) -> float:
+    """What class means of the features, for which nothing is trained, keep of the photographs."""
+    return class_means(photographs(budget, seed), seed, "classes:step=2")["accuracy"]
 
 
 class Descent:

@@ -1,9 +1,9 @@
 """Many rows of base classes first, then sessions of five new classes with five rows each.
 
 Drawings are characters of Omniglot as features of a network that was trained on photographs, in principal components;
-rows of the test were drawn by others than those that are learned from. Photographs are the pixels of Fashion-MNIST,
-five classes and then one session. A seed draws the base classes; an episode draws the order of the new ones, and which
-rows of them are shown.
+rows of the test were drawn by others than those that are learned from. Letters are rows of Letter recognition, sixteen
+classes and then two sessions. A seed draws the base classes; an episode draws the order of the new ones, and which rows
+of them are shown.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from repertoire.claims import Budget
 from repertoire.claims.beds import _named
 from repertoire.claims.beds.frozen import Rows, characters, table_rows
-from repertoire.estimators import FeatureEstimator
+from repertoire.estimators import FeatureEstimator, NearestCentroid
 
 DRAWINGS = "Omniglot, frozen features of a pretrained network: 60 characters, then 8 sessions of 5 with 5 rows each"
-PHOTOGRAPHS = "Fashion-MNIST, 10,000 photographs: five classes, then a session of five with 5 photographs each"
+LETTERS = "Letter recognition, 5,000 rows: sixteen letters, then two sessions of five with 5 rows each"
 
 BASE, SESSIONS, WAYS, SHOTS = 60, 8, 5, 5
 
@@ -49,15 +49,15 @@ def drawings(budget: Budget, seed: int) -> Setting:
     return _renumbered(rows, seed, min(BASE, (int(rows.y.max()) + 1) // 2))
 
 
-def photographs(budget: Budget, seed: int) -> Setting:
-    """Pixels of photographs, each of them with a mean of 0 and a deviation of 1: half of the classes are base."""
-    rows = _photographs(budget)
-    return _renumbered(rows, seed, (int(rows.y.max()) + 1) // 2)
+def letters(budget: Budget, seed: int) -> Setting:
+    """Rows of letters, each column with a mean of 0 and a deviation of 1: 16 of the 26 classes are base."""
+    rows = _letters(budget)
+    return _renumbered(rows, seed, (int(rows.y.max()) + 1) * 16 // 26)
 
 
 @functools.lru_cache(maxsize=1)
-def _photographs(budget: Budget) -> Rows:
-    rows = table_rows(_named.get("fashion-mnist").splits(budget, 0))
+def _letters(budget: Budget) -> Rows:
+    rows = table_rows(_named.get("letters").splits(budget, 0))
     mean, spread = rows.x.mean(0), rows.x.std(0) + 1e-6
     return Rows(*((part - mean) / spread if part.ndim == 2 else part for part in rows))
 
@@ -112,3 +112,11 @@ def learned(model: FeatureEstimator, found: Episode) -> dict[str, float]:
 def mean_of(found: Sequence[dict[str, float]]) -> dict[str, float]:
     """The mean of each figure."""
     return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+
+
+def class_means(setting: Setting, seed: int, count: int) -> dict[str, float]:
+    """What class means of the rows as they come know after the last session, in the mean over so many episodes."""
+    x, test_x = setting.rows.x, setting.rows.test_x
+    return mean_of(
+        [learned(NearestCentroid(), episode(setting, x, test_x, 1000 * seed + number)) for number in range(count)]
+    )

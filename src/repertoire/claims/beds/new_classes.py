@@ -22,7 +22,7 @@ from repertoire.data import Samples
 from repertoire.discover import Discoverer
 from repertoire.metrics import clustering_accuracy
 
-__all__ = ["Drawn", "accuracies", "discovered", "drawn", "fonts", "grouped"]
+__all__ = ["Drawn", "accuracies", "clustered", "discovered", "drawn", "fonts", "grouped"]
 
 
 class Drawn(NamedTuple):
@@ -139,6 +139,13 @@ def discovered(
         "classes": float(found.n_classes_),
         "true classes": float(task.classes),
     }
+
+
+def clustered(task: Drawn, seed: int) -> dict[str, float]:
+    """What k-means of the rows as they come scores, told how many groups there are: the least that anything must beat
+    that has learned of the known classes."""
+    flat = task._replace(x=task.x.reshape(len(task.x), -1))
+    return accuracies(grouped("k-means", flat, seed, task.classes).labels_, task)
 
 
 @functools.lru_cache(maxsize=1)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from repertoire.claims import Budget, arm
-from repertoire.claims._stages import staged
+from repertoire.claims._stages import before_forgetting, class_means, staged
 from repertoire.claims.beds import _named
 from repertoire.claims.beds.image_stages import _some
+from repertoire.data import Splits
 from repertoire.protocols import Store
 
-__all__ = ["CLOTHES", "clothes"]
+__all__ = ["CLOTHES", "chance", "clothes"]
 
 CLOTHES = "Fashion-MNIST at 16 pixels, 300 images of each class, a stage of six classes and two of two"
 
@@ -24,29 +25,37 @@ MEMORY = "32KB"
 RATE = 0.003
 
 
+def photographs(budget: Budget, seed: int) -> Splits:
+    """The images of a seed: those of the test are always the same."""
+    splits = replace(_named.get("fashion-mnist"), size=SIZE).splits(budget, 0)
+    return replace(
+        splits,
+        train=_some(splits.train, budget.pick(smoke=20, small=EACH, full=10 * EACH), seed),
+        test=_some(splits.test, budget.pick(smoke=8, small=100, full=1000), 0),
+    )
+
+
 @arm
-def clothes(budget: Budget, seed: int, *, store: Store, draws: bool = True) -> dict[str, float]:
+def clothes(
+    budget: Budget, seed: int, *, store: Store, draws: bool = True, until: int | None = None
+) -> dict[str, float]:
     """A transformer on clothes that are 16 patches each, and a memory of 32 KB.
 
     Args:
         store: what is kept: "whole" images, or a quarter of the "patches" of each.
         draws: whether the network draws the others; if not, the mean of those that are kept stands for them.
+        until: how many stages; all if None.
 
     In a few dozen steps a transformer of this size learns to draw little more than the mean of a place: so that it has
     learned something when it is asked for the first time, most classes come first.
     """
-    splits = replace(_named.get("fashion-mnist"), size=SIZE).splits(budget, 0)
-    splits = replace(
-        splits,
-        train=_some(splits.train, budget.pick(smoke=20, small=EACH, full=10 * EACH), seed),
-        test=_some(splits.test, budget.pick(smoke=8, small=100, full=1000), 0),
-    )
     return staged(
         budget,
         seed,
-        splits=splits,
+        splits=photographs(budget, seed),
         method="mae-cil",
         protocol=f"classes:first=6,step=2,memory={MEMORY},store={store}",
+        until=until,
         draws=draws,
         backbone=budget.pick(
             smoke="vit:patch=4,dim=16,depth=2,heads=2",
@@ -60,3 +69,11 @@ def clothes(budget: Budget, seed: int, *, store: Store, draws: bool = True) -> d
         batch_size=64,
         epochs=budget.pick(smoke=1, small=8, full=80),
     )
+
+
+def chance(budget: Budget, seed: int) -> float:
+    """Chance, if the network, which is the same in all arms until it is shown what a memory holds, knows the classes of
+    the first stage better than class means of the images do: what it has not learned it cannot forget."""
+    first = clothes(budget, seed, store="whole", until=1)
+    means = class_means(photographs(budget, seed), seed, "classes:first=6,step=2", 1)
+    return before_forgetting([first], means, 0.1)

@@ -28,24 +28,25 @@ this had been decided, the copy kept nothing: 0.233, and a network that nobody t
     overlap=LETTERS_REDRAWN,
     threshold=0.01,
     strict=False,
+    floor=bed.unprotected,
     learned=0.02,
+    guard="a network that nothing protects, which learned each stage better than class means of the inputs do",
 )
 def y_kd(budget: Budget, seed: int) -> Measured:
     """Pagé Fortin and Chaib-draa, *Dynamic Y-KD: A Hybrid Approach to Continual Instance Segmentation* (2023), of
     classes instead of instances. The paper gains on old classes in some settings and on new ones in others; the mean
     over stages has both, and weighs them alike.
 
-    The trivial answer is a network that nobody teaches, which knows the last stage. `extra` has how well stages were
-    learned and how much of them was forgotten, the same with weights that go half-way back ("alpha 0.5"), and bytes
-    kept beside the network.
+    The trivial answer is a network that nobody teaches, which knows the last stage. Class means of the inputs keep more
+    than either arm (0.55 on pilot seeds), but had less to forget. `extra` has how well stages were learned and how much
+    of them was forgotten, the same with weights that go half-way back ("alpha 0.5"), and bytes kept beside the network.
     """
     found = {
         name: bed.letters(budget, seed, method=method)
         for name, method in {"y": OURS, "copy": THEIRS, "alpha 0.5": f"{OURS},alpha=0.5"}.items()
     }
-    free = bed.letters(budget, seed, method="supervised")
     extra = {"alpha 0.5": found["alpha 0.5"]["accuracy"]}
     for name, each in found.items():
         extra |= {f"{name}: learned": each["learning"], f"{name}: forgotten": each["forgetting"]}
         extra[f"{name}: bytes"] = each["state_bytes"]
-    return Measured(found["y"]["accuracy"], found["copy"]["accuracy"], extra, trivial=free["accuracy"])
+    return Measured(found["y"]["accuracy"], found["copy"]["accuracy"], extra)

@@ -43,7 +43,10 @@ def learned(budget: Budget, seed: int) -> dict[str, float]:
     bed="cifar10-lite0",
     threshold=0.05,
     strict=False,
-    learned=0.05,
+    floor=bed.class_means_in_the_end,
+    learned=0.01,
+    learned_by="best",
+    guard="class means of the features; the rival is one that forgets",
 )
 def g_acil(budget: Budget, seed: int) -> Measured:
     """Zhuang et al., *G-ACIL: Analytic Learning for Exemplar-Free Generalized Class Incremental Learning* (2024).
@@ -63,7 +66,7 @@ def g_acil(budget: Budget, seed: int) -> Measured:
         "EWC: forgetting": ewc["forgetting"],
         "analytic, everything at once": ours["joint"],
     }
-    return Measured(ours["accuracy"], ewc["accuracy"], extra, trivial=0.1)
+    return Measured(ours["accuracy"], ewc["accuracy"], extra)
 
 
 @claim(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.patch_stages import CLOTHES, clothes
+from repertoire.claims.beds.patch_stages import CLOTHES, chance, clothes
 
 
 @claim(
@@ -19,11 +19,16 @@ from repertoire.claims.beds.patch_stages import CLOTHES, clothes
     data=CLOTHES,
     tier="real, small",
     threshold=0.02,
+    floor=chance,
     learned=0.1,
+    guard="chance, and better than class means of the images before the first class could be forgotten",
     own_data=True,
 )
 def mae_cil(budget: Budget, seed: int) -> Measured:
-    """Zhai et al., *Masked Autoencoders are Efficient Class Incremental Learners* (2023)."""
+    """Zhai et al., *Masked Autoencoders are Efficient Class Incremental Learners* (2023).
+
+    Class means of the images, which nothing can forget, are better than either in the end: 0.71 on pilot seeds.
+    """
     ours, theirs = (clothes(budget, seed, store=store) for store in ("patches", "whole"))
     extra = {
         "patches: forgotten": ours["forgetting"],
@@ -31,7 +36,7 @@ def mae_cil(budget: Budget, seed: int) -> Measured:
         "patches: bytes": ours["memory_bytes"],
         "whole images: bytes": theirs["memory_bytes"],
     }
-    return Measured(ours["accuracy"], theirs["accuracy"], extra, trivial=ours["chance"])
+    return Measured(ours["accuracy"], theirs["accuracy"], extra)
 
 
 @claim(
@@ -48,11 +53,13 @@ def mae_cil(budget: Budget, seed: int) -> Measured:
     data=CLOTHES,
     tier="real, small",
     threshold=0.02,
+    floor=chance,
     learned=0.1,
+    guard="chance, and better than class means of the images before the first class could be forgotten",
     own_data=True,
 )
 def drawn(budget: Budget, seed: int) -> Measured:
     """Zhai et al., *Masked Autoencoders are Efficient Class Incremental Learners* (2023)."""
     ours, theirs = (clothes(budget, seed, store="patches", draws=draws) for draws in (True, False))
     extra = {"completed: forgotten": ours["forgetting"], "plain: forgotten": theirs["forgetting"]}
-    return Measured(ours["accuracy"], theirs["accuracy"], extra, trivial=ours["chance"])
+    return Measured(ours["accuracy"], theirs["accuracy"], extra)

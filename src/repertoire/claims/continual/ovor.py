@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, arm, claim
+from repertoire.claims._stages import before_forgetting, class_means
 from repertoire.claims.beds import feature_stages as bed
 from repertoire.estimators import NearestCentroid, VirtualOutliers
 
@@ -19,6 +20,13 @@ def learned(budget: Budget, seed: int, *, weight: float, rate: float, until: int
     return bed.estimated(bed.photographs(budget, seed), seed, model, until=until)
 
 
+def chance(budget: Budget, seed: int) -> float:
+    """Chance, if both layers tell the two classes of a stage apart better than class means of the features do."""
+    arms = [learned(budget, seed, weight=weight, rate=rate) for weight, rate in RATES.items()]
+    means = class_means(bed.photographs(budget, seed), seed, "classes:step=2")
+    return before_forgetting(arms, means, 0.1, "within")
+
+
 @claim(
     "ovor",
     statement=(
@@ -32,7 +40,9 @@ def learned(budget: Budget, seed: int, *, weight: float, rate: float, until: int
     bed="cifar10-lite0",
     threshold=0.01,
     strict=False,
+    floor=chance,
     learned=0.1,
+    guard="chance, and better than class means of the features where the stage is known: stages are mixed up",
 )
 def ovor(budget: Budget, seed: int) -> Measured:
     """Huang, Chen and Hsu, *OVOR: OnePrompt with Virtual Outlier Regularization for Rehearsal-Free Class-Incremental
@@ -41,11 +51,12 @@ def ovor(budget: Budget, seed: int) -> Measured:
     The learning rate of each arm (of 0.0003, 0.001 and 0.003) and the weight (of 0.01, 0.1, 1 and 10) are those that
     did best on the first two stages of three pilot seeds. `extra` has the accuracy where the stage of a row is known,
     how much of it is lost where it is not, because stages are mistaken for each other, and the nearest class mean,
-    for which nothing is trained and which is more accurate than either (0.69).
+    for which nothing is trained and which is more accurate than either (0.69). Where the stage is known both arms are
+    more accurate than that (0.94 and 0.91): what they lack is what keeps stages apart, which the claim is about.
     """
     ours, plain = (learned(budget, seed, weight=weight, rate=rate) for weight, rate in RATES.items())
     extra = {"nearest class mean": bed.estimated(bed.photographs(budget, seed), seed, NearestCentroid())["accuracy"]}
     for name, found in (("outliers", ours), ("without", plain)):
         extra[f"{name}: stage known"] = found["within"]
         extra[f"{name}: lost to other stages"] = found["within"] - found["accuracy"]
-    return Measured(ours["accuracy"], plain["accuracy"], extra, trivial=0.1)
+    return Measured(ours["accuracy"], plain["accuracy"], extra)

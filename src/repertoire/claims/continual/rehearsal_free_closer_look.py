@@ -38,19 +38,23 @@ def _measured(budget: Budget, seed: int, name: str, first: int = FIRST) -> dict[
     bed="letters",
     overlap=LETTERS_REDRAWN,
     threshold=0.0,
-    learned=0.1,
+    floor=bed.unprotected,
+    learned=0.02,
+    guard="a network that nothing protects, which learned each stage better than class means of the inputs do",
 )
 def closer_look(budget: Budget, seed: int) -> Measured:
     """Smith et al., *A Closer Look at Rehearsal-Free Continual Learning* (2022), whose networks were pretrained on
     ImageNet; here the first stage is what was learned before.
 
-    `extra` has the other methods, and how much each forgets.
+    `extra` has the other methods, and how much each forgets. Class means of the inputs, gathered stage by stage, keep
+    0.55 on pilot seeds, as much as the best of these; the letters of a stage that has just come they name less often
+    (0.61) than a network that nothing protects (0.95), which is what there is to forget.
     """
     found = {name: _measured(budget, seed, name) for name in METHODS}
     extra = {name: found[name]["accuracy"] for name in list(METHODS)[2:]}
     extra |= {f"{name}: forgotten": each.get("forgetting", 0.0) for name, each in found.items()}
     ours, theirs = (found[name] for name in list(METHODS)[:2])
-    return Measured(ours["accuracy"], theirs["accuracy"], extra, trivial=ours["chance"])
+    return Measured(ours["accuracy"], theirs["accuracy"], extra)
 
 
 @claim(
@@ -67,9 +71,11 @@ def closer_look(budget: Budget, seed: int) -> Measured:
     bed="letters",
     overlap=LETTERS_REDRAWN,
     threshold=0.0,
-    learned=0.1,
+    floor=bed.unprotected,
+    learned=0.02,
+    guard="a network that nothing protects, which learned each stage better than class means of the inputs do",
 )
 def features(budget: Budget, seed: int) -> Measured:
     """Smith et al., *A Closer Look at Rehearsal-Free Continual Learning* (2022)."""
     ours, theirs = (_measured(budget, seed, name) for name in ("L2 to the previous weights", "feature distillation"))
-    return Measured(ours["accuracy"], theirs["accuracy"], trivial=ours["chance"])
+    return Measured(ours["accuracy"], theirs["accuracy"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, arm, claim
-from repertoire.claims._stages import staged
+from repertoire.claims._stages import before_forgetting, class_means, staged
 from repertoire.claims.beds import feature_stages as bed
 
 MEMORY = 50
@@ -36,6 +36,13 @@ def streamed(
     )
 
 
+def chance(budget: Budget, seed: int) -> float:
+    """Chance, if both arms know what has just come better than class means of the features do."""
+    arms = [streamed(budget, seed, method=method) for method in ("mvp", "replay")]
+    means = class_means(bed.photographs(budget, seed), seed, "si-blurry:stages=5")
+    return before_forgetting(arms, means, arms[0]["chance"])
+
+
 @claim(
     "si-blurry-mvp",
     statement=(
@@ -50,7 +57,9 @@ def streamed(
     bed="cifar10-lite0",
     threshold=0.02,
     strict=False,
+    floor=chance,
     learned=0.2,
+    guard="chance, and better than class means of the features just after a stage: these forget less, and keep 0.69",
     ceiling=1.0,
     draws=3,
 )
@@ -59,7 +68,8 @@ def stream(budget: Budget, seed: int) -> Measured:
     Tuning* (2023), on features: prompts are shifts.
 
     The accuracy after each stage, in the mean over stages, stands for that at any time. `extra` has the accuracy in the
-    end, what is forgotten, and each part left out.
+    end, what is forgotten, and each part left out. Class means of the features, which keep what they have seen, are
+    better than both on the way (0.80 on pilot seeds) and in the end, but not just after a stage.
     """
     ours, plain = (streamed(budget, seed, method=method) for method in ("mvp", "replay"))
     extra = {name: ours[key] for name, key in (("in the end", "accuracy"), ("forgotten", "forgetting"))}
@@ -71,4 +81,4 @@ def stream(budget: Budget, seed: int) -> Measured:
             ("one prompt", "mvp:prompts=1"),
         ):
             extra[name] = streamed(budget, seed, method=method)["accuracy_of_curve"]
-    return Measured(ours["accuracy_of_curve"], plain["accuracy_of_curve"], extra, trivial=ours["chance"])
+    return Measured(ours["accuracy_of_curve"], plain["accuracy_of_curve"], extra)

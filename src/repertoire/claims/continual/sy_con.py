@@ -55,6 +55,7 @@ def in_stages(budget: Budget, seed: int, *, keep: str, temperature: float, rate:
     threshold=0.01,
     strict=False,
     learned=0.03,
+    guard="neighbours by raw pixels, or by features of random weights, whichever is better",
     ceiling=1.0,
 )
 def sy_con(budget: Budget, seed: int) -> Measured:

@@ -22,11 +22,38 @@ ARMS = {
 }
 
 
+Of = Literal["letters", "drawings"]
+
+
+def _setting(budget: Budget, seed: int, of: Of) -> bed.Setting:
+    return bed.letters(budget, seed) if of == "letters" else bed.drawings(budget, seed)
+
+
+def _means(budget: Budget, seed: int, of: Of) -> dict[str, float]:
+    """What class means of the inputs know in the same episodes."""
+    return bed.class_means(_setting(budget, seed, of), seed, budget.pick(smoke=2, small=10, full=50))
+
+
+def letters_harmonic(budget: Budget, seed: int) -> float:
+    """Harmonic mean of class means of the rows of letters."""
+    return _means(budget, seed, "letters")["harmonic"]
+
+
+def letters_new(budget: Budget, seed: int) -> float:
+    """What class means of the rows know of new letters."""
+    return _means(budget, seed, "letters")["new"]
+
+
+def drawings_harmonic(budget: Budget, seed: int) -> float:
+    """Harmonic mean of class means of the features of drawings."""
+    return _means(budget, seed, "drawings")["harmonic"]
+
+
 @arm
-def calibrated(budget: Budget, seed: int, *, of: Literal["photographs", "drawings"]) -> dict[str, float]:
+def calibrated(budget: Budget, seed: int, *, of: Of) -> dict[str, float]:
     """Every arm after all sessions, in the mean over episodes, behind a network that was trained on the base classes by
     cosines, as in the paper, and is frozen then."""
-    setting = bed.photographs(budget, seed) if of == "photographs" else bed.drawings(budget, seed)
+    setting = _setting(budget, seed, of)
     rows, base = setting
     seen = rows.y < base
     x, y = rows.x[seen], rows.y[seen]
@@ -44,7 +71,7 @@ def calibrated(budget: Budget, seed: int, *, of: Literal["photographs", "drawing
         z, test_z = network(rows.x), network(rows.test_x)
     count = budget.pick(smoke=2, small=10, full=50)
     episodes = [bed.episode(setting, z, test_z, 1000 * seed + number) for number in range(count)]
-    found: dict[str, float] = {"chance": 1 / (int(episodes[0].test_y.max()) + 1)}
+    found: dict[str, float] = {}
     for name, options in ARMS.items():
         means = bed.mean_of([bed.learned(PrototypeCalibration(**options), each) for each in episodes])
         found |= {f"{name}: {figure}": value for figure, value in means.items()}
@@ -54,57 +81,63 @@ def calibrated(budget: Budget, seed: int, *, of: Literal["photographs", "drawing
 def _harmonic(found: dict[str, float]) -> Measured:
     extra = {name: value for name, value in found.items() if ": " in name and not name.endswith("harmonic")}
     extra["equal weights"] = found["equal weights: harmonic"]
-    return Measured(found["calibrated: harmonic"], found["plain: harmonic"], extra, trivial=found["chance"])
+    return Measured(found["calibrated: harmonic"], found["plain: harmonic"], extra)
 
 
 @claim(
     "teen",
     statement=(
-        "After a session of five new classes with five photographs each, prototypes of new classes that are moved half "
-        "of the way towards similar base classes give a harmonic mean of the accuracies on base and new classes that "
-        "is a point or more above that of plain prototypes."
+        "After two sessions of five new letters with five rows each, prototypes of new classes that are moved half of "
+        "the way towards similar base classes give a harmonic mean of the accuracies on base and new classes that is a "
+        "point or more above that of plain prototypes."
     ),
     metric="harmonic mean of base and new accuracy",
     method="calibrated prototypes",
     baseline="plain prototypes",
-    data=bed.PHOTOGRAPHS,
-    bed="fashion-mnist",
+    data=bed.LETTERS,
+    bed="letters",
     threshold=0.01,
     strict=False,
-    learned=0.1,
+    floor=letters_harmonic,
+    learned=0.02,
+    guard="class means of the rows as they come",
     ceiling=1.0,
 )
 def teen(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Few-Shot Class-Incremental Learning via Training-Free Prototype Calibration* (2023).
 
     The features are those of a network trained on the base classes alone. `extra` has both accuracies by themselves,
-    the share of new classes that is taken for base classes, and equal weights for all base classes.
+    the share of new classes that is taken for base classes, and equal weights for all base classes. Until letters took
+    the place of Fashion-MNIST, where five classes are base, class means of the pixels had a harmonic mean of 0.63 on
+    pilot seeds and the network's prototypes 0.60: five classes taught it nothing about five others.
     """
-    return _harmonic(calibrated(budget, seed, of="photographs"))
+    return _harmonic(calibrated(budget, seed, of="letters"))
 
 
 @claim(
     "teen",
     part="new-classes",
     statement=(
-        "Calibrated prototypes recognise new classes, among all, more accurately than plain ones, by two points or "
+        "Calibrated prototypes recognise new letters, among all, more accurately than plain ones, by two points or "
         "more."
     ),
     metric="accuracy on new classes, among all",
     method="calibrated prototypes",
     baseline="plain prototypes",
-    data=bed.PHOTOGRAPHS,
-    bed="fashion-mnist",
+    data=bed.LETTERS,
+    bed="letters",
     threshold=0.02,
     strict=False,
-    learned=0.1,
+    floor=letters_new,
+    learned=0.02,
+    guard="class means of the rows as they come",
     ceiling=1.0,
 )
 def new_classes(budget: Budget, seed: int) -> Measured:
     """Wang et al. (2023), who find that new classes are taken for base classes, and base accuracy falls slightly."""
-    found = calibrated(budget, seed, of="photographs")
+    found = calibrated(budget, seed, of="letters")
     extra = {name: found[f"{name}: new taken for base"] for name in ("calibrated", "plain")}
-    return Measured(found["calibrated: new"], found["plain: new"], extra, trivial=found["chance"])
+    return Measured(found["calibrated: new"], found["plain: new"], extra)
 
 
 @claim(
@@ -121,7 +154,9 @@ def new_classes(budget: Budget, seed: int) -> Measured:
     bed="omniglot-all",
     threshold=0.01,
     strict=False,
-    learned=0.1,
+    floor=drawings_harmonic,
+    learned=0.01,
+    guard="class means of the features as they come",
     ceiling=1.0,
 )
 def many_sessions(budget: Budget, seed: int) -> Measured:

@@ -25,9 +25,10 @@ DATA = "Fashion-MNIST, classes in stages, with noisy photographs and handwritten
 
 POOL, SPOILT, STRANGERS = 150, 50, 60
 """Photographs of each class in the pool of a stage, of these spoilt ones, and digits in it."""
-FIRST, ASKED, KEPT = 10, 40, 8
+FIRST, ASKED, KEPT = 10, 40, 20
 """Labels of each new class to begin with, labels that are asked for in each stage, and photographs of each class that
-are kept."""
+are kept. Until twenty were kept, eight were, and the networks were hardly better (0.68 and 0.67 on three pilot seeds)
+than class means of the photographs (0.65); with twenty they are (0.75 and 0.72)."""
 FLOOR = 0.5
 """Share of the known samples that lie below the score at which a sample of the pool is taken for no known class."""
 EPOCHS, RATE = 30, 2e-3
@@ -106,12 +107,25 @@ class _Latent:
         return torch.from_numpy(self.score(logits=self._nearness(self._hidden(x))))
 
 
+def class_means(budget: Budget, seed: int) -> float:
+    """What the nearest class mean tells of as many photographs as have a label in the end, none of them spoilt."""
+    pixels = _pixels(budget)
+    generator = torch.Generator().manual_seed(seed)
+    count = FIRST + budget.pick(smoke=5, small=ASKED, full=ASKED) // 2
+    means = []
+    for c in range(10):
+        members = (pixels.y == c).nonzero().flatten()
+        means.append(pixels.x[members[torch.randperm(len(members), generator=generator)[:count]]].mean(0))
+    found = torch.cdist(pixels.test_x, torch.stack(means)).argmin(1)
+    return float((found == pixels.test_y).float().mean())
+
+
 @arm
 def lived(budget: Budget, seed: int, *, asks: By, keeps: By) -> dict[str, float]:
     """A network that meets two new classes in each of five stages.
 
     Ten labels of each new class come by themselves; it then asks for 40 of a pool, in which a third of the photographs
-    are spoilt and some are digits, which no label helps with. Of what is labelled it keeps eight photographs of each
+    are spoilt and some are digits, which no label helps with. Of what is labelled it keeps twenty photographs of each
     class, and learns anew from these and what is new. The figures are its accuracy in the end, that of telling known
     test photographs from spoilt ones and digits, and what its questions went to.
     """
@@ -204,7 +218,9 @@ def _remembered(memory: Memory) -> tuple[torch.Tensor, torch.Tensor]:
     bed="fashion-mnist",
     threshold=0.01,
     strict=False,
-    learned=0.2,
+    floor=class_means,
+    learned=0.02,
+    guard="class means of as many labelled photographs, none of them spoilt",
 )
 def joint(budget: Budget, seed: int) -> Measured:
     """Mundt et al., *A Wholistic View of Continual Learning with Deep Neural Networks: Forgotten Lessons and the Bridge
@@ -215,7 +231,7 @@ def joint(budget: Budget, seed: int) -> Measured:
     extra = {"questions by entropy": unsure["accuracy"]}
     for name, found in (("score", ours), ("random", plain), ("entropy", unsure)):
         extra[f"{name}: wasted questions"] = found["wasted"]
-    return Measured(ours["accuracy"], plain["accuracy"], extra, trivial=0.1)
+    return Measured(ours["accuracy"], plain["accuracy"], extra)
 
 
 @claim(
@@ -231,12 +247,14 @@ def joint(budget: Budget, seed: int) -> Measured:
     data=DATA,
     bed="fashion-mnist",
     threshold=-0.005,
-    learned=0.2,
+    floor=class_means,
+    learned=0.02,
+    guard="class means of as many labelled photographs, none of them spoilt",
 )
 def questions(budget: Budget, seed: int) -> Measured:
     """Mundt et al. (2020), the first of three roles. What is kept is drawn at random in both arms."""
     ours, plain = (lived(budget, seed, asks=by, keeps="random") for by in ("score", "random"))
-    return Measured(ours["accuracy"], plain["accuracy"], {"wasted": ours["wasted"]}, trivial=0.1)
+    return Measured(ours["accuracy"], plain["accuracy"], {"wasted": ours["wasted"]})
 
 
 @claim(
@@ -252,13 +270,15 @@ def questions(budget: Budget, seed: int) -> Measured:
     data=DATA,
     bed="fashion-mnist",
     threshold=-0.005,
-    learned=0.2,
+    floor=class_means,
+    learned=0.02,
+    guard="class means of as many labelled photographs, none of them spoilt",
 )
 def exemplars(budget: Budget, seed: int) -> Measured:
     """Mundt et al. (2020), the second role: evenly over the distribution of distances, without its tail. Questions are
     random in both arms."""
     ours, plain = (lived(budget, seed, asks="random", keeps=by) for by in ("score", "random"))
-    return Measured(ours["accuracy"], plain["accuracy"], trivial=0.1)
+    return Measured(ours["accuracy"], plain["accuracy"])
 
 
 @claim(
@@ -277,11 +297,13 @@ def exemplars(budget: Budget, seed: int) -> Measured:
     strict=False,
     trivial=0.5,
     learned=0.05,
+    guard="chance: two scores of one network, which the other claims ask to have learned",
     ceiling=1.0,
     draws=6,
 )
 def rejection(budget: Budget, seed: int) -> Measured:
     """Mundt et al. (2020), the third role, beside what any classifier has. The score had been compared to chance, which
-    it beats."""
+    it beats. The distance of pixels to the nearest labelled photograph tells more than either (0.87 on pilot seeds):
+    what is compared is what may be asked of a network."""
     found = lived(budget, seed, asks="score", keeps="score")
     return Measured(found["AUROC"], found["AUROC by entropy"])

@@ -29,12 +29,15 @@ from repertoire.claims.beds.frozen import body, descend, epochs_for, photographs
     threshold=0.0,
     strict=False,
     learned=0.2,
+    guard="chance: the gallery knows half of the classes; alone the new network (0.71) beats the features as they are",
 )
 def d_simplex(budget: Budget, seed: int) -> Measured:
     """Biondi et al., *Stationary Representations: Optimally Approximating Compatibility* (2024): its cross-entropy, and
     its criterion of compatibility.
 
-    `extra` has the new network alone, and the same three with trained classifiers, which nothing makes compatible.
+    `extra` has the new network alone, and the same three with trained classifiers, which nothing makes compatible. The
+    features as they come find 0.61 by their cosine, more than an old network that was trained on half of the classes
+    and less than the new one.
     """
     rows = photographs(budget, seed, 200)
     classes = int(rows.y.max()) + 1

@@ -65,6 +65,7 @@ def sentences(budget: Budget, seed: int, *, soft: bool, rate: float) -> dict[str
     bed="intents",
     threshold=0.01,
     learned=0.01,
+    guard="the hashed words themselves",
 )
 def dialog2flow(budget: Budget, seed: int) -> Measured:
     """Burdisso et al., *Dialog2Flow* (2024): the loss, with the temperatures of the released code, on hashed words in

@@ -71,6 +71,7 @@ def usefulness(heads: Tensor, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tens
     threshold=0.0,
     effect=0.01,
     learned=0.05,
+    guard="a network of the sixty at random",
     ceiling=1.0,
 )
 def nearest_vector(budget: Budget, seed: int) -> Measured:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, arm, claim
-from repertoire.claims.beds.anomalies import ANOMALIES, alike, drawn, from_scratch, of_class
+from repertoire.claims.beds.anomalies import ANOMALIES, alike, alike_by_pixels, drawn, from_scratch, of_class
 
 PIECES = {
     "all apart": "unicon-ha:stages=1,soft=false,normal=apart",
@@ -27,7 +27,13 @@ def detected(budget: Budget, seed: int, piece: str) -> dict[str, float]:
 
 def _measured(budget: Budget, seed: int, method: str, baseline: str, *others: str) -> Measured:
     found = {name: detected(budget, seed, name)["auroc"] for name in (method, baseline, *others)}
-    return Measured(found.pop(method), found.pop(baseline), found, trivial=0.5)
+    return Measured(found.pop(method), found.pop(baseline), found)
+
+
+def by_pixels(budget: Budget, seed: int) -> float:
+    """AUROC of raw pixels for the class of the seed."""
+    splits, order = drawn(budget, seed)
+    return alike_by_pixels(splits, int(order[0]))
 
 
 @claim(
@@ -42,7 +48,9 @@ def _measured(budget: Budget, seed: int, method: str, baseline: str, *others: st
     data=ANOMALIES,
     bed="cifar10",
     threshold=0.01,
-    learned=0.02,
+    floor=by_pixels,
+    learned=0.0,
+    guard="the distance between pixels, to the nearest normal photograph or to their mean",
 )
 def unilateral(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Unilaterally Aggregated Contrastive Learning with Hierarchical Augmentation for Anomaly Detection*
@@ -63,7 +71,9 @@ def unilateral(budget: Budget, seed: int) -> Measured:
     data=ANOMALIES,
     bed="cifar10",
     threshold=0.005,
-    learned=0.02,
+    floor=by_pixels,
+    learned=0.0,
+    guard="the distance between pixels, to the nearest normal photograph or to their mean",
 )
 def depth(budget: Budget, seed: int) -> Measured:
     """Wang et al. (2023): hierarchical augmentation, with as many epochs, of which each costs more."""

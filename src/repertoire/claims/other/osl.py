@@ -14,6 +14,8 @@ from repertoire.claims import Budget, Measured, arm, claim
 from repertoire.claims._claim import REDRAWN
 from repertoire.claims._training import resolved
 from repertoire.claims.beds import _named
+from repertoire.claims.beds.frozen import Rows
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.data import Batch, Samples, Splits
 from repertoire.methods import Subjective
 from repertoire.recipe import Built, build
@@ -27,7 +29,9 @@ NETWORKS = 6
 
 WIDTH, RATE, BATCH, EPOCHS = 128, 1e-3, 32, 8
 SHOWN = 32
-"""Training samples of a domain, with labels, by which the network for it is chosen, in every arm."""
+"""Training samples of a domain, with labels, by which the network for it is chosen, in every arm. Until they were
+spread over the domain they were the first, which are all of one digit, and a network that had the names of another
+domain could be the best on them."""
 
 
 def _splits(budget: Budget, seed: int) -> Splits:
@@ -52,6 +56,24 @@ def _rows(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
     return pixels, torch.from_numpy(samples.labels).long(), torch.from_numpy(samples.factors["domain"])
 
 
+def _shown(domain: Tensor, number: int) -> Tensor:
+    """The samples by which the network for a domain is chosen, evenly spaced over those of the domain."""
+    own = torch.nonzero(domain == number)[:, 0]
+    return own[torch.linspace(0, len(own) - 1, min(SHOWN, len(own))).long()]
+
+
+def raw(budget: Budget, seed: int) -> float:
+    """Error of what the samples that each domain shows tell by their pixels, in the mean over domains."""
+    splits = _splits(budget, seed)
+    (x, y, domain), (test_x, test_y, test_domain) = _rows(splits.train), _rows(splits.test)
+    right = []
+    for number in range(DOMAINS):
+        shown, own = _shown(domain, number), test_domain == number
+        rows = Rows(x[shown], y[shown], x[:0], y[:0], test_x[own], test_y[own])
+        right.append(raw_accuracy_of_rows(rows))
+    return 1 - float(np.mean(right))
+
+
 @torch.no_grad()
 def _judged(answers: list[nn.Module], splits: Splits) -> float:
     """Error in the mean over domains, each answered by the network that is best on a few of its training samples."""
@@ -59,7 +81,7 @@ def _judged(answers: list[nn.Module], splits: Splits) -> float:
     test_x, test_y, test_domain = _rows(splits.test)
     wrong = []
     for number in range(DOMAINS):
-        shown = torch.nonzero(domain == number)[:SHOWN, 0]
+        shown = _shown(domain, number)
         fit = [float(F.cross_entropy(net(x[shown]), y[shown])) for net in answers]
         own = test_domain == number
         right = answers[int(np.argmin(fit))](test_x[own]).argmax(1) == test_y[own]
@@ -140,7 +162,10 @@ def mixed(budget: Budget, seed: int) -> dict[str, float]:
     higher_is_better=False,
     threshold=0.1,
     strict=False,
-    learned=0.1,
+    floor=raw,
+    learned=0.02,
+    learned_by="best",
+    guard="the 32 labelled samples of each domain, by their pixels; conflicting names are what makes a mixture fail",
 )
 def conflicts(budget: Budget, seed: int) -> Measured:
     """Zhang et al., *Subjective Learning for Open-Ended Data* (2021).
@@ -157,4 +182,4 @@ def conflicts(budget: Budget, seed: int) -> Measured:
             "a single network": allocated(budget, seed, models=1)["error"],
             "batches of all domains": allocated(budget, seed, models=NETWORKS, group="")["error"],
         }
-    return Measured(ours["error"], soft["error"], extra, trivial=0.9)
+    return Measured(ours["error"], soft["error"], extra)

@@ -37,6 +37,7 @@ def in_tails(budget: Budget, seed: int, *, method: str, loss: str = "cross-entro
     bed=bed.BED,
     threshold=0.01,
     learned=0.05,
+    guard="the nearest labelled image by raw pixels",
     ceiling=1.0,
 )
 def daso(budget: Budget, seed: int) -> Measured:

@@ -20,6 +20,7 @@ from repertoire.claims.beds import few_labels as bed
     bed=bed.BED,
     threshold=0.01,
     learned=0.05,
+    guard="the nearest labelled image by raw pixels",
     ceiling=1.0,
 )
 def saa(budget: Budget, seed: int) -> Measured:

@@ -19,6 +19,7 @@ from repertoire.claims.beds import few_labels as bed
     bed=bed.BED,
     threshold=0.01,
     learned=0.05,
+    guard="the nearest labelled image by raw pixels",
     ceiling=1.0,
 )
 def shrinkmatch(budget: Budget, seed: int) -> Measured:

@@ -65,14 +65,26 @@ def digits_attacked(budget: Budget, seed: int, *, student: str) -> dict[str, flo
     rows, labels = pixels(splits.test)
     x, y = rows.view(-1, *splits.test.shape).to(budget.device), labels.to(budget.device)
     found = {f"withstood at {e}": withstood(trained.model, x, y, e, places=1) for e in (0.05, 0.2, 0.5)}
-    counts = splits.test.counts()
     return {
         "withstood": withstood(trained.model, x, y, EPSILON),
         "accuracy": accuracy(trained, splits.test),
         "teacher": accuracy(teacher, splits.test),
-        "majority": float(counts.max() / counts.sum()),
         **found,
     }
+
+
+def raw(budget: Budget, seed: int) -> float:
+    """What the nearest class mean of the labelled images withstands, which is a linear network, or the most frequent
+    class, which withstands everything."""
+    splits = bed.few(bed.digits(budget), seed, 20)
+    (x, y), (test_x, test_y) = pixels(splits.train), pixels(splits.test)
+    means = torch.stack([x[y == c].mean(0) for c in range(len(splits.train.classes))])
+    nearest = nn.Linear(means.shape[1], len(means))
+    with torch.no_grad():
+        nearest.weight.copy_(2 * means)
+        nearest.bias.copy_(-means.square().sum(1))
+    counts = splits.test.counts()
+    return max(withstood(nearest, test_x, test_y, EPSILON), float(counts.max() / counts.sum()))
 
 
 OURS = "robust-semi:epsilon=0.1,steps=5,robust=6"
@@ -93,13 +105,16 @@ SELF = f"{OURS},hard=true,weighted=false"
     data=bed.TITLE,
     tier="real, small",
     threshold=0.01,
-    learned=0.2,
+    floor=raw,
+    learned=0.1,
+    guard="the nearest class mean of the labelled images, under the same attack",
     ceiling=1.0,
 )
 def more_withstood(budget: Budget, seed: int) -> Measured:
     """Yang, Kong and Kim (2023). `extra` has the accuracies on plain images, the teacher's, and under attacks of other
-    sizes: it falls as they grow and comes to nothing, so that no gradient is hidden."""
+    sizes: it falls as they grow and comes to nothing, so that no gradient is hidden. On plain images both networks are
+    more accurate (0.89) than the nearest labelled image (0.83)."""
     ours, plain = (digits_attacked(budget, seed, student=student) for student in (OURS, SELF))
-    extra = {name: value for name, value in ours.items() if name not in ("withstood", "majority")}
+    extra = {name: value for name, value in ours.items() if name != "withstood"}
     extra["accuracy: robust self-training"] = plain["accuracy"]
-    return Measured(ours["withstood"], plain["withstood"], extra, trivial=ours["majority"])
+    return Measured(ours["withstood"], plain["withstood"], extra)

@@ -36,6 +36,7 @@ def digits_told(budget: Budget, seed: int, *, method: str, labels: int = 10) -> 
     tier="real, small",
     threshold=0.01,
     learned=0.02,
+    guard="the nearest labelled image by raw pixels",
     ceiling=1.0,
 )
 def found_directions(budget: Budget, seed: int) -> Measured:
@@ -58,6 +59,7 @@ def found_directions(budget: Budget, seed: int) -> Measured:
     tier="real, small",
     threshold=0.02,
     learned=0.0,
+    guard="the nearest labelled image by raw pixels",
     ceiling=1.0,
 )
 def more_than_supervised(budget: Budget, seed: int) -> Measured:

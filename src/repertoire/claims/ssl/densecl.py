@@ -119,6 +119,7 @@ def _mean_overlap(found: Tensor, truth: Tensor) -> float:
     tier="real, small",
     threshold=0.01,
     learned=0.01,
+    guard="the same read-out of a network of random weights",
 )
 def densecl(budget: Budget, seed: int) -> Measured:
     """Wang et al., *Dense Contrastive Learning for Self-Supervised Visual Pre-Training* (2020)."""
