@@ -25,7 +25,7 @@ def by_prototypes(budget: Budget, seed: int, *, sets: str, share: float = 1.0) -
         head=f"support-trivial:sets={sets}",
         backbone=budget.pick(smoke="convnet:width=2,depth=2", small="resnet20:width=8", full="resnet32"),
         augment="none",
-        epochs=math.ceil(share * budget.pick(smoke=1, small=24, full=60)),
+        epochs=math.ceil(share * budget.pick(smoke=1, small=20, full=60)),
         batch_size=budget.pick(smoke=64, small=128, full=64),
         seed=seed,
         device=budget.device,
@@ -59,14 +59,13 @@ def support_trivial(budget: Budget, seed: int) -> Measured:
     Trivial prototypes alone are a ProtoPNet with cosines, whose prototypes are driven apart. Where both are trained
     they take turns, a batch each, so that each set is trained in half of the steps; both networks take as many in all,
     and half of them are enough for one set. The paper trains two branches, each for as long as one alone: in `extra`
-    are trivial prototypes, and support prototypes, after half of the steps.
+    are trivial prototypes after half of the steps. Support prototypes by themselves no longer are, which were as
+    accurate on a pilot seed.
 
     Until images were no longer augmented, and there were twice as many channels, every arm was below raw neighbours; on
     two pilot seeds all are now at 0.82 to 0.84, where neighbours have 0.78.
     """
     both, trivial = (by_prototypes(budget, seed, sets=sets) for sets in ("both", "trivial"))
-    extra = {
-        f"{sets} prototypes, half of the steps": by_prototypes(budget, seed, sets=sets, share=0.5)["accuracy"]
-        for sets in ("trivial", "support")
-    }
+    shorter = by_prototypes(budget, seed, sets="trivial", share=0.5)
+    extra = {"trivial prototypes, half of the steps": shorter["accuracy"]}
     return Measured(both["accuracy"], trivial["accuracy"], extra)

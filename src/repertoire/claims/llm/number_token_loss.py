@@ -40,7 +40,7 @@ def _by_patches(budget: Budget, seed: int) -> float:
     higher_is_better=False,
     learned=0.05,
     floor=_by_patches,
-    guard="five nearest neighbours, and the mean of the four pixels beside",
+    guard="the better of the five nearest neighbours and the mean of the four pixels beside the middle one",
     draws=2,
 )
 def number_token(budget: Budget, seed: int) -> Measured:

@@ -40,7 +40,7 @@ def _by_rows(budget: Budget, seed: int) -> float:
     higher_is_better=False,
     learned=0.1,
     floor=_by_rows,
-    guard="five nearest neighbours, from the same noisy numbers",
+    guard="the five nearest neighbours, from the same noisy numbers",
 )
 def stop_regressing(budget: Budget, seed: int) -> Measured:
     """Farebrother et al., *Stop Regressing* (2024), which finds that tolerance of noise explains most of the gain.

@@ -100,7 +100,7 @@ def _density(budget: Budget, seed: int) -> float:
     strict=False,
     learned=0.0,
     floor=_ranked,
-    guard="five nearest neighbours, and the mean of the four pixels beside",
+    guard="the better of the five nearest neighbours and the mean of the four pixels beside the middle one",
 )
 def decoding(budget: Budget, seed: int) -> Measured:
     """Song and Bahri, *Decoding-based Regression* (2025), whose first claim is to lose nothing. `extra` has the mean
@@ -125,7 +125,7 @@ def decoding(budget: Budget, seed: int) -> Measured:
     threshold=0.05,
     learned=0.05,
     floor=_density,
-    guard="a normal distribution round five nearest neighbours, or round the mean of the four pixels beside",
+    guard="a normal distribution round the five nearest neighbours, or the mean of the four pixels beside it",
 )
 def decoding_density(budget: Budget, seed: int) -> Measured:
     """Song and Bahri (2025), whose second claim is to describe any distribution."""

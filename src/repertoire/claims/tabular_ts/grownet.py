@@ -77,7 +77,7 @@ def grownet(budget: Budget, seed: int) -> Measured:
     threshold=0.005,
     learned=0.005,
     floor=_by_patches,
-    guard="five nearest neighbours, and the mean of the four pixels beside",
+    guard="the better of the five nearest neighbours and the mean of the four pixels beside the middle one",
 )
 def grownet_regression(budget: Budget, seed: int) -> Measured:
     """Badirli et al. (2020), who regress too."""
