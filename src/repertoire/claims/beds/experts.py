@@ -3,7 +3,9 @@
 Letters are those of fonts, photographs those of CIFAR-10, and all are grey and at 14 pixels. The base is a network with
 two hidden layers that has learned a little of every task at once, each with a head of its own. An expert goes on from
 there with all images of one task, its head frozen, as is done with the text encoder of CLIP. The test images are the
-same for every seed; a seed draws what the base sees, the weights and the order.
+same for every seed; a seed draws what the base sees, the weights and the order. On pilot seeds the experts have 0.75 in
+the mean over four tasks where the pixels give 0.70: until they took twenty passes at a rate of 0.002 (six at 0.0005
+before), they had 0.66 and stayed below the pixels.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 from repertoire.claims import Budget
 from repertoire.claims.beds._named import get
 from repertoire.claims.beds.frozen import Rows, descend, shuffled, table_rows
+from repertoire.claims.beds.raw import raw_accuracy_of_rows
 from repertoire.data import Batch
 from repertoire.weights import State
 
@@ -32,6 +35,8 @@ __all__ = [
     "experts",
     "fine_tuned",
     "mean",
+    "raw_floor",
+    "raw_of",
     "rows_of",
     "with_head",
 ]
@@ -54,6 +59,17 @@ def rows_of(budget: Budget, task: str) -> Rows:
         grey = x[chosen].view(len(chosen), SIDE * SIDE, -1).mean(2)
         parts += [grey, y[chosen].long()]
     return Rows(*parts).to(budget.device)
+
+
+@functools.lru_cache(maxsize=4)
+def raw_of(budget: Budget, task: str) -> float:
+    """What the pixels of a task give without a network; images are the same for every seed."""
+    return raw_accuracy_of_rows(rows_of(budget, task))
+
+
+def raw_floor(budget: Budget, seed: int) -> float:
+    """What the pixels give without a network, in the mean over the four tasks."""
+    return mean([raw_of(budget, task) for task in TASKS])
 
 
 def body(inputs: int) -> nn.Sequential:
@@ -119,11 +135,6 @@ class Experts:
         _, number, state = max(found, key=lambda item: item[:2])
         return grid[-number], state
 
-    @property
-    def majority(self) -> float:
-        """Mean over the tasks of the share of the most frequent class."""
-        return mean([float(rows.test_y.bincount().max() / len(rows.test_y)) for rows in self.rows])
-
 
 def _prefixed(state: State) -> dict[str, Tensor]:
     return {f"0.{name}": value for name, value in state.items()}
@@ -142,12 +153,21 @@ def _epochs(budget: Budget, epochs: int) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def experts(budget: Budget, seed: int, tasks: tuple[str, ...] = tuple(TASKS), each: int = 300) -> Experts:
+def experts(
+    budget: Budget,
+    seed: int,
+    tasks: tuple[str, ...] = tuple(TASKS),
+    each: int = 300,
+    epochs: int = 20,
+    rate: float = 2e-3,
+) -> Experts:
     """The base and the experts of a seed.
 
     Args:
         tasks: which of them.
         each: images of each task that the base has seen.
+        epochs: of fine-tuning.
+        rate: learning rate of fine-tuning.
     """
     rows = tuple(rows_of(budget, task) for task in tasks)
     torch.manual_seed(seed)
@@ -168,7 +188,10 @@ def experts(budget: Budget, seed: int, tasks: tuple[str, ...] = tuple(TASKS), ea
     base = _copy(trunk)
     for head in heads:
         head.requires_grad_(False)
-    states = tuple(fine_tuned(budget, seed, base, head, part.x, part.y) for head, part in zip(heads, rows, strict=True))
+    states = tuple(
+        fine_tuned(budget, seed, base, head, part.x, part.y, epochs, rate)
+        for head, part in zip(heads, rows, strict=True)
+    )
     return Experts(base, states, heads, rows)
 
 

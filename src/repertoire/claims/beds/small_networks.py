@@ -1,6 +1,8 @@
 """A small network for photographed garments at 14 pixels, trained as usual, which is then made smaller or faster.
 
-The test images are the same for every seed; a seed draws the training images and the weights.
+The test images are the same for every seed; a seed draws the training images and the weights. On pilot seeds 1000 and
+1001 the network has 0.84 where the raw floor is 0.81 and 0.80: until it took twelve passes with AdamW (five with SGD
+before), it had 0.74 and stayed below what the pixels give.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from torch import nn
 
 from repertoire.claims import Budget
 from repertoire.claims._training import train
-from repertoire.claims.beds._named import majority
 from repertoire.claims.beds.handwriting import GARMENTS, split_images
+from repertoire.claims.beds.raw import raw_accuracy
 from repertoire.data import Batch, Loader, Splits
 from repertoire.weights import refresh_batchnorm
 
-__all__ = ["BED", "NETWORK", "SmallNetwork", "network"]
+__all__ = ["BED", "NETWORK", "SmallNetwork", "network", "raw_floor"]
 
 BED = "fashion-mnist"
 NETWORK = GARMENTS + ", a convolutional network of three layers"
@@ -32,14 +34,12 @@ class SmallNetwork:
     Attributes:
         model: images to logits, in evaluation mode.
         splits: what it was trained on, and the test images.
-        trivial: accuracy of the most frequent class.
     """
 
     def __init__(self, model: nn.Module, splits: Splits, device: str) -> None:
         self.model = model
         self.splits = splits
         self.device = device
-        self.trivial = majority(splits.test)
 
     def copy(self) -> nn.Module:
         """A network to change."""
@@ -64,14 +64,25 @@ class SmallNetwork:
         return float(torch.cat(right).mean())
 
 
+def _images(budget: Budget, seed: int) -> Splits:
+    return split_images(budget, seed, budget.pick(smoke=200, small=3000, full=9000), bed=BED)
+
+
+def raw_floor(budget: Budget, seed: int) -> float:
+    """What the pixels of a seed's training images give without a network."""
+    return raw_accuracy(_images(budget, seed))
+
+
 @functools.lru_cache(maxsize=1)
 def network(budget: Budget, seed: int) -> SmallNetwork:
     """The network of a seed."""
-    splits = split_images(budget, seed, budget.pick(smoke=200, small=3000, full=9000), bed=BED)
+    splits = _images(budget, seed)
     method = train(
         splits,
         backbone=budget.pick(smoke="convnet:width=8,depth=3", small="convnet:width=12,depth=3", full="resnet20"),
-        epochs=budget.pick(smoke=1, small=5, full=60),
+        epochs=budget.pick(smoke=1, small=12, full=60),
+        optimizer="adamw",
+        lr=1e-2,
         augment="none",
         batch_size=64,
         seed=seed,

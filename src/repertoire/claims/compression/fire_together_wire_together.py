@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.small_networks import BED, NETWORK, SmallNetwork, network
+from repertoire.claims.beds.small_networks import BED, NETWORK, SmallNetwork, network, raw_floor
 from repertoire.compress import DynamicConv2d, distil, dynamic, filter_cost
 
-MASS = 0.6
+MASS = 0.8
+RATE = 3e-3
+"""The better of 0.001 and 0.003 for either arm on pilot seeds 1000 and 1001."""
 
 
 @claim(
@@ -28,7 +30,8 @@ MASS = 0.6
     bed=BED,
     data=NETWORK,
     threshold=0.01,
-    learned=0.3,
+    learned=0.0,
+    floor=raw_floor,
     ceiling=1.0,
 )
 def fire_together(budget: Budget, seed: int) -> Measured:
@@ -36,12 +39,16 @@ def fire_together(budget: Budget, seed: int) -> Measured:
     (2022), tables 1 and 2. Both learn from the answers of the whole network for as many passes. The fixed filters are
     the fewest of each layer, in equal shares, that take no fewer multiplications. `extra` has the multiplications that
     are left, those that were foreseen before anything was learned, the most active filters found by computing all of
-    them, and fixed filters drawn at random. The whole network has 0.74, less
-    than the nearest neighbour of raw pixels, and passes are few: what fixed filters lose might come back in more."""
+    them, and fixed filters drawn at random.
+
+    A share of 0.8 of the activation is kept, which leaves half of the multiplications. With the paper's 0.6 and two
+    passes over half of the images, both arms stayed far below the pixels (0.74 and 0.67 where these give 0.81); with
+    eight passes over all, fixed filters came back to 0.81 and those foreseen to 0.77. Now both exceed the pixels on
+    two pilot seeds: 0.81 and 0.82, 0.82 and 0.82."""
     held = network(budget, seed)
-    batches = held.batches(budget.pick(smoke=100, small=1500, full=None))
-    epochs = budget.pick(smoke=1, small=2, full=20)
-    stored = dynamic(held.model, batches, mass=MASS, epochs=epochs)
+    batches = held.batches(budget.pick(smoke=100, small=None, full=None))
+    epochs = budget.pick(smoke=1, small=4, full=20)
+    stored = dynamic(held.model, batches, mass=MASS, epochs=epochs, rate=RATE)
     ours = stored.build(held.copy())
     found = filter_cost(ours, held.batches(512)())
 
@@ -50,7 +57,7 @@ def fire_together(budget: Budget, seed: int) -> Measured:
         net = dynamic(held.model, batches, mass=MASS, rounds=1, epochs=0).build(held.copy())
         share = _fewest(net, order, held, (found.used - _predictors(ours)) / found.whole)
         for _ in range(2):
-            distil(net, held.model, batches, epochs=epochs, rate=1e-3)
+            distil(net, held.model, batches, epochs=epochs, rate=RATE)
         return net, share
 
     largest, share = fixed(lambda layer: layer.weight.detach().abs().flatten(1).sum(1).argsort(descending=True))
@@ -68,7 +75,7 @@ def fire_together(budget: Budget, seed: int) -> Measured:
     extra["most active filters"] = held.accuracy(ours)
     for layer in _layers(ours):
         layer.mode = "predicted"
-    return Measured(held.accuracy(ours), held.accuracy(largest), extra, trivial=held.trivial)
+    return Measured(held.accuracy(ours), held.accuracy(largest), extra)
 
 
 def _layers(net: nn.Module) -> list[DynamicConv2d]:

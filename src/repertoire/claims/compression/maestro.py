@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.small_networks import BED, NETWORK, network
+from repertoire.claims.beds.small_networks import BED, NETWORK, network, raw_floor
 from repertoire.compress import FactoredLayer, low_rank, lowrank, sampled_rank
 
 SIDE = 6
@@ -24,14 +24,18 @@ SIDE = 6
     bed=BED,
     data=NETWORK,
     threshold=0.005,
-    learned=0.3,
+    learned=0.0,
+    learned_by="best",
+    floor=raw_floor,
+    guard="the better arm must exceed raw pixels: what a smaller network loses is the question",
     ceiling=1.0,
 )
 def maestro(budget: Budget, seed: int) -> Measured:
     """Horvath et al., *Maestro: Uncovering Low-Rank Structures via Trainable Decomposition* (2023), section 5. Both
     learn from the answers of the whole network for as many passes over the images, each with the learning rate of 0.001
     and 0.003 that did best on a pilot seed. `extra` has the whole network, singular values without learning, and bytes
-    on the disk."""
+    on the disk. Until the whole network was trained longer, both arms were below raw neighbours; on three pilot seeds
+    they have 0.807 and 0.811 in the mean, where the pixels give 0.799."""
     held = network(budget, seed)
     batches = held.batches(budget.pick(smoke=100, small=2000, full=None))
     epochs = budget.pick(smoke=1, small=3, full=20)
@@ -45,7 +49,7 @@ def maestro(budget: Budget, seed: int) -> Measured:
         "bytes of singular values": float(plain.bytes),
     }
     ordered, cut = (held.accuracy(stored.build(held.copy())) for stored in (ours, plain))
-    return Measured(ordered, cut, extra, trivial=held.trivial)
+    return Measured(ordered, cut, extra)
 
 
 @claim(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.experts import TITLE, Experts, experts, mean
+from repertoire.claims.beds.experts import TITLE, Experts, experts, mean, raw_floor
 from repertoire.weights import State, TaskVector, TernaryVector, task_arithmetic
 
 DENSITIES = (0.1, 0.2, 0.3, 0.5)
@@ -32,13 +32,16 @@ LARGEST = 1 / 16
     data=TITLE,
     kind="equivalent",
     threshold=0.01,
-    learned=0.3,
+    learned=0.0,
+    floor=raw_floor,
 )
 def compeft(budget: Budget, seed: int) -> Measured:
     """Yadav et al., *ComPEFT: Compression for Communicating Parameter Efficient Updates via Sparsification and
     Quantization* (2023). Density and size are chosen among twenty pairs on validation images, for each expert by
     itself. `extra` has the share of the bytes, the accuracy of the base, that of the largest changes alone in as many
-    bytes (as float16 with positions as here), and what merging the experts gives before and after."""
+    bytes (as float16 with positions as here), and what merging the experts gives before and after.
+    On pilot seeds 1000 and 1001 both arms exceed raw neighbours (0.72 and 0.75 where these have 0.70), which the
+    experts did not before they were fine-tuned for longer."""
     four = experts(budget, seed)
     base, states = four.named
     vectors = [TaskVector(state, base) for state in states]
@@ -66,7 +69,6 @@ def compeft(budget: Budget, seed: int) -> Measured:
             "merged after compression": mean(four.scored(merged)),
             "merged before": mean(four.scored(before)),
         },
-        trivial=four.majority,
     )
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.experts import experts, mean
+from repertoire.claims.beds.experts import experts, mean, raw_of
 from repertoire.weights import fisher_average, fisher_diagonal, linear
 
 GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Weights of the second network; that of the first is the rest."""
+
+
+TASKS = ("digits", "garments")
+
+
+def raw_floor(budget: Budget, seed: int) -> float:
+    """What the pixels give without a network, in the mean over both tasks."""
+    return mean([raw_of(budget, task) for task in TASKS])
 
 
 @claim(
@@ -23,14 +31,17 @@ GRID = tuple(round(0.05 * step, 2) for step in range(1, 20))
     bed="mnist5k",
     data="handwritten digits of MNIST and garments of Fashion-MNIST at 14 pixels",
     threshold=0.005,
-    learned=0.3,
+    learned=0.0,
+    floor=raw_floor,
     ceiling=1.0,
 )
 def fisher_merging(budget: Budget, seed: int) -> Measured:
     """Matena and Raffel, *Merging Models with Fisher-Weighted Averaging* (2021). Both averages choose among nineteen
     weights on the validation images of both tasks. `extra` has the two fine-tuned networks, each on its own task, and
-    the best of the plain averages along the whole path on the test images."""
-    two = experts(budget, seed, ("digits", "garments"))
+    the best of the plain averages along the whole path on the test images. Until the base had seen 1,500 images of each
+    task in the place of 300, and fine-tuning had twice the rate, even the two networks were below raw neighbours; on
+    pilot seeds 1000 and 1001 these have 0.869, the arms 0.879 and 0.875, the two networks 0.885, and the base 0.872."""
+    two = experts(budget, seed, TASKS, each=1500, epochs=6, rate=1e-3)
     _, states = two.named
     samples = budget.pick(smoke=20, small=512, full=2048)
     known = [
@@ -50,5 +61,4 @@ def fisher_merging(budget: Budget, seed: int) -> Measured:
             "the base": mean(two.scored(two.named[0])),
             "weight of the second in the Fisher-weighted average": chosen,
         },
-        trivial=two.majority,
     )

@@ -12,14 +12,15 @@ import torch
 
 from repertoire.claims import Budget, Measured, claim
 from repertoire.claims._training import train
-from repertoire.claims.beds._named import LETTERS_REDRAWN, get, majority
+from repertoire.claims.beds._named import LETTERS_REDRAWN, get
 from repertoire.claims.beds.handwriting import GARMENTS, split_images
+from repertoire.claims.beds.raw import raw_accuracy
 from repertoire.data import Loader, Samples, Splits
 from repertoire.methods import Classifier
 from repertoire.train import outputs
 from repertoire.weights import Stitched, stitch, train_stitched
 
-EPOCHS = 20
+EPOCHS = 40
 """In which both networks are trained by themselves, and again in which all routes are trained together.
 
 Layers of the large perceptron cost about the same each, so that routes are spread over the budgets; in small networks
@@ -93,6 +94,11 @@ def affordable(net: Stitched, budgets: Sequence[float], splits: Splits, device: 
     return float(np.mean([tested[net.within(budget)] for budget in budgets]))
 
 
+def raw_letters(budget: Budget, seed: int) -> float:
+    """What the numbers of the letters give without a network."""
+    return raw_accuracy(get("letters").splits(budget, seed))
+
+
 @claim(
     "snnet",
     statement=(
@@ -105,7 +111,8 @@ def affordable(net: Stitched, budgets: Sequence[float], splits: Splits, device: 
     bed="letters",
     overlap=LETTERS_REDRAWN,
     threshold=0.02,
-    learned=0.3,
+    learned=0.0,
+    floor=raw_letters,
     ceiling=1.0,
 )
 def snnet(budget: Budget, seed: int) -> Measured:
@@ -114,11 +121,13 @@ def snnet(budget: Budget, seed: int) -> Measured:
     the routes learns in each step. Which route is taken at a budget is said by validation samples. Where the stitched
     network were no better than the small one up to the cost of the large one, the difference would be none; were it to
     rise with the cost from one to the other, it would be half of what lies between them. `extra` has both by
-    themselves, and the mean on the straight line between the two."""
+    themselves, and the mean on the straight line between the two. Until the small network had 24 units in a layer (12
+    before) and both were trained for twice as long, it was far below raw neighbours, and so was either arm. On pilot
+    seed 1000 the arms have 0.88 and 0.87, the two networks 0.87 and 0.94, and the neighbours 0.85."""
     splits = get("letters").splits(budget, seed)
-    networks = [f"mlp:hidden={width},depth=4" for width in budget.pick(smoke=(4, 16), small=(12, 96), full=(16, 256))]
+    networks = [f"mlp:hidden={width},depth=4" for width in budget.pick(smoke=(4, 16), small=(24, 160), full=(32, 256))]
     epochs = budget.pick(smoke=1, small=EPOCHS, full=100)
-    models = grown(budget, seed, splits, networks, epochs, 3e-3)
+    models = grown(budget, seed, splits, networks, epochs, 7e-3)
     ours = joined(budget, seed, splits, models, "least-squares", epochs)
     routes = [route for route in ours.routes if route.join < 0]
     alone = together(budget, seed, splits, Stitched(copy.deepcopy(models), [], routes), epochs)
@@ -128,8 +137,16 @@ def snnet(budget: Budget, seed: int) -> Measured:
         affordable(ours, budgets, splits, budget.device),
         affordable(alone, budgets, splits, budget.device),
         {"the small network": own[0], "the large network": own[1], "the line between the two": (own[0] + own[1]) / 2},
-        trivial=majority(splits.test),
     )
+
+
+def garments(budget: Budget, seed: int) -> Splits:
+    return split_images(budget, seed, budget.pick(smoke=200, small=3000, full=9000), bed="fashion-mnist")
+
+
+def raw_garments(budget: Budget, seed: int) -> float:
+    """What the pixels of the garments give without a network."""
+    return raw_accuracy(garments(budget, seed))
 
 
 @claim(
@@ -145,20 +162,25 @@ def snnet(budget: Budget, seed: int) -> Measured:
     bed="fashion-mnist",
     data=GARMENTS,
     threshold=0.02,
-    learned=0.1,
+    learned=0.0,
+    learned_by="best",
+    floor=raw_garments,
+    guard="the better arm must exceed raw pixels: what random layers destroy is the question",
     ceiling=1.0,
 )
 def snnet_least_squares(budget: Budget, seed: int) -> Measured:
     """Pan, Cai and Zhuang, *Stitchable Neural Networks* (2023), section 3.2. Three networks that rise in width; costs
     are operations of convolutions and linear layers. `extra` has the same mean for the three networks alone, before
-    they were stitched, with images shared out to two of them in between: after one epoch, no route need be better."""
-    splits = split_images(budget, seed, budget.pick(smoke=200, small=3000, full=9000), bed="fashion-mnist")
-    widths = budget.pick(smoke=(2, 4), small=(4, 8, 16), full=(8, 16, 32))
+    they were stitched, with images shared out to two of them in between: after one epoch, no route need be better.
+    Until the networks had three times the width and ten passes in the place of eight, both arms were below raw pixels;
+    on pilot seed 1001 they have 0.82 and 0.47 now, and the pixels 0.80."""
+    splits = garments(budget, seed)
+    widths = budget.pick(smoke=(2, 4), small=(12, 24, 48), full=(16, 32, 64))
     networks = [f"convnet:width={width},depth=3" for width in widths]
-    models = grown(budget, seed, splits, networks, budget.pick(smoke=1, small=8, full=60), 1e-2)
+    models = grown(budget, seed, splits, networks, budget.pick(smoke=1, small=10, full=60), 1e-2)
     nets = [joined(budget, seed, splits, models, initial) for initial in ("least-squares", "random")]
     ours, plain = (area(net, right(net, splits.test, budget.device), range(len(net.routes))) for net in nets)
     alone = Stitched(models, list(nets[0].stitches), nets[0].routes)
     parts = [number for number, route in enumerate(alone.routes) if route.join < 0]
     extra = {"the networks alone": area(alone, right(alone, splits.test, budget.device), parts)}
-    return Measured(ours, plain, extra, trivial=majority(splits.test))
+    return Measured(ours, plain, extra)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repertoire.claims import Budget, Measured, claim
-from repertoire.claims.beds.experts import TITLE, Experts, experts, mean
+from repertoire.claims.beds.experts import TASKS, TITLE, Experts, experts, mean, raw_of
 from repertoire.weights import State, Stored, TwinRouter, linear, task_arithmetic, ties, twin
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -23,14 +23,17 @@ RANK = 16
     data=TITLE,
     threshold=0.05,
     learned=0.005,
+    learned_by="best",
+    guard="raw pixels or the network before fine-tuning, whichever is better; the rival may lose what merging costs",
 )
 def twin_merging(budget: Budget, seed: int) -> Measured:
     """Lu et al., *Twin-Merging: Dynamic Integration of Modular Expertise in Model Merging* (2024). The scales of task
     arithmetic, TIES and of the shared network are each chosen among seven on validation images. What is given to the
     merged network is an image and whose head is asked, and not which expert to take: that is the router's to tell. The
-    trivial answer is the network before any fine-tuning, under the same heads, which keeps 0.90 of the experts by
-    itself. `extra` has TIES, the plain average, the share of all images for which the router takes the right expert,
-    and the bytes of the result beside those of the experts."""
+    trivial answer is what raw pixels give, or the network before any fine-tuning under the same heads, whichever is
+    better: 0.91 and 0.77 of the experts on a pilot seed, where the arms have 0.97 and 0.77. Until experts were
+    fine-tuned for longer, they were below the pixels themselves. `extra` has TIES, the plain average, the share of all
+    images for which the router takes the right expert, and the bytes of the result beside those of the experts."""
     four = experts(budget, seed)
     base, states = four.named
     scales = budget.pick(smoke=(0.3,), small=SCALES, full=SCALES)
@@ -54,7 +57,7 @@ def twin_merging(budget: Budget, seed: int) -> Measured:
             "bytes of the result for each of one network": stored.bytes / size,
             "accuracy of the experts": mean(ceiling),
         },
-        trivial=kept(four.scored(base)),
+        trivial=max(kept(four.scored(base)), kept([raw_of(budget, task) for task in TASKS])),
     )
 
 

@@ -32,6 +32,7 @@ def digits_mixed(budget: Budget, seed: int, *, method: str, lr: float) -> dict[s
     tier="real, small",
     threshold=0.005,
     learned=0.0,
+    guard="the nearest labelled image by raw pixels",
     ceiling=1.0,
 )
 def learned_shares(budget: Budget, seed: int) -> Measured:
@@ -91,6 +92,7 @@ def _row_told(budget: Budget, seed: int, kind: str) -> tuple[float, float]:
     threshold=0.02,
     learned=0.2,
     trivial=1 / 3,
+    guard="one class of three: on a line, the nearest class mean is the best answer there is",
     ceiling=0.97,
     draws=2,
 )
