@@ -136,8 +136,11 @@ def test_one_arm_may_be_enough_where_the_claim_is_about_what_makes_the_other_fai
 
 def test_a_reader_is_told_what_the_arms_have_to_beat() -> None:
     assert toys.better.asked() == ""
-    assert dataclasses.replace(toys.better, guard="nothing is learned").asked() == (
+    assert dataclasses.replace(toys.better, guard="none: nothing is learned").asked() == (
         "No trivial answer is asked for: nothing is learned."
+    )
+    assert dataclasses.replace(toys.better, guard="the rival is the trivial answer").asked() == (
+        "What guards the comparison: the rival is the trivial answer."
     )
     assert toys.weak.asked() == "Every arm has to beat a trivial answer, which scores 0.3, by 0.1 or more."
     floor = dataclasses.replace(toys.weak, trivial=None, floor=lambda budget, seed: 0.2, learned_by="best", learned=0.0)

@@ -341,7 +341,9 @@ class Claim:
             trivial: what the trivial answer scored, of each seed.
         """
         if self.learned is None:
-            return f"No trivial answer is asked for: {self.guard}." if self.guard else ""
+            if self.guard.startswith("none: "):
+                return f"No trivial answer is asked for: {self.guard.removeprefix('none: ')}."
+            return f"What guards the comparison: {self.guard}." if self.guard else ""
         words = self.guard or (_RAW if self.floor is not None else "a trivial answer")
         known = trivial if trivial is not None else [] if self.trivial is None else [self.trivial]
         scored = f", which scores {_mean(known):.3g}," if known else ""
