@@ -16,7 +16,7 @@ from repertoire.claims.beds import _named
 from repertoire.claims.beds.raw import raw_accuracy
 from repertoire.data import Samples, Splits
 
-__all__ = ["PHOTOGRAPHS", "STREAM", "means_within", "photographs", "raw_of_labelled", "streamed"]
+__all__ = ["PHOTOGRAPHS", "STREAM", "images", "means_within", "photographs", "raw_of_labelled", "streamed"]
 
 PHOTOGRAPHS = "CIFAR-10 at 16 pixels, 350 photographs of each class, five stages of two classes"
 STREAM = "CIFAR-10 at 16 pixels, 350 photographs of each class, five stages of two classes, each photograph seen once"
@@ -28,12 +28,13 @@ LABELLED = 50
 were in the memory after the stage of the class, which is shared by two classes at first and by eight later."""
 
 
-def images(budget: Budget, seed: int) -> Splits:
-    """Training photographs that the seed draws, and 100 of each class to test, the same for all seeds."""
-    splits = replace(_named.get("cifar10"), size=SIZE).splits(budget, 0)
+def images(budget: Budget, seed: int, bed: str = "cifar10", each: int = EACH) -> Splits:
+    """Training images of a bed that the seed draws, so many of each class, and 100 of each class to test, the same for
+    all seeds."""
+    splits = replace(_named.get(bed), size=SIZE).splits(budget, 0)
     return replace(
         splits,
-        train=_some(splits.train, budget.pick(smoke=20, small=EACH, full=10 * EACH), seed),
+        train=_some(splits.train, budget.pick(smoke=20, small=each, full=10 * each), seed),
         test=_some(splits.test, budget.pick(smoke=8, small=100, full=1000), 0),
     )
 

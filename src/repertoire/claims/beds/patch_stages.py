@@ -6,12 +6,9 @@ them are the seed's; the test images are always the same.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from repertoire.claims import Budget, arm
 from repertoire.claims._stages import before_forgetting, class_means, staged
-from repertoire.claims.beds import _named
-from repertoire.claims.beds.image_stages import _some
+from repertoire.claims.beds.image_stages import images
 from repertoire.data import Splits
 from repertoire.protocols import Store
 
@@ -19,20 +16,15 @@ __all__ = ["CLOTHES", "chance", "clothes"]
 
 CLOTHES = "Fashion-MNIST at 16 pixels, 300 images of each class, a stage of six classes and two of two"
 
-SIZE, EACH = 16, 300
+EACH = 300
 MEMORY = "32KB"
 """Whole images of four in a hundred training images, as in the paper: 20 of 500 in each class of CIFAR-100."""
 RATE = 0.003
 
 
 def photographs(budget: Budget, seed: int) -> Splits:
-    """The images of a seed: those of the test are always the same."""
-    splits = replace(_named.get("fashion-mnist"), size=SIZE).splits(budget, 0)
-    return replace(
-        splits,
-        train=_some(splits.train, budget.pick(smoke=20, small=EACH, full=10 * EACH), seed),
-        test=_some(splits.test, budget.pick(smoke=8, small=100, full=1000), 0),
-    )
+    """The images of a seed."""
+    return images(budget, seed, "fashion-mnist", EACH)
 
 
 @arm
