@@ -35,6 +35,12 @@ def test_a_claim_belongs_to_a_paper_and_says_what_it_checks(claim: Claim) -> Non
 
 
 @pytest.mark.parametrize("claim", ENTRIES, ids=lambda claim: claim.name)
+def test_a_claim_of_more_accuracy_names_the_smallest_gain_worth_having(claim: Claim) -> None:
+    if claim.kind == "better" and claim.strict and "accuracy" in claim.metric:
+        assert claim.threshold != 0, "more than 0 is a claim that no number of seeds tells from no gain"
+
+
+@pytest.mark.parametrize("claim", ENTRIES, ids=lambda claim: claim.name)
 def test_stored_evidence_follows_from_its_own_figures(claim: Claim) -> None:
     for budget in ("small", "full"):
         found = claims.evidence(claim.slug, budget, part=claim.part)

@@ -64,7 +64,7 @@ def _random_bases(net: nn.Sequential, inputs: Tensor, seed: int) -> list[Basis]:
     method="local interaction basis",
     baseline="principal components",
     data="all sums modulo 23",
-    threshold=0.0,
+    threshold=0.01,
     learned=0.1,
     guard="as many directions that are drawn at random",
 )

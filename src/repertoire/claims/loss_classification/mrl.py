@@ -32,6 +32,7 @@ def raw(budget: Budget, seed: int) -> float:
     threshold=-0.01,
     strict=False,
     learned=0.0,
+    draws=8,
     floor=raw,
     own_data=True,
 )

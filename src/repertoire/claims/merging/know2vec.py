@@ -68,7 +68,7 @@ def usefulness(heads: Tensor, x: Tensor, y: Tensor, test_x: Tensor, test_y: Tens
     baseline="LEEP, all networks asked",
     bed="omniglot-all",
     data=TITLE,
-    threshold=0.0,
+    threshold=0.01,
     effect=0.01,
     learned=0.05,
     guard="a network of the sixty at random",
