@@ -52,14 +52,17 @@ def drawings_harmonic(budget: Budget, seed: int) -> float:
 @arm
 def calibrated(budget: Budget, seed: int, *, of: Of) -> dict[str, float]:
     """Every arm after all sessions, in the mean over episodes, behind a network that was trained on the base classes by
-    cosines, as in the paper, and is frozen then."""
+    cosines, as in the paper, and is frozen then: two hidden layers for letters, and a linear map of drawings, which are
+    features already."""
     setting = _setting(budget, seed, of)
     rows, base = setting
     seen = rows.y < base
     x, y = rows.x[seen], rows.y[seen]
     torch.manual_seed(seed)
-    inner = [nn.Linear(x.shape[1], 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
-    network, vectors = nn.Sequential(*inner, nn.Linear(256, 64)), nn.Parameter(torch.randn(base, 64))
+    hidden = [nn.Linear(x.shape[1], 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()] if of == "letters" else []
+    width = 64 if hidden else 256
+    network = nn.Sequential(*hidden, nn.Linear(256 if hidden else x.shape[1], width))
+    vectors = nn.Parameter(torch.randn(base, width))
 
     def objective(index: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(16 * F.normalize(network(x[index])) @ F.normalize(vectors).T, y[index])
@@ -155,11 +158,13 @@ def new_classes(budget: Budget, seed: int) -> Measured:
     threshold=0.01,
     strict=False,
     floor=drawings_harmonic,
-    learned=0.01,
+    learned=0.05,
     guard="class means of the features as they come",
     ceiling=1.0,
 )
 def many_sessions(budget: Budget, seed: int) -> Measured:
     """Wang et al. (2023): as many classes and sessions as on CIFAR-100, on drawings that are features already, where
-    few new classes are taken for base classes to begin with."""
+    few new classes are taken for base classes to begin with. On pilot seeds 1000 and 1001 class means have 0.53, plain
+    prototypes behind a linear map 0.67; behind two hidden layers, which had been the network until then, 0.56: they
+    learned the base classes, and little of others."""
     return _harmonic(calibrated(budget, seed, of="drawings"))
