@@ -134,7 +134,7 @@ class RankLost(RepertoireError):
 
 
 class Interrupted(RepertoireError):
-    """The user stopped a run; it was saved, and the message says how to go on."""
+    """The user stopped a run. What has a directory was saved, and the message says how to go on."""
 
 
 class MissingExtra(RepertoireError, ImportError):

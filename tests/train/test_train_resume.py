@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from repertoire import train
+from repertoire import recipe, train
 from repertoire.errors import CheckpointError, Interrupted, RunError
 from repertoire.rules import Backprop
 from repertoire.train import _checkpoint
@@ -92,6 +92,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert_equal(weights(train.resume(tmp_path / "a")), weights(whole))
     # What was done about it before, be it nothing, as in the background of a shell.
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stop_of_what_is_in_memory_does_not_promise_a_way_on(full: dict, monkeypatch: pytest.MonkeyPatch):
+    import signal
+
+    original = Backprop.step
+
+    def patched(self: Backprop, method: object, batch: object) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return original(self, method, batch)
+
+    monkeypatch.setattr(Backprop, "step", patched)
+    with pytest.raises(Interrupted, match="stopped in memory, at step 1; nothing was saved"):
+        train.in_memory(recipe.make_config(**full))
 
 
 def test_a_finished_run_is_given_back(whole: train.Run):

@@ -170,6 +170,9 @@ def in_memory(
         The loop, done: `loop.method` is trained, `loop.evaluate("test")` says what the last weights make of the test
         samples, `loop.progress.best` the validation metrics of the best epoch.
 
+    Raises:
+        Interrupted: the user pressed Ctrl-C; nothing was saved.
+
     Example:
         >>> from repertoire import recipe, train
         >>> config = recipe.make_config(data="digits", backbone="convnet:width=4,depth=2", epochs=1)

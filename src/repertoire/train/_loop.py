@@ -202,6 +202,8 @@ class Loop:
             self.display.step(self._loss(logs) if self.display.wants_loss else None)
             if self._stop:
                 self._save()
+                if self.directory is None:
+                    raise Interrupted(f"stopped in memory, at step {progress.total_steps}; nothing was saved")
                 raise Interrupted(f"stopped and saved; go on with: {resuming(self.directory)}")
             if self.config.save_every and progress.total_steps % self.config.save_every == 0 and progress.step < steps:
                 self._save()
@@ -607,7 +609,9 @@ class Loop:
         except BaseException as error:
             if self.pipeline is not None:
                 self.pipeline.abandon(error)
-            advice = f"go on from the last checkpoint: {resuming(self.directory)}"
+            advice = "nothing was saved"
+            if self.directory is not None:
+                advice = f"go on from the last checkpoint: {resuming(self.directory)}"
             if isinstance(error, RankLost):
                 raise RankLost(f"{error}; {advice}") from None
             if isinstance(error, RuntimeError) and self.fabric.world_size > 1 and "gloo" in str(error):
