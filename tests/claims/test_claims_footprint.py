@@ -136,6 +136,27 @@ def test_what_does_not(tmp_path: Path, file: str, old: str, new: str):
     assert footprint(tmp_path / "a") == replaced(tmp_path / "b", file, old, new)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('guard="chance"', 'guard="raw inputs"', True),
+        (', guard="of all"', "", True),
+        ("threshold=0.1", "threshold=0.2", False),
+        ('metric="a"', 'metric="b"', False),
+    ],
+)
+def test_words_of_a_partial_claim_count_as_little(tmp_path: Path, old: str, new: str, same: bool):
+    text = FILES["claims/family/paper.py"].replace(
+        '@claim("paper", threshold=0.1, guard="chance")',
+        '_claim = functools.partial(claim, "paper", metric="a", guard="of all")\n\n'
+        '@_claim(threshold=0.1, guard="chance")',
+    )
+    before = footprint(tmp_path / "a", claims__family__paper_py=text)
+    assert old in text
+    after = footprint(tmp_path / "b", claims__family__paper_py=text.replace(old, new))
+    assert (before == after) == same
+
+
 def test_a_new_bed_leaves_claims_on_other_beds_as_they_are(tmp_path: Path):
     """In the package itself: a bed more, and another one that changes, next to one that a claim is measured on."""
     import shutil

@@ -361,7 +361,7 @@ def _dump(node: ast.AST, rooms: set[str]) -> Iterator[str]:
         yield f"{node.value!r} "
         return
     yield f"{type(node).__name__}("
-    words = _WORDS if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim" else frozenset()
+    words = _WORDS if _claims(node) else frozenset()
     for name, value in ast.iter_fields(node):
         if name in ("ctx", "kind", "type_comment", "type_params", "type_ignores") or value is None or value == []:
             continue
@@ -376,6 +376,15 @@ def _dump(node: ast.AST, rooms: set[str]) -> Iterator[str]:
             else:
                 yield f"{item!r} "
     yield ")"
+
+
+def _claims(node: ast.AST) -> bool:
+    """Whether a call makes a claim: of `claim`, of a partial of it, by convention `_claim`, or of what makes one."""
+    if not isinstance(node, ast.Call):
+        return False
+    if getattr(node.func, "attr", getattr(node.func, "id", "")) == "partial":
+        return bool(node.args) and getattr(node.args[0], "id", "") == "claim"
+    return getattr(node.func, "id", "") in ("claim", "_claim")
 
 
 def _text(node: ast.AST) -> bool:
