@@ -2,7 +2,9 @@
 
 CIFAR-10 at 16 pixels: some 450 photographs of the normal class, which the seed draws, are all that is learned from. The
 test photographs are the same for every seed, 200 of the normal class and 1,800 others, and are scored by the distance
-to the nearest photographs that were learned from. One class decides little, which is why every seed draws another.
+to the nearest photographs that were learned from. One class decides little, which is why every seed draws another; or,
+where a network has nothing else to learn from, chooses among the classes that the distance between pixels does not tell
+anyway.
 """
 
 from __future__ import annotations
@@ -20,9 +22,28 @@ from repertoire.methods import Method
 from repertoire.metrics import auroc
 from repertoire.openset import NearestNeighbours
 
-__all__ = ["ANOMALIES", "alike", "alike_by_pixels", "drawn", "fine_tuned", "from_scratch", "of_class", "pretrained"]
+__all__ = [
+    "ANOMALIES",
+    "UNTOLD",
+    "alike",
+    "alike_by_pixels",
+    "drawn",
+    "fine_tuned",
+    "from_scratch",
+    "of_class",
+    "pretrained",
+    "untold",
+]
 
 ANOMALIES = "CIFAR-10, photographs at 16 pixels: one class normal, nine others anomalies"
+UNTOLD = (
+    "CIFAR-10, photographs at 16 pixels: cars, cats, dogs, horses or trucks normal, which pixels do not tell, and the "
+    "nine other classes anomalies"
+)
+
+_UNTOLD = ("automobile", "cat", "dog", "horse", "truck")
+"""Classes that the distance between pixels does not tell from the others: on pilot seed 1000 it has an AUROC of 0.44 to
+0.56 for these, and of 0.67 to 0.75 for planes, birds, deer, frogs and ships."""
 
 KNOWN = 7
 """Classes that a network is pretrained on, where it is."""
@@ -34,6 +55,15 @@ def drawn(budget: Budget, seed: int) -> tuple[Splits, np.ndarray]:
     """The photographs, and the numbers of all classes in an order of the seed."""
     splits = photographs(budget, seed)
     return splits, np.random.default_rng(seed).permutation(len(splits.classes))
+
+
+def untold(budget: Budget, seed: int) -> tuple[Splits, int]:
+    """The photographs, and the number of a class that pixels do not tell from the others: of five such, each once in
+    five seeds. In a smoke run, or of data of one's own, any class that the seed draws."""
+    splits, order = drawn(budget, seed)
+    if budget.name == "smoke" or budget.data:
+        return splits, int(order[0])
+    return splits, splits.classes.index(_UNTOLD[seed % len(_UNTOLD)])
 
 
 def of_class(splits: Splits, label: int) -> Splits:
@@ -93,7 +123,7 @@ def fine_tuned(
 def from_scratch(budget: Budget, seed: int, splits: Splits, label: int, *, method: str) -> Method:
     """A network with random weights that sees photographs of one class alone."""
     options = _options(budget, seed) | {"method": method, "augment": VIEWS, "lr": 5e-3}
-    epochs = budget.pick(smoke=1, small=5, full=100)
+    epochs = budget.pick(smoke=1, small=15, full=100)
     return train(of_class(splits, label), **options | {"epochs": epochs})
 
 

@@ -23,8 +23,8 @@ STREAM = "CIFAR-10 at 16 pixels, 350 photographs of each class, five stages of t
 
 SIZE = 16
 EACH = 350
-LABELLED = 50
-"""Photographs of each class, on average, that have had a label in the stream: nine that were asked for, and those that
+LABELLED = 140
+"""Photographs of each class, on average, that have had a label in the stream: 35 that were asked for, and those that
 were in the memory after the stage of the class, which is shared by two classes at first and by eight later."""
 
 
@@ -76,13 +76,13 @@ def photographs(
 def raw_of_labelled(budget: Budget, seed: int) -> float:
     """What as many photographs as have had a label in the stream tell by their pixels."""
     splits = images(budget, seed)
-    each = budget.pick(smoke=2, small=LABELLED, full=130)
+    each = budget.pick(smoke=2, small=LABELLED, full=450)
     return raw_accuracy(replace(splits, train=_some(splits.train, each, seed)))
 
 
 @arm
 def streamed(
-    budget: Budget, seed: int, *, method: str, memory: int = 200, rate: float = 0.003, until: int = 5
+    budget: Budget, seed: int, *, method: str, memory: int = 500, rate: float = 0.003, until: int = 5
 ) -> dict[str, float]:
     """A network that sees each photograph once, in batches of 10 beside those of the memory."""
     return staged(
