@@ -142,9 +142,14 @@ def test_a_reader_is_told_what_the_arms_have_to_beat() -> None:
     assert dataclasses.replace(toys.better, guard="the rival is the trivial answer").asked() == (
         "What guards the comparison: the rival is the trivial answer."
     )
-    assert toys.weak.asked() == "Every arm has to beat a trivial answer, which scores 0.3, by 0.1 or more."
+    assert toys.weak.asked() == (
+        "Before a difference counts, the mean of every arm has to beat the trivial answer that is measured beside "
+        "them, which scores 0.3, by 0.1 or more."
+    )
     floor = dataclasses.replace(toys.weak, trivial=None, floor=lambda budget, seed: 0.2, learned_by="best", learned=0.0)
-    assert floor.asked([0.1, 0.3]).startswith("The best arm has to reach the inputs as they come (the best of")
+    assert floor.asked([0.1, 0.3]).startswith(
+        "Before a difference counts, the mean of the best arm has to reach the inputs as they come (the best of"
+    )
     assert floor.asked([0.1, 0.3]).endswith("frequent class), which scores 0.2.")
     assert "to reach random weights." in dataclasses.replace(floor, guard="random weights").asked()
 
@@ -237,10 +242,29 @@ def test_smaller_can_be_better() -> None:
     result = claims.run("toy-smaller", "small", store=False)
     assert (result.verdict, result.reason) == ("does not hold", "the effect is reversed")
     assert result.differences == pytest.approx([-1.0, -0.99, -0.98, -0.97, -0.96])
-    # The effect has the metric's own sign: 2 - 1.02, and its interval likewise.
-    assert result.effect == pytest.approx(0.98)
-    low, high = result.effect_interval or (0, 0)
-    assert 0.9 < low < 0.98 < high < 1.1
+    # The effect is in favour of the method, whatever the sign of the metric: 1.02 - 2, and its interval likewise.
+    assert result.effect == "-0.98"
+    low, high = map(float, result.span.split(" to "))
+    assert -1.1 < low < -0.98 < high < -0.9
+    assert "value (less is better) 2 against 1.02, -0.98 in favour of the method (97.8% interval" in result.sentence
+
+
+def test_rounding_is_no_effect() -> None:
+    result = claims.run("toy-better", "small", store=False)
+    nearly = dataclasses.replace(result, mean=-5.6e-18, interval=(-2e-9, 1e-3))
+    assert (nearly.effect, nearly.span) == ("0", "0 to +0.001")
+
+
+def test_what_was_asked_for_is_said() -> None:
+    result = claims.run("toy-better", "small", store=False)
+    said = {
+        ("better", True, 0.0): "more than 0",
+        ("better", False, -0.01): "at least -0.01",
+        ("equivalent", True, 0.02): "within 0.02 of 0",
+        ("identity", True, 1e-6): "at most 1e-06",
+    }
+    for (kind, strict, threshold), words in said.items():
+        assert dataclasses.replace(result, kind=kind, strict=strict, threshold=threshold).asked == words
 
 
 def test_smoke_decides_nothing_and_is_not_kept(tmp_path: Path) -> None:

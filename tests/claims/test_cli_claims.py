@@ -38,7 +38,7 @@ def test_list_run_show(tmp_path: Path) -> None:
     assert "toy-better\tnot measured\t\tOurs is more." in run("list")
     assert "There is no evidence yet" in run("show", "toy-better")
     text = run("run", "toy-better", "--workers", "1")
-    assert "HOLDS: holds on none (drawn): value +1.0" in text
+    assert "HOLDS: holds on none (drawn): value " in text
     assert text.count("toy-better seed") == 5
     assert run("show") == run("show", "toy-better") == text[text.index("toy-better: ") :]
     # What comes with Repertoire stands in the list; what was measured here is shown beside it.
@@ -56,10 +56,10 @@ def test_table_as_text_and_csv(tmp_path: Path) -> None:
         run("run", name, "--workers", "1", "--folder", str(tmp_path / "shipped"))
     text = run("table")
     assert "toy-better*\tholds" in text
-    # Less is better, and more was measured: the effect is in the metric's own direction.
-    assert "toy-smaller\tdoes not hold\t\t+0.98" in text
+    # Less is better, and more was measured: the effect is in favour of the method.
+    assert "toy-smaller\tdoes not hold\t\t-0.98" in text
     assert "4 claims: 2 hold, 1 does not hold, 1 not measured" in text
-    assert "Of 3 tests 0.1 would hold by chance" in text
+    assert "were decided by a test; 0.1 of these (2.5% each) would hold by chance" in text
     rows = list(csv.DictReader(run("table", "--format", "csv").splitlines()))
     assert [row["claim"] for row in rows] == ["toy-better", "toy-smaller", "toy-trend", "toy-weak:beside"]
     assert rows[0]["survives"] == "True"
@@ -103,7 +103,7 @@ def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[st
     assert __main__.main([*arguments, "--priority"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("toy-better: holds") == 1
-    assert "toy-smaller: not seen on none (drawn)" in printed
+    assert "toy-smaller: effect not seen on none (drawn)" in printed
     assert __main__.main(arguments) == 0
     assert "up to date" in capsys.readouterr().out
     assert __main__.main(["--refresh", "--store", store]) == 0

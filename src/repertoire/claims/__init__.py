@@ -18,11 +18,12 @@ from repertoire.claims._evidence import freshness
 from repertoire.claims._footprint import Footprint, Freshness
 from repertoire.claims._harness import by_priority, missing_or_stale, run, run_all
 from repertoire.claims._pilot import Pilot, pilot
-from repertoire.claims._table import Table, TableRow, table
+from repertoire.claims._table import ALPHA, Table, TableRow, among_all, table
 from repertoire.papers import Evidence, evidence
 from repertoire.papers import stored_evidence as stored
 
 __all__ = [
+    "ALPHA",
     "BUDGETS",
     "Again",
     "Budget",
@@ -37,6 +38,7 @@ __all__ = [
     "Table",
     "TableRow",
     "again",
+    "among_all",
     "arm",
     "by_priority",
     "claim",

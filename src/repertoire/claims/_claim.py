@@ -314,9 +314,10 @@ class Claim:
             asked = list(zip(self.arms, means, strict=True))
             for arm, mean in asked if self.learned_by == "all" else [max(asked, key=lambda pair: pair[1])]:
                 if mean < trivial + self.learned:
+                    by = f" by {self.learned:g}" if self.learned else ""
                     return (
                         f"{arm} scores {sign * mean:.3g}, which does not beat the trivial answer's "
-                        f"{sign * trivial:.3g} by {self.learned:g}"
+                        f"{sign * trivial:.3g}{by}"
                     )
         if self.ceiling is not None:
             baseline = means[1] if self.kind in ("better", "equivalent") else means[0]
@@ -344,13 +345,14 @@ class Claim:
             if self.guard.startswith("none: "):
                 return f"No trivial answer is asked for: {self.guard.removeprefix('none: ')}."
             return f"What guards the comparison: {self.guard}." if self.guard else ""
-        words = self.guard or (_RAW if self.floor is not None else "a trivial answer")
+        words = self.guard or (_RAW if self.floor is not None else "the trivial answer that is measured beside them")
         known = trivial if trivial is not None else [] if self.trivial is None else [self.trivial]
         scored = f", which scores {_mean(known):.3g}," if known else ""
-        who = "Every arm has" if self.learned_by == "all" else "The best arm has"
+        which = "every" if self.learned_by == "all" else "the best"
+        who = f"Before a difference counts, the mean of {which} arm has to"
         if not self.learned:
-            return f"{who} to reach {words}{scored.rstrip(',')}."
-        return f"{who} to beat {words}{scored} by {self.learned:g} or more."
+            return f"{who} reach {words}{scored.rstrip(',')}."
+        return f"{who} beat {words}{scored} by {self.learned:g} or more."
 
     def _trivial(self, measured: Sequence[Measured]) -> float:
         if self.trivial is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from repertoire.errors import UnknownName
 from repertoire.papers import Evidence, evidence
 from repertoire.statistics import benjamini_hochberg
 
-__all__ = ["Table", "TableRow", "table"]
+__all__ = ["ALPHA", "Table", "TableRow", "among_all", "table"]
 
 ALPHA = 0.05
+"""Error of a verdict that holds or does not, both ways; `holds` alone has half of it."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class TableRow:
         family, paper_kind: of the paper.
         verdict: of the evidence; "not measured" without any.
         note: "stale", "aged" or "".
-        effect: of the method over the baseline, in the metric's own direction; None without evidence.
+        effect: of the method over the baseline, positive where the method is better; the largest error of an identity;
+            None without evidence.
+        threshold: what it has to be; see `kind`.
+        kind: how it is decided: "better", "equivalent", "trend", "ordering", "identity" or "optimum".
         low, high: its interval; None for a single seed.
         metric, data, tier: what was measured on what, and what that is worth.
         seeds: how many.
         minutes: of CPU time.
         survives: whether it holds and stands among all claims (Benjamini and Hochberg at 5 %).
-        reduction: what of the paper is not performed.
+        reduction: what of the paper is left out or replaced.
         statement: what is checked.
         changed: what made the evidence stale.
     """
@@ -48,6 +53,8 @@ class TableRow:
     effect: float | None
     low: float | None
     high: float | None
+    threshold: float
+    kind: str
     metric: str
     data: str
     tier: str
@@ -65,8 +72,8 @@ class Table:
 
     Attributes:
         rows: one for each, by name.
-        tested: how many were decided by a test.
-        by_chance: how many of these would hold if no method did anything.
+        tested: how many were decided by a test: those that are no identity, and whose bed did not fail.
+        by_chance: how many of these would hold if every true effect stood at its threshold.
         surviving: how many hold and stand after the correction for their number.
     """
 
@@ -84,9 +91,9 @@ class Table:
         return [
             f"{len(self.rows)} claims: {said}. {stale} of them are stale: the claim or a component has changed since.",
             "Measured on: " + ", ".join(f"{tiers[tier]} {tier}" for tier in papers.TIERS if tiers[tier]) + ".",
-            f"Of {self.tested} tests {self.by_chance:.1f} would hold by chance if no method did anything; "
-            f"{self.surviving} of those that hold survive the correction for their number (Benjamini and Hochberg at "
-            "5 %).",
+            f"{self.tested} were decided by a test; {self.by_chance:.1f} of these ({ALPHA / 2:.1%} each) would hold by "
+            f"chance if every effect stood exactly at its threshold. {self.surviving} of those that hold survive the "
+            "correction for their number (Benjamini and Hochberg at 5 %).",
         ]
 
     def to_csv(self) -> str:
@@ -108,40 +115,53 @@ def table(*, folder: Path | None = None) -> Table:
     """
     claims = entries()
     found = {claim.name: evidence(claim.slug, part=claim.part, folder=folder) for claim in claims}
+    tested, surviving = among_all({name: item for name, item in found.items() if item is not None})
+    rows = tuple(_row(claim, found[claim.name], claim.name in surviving) for claim in claims)
+    return Table(rows, len(tested), ALPHA / 2 * len(tested), len(surviving))
+
+
+def among_all(evidence: Mapping[str, Evidence]) -> tuple[list[str], set[str]]:
+    """Names of the claims that were decided by a test, and of those that hold and still do when the number of all these
+    tests is allowed for (Benjamini and Hochberg at 5 %).
+
+    Args:
+        evidence: by name of the claim.
+    """
     tested = [
         name
-        for name, item in found.items()
-        if item is not None and item.interval is not None and item.kind != "identity"
+        for name, item in evidence.items()
+        if item.interval is not None and item.kind != "identity" and item.verdict != "no answer"
     ]
-    adjusted = dict(zip(tested, benjamini_hochberg([found[name].p for name in tested]), strict=True))  # type: ignore[union-attr]
-    rows = tuple(_row(claim, found[claim.name], adjusted.get(claim.name, 1.0)) for claim in claims)
-    return Table(rows, len(tested), ALPHA / 2 * len(tested), sum(row.survives for row in rows))
+    adjusted = zip(tested, benjamini_hochberg([evidence[name].p for name in tested]), strict=True)
+    # One-sided p values, of which half the level is the error of "holds".
+    return tested, {name for name, p in adjusted if evidence[name].verdict == "holds" and p <= ALPHA / 2}
 
 
-def _row(claim: Claim, found: Evidence | None, adjusted: float) -> TableRow:
+def _row(claim: Claim, found: Evidence | None, survives: bool) -> TableRow:
     card: papers.Card | None
     try:
         card = papers.get(claim.slug)
     except UnknownName:  # a claim of the user's own
         card = None
     fresh = None if found is None else freshness(found, claim)
-    span = (None, None) if found is None or found.effect_interval is None else found.effect_interval
+    span = (None, None) if found is None or found.interval is None else found.interval
     return TableRow(
         claim=claim.name,
         family=card.family if card else "",
         paper_kind=card.kind if card else "",
         verdict="not measured" if found is None else found.verdict,
         note="" if fresh is None or fresh.state == "fresh" else fresh.state,
-        effect=None if found is None else found.effect,
+        effect=None if found is None else found.mean,
         low=span[0],
         high=span[1],
+        threshold=claim.threshold if found is None else found.threshold,
+        kind=claim.kind,
         metric=claim.metric,
         data=claim.data if found is None else found.data,
         tier=claim.tier if found is None else found.tier,
         seeds=0 if found is None else len(found.seeds),
         minutes=0.0 if found is None else round(found.seconds / 60, 2),
-        # One-sided p values, of which half the level is the error of "holds".
-        survives=found is not None and found.verdict == "holds" and adjusted <= ALPHA / 2,
+        survives=survives,
         reduction=card.reduction if card else "",
         statement=claim.statement,
         changed=() if fresh is None else fresh.changed,

@@ -149,38 +149,59 @@ class Evidence:
         return min(found, key=lambda values: abs(sum(values) / len(values) - self.mean))
 
     @property
-    def effect(self) -> float:
-        """The metric of the method less that of the baseline, in the metric's own direction."""
-        return self.mean if self.higher_is_better or self.kind == "identity" else -self.mean
-
-    @property
-    def effect_interval(self) -> tuple[float, float] | None:
-        """Interval of the effect, in the same direction."""
-        if self.interval is None or self.effect == self.mean:
-            return self.interval
-        return -self.interval[1], -self.interval[0]
-
-    @property
     def confidence(self) -> float:
         """Confidence of the interval."""
         return 1 - NOMINAL * (2 if self.kind == "equivalent" else 1)
+
+    @property
+    def effect(self) -> str:
+        """The contrast that decides, in favour of the method: `+0.012`. It is 0 where it is rounding alone; of an
+        identity it is the largest error, without a sign."""
+        return f"{self.mean:.3g}" if self.kind == "identity" else self._signed(self.mean)
+
+    @property
+    def span(self) -> str:
+        """The interval of the effect, in its direction: `+0.004 to +0.02`; "" for a single seed."""
+        if self.interval is None:
+            return ""
+        low, high = self.interval
+        return f"{self._signed(low)} to {self._signed(high)}"
+
+    @property
+    def asked(self) -> str:
+        """What the effect has to be: `at least +0.01`, `more than 0`, `within 0.01 of 0`, `at most 1e-06`."""
+        if self.kind == "identity":
+            return f"at most {self.threshold:g}"
+        if self.kind == "equivalent":
+            return f"within {self.threshold:g} of 0"
+        return f"{'more than' if self.strict else 'at least'} {f'{self.threshold:+g}' if self.threshold else '0'}"
+
+    def _signed(self, value: float) -> str:
+        largest = max((abs(each) for row in self.values for each in row), default=0.0)
+        return f"{value:+.3g}" if abs(value) > 1e-6 * largest else "0"
 
     @property
     def sentence(self) -> str:
         """Verdict, effect, data, seeds and cost in one line."""
         said = {
             "holds": f"holds on {self.data}",
-            "does not hold": f"not seen on {self.data}",
+            "does not hold": f"effect not seen on {self.data}",
             "undecided": f"undecided on {self.data}",
             "no answer": f"no answer: the bed failed ({self.data})",
         }[self.verdict]
-        effect = f"{self.effect:+.3g}" if self.kind != "identity" else f"largest error {self.mean:.3g}"
-        if self.effect_interval is not None:
-            low, high = self.effect_interval
-            effect += f" ({low:+.3g} to {high:+.3g})"
+        metric = self.metric if self.higher_is_better or self.kind == "identity" else f"{self.metric} (less is better)"
+        if self.kind in ("better", "equivalent"):
+            ours, theirs = (sum(column) / len(self.values) for column in zip(*self.values, strict=True))
+            metric += f" {ours:.4g} against {theirs:.4g}"
+        effect = f"largest error {self.effect}" if self.kind == "identity" else f"{self.effect} in favour of the method"
+        if self.span:
+            effect += f" ({self.confidence:.1%} interval {self.span})"
         why = f"; {self.reason}" if self.reason else ""
         counted = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
-        return f"{said} ({self.tier}): {self.metric} {effect}, {counted}, {self.seconds / 60:.1f} CPU minutes{why}"
+        return (
+            f"{said} ({self.tier}): {metric}, {effect}, {self.asked} asked for, {counted}, "
+            f"{self.seconds / 60:.1f} CPU minutes{why}"
+        )
 
     def write(self, folder: Path | None = None) -> Path:
         """Stores the evidence, atomically.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["differences_figure", "ticks"]
 
-WIDTH, HEIGHT = 640, 170
+WIDTH, HEIGHT = 640, 150
 LEFT, RIGHT = 24, 24
 SEEDS_Y, MEAN_Y, AXIS_Y = 50, 92, 122
 
@@ -31,7 +31,7 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def differences_figure(evidence: Evidence) -> str:
-    """An inline SVG: a circle a seed, the mean with its interval below, the threshold as a dashed line.
+    """A figure with an inline SVG: a circle a seed, the mean with its interval below, the threshold as a dashed line.
 
     The horizontal axis is the difference in favour of the method. Colours come from the style sheet, so that the figure
     follows the theme; shape and position say everything, so that nothing depends on telling colours apart.
@@ -74,13 +74,16 @@ def differences_figure(evidence: Evidence) -> str:
     centre = x(evidence.mean)
     diamond = f"{centre - 7},{MEAN_Y} {centre},{MEAN_Y - 7} {centre + 7},{MEAN_Y} {centre},{MEAN_Y + 7}"
     parts.append(f'<polygon class="mean" points="{diamond}"><title>mean: {evidence.mean:+.4f}</title></polygon>')
-    caption = f"difference of {html.escape(evidence.metric)} in favour of the method"
-    parts.append(f'<text class="title" x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{caption}</text>')
     described = (
         f"{len(evidence.seeds)} paired differences, mean {evidence.mean:+.4f}, {evidence.confidence:.1%} interval "
         f"{interval[0]:+.4f} to {interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"
     )
+    caption = (
+        f"Difference of {html.escape(evidence.metric)}, in favour of the method. Circles are seeds, the diamond and "
+    )
+    caption += f"the bar are their mean and its {evidence.confidence:.1%} interval."
     return (
+        '<figure class="evidence-plot">'
         f'<svg class="evidence-figure" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{described}">'
-        f"{''.join(parts)}</svg>"
+        f"{''.join(parts)}</svg><figcaption>{caption}</figcaption></figure>"
     )

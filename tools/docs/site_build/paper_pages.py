@@ -15,11 +15,11 @@ __all__ = ["paper_page"]
 
 _STATUS = {
     "open": "Nothing in Repertoire performs it yet.",
-    "built": "It can be performed; no evidence for its claim is stored yet.",
-    "holds": "It can be performed, and the check below came out in its favour.",
-    "does not hold": "It can be performed, and the check below came out against it.",
-    "undecided": "It can be performed; the check below could not decide.",
-    "no answer": "It can be performed; what it was checked on could not show the effect.",
+    "built": "Repertoire implements it; no evidence for its claim is stored yet.",
+    "holds": "Repertoire implements it. The check below came out in its favour; it tests no more than it states.",
+    "does not hold": "Repertoire implements it. The check below came out against it; it tests no more than it states.",
+    "undecided": "Repertoire implements it; the check below could not decide.",
+    "no answer": "Repertoire implements it; what it was checked on could not show the effect.",
 }
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import html
 
 from repertoire import papers
-from repertoire.claims import Claim, Evidence, Freshness
-from repertoire.statistics import benjamini_hochberg
+from repertoire.claims import ALPHA, Claim, Evidence, Freshness, among_all
 from site_build.catalogue import Catalogue
 from site_build.components import status_badge
 from site_build.figure import differences_figure
@@ -14,7 +13,8 @@ from site_build.text import markdown, plain
 
 __all__ = ["check_section", "evidence_page", "evidence_sections"]
 
-_ALPHA = 0.05
+#: Of the table of all claims. On a narrow screen, where a row is a block, the names stand before the cells.
+_COLUMNS = ("Claim", "Verdict", "Effect", "Measured on", "Seeds", "CPU time")
 
 _PAGE = """---
 title: Evidence
@@ -26,9 +26,10 @@ hide: [toc]
 
 A claim runs a paper's method and its rivals on the same data and the same seeds: 5 of them, and 10 and 20 where the
 first do not decide. The paired differences decide against a threshold that was written down before the first
-measurement, at a level that is 5 % for all looks together. A claim **holds**, **does not hold** (the effect is absent,
-too small or reversed), or is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no
-answer**.
+measurement, with an error of 5 % over the looks at 5, 10 and 20 seeds together. An effect is positive where the method
+is better, whatever the metric. A claim **holds**, **does not hold** (the effect is absent, too small or reversed), or
+is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no answer**. A verdict is
+*stale* where the code that it tests has changed since.
 
 What a verdict is worth depends on what it was measured on. *Drawn* data (shapes, random vectors) and *toy* data (digits
 of 8 pixels) show a mechanism; *real, small* data are photographs, letters, sounds, texts and tables that people made;
@@ -51,17 +52,18 @@ def check_section(claim: Claim) -> str:
 def evidence_sections(slug: str, catalogue: Catalogue) -> str:
     """What was measured of a paper: its central claim first, then the others."""
     names = [name for name in catalogue.evidence if name == slug or name.startswith(f"{slug}:")]
+    surviving = among_all(catalogue.evidence)[1]
     sections = [
-        _section(catalogue.evidence[name], catalogue.freshness.get(name), catalogue.claims.get(name))
+        _section(catalogue.evidence[name], catalogue.freshness.get(name), catalogue.claims.get(name), name in surviving)
         for name in sorted(names)
     ]
     reduction = papers.get(slug).reduction
     if reduction:
-        sections.append(f"**Not performed here:** {markdown(reduction)}.")
+        sections.append(f"**Left out or replaced:** {markdown(reduction.rstrip('.'))}.")
     return "\n\n".join(sections)
 
 
-def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None) -> str:
+def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None, survives: bool) -> str:
     title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
     arms = [markdown(arm) for arm in evidence.arms]
     rows = [f"| seed | {' | '.join(arms)} | difference |", "| ---: |" + " ---: |" * (len(arms) + 1)]
@@ -80,12 +82,13 @@ def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None) -
             f"> {markdown(evidence.statement)}",
             f"{status_badge(evidence.verdict)} {markdown(evidence.sentence[0].upper() + evidence.sentence[1:])}.",
             *([asked] if asked else []),
-            *_notes(evidence, fresh),
+            *_notes(evidence, fresh, survives),
             differences_figure(evidence),
             '<details markdown="1"><summary>The numbers</summary>',
             "\n".join(rows),
             *([f"Measured beside it, seed by seed:\n{extra}"] if extra else []),
-            f"Threshold {evidence.threshold:+g}; budget {evidence.budget}, {evidence.measured[:10]}, commit "
+            f"Differences are in favour of the method, of which {evidence.asked} was asked for. Budget "
+            f"{evidence.budget}, {evidence.measured[:10]}, commit "
             f"{markdown((evidence.commit or 'unknown')[:12])}, torch {markdown(evidence.versions['torch'])}, "
             f"{markdown(evidence.machine)}.",
             "</details>",
@@ -93,8 +96,10 @@ def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None) -
     )
 
 
-def _notes(evidence: Evidence, fresh: Freshness | None) -> list[str]:
+def _notes(evidence: Evidence, fresh: Freshness | None, survives: bool) -> list[str]:
     notes = []
+    if survives:
+        notes.append("★ It holds still when the number of all claims is allowed for ([evidence](../evidence.md)).")
     if evidence.verdict == "undecided" and evidence.smallest is not None:
         notes.append(f"So many seeds would have found an effect of {evidence.smallest:.3g} beyond the threshold.")
     if fresh is not None and fresh.state == "stale":
@@ -110,18 +115,18 @@ def evidence_page(catalogue: Catalogue) -> str:
     if not names:
         return _PAGE.format(sentences="No claim is written yet.")
     cards = {card.slug: card for card in catalogue.cards}
-    tested = [name for name, item in catalogue.evidence.items() if item.interval is not None]
-    adjusted = dict(zip(tested, benjamini_hochberg([catalogue.evidence[name].p for name in tested]), strict=True))
-    survive = {name for name in tested if catalogue.evidence[name].verdict == "holds" and adjusted[name] <= _ALPHA / 2}
+    tested, surviving = among_all(catalogue.evidence)
+    chance = ALPHA / 2
     counts = papers.tally(item.verdict for item in catalogue.evidence.values())
     stale = sum(fresh.state == "stale" for fresh in catalogue.freshness.values())
     sentences = (
         f"Of {len(names)} claims: {counts}; "
-        f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. Of {len(tested)} tests "
-        f"{_ALPHA / 2 * len(tested):.1f} would hold by chance if no method did anything; {len(survive)} that hold (★) "
+        f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. {len(tested)} were decided by a test; "
+        "the others are identities or have no answer. If every effect stood exactly at its threshold, "
+        f"{chance * len(tested):.1f} of these ({chance:.1%} each) would hold by chance; {len(surviving)} that hold (★) "
         "survive the correction for their number (Benjamini and Hochberg at 5 %)."
     )
-    rows = "\n".join(_row(name, cards, catalogue, name in survive) for name in names)
+    rows = "\n".join(_row(name, cards, catalogue, name in surviving) for name in names)
     items, slugs = list(catalogue.evidence.values()), {name.partition(":")[0] for name in names}
     filters = "".join(
         _filter(label, name, values)
@@ -132,8 +137,7 @@ def evidence_page(catalogue: Catalogue) -> str:
             ("Kind", "kind", sorted({item.kind for item in items})),
         )
     )
-    columns = ("Claim", "Verdict", "Effect", "Measured on", "Seeds", "Cost")
-    heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    heads = "".join(f'<th scope="col">{column}</th>' for column in _COLUMNS)
     return (
         _PAGE.format(sentences=sentences)
         + f'<form id="evidence-filters" class="paper-filters" hidden>\n{filters}<button type="reset">Clear</button>\n'
@@ -157,21 +161,20 @@ def _row(name: str, cards: dict[str, papers.Card], catalogue: Catalogue, survive
     known = evidence or claim
     title = (plain(card.title) if card else slug) + (f": {part}" if part else "")
     statement = html.escape(known.statement) if known else ""
-    reduction = f"<small>not performed here: {html.escape(card.reduction)}</small>" if card and card.reduction else ""
+    reduction = f"<small>left out or replaced: {html.escape(card.reduction)}</small>" if card and card.reduction else ""
     paper = f'<a href="papers/{slug}.html">{html.escape(title)}</a><small>{statement}</small>{reduction}'
     if evidence is None:
         return f'<tr data-verdict="not measured"><td>{paper}</td><td colspan="5">not measured yet</td></tr>'
     fresh = catalogue.freshness.get(name)
-    note = f" ({fresh.state})" if fresh is not None and fresh.state != "fresh" else ""
-    span = evidence.effect_interval
-    interval = "" if span is None else f"<small>{span[0]:+.3g} to {span[1]:+.3g}</small>"
+    note = " (stale)" if fresh is not None and fresh.state == "stale" else ""
+    interval = f'<small class="interval">({evidence.span})</small>' if evidence.span else ""
+    less = "" if evidence.higher_is_better or evidence.kind == "identity" else " (less is better)"
     reason = f"<small>{html.escape(evidence.reason)}</small>" if evidence.reason else ""
     cells = (
         status_badge(evidence.verdict) + (" ★" if survives else "") + note + reason,
-        f"{evidence.effect:+.3g}{interval}<small>{html.escape(evidence.metric)}</small>"
-        f"<small>threshold {evidence.threshold:+g}</small>",
+        f"{evidence.effect}{interval}<small>{evidence.asked} asked for: {html.escape(evidence.metric)}{less}</small>",
         f"{html.escape(evidence.tier)}<small>{html.escape(evidence.data)}</small>",
-        f"{len(evidence.seeds)}<small>{evidence.budget}</small>",
+        f"{len(evidence.seeds)}<small>budget {evidence.budget}</small>",
         f"{evidence.seconds / 60:.1f} min<small>{evidence.measured[:10]}</small>",
     )
     attributes = {
@@ -181,4 +184,5 @@ def _row(name: str, cards: dict[str, papers.Card], catalogue: Catalogue, survive
         "kind": evidence.kind,
     }
     data = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in attributes.items())
-    return f"<tr {data}><td>{paper}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    labelled = "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in zip(_COLUMNS[1:], cells, strict=True))
+    return f"<tr {data}><td>{paper}</td>{labelled}</tr>"

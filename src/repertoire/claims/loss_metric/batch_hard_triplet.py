@@ -19,6 +19,7 @@ from repertoire.claims.beds.frozen import UNSEEN, retrieved
     bed="omniglot-all",
     threshold=0.01,
     learned=0.03,
+    guard="the features as they come, before anything was learned on them",
 )
 def batch_hard_triplet(budget: Budget, seed: int) -> Measured:
     """Hermans et al. (2017): P classes and K of each in a batch, the hardest triplet of each anchor, soft margin.

@@ -21,6 +21,7 @@ from repertoire.claims.beds.frozen import UNSEEN, retrieved
     bed="omniglot-all",
     threshold=0.005,
     learned=0.03,
+    guard="the features as they come, before anything was learned on them",
 )
 def cfcd(budget: Budget, seed: int) -> Measured:
     """Zhu et al., *Coarse-to-Fine: Learning Compact Discriminative Representation* (2023): the loss of its first stage,

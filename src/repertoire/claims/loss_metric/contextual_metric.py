@@ -22,6 +22,7 @@ PLAIN = "contextual:contextual=0,regularisation=0"
     bed="omniglot-all",
     threshold=0.01,
     learned=0.005,
+    guard="the features as they come, before anything was learned on them",
 )
 def contextual_metric(budget: Budget, seed: int) -> Measured:
     """Liao, Tsiligkaridis and Kulis, *Supervised Metric Learning to Rank for Retrieval via Contextual Similarity

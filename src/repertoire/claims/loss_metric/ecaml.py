@@ -16,6 +16,7 @@ from repertoire.claims.beds.frozen import UNSEEN, retrieved
     bed="omniglot-all",
     threshold=0.01,
     learned=0.03,
+    guard="the features as they come, before anything was learned on them",
 )
 def ecaml(budget: Budget, seed: int) -> Measured:
     """Chen and Deng, *Energy Confused Adversarial Metric Learning for Zero-Shot Image Retrieval and Clustering*

@@ -19,6 +19,7 @@ from repertoire.claims.beds.frozen import DRAWINGS, retrieved
     bed="omniglot-all",
     threshold=0.01,
     learned=0.01,
+    guard="the features as they come, before anything was learned on them",
     ceiling=1.0,
 )
 def hyperspherical_novel(budget: Budget, seed: int) -> Measured:

@@ -16,6 +16,7 @@ from repertoire.claims.beds.frozen import UNSEEN, retrieved
     bed="omniglot-all",
     threshold=0.01,
     learned=0.03,
+    guard="the features as they come, before anything was learned on them",
 )
 def metrix(budget: Budget, seed: int) -> Measured:
     """Venkataramanan et al., *It Takes Two to Tango: Mixup for Deep Metric Learning* (2021): mixed embeddings.

@@ -40,6 +40,7 @@ from repertoire.claims.beds.ssl_photographs import BED, PHOTOGRAPHS, photographs
     threshold=0.005,
     own_data=True,
     learned=0.1,
+    guard="the nearest neighbours of the pixels",
 )
 def supcon(budget: Budget, seed: int) -> Measured:
     """Khosla et al., *Supervised Contrastive Learning* (2020): cross-entropy against L_out.

@@ -75,6 +75,7 @@ def _measured(budget: Budget, seed: int, epochs: int) -> Measured:
     data="Fashion-MNIST at 14 pixels, 500 of them to learn from",
     threshold=0.01,
     learned=0.0,
+    guard="the nearest neighbours of the pixels",
     ceiling=1.0,
 )
 def as_many_images(budget: Budget, seed: int) -> Measured:
@@ -96,6 +97,7 @@ def as_many_images(budget: Budget, seed: int) -> Measured:
     data="Fashion-MNIST at 14 pixels, 500 of them to learn from",
     threshold=0.01,
     learned=0.0,
+    guard="the nearest neighbours of the pixels",
     ceiling=1.0,
 )
 def as_many_epochs(budget: Budget, seed: int) -> Measured:

@@ -19,6 +19,7 @@ from repertoire.claims.beds.frozen import UNSEEN, retrieved
     bed="omniglot-all",
     threshold=0.01,
     learned=0.03,
+    guard="the features as they come, before anything was learned on them",
 )
 def gsv_cities(budget: Budget, seed: int) -> Measured:
     """Ali-bey, Chaib-draa and Giguère, *GSV-Cities: Toward Appropriate Supervised Visual Place Recognition* (2022): the

@@ -23,6 +23,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, lea
     strict=False,
     own_data=True,
     learned=0.03,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def align_uniform(budget: Budget, seed: int) -> Measured:
     """Wang and Isola, *Understanding Contrastive Representation Learning through Alignment and Uniformity on the

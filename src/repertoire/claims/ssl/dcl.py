@@ -21,6 +21,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, lea
     threshold=0.005,
     own_data=True,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def dcl(budget: Budget, seed: int) -> Measured:
     """Chuang et al., *Debiased Contrastive Learning* (2020)."""

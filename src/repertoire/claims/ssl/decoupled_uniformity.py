@@ -74,6 +74,7 @@ def with_prior(budget: Budget, seed: int, *, prior: str) -> dict[str, float]:
     data=PHOTOGRAPHS,
     threshold=0.01,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def decoupled_uniformity(budget: Budget, seed: int) -> Measured:
     """Dufumier et al., *Integrating Prior Knowledge in Contrastive Learning with Kernel* (2023). `extra` has the

@@ -22,6 +22,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, SIM
     strict=False,
     own_data=True,
     learned=0.03,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def diet(budget: Budget, seed: int) -> Measured:
     """Ibrahim, Klindt and Balestriero, *Occam's Razor for Self Supervised Learning* (2024). Each at the rate that suits

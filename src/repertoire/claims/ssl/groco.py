@@ -20,6 +20,7 @@ from repertoire.claims.beds.ssl_photographs import BED, NEIGHBOURS, PHOTOGRAPHS,
     threshold=0.01,
     own_data=True,
     learned=0.03,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def groco(budget: Budget, seed: int) -> Measured:
     """Shvetsova et al., *Learning by Sorting: Self-supervised Learning with Group Ordering Constraints* (2023). By a

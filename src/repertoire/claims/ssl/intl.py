@@ -30,6 +30,7 @@ from repertoire.claims.beds.ssl_photographs import (
     strict=False,
     own_data=True,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def intl(budget: Budget, seed: int) -> Measured:
     """Weng et al., *Modulate Your Spectrum in Self-Supervised Learning* (2023)."""

@@ -25,6 +25,7 @@ TAIL = 1.6
     threshold=0.005,
     own_data=True,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def isogclr(budget: Budget, seed: int) -> Measured:
     """Qiu et al., *Not All Semantics are Created Equal: Contrastive Self-supervised Learning with Automatic Temperature

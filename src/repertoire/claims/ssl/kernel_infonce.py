@@ -20,6 +20,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, lea
     threshold=0.005,
     own_data=True,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def kernel_info_nce(budget: Budget, seed: int) -> Measured:
     """Tan et al., *Contrastive Learning Is Spectral Clustering On Similarity Graph* (2023)."""

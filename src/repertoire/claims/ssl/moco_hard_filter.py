@@ -20,6 +20,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, lea
     threshold=0.01,
     own_data=True,
     learned=0.03,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def moco_hard_filter(budget: Budget, seed: int) -> Measured:
     """Hoang et al., *Momentum Contrastive Learning with Enhanced Negative Sampling and Hard Negative Filtering*

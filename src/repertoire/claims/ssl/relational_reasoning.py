@@ -21,6 +21,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, SIM
     strict=False,
     own_data=True,
     learned=0.03,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def relational_reasoning(budget: Budget, seed: int) -> Measured:
     """Patacchiola and Storkey, *Self-Supervised Relational Reasoning for Representation Learning* (2020)."""

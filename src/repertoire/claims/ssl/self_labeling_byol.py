@@ -21,6 +21,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, unt
     threshold=0.01,
     own_data=True,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def self_labeling_byol(budget: Budget, seed: int) -> Measured:
     """Garg and Jain, *Self-Labeling Refinement for Robust Representation Learning with Bootstrap Your Own Latent*

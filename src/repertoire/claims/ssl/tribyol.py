@@ -21,6 +21,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, unt
     threshold=0.01,
     own_data=True,
     learned=0.02,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def tribyol(budget: Budget, seed: int) -> Measured:
     """Li et al., *TriBYOL: Triplet BYOL for Self-Supervised Representation Learning* (2022). In as many steps it sees

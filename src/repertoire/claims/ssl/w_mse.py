@@ -21,6 +21,7 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, lea
     strict=False,
     own_data=True,
     learned=0.03,
+    guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def w_mse(budget: Budget, seed: int) -> Measured:
     """Ermolov et al., *Whitening for Self-Supervised Representation Learning* (2020).
