@@ -68,9 +68,9 @@ def raw(budget: Budget, seed: int) -> float:
 @claim(
     "dp4tl",
     statement=(
-        "Pretraining on the two fifths of the source classes that label mapping chooses gives features that a linear "
-        "probe of the target makes as much of as of those of all source classes: it is no more than a point less "
-        "accurate."
+        "A network pretrained on the two fifths of the source classes that label mapping chooses gives a linear probe "
+        "of the target that is no more than a percentage point less accurate than one behind a network pretrained on "
+        "all source classes for as many steps."
     ),
     metric="target accuracy of a linear probe fitted to five images a class",
     method="two fifths of the classes, by label mapping",

@@ -82,8 +82,8 @@ def _part_of(side: Tensor, seed: Tensor) -> Tensor:
 @claim(
     "tokencut",
     statement=(
-        "The normalised cut of the features of a network's places finds the object in a picture better than LOST does "
-        "with the same network, by 0.02."
+        "A normalised cut of the features of a network's patches overlaps the object's mask better than LOST does "
+        "with the same network, by an intersection over union of 0.02."
     ),
     metric="intersection over union with the object's mask",
     method="TokenCut",

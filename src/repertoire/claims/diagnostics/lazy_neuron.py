@@ -36,8 +36,8 @@ def _active(method: Method, images: Tensor) -> float:
 @claim(
     "lazy-neuron",
     statement=(
-        "Training makes the units of a transformer's MLPs silent: fewer are active for a token, by a tenth of all "
-        "units, than before it."
+        "After training, the share of the units of a transformer's MLPs that are active for a token is lower than "
+        "before, by a tenth of all units."
     ),
     metric="share of active units behind the ReLU of an MLP, mean over the layers",
     method="trained transformer",
@@ -46,7 +46,7 @@ def _active(method: Method, images: Tensor) -> float:
     data=GARMENTS + ", a transformer of three layers on four patches",
     threshold=0.1,
     higher_is_better=False,
-    guard="the network must be more accurate than nearest means and neighbours of the pixels; the rival is untrained",
+    guard="the trained network has to classify better than class means or neighbours of the pixels do",
 )
 def lazy_neurons(budget: Budget, seed: int) -> Measured:
     """Li et al., *The Lazy Neuron Phenomenon: On Emergence of Activation Sparsity in Transformers* (2022).
