@@ -7,7 +7,7 @@ INSTALL_FLAGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(INSTALL_FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-changed test-cluster doctest lint types docs smoke evidence bench ci clean
+.PHONY: help demo test test-changed test-cluster doctest lint types docs smoke evidence evidence-again bench ci clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,10 @@ smoke: $(VENV)/.dev ## run every claim on its smallest budget
 
 evidence: $(VENV)/.dev ## run the claims whose evidence is missing or stale
 	$(BIN)/python -m repertoire.claims --missing-or-stale --budget small --store src/repertoire/papers/evidence
+
+AGAIN = 5
+evidence-again: $(VENV)/.dev ## measure AGAIN claims that are drawn at random again, and compare with what is stored
+	$(BIN)/python -m repertoire.claims --again $(AGAIN)
 
 # CIFAR10=FOLDER (train/CLASS/*.jpg and test/CLASS/*.jpg) measures on those images, and runs cifar10.py too.
 bench: $(VENV)/.dev ## run the benchmarks and keep what they print under docs/numbers

@@ -110,6 +110,28 @@ def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[st
     assert "0 of 0 are fresh again" in capsys.readouterr().out
 
 
+def test_make_evidence_again_fails_where_a_figure_moved(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    store = tmp_path / "shipped"
+    arguments = ["--workers", "1", "--store", str(store)]
+    assert __main__.main([*arguments, "--again", "2"]) == 1, "nothing is stored that could come out again"
+    for name in ("toy-better", "toy-smaller", "toy-weak:beside"):
+        assert __main__.main([*arguments, name]) == 0
+    capsys.readouterr()
+    assert __main__.main([*arguments, "--again", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "of 3 with evidence" in printed
+    assert printed.count("the same figures again (5 seeds)") == 2
+    assert "2 of 2 give what is stored" in printed
+    file = store / "toy-better.small.json"
+    stored = json.loads(file.read_text())
+    stored["values"] = [[ours - 0.5, theirs] for ours, theirs in stored["values"]]
+    file.write_text(json.dumps(stored))
+    assert __main__.main([*arguments, "--again", "5"]) == 1
+    printed = capsys.readouterr().out
+    assert "toy-better: the mean difference moved by +0.5, MORE than the noise" in printed
+    assert "2 of 3 give what is stored" in printed
+
+
 def test_smoke_fails_when_a_claim_cannot_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

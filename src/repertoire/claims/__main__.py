@@ -1,9 +1,10 @@
-"""`python -m repertoire.claims`: what `make evidence` and continuous integration call."""
+"""`python -m repertoire.claims`: what `make evidence`, `make evidence-again` and continuous integration call."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -12,9 +13,12 @@ from pathlib import Path
 from repertoire.claims import (
     BUDGETS,
     BudgetName,
+    Claim,
     ClaimError,
+    again,
     by_priority,
     entries,
+    evidence,
     get,
     missing_or_stale,
     refresh,
@@ -23,13 +27,15 @@ from repertoire.claims import (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs claims; the exit status is 1 if one could not be measured. A claim that does not hold is no failure."""
+    """Runs claims; the exit status is 1 if one could not be measured, or gave other figures than are stored where it is
+    measured again. A claim that does not hold is no failure."""
     parser = argparse.ArgumentParser(prog="python -m repertoire.claims", description="Measure the claims of papers.")
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="which claims; all if none is named")
     parser.add_argument("--budget", choices=BUDGETS, default="small")
     parser.add_argument("--missing-or-stale", action="store_true", help="only those without up-to-date evidence")
     parser.add_argument("--refresh", action="store_true", help="measure the first seed of stale evidence again")
     parser.add_argument("--before", type=Path, help="src of a checkout before the change, which --refresh asks too")
+    parser.add_argument("--again", type=int, metavar="N", help="measure N of them, drawn at random, again")
     parser.add_argument("--smoke", action="store_true", help="run every claim's smoke budget")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--store", type=Path, help="folder of the evidence; by default your own")
@@ -51,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
+    if options.again is not None:
+        return _again(chosen, options.again, budget, options.store, options.workers)
     if options.refresh:
         outcomes = refresh(
             chosen,
@@ -77,6 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"{outcome.name}: {outcome.sentence}")
     print(f"{measured} of {len(chosen)} claims measured in {time.perf_counter() - started:.0f} s")
     return 1 if failures else 0
+
+
+def _again(chosen: Sequence[Claim], count: int, budget: BudgetName, folder: Path | None, workers: int) -> int:
+    """Measures some of the claims that have evidence once more, and stores nothing."""
+    known = [claim.name for claim in chosen if evidence(claim.slug, budget, part=claim.part, folder=folder)]
+    drawn = random.sample(known, min(max(count, 0), len(known)))
+    print(f"Drawn at random, of {len(known)} with evidence: {', '.join(drawn) or 'none'}", flush=True)
+    found = []
+    for name in drawn:
+        found.append(again(name, budget, workers=workers, folder=folder))
+        print(found[-1].sentence, flush=True)
+    agreeing = sum(each.agrees for each in found)
+    print(f"{agreeing} of {len(found)} give what is stored")
+    return 0 if found and agreeing == len(found) else 1
 
 
 if __name__ == "__main__":

@@ -44,12 +44,17 @@ class Again:
     equal: bool
 
     @property
+    def agrees(self) -> bool:
+        """Whether the figures are the same, or have moved by no more than the noise of their interval."""
+        return self.equal or abs(self.moved) <= self.noise
+
+    @property
     def sentence(self) -> str:
         """Sentence that says by how much, and whether that is more than chance explains."""
         name = self.then.name
         if self.equal:
             return f"{name}: the same figures again ({len(self.now.seeds)} seeds)."
-        within = "within" if abs(self.moved) <= self.noise else "MORE than"
+        within = "within" if self.agrees else "MORE than"
         return (
             f"{name}: the mean difference moved by {self.moved:+.4g}, {within} the noise of its interval "
             f"({self.noise:.4g}); {self.then.verdict} then, {self.now.verdict} now."
