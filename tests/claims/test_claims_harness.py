@@ -143,12 +143,12 @@ def test_a_reader_is_told_what_the_arms_have_to_beat() -> None:
         "What guards the comparison: the rival is the trivial answer."
     )
     assert toys.weak.asked() == (
-        "Before a difference counts, the mean of every arm has to beat the trivial answer that is measured beside "
-        "them, which scores 0.3, by 0.1 or more."
+        "Before a difference counts, the mean of every arm compared has to beat the trivial answer that is "
+        "measured beside them, which scores 0.3, by 0.1 or more."
     )
     floor = dataclasses.replace(toys.weak, trivial=None, floor=lambda budget, seed: 0.2, learned_by="best", learned=0.0)
     assert floor.asked([0.1, 0.3]).startswith(
-        "Before a difference counts, the mean of the best arm has to reach the inputs as they come (the best of"
+        "Before a difference counts, the mean of the best arm compared has to reach the inputs as they come (the best "
     )
     assert floor.asked([0.1, 0.3]).endswith("frequent class), which scores 0.2.")
     assert "to reach random weights." in dataclasses.replace(floor, guard="random weights").asked()
@@ -246,7 +246,21 @@ def test_smaller_can_be_better() -> None:
     assert result.effect == "-0.98"
     low, high = map(float, result.span.split(" to "))
     assert -1.1 < low < -0.98 < high < -0.9
-    assert "value (less is better) 2 against 1.02, -0.98 in favour of the method (97.8% interval" in result.sentence
+    assert "value (less is better) 2 against 1.02, difference -0.98 (97.8% interval" in result.sentence
+
+
+def test_the_contrast_that_decides_is_named() -> None:
+    result = claims.run("toy-better", "small", store=False)
+    assert result.contrast == f"{result.arms[0]} against {result.arms[1]}"
+    arms = ["first", "second", "third"]
+    values = [[0.1, 0.5, 0.4], [0.1, 0.6, 0.5]]
+    steps = dataclasses.replace(result, kind="ordering", arms=arms, values=values, mean=-0.1)
+    assert steps.contrast == "third against second"
+    assert steps.differences == pytest.approx([-0.1, -0.1])
+    assert "third against second, difference -0.1" in steps.sentence
+    inner = dataclasses.replace(steps, kind="optimum")
+    assert inner.contrast == "the best arm between the ends against third"
+    assert dataclasses.replace(inner, mean=0.45).contrast == "the best arm between the ends against first"
 
 
 def test_rounding_is_no_effect() -> None:

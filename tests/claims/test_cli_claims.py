@@ -59,7 +59,7 @@ def test_table_as_text_and_csv(tmp_path: Path) -> None:
     # Less is better, and more was measured: the effect is in favour of the method.
     assert "toy-smaller\tdoes not hold\t\t-0.98" in text
     assert "4 claims: 2 hold, 1 does not hold, 1 not measured" in text
-    assert "were decided by a test; 0.1 of these (2.5% each) would hold by chance" in text
+    assert "were tested by their seeds; 0.1 of these (2.5% each) would hold by chance" in text
     rows = list(csv.DictReader(run("table", "--format", "csv").splitlines()))
     assert [row["claim"] for row in rows] == ["toy-better", "toy-smaller", "toy-trend", "toy-weak:beside"]
     assert rows[0]["survives"] == "True"

@@ -349,7 +349,7 @@ class Claim:
         known = trivial if trivial is not None else [] if self.trivial is None else [self.trivial]
         scored = f", which scores {_mean(known):.3g}," if known else ""
         which = "every" if self.learned_by == "all" else "the best"
-        who = f"Before a difference counts, the mean of {which} arm has to"
+        who = f"Before a difference counts, the mean of {which} arm compared has to"
         if not self.learned:
             return f"{who} reach {words}{scored.rstrip(',')}."
         return f"{who} beat {words}{scored} by {self.learned:g} or more."

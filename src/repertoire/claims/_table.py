@@ -72,7 +72,7 @@ class Table:
 
     Attributes:
         rows: one for each, by name.
-        tested: how many were decided by a test: those that are no identity, and whose bed did not fail.
+        tested: how many were tested by their seeds: those that are no identity, and whose bed did not fail.
         by_chance: how many of these would hold if every true effect stood at its threshold.
         surviving: how many hold and stand after the correction for their number.
     """
@@ -91,9 +91,9 @@ class Table:
         return [
             f"{len(self.rows)} claims: {said}. {stale} of them are stale: the claim or a component has changed since.",
             "Measured on: " + ", ".join(f"{tiers[tier]} {tier}" for tier in papers.TIERS if tiers[tier]) + ".",
-            f"{self.tested} were decided by a test; {self.by_chance:.1f} of these ({ALPHA / 2:.1%} each) would hold by "
-            f"chance if every effect stood exactly at its threshold. {self.surviving} of those that hold survive the "
-            "correction for their number (Benjamini and Hochberg at 5 %).",
+            f"{self.tested} were tested by their seeds; {self.by_chance:.1f} of these ({ALPHA / 2:.1%} each) would "
+            f"hold by chance if every true effect stood exactly at its threshold. {self.surviving} of those that hold "
+            "survive the correction for their number (Benjamini and Hochberg at 5 %).",
         ]
 
     def to_csv(self) -> str:
@@ -121,8 +121,8 @@ def table(*, folder: Path | None = None) -> Table:
 
 
 def among_all(evidence: Mapping[str, Evidence]) -> tuple[list[str], set[str]]:
-    """Names of the claims that were decided by a test, and of those that hold and still do when the number of all these
-    tests is allowed for (Benjamini and Hochberg at 5 %).
+    """Names of the claims that were tested by their seeds, and of those that hold and still do when the number of all
+    these tests is allowed for (Benjamini and Hochberg at 5 %).
 
     Args:
         evidence: by name of the claim.

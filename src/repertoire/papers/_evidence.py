@@ -143,10 +143,30 @@ class Evidence:
     @property
     def differences(self) -> list[float]:
         """The contrast that decides, for each seed, in favour of the method."""
+        found = self._contrasts()
+        return found[self._deciding(found)]
+
+    @property
+    def contrast(self) -> str:
+        """What that contrast is, in words: `one stage against two stages`, the weakest step of an ordering."""
+        if self.kind == "identity":
+            return "error"
+        if self.kind == "trend":
+            return "slope over the arms"
+        step = self._deciding(self._contrasts())
+        if self.kind == "optimum":
+            return f"the best arm between the ends against {self.arms[-step]}"
+        if self.kind == "ordering":
+            return f"{self.arms[step + 1]} against {self.arms[step]}"
+        return f"{self.method} against {self.baseline}"
+
+    def _contrasts(self) -> list[list[float]]:
         sign = 1.0 if self.higher_is_better or self.kind == "identity" else -1.0
-        rows = [[sign * value for value in row] for row in self.values]
-        found = contrasts(self.kind, rows, self.points)
-        return min(found, key=lambda values: abs(sum(values) / len(values) - self.mean))
+        return contrasts(self.kind, [[sign * value for value in row] for row in self.values], self.points)
+
+    def _deciding(self, found: list[list[float]]) -> int:
+        """Which of several contrasts decides: that of the stored mean."""
+        return min(range(len(found)), key=lambda k: abs(sum(found[k]) / len(found[k]) - self.mean))
 
     @property
     def confidence(self) -> float:
@@ -193,9 +213,11 @@ class Evidence:
         if self.kind in ("better", "equivalent"):
             ours, theirs = (sum(column) / len(self.values) for column in zip(*self.values, strict=True))
             metric += f" {ours:.4g} against {theirs:.4g}"
-        effect = f"largest error {self.effect}" if self.kind == "identity" else f"{self.effect} in favour of the method"
+        elif self.kind != "identity":
+            metric += f", {self.contrast}"
+        effect = f"largest error {self.effect}" if self.kind == "identity" else f"difference {self.effect}"
         if self.span:
-            effect += f" ({self.confidence:.1%} interval {self.span})"
+            effect += f" ({self.confidence:.1%} interval {self.span}; positive where the method is better)"
         why = f"; {self.reason}" if self.reason else ""
         counted = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
         return (

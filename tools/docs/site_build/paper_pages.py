@@ -16,8 +16,8 @@ __all__ = ["paper_page"]
 _STATUS = {
     "open": "Nothing in Repertoire performs it yet.",
     "built": "Repertoire implements it; no evidence for its claim is stored yet.",
-    "holds": "Repertoire implements it. The check below came out in its favour; it tests no more than it states.",
-    "does not hold": "Repertoire implements it. The check below came out against it; it tests no more than it states.",
+    "holds": "Repertoire implements it. The central check below came out in its favour.",
+    "does not hold": "Repertoire implements it. The central check below came out against it.",
     "undecided": "Repertoire implements it; the check below could not decide.",
     "no answer": "Repertoire implements it; what it was checked on could not show the effect.",
 }

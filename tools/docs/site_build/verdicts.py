@@ -26,7 +26,8 @@ hide: [toc]
 
 A claim runs a paper's method and its rivals on the same data and the same seeds: 5 of them, and 10 and 20 where the
 first do not decide. The paired differences decide against a threshold that was written down before the first
-measurement, with an error of 5 % over the looks at 5, 10 and 20 seeds together. An effect is positive where the method
+measurement. Each look takes an interval of 97.8 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % at
+most, half of it to either side. An effect is positive where the method
 is better, whatever the metric. A claim **holds**, **does not hold** (the effect is absent, too small or reversed), or
 is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no answer**. A verdict is
 *stale* where the code that it tests has changed since.
@@ -66,7 +67,8 @@ def evidence_sections(slug: str, catalogue: Catalogue) -> str:
 def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None, survives: bool) -> str:
     title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
     arms = [markdown(arm) for arm in evidence.arms]
-    rows = [f"| seed | {' | '.join(arms)} | difference |", "| ---: |" + " ---: |" * (len(arms) + 1)]
+    head = "difference" if evidence.kind in ("better", "equivalent") else markdown(evidence.contrast)
+    rows = [f"| seed | {' | '.join(arms)} | {head} |", "| ---: |" + " ---: |" * (len(arms) + 1)]
     rows += [
         f"| {seed} | {' | '.join(f'{value:.4f}' for value in values)} | {difference:+.4f} |"
         for seed, values, difference in zip(evidence.seeds, evidence.values, evidence.differences, strict=True)
@@ -99,9 +101,12 @@ def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None, s
 def _notes(evidence: Evidence, fresh: Freshness | None, survives: bool) -> list[str]:
     notes = []
     if survives:
-        notes.append("★ It holds still when the number of all claims is allowed for ([evidence](../evidence.md)).")
+        notes.append("★ It still holds when the number of all claims is allowed for ([evidence](../evidence.md)).")
     if evidence.verdict == "undecided" and evidence.smallest is not None:
-        notes.append(f"So many seeds would have found an effect of {evidence.smallest:.3g} beyond the threshold.")
+        notes.append(
+            f"{len(evidence.seeds)} seeds that spread like these find a true effect that lies {evidence.smallest:.3g} "
+            "beyond the threshold in four of five cases."
+        )
     if fresh is not None and fresh.state == "stale":
         changed = ", ".join(markdown(place) for place in fresh.changed[:3])
         more = f" and {len(fresh.changed) - 3} more" if len(fresh.changed) > 3 else ""
@@ -121,8 +126,8 @@ def evidence_page(catalogue: Catalogue) -> str:
     stale = sum(fresh.state == "stale" for fresh in catalogue.freshness.values())
     sentences = (
         f"Of {len(names)} claims: {counts}; "
-        f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. {len(tested)} were decided by a test; "
-        "the others are identities or have no answer. If every effect stood exactly at its threshold, "
+        f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. {len(tested)} were tested by their "
+        "seeds; the others are identities or have no answer. If every true effect stood exactly at its threshold, "
         f"{chance * len(tested):.1f} of these ({chance:.1%} each) would hold by chance; {len(surviving)} that hold (★) "
         "survive the correction for their number (Benjamini and Hochberg at 5 %)."
     )

@@ -93,7 +93,7 @@ def pruned(budget: Budget, seed: int, *, method: str) -> dict[str, float]:
     bed=BED,
     data="CIFAR-10, 2,000 photographs at 16 pixels, a convolutional network",
     threshold=0.05,
-    guard="without pruning, both networks must exceed raw pixels, or nothing is measured",
+    guard="before pruning, both networks have to beat a classifier of raw pixels, or nothing is measured",
 )
 def essential_sparsity(budget: Budget, seed: int) -> Measured:
     """Jaiswal et al., *The Emergence of Essential Sparsity in Large Pre-trained Models: The Weights that Matter*

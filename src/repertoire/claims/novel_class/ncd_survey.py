@@ -26,7 +26,7 @@ ARMS = {
     bed="mnist5k",
     threshold=0.0,
     learned=0.1,
-    guard="one group; k-means of the pixels as they come is the first arm",
+    guard="all new rows in one group (k-means of the pixels is the first arm)",
 )
 def ncd_survey(budget: Budget, seed: int) -> Measured:
     """Troisemaine et al., *Novel Class Discovery: an Introduction and Key Concepts* (2023), who report no experiment:
