@@ -42,7 +42,7 @@ class Card:
         components: dotted names of what performs it, `repertoire.losses.SupCon`; empty until there is any.
         authors: as they are cited, "Khosla et al."; "" where nothing here cites the paper yet.
         url: address of the paper, or "".
-        reduction: what of the paper is not performed here, in a few words; "" where nothing is missing.
+        reduction: what of the paper is left out, or replaced by what, in a few words; "" where it is whole.
     """
 
     id: int
