@@ -289,6 +289,22 @@ def test_evidence_of_less_is_better_is_in_favour_of_the_method():
         assert "(less is better)" in page
 
 
+def test_a_page_says_what_its_interval_allows_for_and_what_survives():
+    alone = paper_page(papers.get("supcon"), catalogue(evidence()))
+    assert "Nadeau" not in alone
+    assert "Nadeau" in paper_page(papers.get("supcon"), catalogue(evidence(overlap=0.25)))
+    sure, unsure = (paper_page(papers.get("supcon"), catalogue(evidence(verdict="holds", p=p))) for p in (1e-6, 0.5))
+    assert "★ It still holds" in sure
+    assert "It no longer holds" in unsure
+
+
+def test_the_head_of_a_page_says_what_came_of_its_other_checks():
+    central, beside = evidence(), evidence(part="beside", verdict="undecided")
+    known = replace(catalogue(central), evidence={central.name: central, beside.name: beside})
+    assert "Of 1 beside it, 1 undecided." in paper_page(papers.get("supcon"), known)
+    assert " beside it, " not in paper_page(papers.get("supcon"), catalogue(central)).split("What was measured")[0]
+
+
 def test_stale_evidence_says_what_has_changed():
     known = replace(catalogue(evidence()), freshness={"supcon": Freshness("stale", ("losses/_supcon.py: SupCon",))})
     assert "losses/\\_supcon.py: SupCon" in paper_page(papers.get("supcon"), known)

@@ -92,13 +92,17 @@ def _again(chosen: Sequence[Claim], count: int, budget: BudgetName, folder: Path
     known = [claim.name for claim in chosen if evidence(claim.slug, budget, part=claim.part, folder=folder)]
     drawn = random.sample(known, min(max(count, 0), len(known)))
     print(f"Drawn at random, of {len(known)} with evidence: {', '.join(drawn) or 'none'}", flush=True)
-    found = []
+    agreeing = 0
     for name in drawn:
-        found.append(again(name, budget, workers=workers, folder=folder))
-        print(found[-1].sentence, flush=True)
-    agreeing = sum(each.agrees for each in found)
-    print(f"{agreeing} of {len(found)} give what is stored")
-    return 0 if found and agreeing == len(found) else 1
+        try:
+            found = again(name, budget, workers=workers, folder=folder)
+        except ClaimError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            continue
+        agreeing += found.agrees
+        print(found.sentence, flush=True)
+    print(f"{agreeing} of {len(drawn)} give what is stored")
+    return 0 if drawn and agreeing == len(drawn) else 1
 
 
 if __name__ == "__main__":

@@ -347,12 +347,11 @@ class Claim:
             return f"What guards the comparison: {self.guard}." if self.guard else ""
         words = self.guard or (_RAW if self.floor is not None else "the trivial answer that is measured beside them")
         known = trivial if trivial is not None else [] if self.trivial is None else [self.trivial]
-        scored = f", which scores {_mean(known):.3g}," if known else ""
         which = "every" if self.learned_by == "all" else "the best"
         who = f"Before a difference counts, the mean of {which} arm compared has to"
-        if not self.learned:
-            return f"{who} reach {words}{scored.rstrip(',')}."
-        return f"{who} beat {words}{scored} by {self.learned:g} or more."
+        # A score stands before the words, which may be a sentence of their own.
+        bar, of = (f"{_mean(known):.3g}", f", the score of {words}") if known else (words, "")
+        return f"{who} beat {bar} by {self.learned:g} or more{of}." if self.learned else f"{who} reach {bar}{of}."
 
     def _trivial(self, measured: Sequence[Measured]) -> float:
         if self.trivial is not None:

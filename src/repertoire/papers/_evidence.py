@@ -148,7 +148,7 @@ class Evidence:
 
     @property
     def contrast(self) -> str:
-        """What that contrast is, in words: `one stage against two stages`, the weakest step of an ordering."""
+        """What that contrast is, in words: `ours against theirs`, the weakest step of an ordering."""
         if self.kind == "identity":
             return "error"
         if self.kind == "trend":
@@ -159,6 +159,11 @@ class Evidence:
         if self.kind == "ordering":
             return f"{self.arms[step + 1]} against {self.arms[step]}"
         return f"{self.method} against {self.baseline}"
+
+    @property
+    def means(self) -> list[float]:
+        """The mean of each arm."""
+        return [sum(column) / len(self.values) for column in zip(*self.values, strict=True)]
 
     def _contrasts(self) -> list[list[float]]:
         sign = 1.0 if self.higher_is_better or self.kind == "identity" else -1.0
@@ -184,8 +189,10 @@ class Evidence:
         """The interval of the effect, in its direction: `+0.004 to +0.02`; "" for a single seed."""
         if self.interval is None:
             return ""
-        low, high = self.interval
-        return f"{self._signed(low)} to {self._signed(high)}"
+        low, high = map(self._signed, self.interval)
+        if low == high:  # so narrow that three digits do not show it
+            low, high = (self._signed(bound, 6) for bound in self.interval)
+        return f"{low} to {high}"
 
     @property
     def asked(self) -> str:
@@ -196,9 +203,9 @@ class Evidence:
             return f"within {self.threshold:g} of 0"
         return f"{'more than' if self.strict else 'at least'} {f'{self.threshold:+g}' if self.threshold else '0'}"
 
-    def _signed(self, value: float) -> str:
+    def _signed(self, value: float, digits: int = 3) -> str:
         largest = max((abs(each) for row in self.values for each in row), default=0.0)
-        return f"{value:+.3g}" if abs(value) > 1e-6 * largest else "0"
+        return f"{value:+.{digits}g}" if abs(value) > 1e-6 * largest else "0"
 
     @property
     def sentence(self) -> str:
@@ -211,8 +218,10 @@ class Evidence:
         }[self.verdict]
         metric = self.metric if self.higher_is_better or self.kind == "identity" else f"{self.metric} (less is better)"
         if self.kind in ("better", "equivalent"):
-            ours, theirs = (sum(column) / len(self.values) for column in zip(*self.values, strict=True))
-            metric += f" {ours:.4g} against {theirs:.4g}"
+            metric += " {:.4g} against {:.4g}".format(*self.means)
+        elif self.kind == "ordering":
+            means = ", ".join(f"“{arm}” {mean:.4g}" for arm, mean in zip(self.arms, self.means, strict=True))
+            metric += f", in the order claimed {means}; of the steps the weakest decides"
         elif self.kind != "identity":
             metric += f", {self.contrast}"
         effect = f"largest error {self.effect}" if self.kind == "identity" else f"difference {self.effect}"

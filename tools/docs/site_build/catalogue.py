@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from repertoire import claims, papers, registry
 
@@ -26,6 +27,11 @@ class Catalogue:
     claims: dict[str, claims.Claim]
     entries: dict[str, registry.Entry]
     freshness: dict[str, claims.Freshness] = field(default_factory=dict)
+
+    @cached_property
+    def among_all(self) -> tuple[list[str], set[str]]:
+        """Names of the claims that were tested by their seeds, and of those that still hold among so many."""
+        return claims.among_all(self.evidence)
 
 
 def gather() -> Catalogue:

@@ -79,9 +79,9 @@ def differences_figure(evidence: Evidence) -> str:
         f"{interval[0]:+.4f} to {interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"
     )
     caption = (
-        f"Difference of {html.escape(evidence.metric)}, in favour of the method. Circles are seeds, the diamond and "
+        f"Difference of {html.escape(evidence.metric)}, in favour of the method. "
+        f"Circles are seeds, the diamond and the bar their mean and its {evidence.confidence:.1%} interval."
     )
-    caption += f"the bar are their mean and its {evidence.confidence:.1%} interval."
     return (
         '<figure class="evidence-plot">'
         f'<svg class="evidence-figure" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{described}">'

@@ -32,7 +32,7 @@ def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
         f"{status_badge(card.status)} {_cited(card)} · {card.kind} · {family_link(card.family, '../')} · "
         f"{_address(card)}\n{{ .paper-facts }}",
         markdown(card.summary),
-        f"## What it claims\n\n> {markdown(card.claim)}\n\n{_STATUS[card.status]}",
+        f"## What it claims\n\n> {markdown(card.claim)}\n\n{_STATUS[card.status]}{_others(card.slug, catalogue)}",
     ]
     if card.slug in catalogue.evidence:
         parts.append(evidence_sections(card.slug, catalogue))
@@ -46,6 +46,12 @@ def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
     facts.append(f"- **In the catalogue:** paper {card.id}, `repertoire papers show {card.slug}`")
     parts.append("## More\n\n" + "\n".join(facts))
     return "\n\n".join(parts) + "\n"
+
+
+def _others(slug: str, catalogue: Catalogue) -> str:
+    """What came of the checks beside the central one."""
+    verdicts = [item.verdict for name, item in catalogue.evidence.items() if name.startswith(f"{slug}:")]
+    return f" Of {len(verdicts)} beside it, {papers.tally(verdicts)}." if verdicts else ""
 
 
 def _cited(card: papers.Card) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from repertoire import papers
-from repertoire.claims import ALPHA, Claim, Evidence, Freshness, among_all
+from repertoire.claims import ALPHA, Claim, Evidence
 from site_build.catalogue import Catalogue
 from site_build.components import status_badge
 from site_build.figure import differences_figure
@@ -26,11 +26,11 @@ hide: [toc]
 
 A claim runs a paper's method and its rivals on the same data and the same seeds: 5 of them, and 10 and 20 where the
 first do not decide. The paired differences decide against a threshold that was written down before the first
-measurement. Each look takes an interval of 97.8 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % at
-most, half of it to either side. An effect is positive where the method
-is better, whatever the metric. A claim **holds**, **does not hold** (the effect is absent, too small or reversed), or
-is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no answer**. A verdict is
-*stale* where the code that it tests has changed since.
+measurement; of five claims it was raised from 0 later, which made none of them hold. Each look takes an interval of
+97.8 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % at most, half of it to either side. An effect is
+positive where the method is better, whatever the metric. A claim **holds**, **does not hold** (the effect is absent,
+too small or reversed), or is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no
+answer**. A verdict is *stale* where the code that it tests has changed since.
 
 What a verdict is worth depends on what it was measured on. *Drawn* data (shapes, random vectors) and *toy* data (digits
 of 8 pixels) show a mechanism; *real, small* data are photographs, letters, sounds, texts and tables that people made;
@@ -53,18 +53,15 @@ def check_section(claim: Claim) -> str:
 def evidence_sections(slug: str, catalogue: Catalogue) -> str:
     """What was measured of a paper: its central claim first, then the others."""
     names = [name for name in catalogue.evidence if name == slug or name.startswith(f"{slug}:")]
-    surviving = among_all(catalogue.evidence)[1]
-    sections = [
-        _section(catalogue.evidence[name], catalogue.freshness.get(name), catalogue.claims.get(name), name in surviving)
-        for name in sorted(names)
-    ]
+    sections = [_section(name, catalogue) for name in sorted(names)]
     reduction = papers.get(slug).reduction
     if reduction:
         sections.append(f"**Left out or replaced:** {markdown(reduction.rstrip('.'))}.")
     return "\n\n".join(sections)
 
 
-def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None, survives: bool) -> str:
+def _section(name: str, catalogue: Catalogue) -> str:
+    evidence, claim = catalogue.evidence[name], catalogue.claims.get(name)
     title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
     arms = [markdown(arm) for arm in evidence.arms]
     head = "difference" if evidence.kind in ("better", "equivalent") else markdown(evidence.contrast)
@@ -84,7 +81,7 @@ def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None, s
             f"> {markdown(evidence.statement)}",
             f"{status_badge(evidence.verdict)} {markdown(evidence.sentence[0].upper() + evidence.sentence[1:])}.",
             *([asked] if asked else []),
-            *_notes(evidence, fresh, survives),
+            *_notes(evidence, catalogue),
             differences_figure(evidence),
             '<details markdown="1"><summary>The numbers</summary>',
             "\n".join(rows),
@@ -98,10 +95,18 @@ def _section(evidence: Evidence, fresh: Freshness | None, claim: Claim | None, s
     )
 
 
-def _notes(evidence: Evidence, fresh: Freshness | None, survives: bool) -> list[str]:
+def _notes(evidence: Evidence, catalogue: Catalogue) -> list[str]:
     notes = []
-    if survives:
-        notes.append("★ It still holds when the number of all claims is allowed for ([evidence](../evidence.md)).")
+    tested, surviving = catalogue.among_all
+    fresh = catalogue.freshness.get(evidence.name)
+    if evidence.verdict == "holds" and evidence.name in tested:
+        still = "★ It still holds" if evidence.name in surviving else "It no longer holds"
+        notes.append(f"{still} when the number of all claims is allowed for ([evidence](../evidence.md)).")
+    if evidence.overlap:
+        notes.append(
+            "Seeds divide one set anew, and are not independent: the interval is wider, by the correction of Nadeau "
+            "and Bengio (2003), than the spread of the differences alone would make it."
+        )
     if evidence.verdict == "undecided" and evidence.smallest is not None:
         notes.append(
             f"{len(evidence.seeds)} seeds that spread like these find a true effect that lies {evidence.smallest:.3g} "
@@ -120,14 +125,16 @@ def evidence_page(catalogue: Catalogue) -> str:
     if not names:
         return _PAGE.format(sentences="No claim is written yet.")
     cards = {card.slug: card for card in catalogue.cards}
-    tested, surviving = among_all(catalogue.evidence)
+    tested, surviving = catalogue.among_all
     chance = ALPHA / 2
+    silent = any(item.verdict == "no answer" for item in catalogue.evidence.values())
     counts = papers.tally(item.verdict for item in catalogue.evidence.values())
     stale = sum(fresh.state == "stale" for fresh in catalogue.freshness.values())
     sentences = (
         f"Of {len(names)} claims: {counts}; "
         f"{len(names) - len(catalogue.evidence)} not measured, {stale} stale. {len(tested)} were tested by their "
-        "seeds; the others are identities or have no answer. If every true effect stood exactly at its threshold, "
+        f"seeds; the others are identities{' or have no answer' if silent else ''}. "
+        "If every true effect stood exactly at its threshold, "
         f"{chance * len(tested):.1f} of these ({chance:.1%} each) would hold by chance; {len(surviving)} that hold (★) "
         "survive the correction for their number (Benjamini and Hochberg at 5 %)."
     )
