@@ -21,13 +21,14 @@ from site_build.html_tables import label_cells, raw_tables
 from site_build.numbers import numbers
 from site_build.paper_pages import paper_page
 from site_build.tables import papers_page
+from site_build.terms import explained
 from site_build.tex import TexError, to_mathml
 from site_build.text import markdown as shown
 from site_build.text import plain
 from site_build.verdicts import evidence_page
 
 from repertoire import losses, papers, registry
-from repertoire.claims import Evidence, Freshness
+from repertoire.claims import Evidence, Freshness, entries
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 
@@ -181,6 +182,26 @@ def test_paper_page_with_evidence():
     assert "| 1 | 0.9200 | 0.8900 | +0.0300 |" in page
     assert "a &lt;b&gt;" in page
     assert "<machine>" not in page
+
+
+def test_abbreviations_of_metrics_are_explained():
+    everyday = {"CPU", "CAM", "MLP"}
+    for claim in entries():
+        short = set(re.findall(r"[A-Z][A-Z@]+[A-Z0-9]|F1|R²|-way", claim.metric)) - everyday
+        assert not short or explained(claim.metric), f"{claim.name}: say in site_build/terms.py what {short} is"
+
+
+def test_terms_are_explained_once_and_only_where_they_stand():
+    assert explained("test accuracy") == ""
+    assert explained("mean average precision over labels").count("precision-recall") == 1
+    page = paper_page(papers.get("supcon"), catalogue(evidence(metric="MAP@R among unseen characters")))
+    assert "MAP@R: the mean over queries" in page
+
+
+def test_page_of_a_survey_says_whose_experiment_it_is():
+    survey = replace(papers.get("ncd-survey"), kind="survey")
+    assert "an idea that it describes" in paper_page(survey, catalogue())
+    assert "an idea that it describes" not in paper_page(replace(survey, kind="method"), catalogue())
 
 
 def test_paper_page_names_the_components():

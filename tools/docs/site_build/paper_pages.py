@@ -22,17 +22,26 @@ _STATUS = {
     "no answer": "Repertoire implements it; what it was checked on could not show the effect.",
 }
 
+#: A survey has no experiment of its own to check.
+_SURVEYED = {
+    **_STATUS,
+    "holds": "Repertoire implements an idea that it describes. The check of it below came out in its favour.",
+    "does not hold": "Repertoire implements an idea that it describes. The check of it below came out against it.",
+    "undecided": "Repertoire implements an idea that it describes; the check of it below could not decide.",
+}
+
 
 def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
     """The Markdown of a paper's page."""
     described = plain(card.summary).replace('"', "'")
+    said = _SURVEYED if card.kind == "survey" else _STATUS
     parts = [
         f"---\ntitle: {_quote(plain(card.title))}\ndescription: {_quote(described)}\n---",
         f"# {markdown(card.title)}",
         f"{status_badge(card.status)} {_cited(card)} · {card.kind} · {family_link(card.family, '../')} · "
         f"{_address(card)}\n{{ .paper-facts }}",
         markdown(card.summary),
-        f"## What it claims\n\n> {markdown(card.claim)}\n\n{_STATUS[card.status]}{_others(card.slug, catalogue)}",
+        f"## What it claims\n\n> {markdown(card.claim)}\n\n{said[card.status]}{_others(card.slug, catalogue)}",
     ]
     if card.slug in catalogue.evidence:
         parts.append(evidence_sections(card.slug, catalogue))

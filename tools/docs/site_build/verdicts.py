@@ -9,6 +9,7 @@ from repertoire.claims import ALPHA, Claim, Evidence
 from site_build.catalogue import Catalogue
 from site_build.components import status_badge
 from site_build.figure import differences_figure
+from site_build.terms import explained
 from site_build.text import markdown, plain
 
 __all__ = ["check_section", "evidence_page", "evidence_sections"]
@@ -71,6 +72,7 @@ def _section(name: str, catalogue: Catalogue) -> str:
         for seed, values, difference in zip(evidence.seeds, evidence.values, evidence.differences, strict=True)
     ]
     asked = markdown(claim.asked(evidence.trivial)) if claim is not None else ""
+    terms = explained(evidence.metric)
     extra = "".join(
         f"\n- {markdown(name)}: {', '.join(f'{value:.4f}' for value in numbers)}"
         for name, numbers in evidence.extra.items()
@@ -81,6 +83,7 @@ def _section(name: str, catalogue: Catalogue) -> str:
             f"> {markdown(evidence.statement)}",
             f"{status_badge(evidence.verdict)} {markdown(evidence.sentence[0].upper() + evidence.sentence[1:])}.",
             *([asked] if asked else []),
+            *([terms] if terms else []),
             *_notes(evidence, catalogue),
             differences_figure(evidence),
             '<details markdown="1"><summary>The numbers</summary>',
