@@ -16,8 +16,8 @@ DIRECTIONS = "random directions in 256 dimensions, of which half are then left u
 @claim(
     "wasserstein-uniformity",
     statement=(
-        "When half of 256 dimensions fall out of use, the Wasserstein distance to an even spread rises by a share of "
-        "its range that exceeds the share of its range by which the usual uniformity metric rises by a tenth or more."
+        "When half of 256 dimensions fall out of use, the Wasserstein distance to an even spread rises by a larger "
+        "share of its range than the usual uniformity metric does of its own: larger by more than a tenth."
     ),
     metric="rise of the metric, as a share of the way to features that are all the same",
     method="Wasserstein distance to an even spread",
