@@ -12,6 +12,7 @@ import torch
 
 from repertoire import claims, papers
 from repertoire.claims import Budget, Claim, ClaimError, Measured, _claim, _harness
+from repertoire.claims._evidence import decide
 from repertoire.errors import ConfigError, DataError, RunError, UnknownName
 
 for toy in toys.TOYS:  # other tests in this process must not find them
@@ -132,6 +133,27 @@ def test_one_arm_may_be_enough_where_the_claim_is_about_what_makes_the_other_fai
     down = dataclasses.replace(either, higher_is_better=False)
     assert down.failed_bed([Measured(0.15, 0.9)]) == ""
     assert down.failed_bed([Measured(0.25, 0.9)]).startswith("ours scores 0.25, which does not beat")
+
+
+def test_an_arm_that_beats_the_trivial_answer_within_the_noise_decides_nothing() -> None:
+    check = dataclasses.replace(toys.weak, learned=0.0, trivial=0.5, threshold=0.0)
+    noisy = [Measured(0.9 + 0.01 * seed, 0.5 + 0.1 * (-1) ** seed) for seed in range(5)]
+    assert check.failed_bed(noisy) == ""
+    assert check.doubtful_bed(noisy) == "5 seeds leave open whether theirs beats the trivial answer: 0.52 against 0.5"
+    found = decide(check, Budget("small"), noisy)
+    assert (check.decide(noisy).verdict, found.verdict, found.p) == ("holds", "undecided", 1.0)
+    assert dataclasses.replace(check, learned_by="best").doubtful_bed(noisy) == ""
+    assert dataclasses.replace(check, exact=True).doubtful_bed(noisy) == ""
+    assert dataclasses.replace(check, learned=None).doubtful_bed(noisy) == ""
+    clear = [Measured(0.9, 0.55 + 0.01 * seed) for seed in range(5)]
+    assert check.doubtful_bed(clear) == ""
+    assert decide(check, Budget("small"), clear).verdict == "holds"
+    # Seeds that divide one set anew say less than as many that do not.
+    wide = [Measured(0.9, 0.52 + 0.02 * seed) for seed in range(5)]
+    assert check.doubtful_bed(wide) == ""
+    assert dataclasses.replace(check, overlap=1.0).doubtful_bed(wide)
+    down = dataclasses.replace(check, higher_is_better=False)
+    assert down.doubtful_bed([Measured(0.1, 1 - m.baseline) for m in noisy]).endswith("0.48 against 0.5")
 
 
 def test_a_reader_is_told_what_the_arms_have_to_beat() -> None:

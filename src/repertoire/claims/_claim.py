@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from repertoire.errors import ConfigError, RepertoireError, UnknownName
 from repertoire.papers import Tier
-from repertoire.statistics import KINDS, Decision, Kind, contrasts, decide
+from repertoire.statistics import KINDS, Decision, Kind, contrasts, decide, p_value
 
 if TYPE_CHECKING:
     from repertoire.data import Splits
@@ -36,6 +36,9 @@ __all__ = [
 T = TypeVar("T")
 BudgetName = Literal["smoke", "small", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
+
+GUARD_LEVEL = 0.05
+"""Of the test, to one side, that an arm beats the trivial answer."""
 
 PILOT = 1000
 """The first seed on which beds and thresholds may be tried. Evidence has seeds from 0 on, and never as many."""
@@ -309,16 +312,12 @@ class Claim:
         sign = 1.0 if self.higher_is_better else -1.0
         rows = [self.values(m) for m in measured]
         means = [sign * math.fsum(row[k] for row in rows) / len(rows) for k in range(len(rows[0]))]
-        if self.learned is not None:
-            trivial = sign * self._trivial(measured)
-            asked = list(zip(self.arms, means, strict=True))
-            for arm, mean in asked if self.learned_by == "all" else [max(asked, key=lambda pair: pair[1])]:
-                if mean < trivial + self.learned:
-                    by = f" by {self.learned:g}" if self.learned else ""
-                    return (
-                        f"{arm} scores {sign * mean:.3g}, which does not beat the trivial answer's "
-                        f"{sign * trivial:.3g}{by}"
-                    )
+        for arm, mean, trivial, _ in self._guarded(measured):
+            if mean < trivial + (self.learned or 0.0):
+                by = f" by {self.learned:g}" if self.learned else ""
+                return (
+                    f"{arm} scores {sign * mean:.3g}, which does not beat the trivial answer's {sign * trivial:.3g}{by}"
+                )
         if self.ceiling is not None:
             baseline = means[1] if self.kind in ("better", "equivalent") else means[0]
             if sign * self.ceiling - baseline < self.effect:
@@ -334,6 +333,36 @@ class Claim:
                         "one computation here, or the metric cannot tell them apart"
                     )
         return ""
+
+    def doubtful_bed(self, measured: Sequence[Measured]) -> str:
+        """Reason why seeds leave open whether an arm that has to beat the trivial answer does; "" where they do not.
+
+        Where the mean beats it, a t test of the paired differences has to find that no chance, at 5 % to one side.
+        What is beaten within the noise is no proof that anything was learned, and another seed may tell.
+        """
+        sign = 1.0 if self.higher_is_better else -1.0
+        for arm, mean, trivial, differences in self._guarded(measured):
+            one_sided = p_value(differences, overlap=self.overlap) / 2 if mean > trivial else 1.0
+            if len(differences) > 1 and not self.exact and one_sided > GUARD_LEVEL:
+                return (
+                    f"{len(differences)} seeds leave open whether {arm} beats the trivial answer: "
+                    f"{sign * mean:.3g} against {sign * trivial:.3g}"
+                )
+        return ""
+
+    def _guarded(self, measured: Sequence[Measured]) -> list[tuple[str, float, float, list[float]]]:
+        """The arms that have to beat the trivial answer, with their mean, its mean, and the difference of each seed;
+        all with the sign that makes larger better."""
+        if self.learned is None:
+            return []
+        sign = 1.0 if self.higher_is_better else -1.0
+        trivial = [sign * value for value in self._trivial(measured)]
+        rows = [[sign * value for value in self.values(m)] for m in measured]
+        found = [
+            (arm, _mean(column), _mean(trivial), [one - other for one, other in zip(column, trivial, strict=True)])
+            for arm, column in zip(self.arms, zip(*rows, strict=True), strict=True)
+        ]
+        return found if self.learned_by == "all" else [max(found, key=lambda guarded: guarded[1])]
 
     def asked(self, trivial: Sequence[float] | None = None) -> str:
         """Sentence that says what the arms have to beat before any difference counts; "" where a claim does not say.
@@ -353,15 +382,16 @@ class Claim:
         bar, of = (f"{_mean(known):.3g}", f", the score of {words}") if known else (words, "")
         return f"{who} beat {bar} by {self.learned:g} or more{of}." if self.learned else f"{who} reach {bar}{of}."
 
-    def _trivial(self, measured: Sequence[Measured]) -> float:
+    def _trivial(self, measured: Sequence[Measured]) -> list[float]:
+        """What the trivial answer scored, of each seed."""
         if self.trivial is not None:
-            return self.trivial
+            return [self.trivial] * len(measured)
         values = [m.trivial for m in measured if m.trivial is not None]
         if len(values) < len(measured):
             raise ClaimError(
                 f"claim {self.name!r} must beat a trivial answer and does not measure it: give floor= or trivial="
             )
-        return math.fsum(values) / len(values)
+        return values
 
 
 #: What a floor is where the claim has no other words for it.

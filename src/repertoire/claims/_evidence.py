@@ -17,12 +17,15 @@ __all__ = ["components_of", "decide", "footprint", "freshness", "summarise"]
 
 
 def decide(claim: Claim, budget: Budget, measured: Sequence[Measured]) -> Decision:
-    """Decides what the seeds so far say, or that the bed failed. A smoke run decides nothing."""
+    """Decides what the seeds so far say, or that the bed failed, or may have. A smoke run decides nothing."""
     found = claim.decide(measured)
     if budget.name == "smoke":
         return dataclasses.replace(found, verdict="undecided", reason="one seed shows that it runs", p=1.0)
     why = claim.failed_bed(measured)
-    return dataclasses.replace(found, verdict="no answer", reason=why, p=1.0) if why else found
+    if why:
+        return dataclasses.replace(found, verdict="no answer", reason=why, p=1.0)
+    doubt = claim.doubtful_bed(measured)
+    return dataclasses.replace(found, verdict="undecided", reason=doubt, p=1.0) if doubt else found
 
 
 def components_of(claim: Claim, built: Collection[str]) -> list[str]:
