@@ -166,7 +166,6 @@ def mixed(budget: Budget, seed: int) -> dict[str, float]:
     learned=0.02,
     learned_by="best",
     guard="the 32 labelled samples of each domain, by their pixels; conflicting names are what makes a mixture fail",
-    draws=2,
 )
 def conflicts(budget: Budget, seed: int) -> Measured:
     """Zhang et al., *Subjective Learning for Open-Ended Data* (2021).
