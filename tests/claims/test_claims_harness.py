@@ -61,7 +61,7 @@ def test_what_the_first_look_leaves_open_is_looked_at_twice_more(tmp_path: Path)
     result = claims.run("toy-noisy", "small")
     assert (result.verdict, len(result.seeds)) == ("undecided", 20)
     assert result.smallest is not None
-    assert "undecided on none (drawn)" in result.sentence
+    assert "undecided on none (drawn data)" in result.sentence
 
 
 def test_no_more_seeds_are_begun_than_can_be_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,15 +165,16 @@ def test_a_reader_is_told_what_the_arms_have_to_beat() -> None:
         "What guards the comparison: the rival is the trivial answer."
     )
     before = "Before a difference counts, the mean of"
+    noise = "and by more than the noise of the seeds."
     assert toys.weak.asked() == (
-        f"{before} every arm compared has to beat 0.3 by 0.1 or more, the score of the trivial answer that is measured "
-        "beside them."
+        f"{before} every arm compared has to beat 0.3 by 0.1 or more, {noise} That is the score of the trivial answer "
+        "that is measured beside them."
     )
     floor = dataclasses.replace(toys.weak, trivial=None, floor=lambda budget, seed: 0.2, learned_by="best", learned=0.0)
-    told = f"{before} the best arm compared has to reach 0.2, the score of the inputs as they come (the best of"
+    told = f"{before} the best arm compared has to beat 0.2, {noise} That is the score of the inputs as they come (the"
     assert floor.asked([0.1, 0.3]).startswith(told)
     assert dataclasses.replace(floor, guard="random weights").asked() == (
-        f"{before} the best arm compared has to reach random weights."
+        f"{before} the best arm compared has to beat random weights, {noise}"
     )
 
 
@@ -269,7 +270,10 @@ def test_smaller_can_be_better() -> None:
     assert result.effect == "-0.98"
     low, high = map(float, result.span.split(" to "))
     assert -1.1 < low < -0.98 < high < -0.9
-    assert "value (less is better) 2 against 1.02, difference -0.98 (97.8% interval" in result.sentence
+    assert (
+        "value (less is better) 2 (ours) against 1.02 (theirs), a difference of -0.98 (97.8% interval"
+        in result.sentence
+    )
 
 
 def test_the_contrast_that_decides_is_named() -> None:
@@ -280,8 +284,8 @@ def test_the_contrast_that_decides_is_named() -> None:
     steps = dataclasses.replace(result, kind="ordering", arms=arms, values=values, mean=-0.1)
     assert steps.contrast == "third against second"
     assert steps.differences == pytest.approx([-0.1, -0.1])
-    assert (
-        "“first” 0.1, “second” 0.55, “third” 0.45; of the steps the weakest decides, difference -0.1" in steps.sentence
+    assert "in the order claimed 0.1 (first), 0.55 (second), 0.45 (third); of its steps the weakest decides" in (
+        steps.sentence
     )
     inner = dataclasses.replace(steps, kind="optimum")
     assert inner.contrast == "the best arm between the ends against third"

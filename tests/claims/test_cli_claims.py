@@ -38,7 +38,7 @@ def test_list_run_show(tmp_path: Path) -> None:
     assert "toy-better\tnot measured\t\tOurs is more." in run("list")
     assert "There is no evidence yet" in run("show", "toy-better")
     text = run("run", "toy-better", "--workers", "1")
-    assert "HOLDS: holds on none (drawn): value " in text
+    assert "HOLDS. On none (drawn data): value " in text
     assert text.count("toy-better seed") == 5
     assert run("show") == run("show", "toy-better") == text[text.index("toy-better: ") :]
     # What comes with Repertoire stands in the list; what was measured here is shown beside it.
@@ -82,7 +82,7 @@ def test_again_pilot_and_own_data(tmp_path: Path) -> None:
     assert "toy-smaller seed 1000 of 1" in text
     assert "The bed is sound" in text
     text = run("run", "toy-trend", "--data", "digits", "--workers", "1")
-    assert "holds on digits (yours)" in text
+    assert "On digits (your data): value" in text
     assert "On your data, four is the better choice over one" in text
 
 
@@ -103,7 +103,7 @@ def test_make_evidence_measures_what_is_missing(capsys: pytest.CaptureFixture[st
     assert __main__.main([*arguments, "--priority"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("toy-better: holds") == 1
-    assert "toy-smaller: effect not seen on none (drawn)" in printed
+    assert "toy-smaller: does not hold on none (drawn data): value" in printed
     assert __main__.main(arguments) == 0
     assert "up to date" in capsys.readouterr().out
     assert __main__.main(["--refresh", "--store", store]) == 0

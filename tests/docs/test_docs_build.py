@@ -179,7 +179,7 @@ def test_paper_page_of_an_open_paper():
 def test_paper_page_with_evidence():
     page = paper_page(papers.get("supcon"), catalogue(evidence()))
     assert "<svg" in page
-    assert "| 1 | 0.9200 | 0.8900 | +0.0300 |" in page
+    assert "| seed 1 | 0.9200 | 0.8900 | +0.0300 |" in page
     assert "a &lt;b&gt;" in page
     assert "<machine>" not in page
 
@@ -196,6 +196,14 @@ def test_terms_are_explained_once_and_only_where_they_stand():
     assert explained("mean average precision over labels").count("precision-recall") == 1
     page = paper_page(papers.get("supcon"), catalogue(evidence(metric="MAP@R among unseen characters")))
     assert "MAP@R: the mean over queries" in page
+
+
+def test_paper_page_shows_how_it_was_measured():
+    known = {claim.name: claim for claim in entries()}
+    page = paper_page(papers.get("simclr"), replace(catalogue(evidence("simclr")), claims=known))
+    assert "*How it was measured.* Chen et al." in page
+    assert "<summary>The bed</summary>\n\nPhotographs without labels" in page
+    assert "<code>repertoire.claims.ssl.simclr</code></summary>\n\n```python\n" in page
 
 
 def test_page_of_a_survey_says_whose_experiment_it_is():

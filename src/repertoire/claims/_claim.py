@@ -378,9 +378,12 @@ class Claim:
         known = trivial if trivial is not None else [] if self.trivial is None else [self.trivial]
         which = "every" if self.learned_by == "all" else "the best"
         who = f"Before a difference counts, the mean of {which} arm compared has to"
-        # A score stands before the words, which may be a sentence of their own.
-        bar, of = (f"{_mean(known):.3g}", f", the score of {words}") if known else (words, "")
-        return f"{who} beat {bar} by {self.learned:g} or more{of}." if self.learned else f"{who} reach {bar}{of}."
+        by = f" by {self.learned:g} or more" if self.learned else ""
+        if not known:
+            return f"{who} beat {words}{by}, and by more than the noise of the seeds."
+        # The words may be a sentence of their own, and stand last.
+        bar = f"{_mean(known):.3g}{by}, and by more than the noise of the seeds"
+        return f"{who} beat {bar}. That is the score of {words}."
 
     def _trivial(self, measured: Sequence[Measured]) -> list[float]:
         """What the trivial answer scored, of each seed."""

@@ -245,7 +245,7 @@ def _describe(result: Evidence) -> str:
     if result.budget == "smoke":
         lines.append("One seed shows that the claim runs and decides nothing; for a verdict use --budget small.")
     else:
-        lines.append(f"{result.verdict.upper()}: {result.sentence}")
+        lines.append(f"{result.verdict.upper()}. {result.finding}; {result.seconds / 60:.1f} CPU minutes.")
     for i, arm in enumerate(result.arms):
         lines.append(f"  {arm}: " + " ".join(f"{row[i]:.4f}" for row in result.values))
     if result.trivial is not None:

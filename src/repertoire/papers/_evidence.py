@@ -36,6 +36,14 @@ _SEVERAL = {"holds": "hold", "does not hold": "do not hold"}
 Tier = Literal["drawn", "toy", "real, small", "paper", "yours"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 
+_WORTH: dict[Tier, str] = {
+    "drawn": "drawn data",
+    "toy": "toy data",
+    "real, small": "small real data",
+    "paper": "the paper's data",
+    "yours": "your data",
+}
+
 
 def user_folder() -> Path:
     """Directory of a user's own evidence: $REPERTOIRE_EVIDENCE, or `repertoire/evidence` with the user's data."""
@@ -209,30 +217,33 @@ class Evidence:
 
     @property
     def sentence(self) -> str:
-        """Verdict, effect, data, seeds and cost in one line."""
-        said = {
-            "holds": f"holds on {self.data}",
-            "does not hold": f"effect not seen on {self.data}",
-            "undecided": f"undecided on {self.data}",
-            "no answer": f"no answer: the bed failed ({self.data})",
-        }[self.verdict]
-        metric = self.metric if self.higher_is_better or self.kind == "identity" else f"{self.metric} (less is better)"
-        if self.kind in ("better", "equivalent"):
-            metric += " {:.4g} against {:.4g}".format(*self.means)
-        elif self.kind == "ordering":
-            means = ", ".join(f"“{arm}” {mean:.4g}" for arm, mean in zip(self.arms, self.means, strict=True))
-            metric += f", in the order claimed {means}; of the steps the weakest decides"
-        elif self.kind != "identity":
-            metric += f", {self.contrast}"
-        effect = f"largest error {self.effect}" if self.kind == "identity" else f"difference {self.effect}"
+        """Verdict, effect, data, seeds and cost in one line: `holds on digits (toy data): ...`."""
+        return f"{self.verdict} {self.finding[0].lower()}{self.finding[1:]}; {self.seconds / 60:.1f} CPU minutes"
+
+    @property
+    def finding(self) -> str:
+        """What came out, on what, from how many seeds, and what was asked for, without the verdict and a full stop."""
+        counted = "one seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        effect = f"a {'largest error' if self.kind == 'identity' else 'difference'} of {self.effect}"
         if self.span:
-            effect += f" ({self.confidence:.1%} interval {self.span}; positive where the method is better)"
-        why = f"; {self.reason}" if self.reason else ""
-        counted = "1 seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
-        return (
-            f"{said} ({self.tier}): {metric}, {effect}, {self.asked} asked for, {counted}, "
-            f"{self.seconds / 60:.1f} CPU minutes{why}"
-        )
+            effect += f" ({self.confidence:.1%} interval {self.span}; positive favours the method)"
+        failed = "the bed failed, " if self.verdict == "no answer" else ""
+        why = f": {failed}{self.reason}" if self.reason else ""
+        where = f"On {self.data} ({_WORTH[self.tier]})"
+        return f"{where}: {self._compared}, {effect} over {counted}; {self.asked} was asked for{why}"
+
+    @property
+    def _compared(self) -> str:
+        """The metric, and the means of the arms."""
+        metric = self.metric if self.higher_is_better or self.kind == "identity" else f"{self.metric} (less is better)"
+        named = [f"{mean:.4g} ({arm})" for arm, mean in zip(self.arms, self.means, strict=True)]
+        if self.kind in ("better", "equivalent"):
+            return f"{metric} {named[0]} against {named[1]}"
+        if self.kind == "ordering":
+            return f"{metric} in the order claimed {', '.join(named)}; of its steps the weakest decides"
+        if self.kind == "identity":
+            return metric
+        return f"{metric} {', '.join(named)}; {self.contrast}"
 
     def write(self, folder: Path | None = None) -> Path:
         """Stores the evidence, atomically.

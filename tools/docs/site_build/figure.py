@@ -79,7 +79,7 @@ def differences_figure(evidence: Evidence) -> str:
         f"{interval[0]:+.4f} to {interval[1]:+.4f}, threshold {threshold:+g}: {evidence.verdict}"
     )
     caption = (
-        f"Difference of {html.escape(evidence.metric)}, in favour of the method. "
+        f"Difference of {html.escape(evidence.metric)}; positive favours the method. "
         f"Circles are seeds, the diamond and the bar their mean and its {evidence.confidence:.1%} interval."
     )
     return (

@@ -35,13 +35,14 @@ def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
     """The Markdown of a paper's page."""
     described = plain(card.summary).replace('"', "'")
     said = _SURVEYED if card.kind == "survey" else _STATUS
+    lead = said[card.status].replace("implements it", "measures it") if card.kind == "finding" else said[card.status]
     parts = [
         f"---\ntitle: {_quote(plain(card.title))}\ndescription: {_quote(described)}\n---",
         f"# {markdown(card.title)}",
         f"{status_badge(card.status)} {_cited(card)} · {card.kind} · {family_link(card.family, '../')} · "
         f"{_address(card)}\n{{ .paper-facts }}",
         markdown(card.summary),
-        f"## What it claims\n\n> {markdown(card.claim)}\n\n{said[card.status]}{_others(card.slug, catalogue)}",
+        f"## What it claims\n\n> {markdown(card.claim)}\n\n{lead}{_others(card.slug, catalogue)}",
     ]
     if card.slug in catalogue.evidence:
         parts.append(evidence_sections(card.slug, catalogue))
@@ -93,4 +94,4 @@ def _try(card: papers.Card, catalogue: Catalogue) -> str:
     names = ", ".join(f"[`{dotted.rpartition('.')[2]}`][{dotted}]" for dotted in card.components)
     python = "\n".join(line for line, _ in lines)
     shell = f"```sh\n{chr(10).join(commands)}\n```\n\n" if commands else ""
-    return f"## Try it\n\nPerformed by {names}.\n\n{shell}```python\n{python}\n```"
+    return f"## Try it\n\nImplemented in {names}.\n\n{shell}```python\n{python}\n```"

@@ -32,6 +32,8 @@ _TERMS = {
     "found are matched to classes by the best assignment",
 }
 
+_WRITTEN = {"-way": "*N*-way *K*-shot", "linear-probe": "Linear probe"}
+
 
 def explained(metric: str) -> str:
     """A sentence on the terms in the name of a metric; "" where it has none that need one."""
@@ -43,4 +45,4 @@ def explained(metric: str) -> str:
 
 
 def _named(term: str) -> str:
-    return "*N*-way *K*-shot" if term == "-way" else term[0].upper() + term[1:]
+    return _WRITTEN.get(term, term[0].upper() + term[1:])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import html
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
 
 from repertoire import papers
-from repertoire.claims import ALPHA, Claim, Evidence
+from repertoire.claims import ALPHA, Claim, Evidence, beds
 from site_build.catalogue import Catalogue
 from site_build.components import status_badge
 from site_build.figure import differences_figure
@@ -17,6 +22,9 @@ __all__ = ["check_section", "evidence_page", "evidence_sections"]
 #: Of the table of all claims. On a narrow screen, where a row is a block, the names stand before the cells.
 _COLUMNS = ("Claim", "Verdict", "Effect", "Measured on", "Seeds", "CPU time")
 
+#: Modules beside the scenes: helpers and constants, of which there is nothing to tell.
+_NO_SCENES = {"digits", "drawn_objects", "learned", "raw"}
+
 _PAGE = """---
 title: Evidence
 description: Every claim that was measured, with its verdict, and what the verdict is worth.
@@ -27,11 +35,15 @@ hide: [toc]
 
 A claim runs a paper's method and its rivals on the same data and the same seeds: 5 of them, and 10 and 20 where the
 first do not decide. The paired differences decide against a threshold that was written down before the first
-measurement; of five claims it was raised from 0 later, which made none of them hold. Each look takes an interval of
-97.8 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % at most, half of it to either side. An effect is
-positive where the method is better, whatever the metric. A claim **holds**, **does not hold** (the effect is absent,
-too small or reversed), or is **undecided**; where an arm learned nothing, or the baseline left no room, there is **no
-answer**. A verdict is *stale* where the code that it tests has changed since.
+measurement; for five claims it was later raised from 0, and none of them holds because of that. Each look takes an
+interval of 97.8 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % at most, half of it to either side.
+Where seeds divide one finite set anew, the interval has the correction of Nadeau and Bengio (2003). A positive effect
+favours the method, whatever the metric.
+
+A claim **holds**, **does not hold** (the effect is absent, too small or reversed), or is **undecided**: its interval
+reaches over the threshold, or its seeds leave open whether the arms have learned anything. Where an arm learned
+nothing, or the baseline left no room, there is **no answer**. A verdict is *stale* where the code that it tests has
+changed since.
 
 What a verdict is worth depends on what it was measured on. *Drawn* data (shapes, random vectors) and *toy* data (digits
 of 8 pixels) show a mechanism; *real, small* data are photographs, letters, sounds, texts and tables that people made;
@@ -58,7 +70,39 @@ def evidence_sections(slug: str, catalogue: Catalogue) -> str:
     reduction = papers.get(slug).reduction
     if reduction:
         sections.append(f"**Left out or replaced:** {markdown(reduction.rstrip('.'))}.")
+    written = [catalogue.claims[name] for name in names if name in catalogue.claims]
+    sections += [*_beds(written), *_code(written)]
     return "\n\n".join(sections)
+
+
+def _code(claims: list[Claim]) -> list[str]:
+    """The files in which the checks of a paper are written, folded up, for whoever doubts what they measure."""
+    files = {claim.function.__code__.co_filename: claim for claim in claims}
+    return [
+        f'<details markdown="1" data-search-exclude><summary>The code of the check, '
+        f"<code>{claim.function.__module__}</code></summary>\n\n"
+        f"```python\n{Path(file).read_text(encoding='utf-8').rstrip()}\n```\n\n</details>"
+        for file, claim in sorted(files.items())
+    ]
+
+
+def _beds(claims: list[Claim]) -> list[str]:
+    """What the claims are measured on, in the words of the scenes that they share, folded up."""
+    scenes = {module.name for module in pkgutil.iter_modules(beds.__path__) if module.name[0] != "_"} - _NO_SCENES
+    found = set()
+    for file in {claim.function.__code__.co_filename for claim in claims}:
+        for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(beds.__name__):
+                found |= {node.module.rpartition(".")[2], *(alias.name for alias in node.names)} & scenes
+    told = [inspect.getdoc(importlib.import_module(f"{beds.__name__}.{name}")) or "" for name in sorted(found)]
+    text = "\n\n".join(part.replace("<", "&lt;") for part in told)
+    return [f'<details markdown="1"><summary>The bed</summary>\n\n{text}\n\n</details>'] if text else []
+
+
+def _told(claim: Claim | None) -> list[str]:
+    """What the check says of itself: its set-up, what was tried before, and what is measured beside it."""
+    text = inspect.getdoc(claim.function) if claim is not None else None
+    return [] if not text else [f"*How it was measured.* {text.replace('<', '&lt;')}"]
 
 
 def _section(name: str, catalogue: Catalogue) -> str:
@@ -66,9 +110,9 @@ def _section(name: str, catalogue: Catalogue) -> str:
     title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
     arms = [markdown(arm) for arm in evidence.arms]
     head = "difference" if evidence.kind in ("better", "equivalent") else markdown(evidence.contrast)
-    rows = [f"| seed | {' | '.join(arms)} | {head} |", "| ---: |" + " ---: |" * (len(arms) + 1)]
+    rows = [f"| | {' | '.join(arms)} | {head} |", "| :--- |" + " ---: |" * (len(arms) + 1)]
     rows += [
-        f"| {seed} | {' | '.join(f'{value:.4f}' for value in values)} | {difference:+.4f} |"
+        f"| seed {seed} | {' | '.join(f'{value:.4f}' for value in values)} | {difference:+.4f} |"
         for seed, values, difference in zip(evidence.seeds, evidence.values, evidence.differences, strict=True)
     ]
     asked = markdown(claim.asked(evidence.trivial)) if claim is not None else ""
@@ -81,18 +125,19 @@ def _section(name: str, catalogue: Catalogue) -> str:
         [
             f"## {title}",
             f"> {markdown(evidence.statement)}",
-            f"{status_badge(evidence.verdict)} {markdown(evidence.sentence[0].upper() + evidence.sentence[1:])}.",
+            f"{status_badge(evidence.verdict)} {markdown(evidence.finding)}.",
             *([asked] if asked else []),
             *([terms] if terms else []),
             *_notes(evidence, catalogue),
             differences_figure(evidence),
+            *_told(claim),
             '<details markdown="1"><summary>The numbers</summary>',
             "\n".join(rows),
-            *([f"Measured beside it, seed by seed:\n{extra}"] if extra else []),
-            f"Differences are in favour of the method, of which {evidence.asked} was asked for. Budget "
-            f"{evidence.budget}, {evidence.measured[:10]}, commit "
-            f"{markdown((evidence.commit or 'unknown')[:12])}, torch {markdown(evidence.versions['torch'])}, "
-            f"{markdown(evidence.machine)}.",
+            *([f"Also measured, seed by seed; it decides nothing:\n{extra}"] if extra else []),
+            f"Positive differences favour the method; {evidence.asked} was asked for. Budget {evidence.budget}, "
+            f"{evidence.measured[:10]}, commit {markdown((evidence.commit or 'unknown')[:12])}, torch "
+            f"{markdown(evidence.versions['torch'])}, {markdown(evidence.machine)}; {evidence.seconds / 60:.1f} CPU "
+            "minutes in all.",
             "</details>",
         ]
     )
@@ -104,11 +149,19 @@ def _notes(evidence: Evidence, catalogue: Catalogue) -> list[str]:
     fresh = catalogue.freshness.get(evidence.name)
     if evidence.verdict == "holds" and evidence.name in tested:
         still = "★ It still holds" if evidence.name in surviving else "It no longer holds"
-        notes.append(f"{still} when the number of all claims is allowed for ([evidence](../evidence.md)).")
+        notes.append(
+            f"{still} after the correction for multiple testing, of all {len(tested)} claims that their seeds decide "
+            "([evidence](../evidence.md))."
+        )
     if evidence.overlap:
         notes.append(
             "Seeds divide one set anew, and are not independent: the interval is wider, by the correction of Nadeau "
             "and Bengio (2003), than the spread of the differences alone would make it."
+        )
+    elif evidence.span:
+        notes.append(
+            "The interval is that of a paired *t* test over seeds, which are taken to be independent: it speaks of new "
+            "seeds on this data, and not of other data."
         )
     if evidence.verdict == "undecided" and evidence.smallest is not None:
         notes.append(
@@ -139,7 +192,8 @@ def evidence_page(catalogue: Catalogue) -> str:
         f"seeds; the others are identities{' or have no answer' if silent else ''}. "
         "If every true effect stood exactly at its threshold, "
         f"{chance * len(tested):.1f} of these ({chance:.1%} each) would hold by chance; {len(surviving)} that hold (★) "
-        "survive the correction for their number (Benjamini and Hochberg at 5 %)."
+        "survive the correction for multiple testing (Benjamini and Hochberg at 5 %); it asks nothing of verdicts "
+        "against a claim."
     )
     rows = "\n".join(_row(name, cards, catalogue, name in surviving) for name in names)
     items, slugs = list(catalogue.evidence.values()), {name.partition(":")[0] for name in names}
