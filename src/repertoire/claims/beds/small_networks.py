@@ -1,8 +1,9 @@
 """A small network for photographed garments at 14 pixels, trained as usual, which is then made smaller or faster.
 
 The test images are the same for every seed; a seed draws the training images and the weights. On pilot seeds 1000 and
-1001 the network has 0.84 where the raw floor is 0.81 and 0.80: until it took twelve passes with AdamW (five with SGD
-before), it had 0.74 and stayed below what the pixels give.
+1001 the network has 0.87 and 0.86, where the raw floor is 0.81 and 0.80. With half as many channels, twelve in the
+first layer, it had 0.84, and twenty seeds left open whether it still beats the pixels at a quarter of its weights, or
+with filters left out; with five passes of SGD in the place of twelve of AdamW it had 0.74.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def network(budget: Budget, seed: int) -> SmallNetwork:
     splits = _images(budget, seed)
     method = train(
         splits,
-        backbone=budget.pick(smoke="convnet:width=8,depth=3", small="convnet:width=12,depth=3", full="resnet20"),
+        backbone=budget.pick(smoke="convnet:width=8,depth=3", small="convnet:width=24,depth=3", full="resnet20"),
         epochs=budget.pick(smoke=1, small=12, full=60),
         optimizer="adamw",
         lr=1e-2,
