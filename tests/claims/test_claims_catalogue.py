@@ -11,7 +11,7 @@ import torch
 
 import repertoire
 from repertoire import claims, papers
-from repertoire.claims import Claim
+from repertoire.claims import Budget, Claim, _again, _evidence
 from repertoire.claims._training import embeddings, probe, train
 from repertoire.data import load
 from repertoire.statistics import contrasts, decide
@@ -58,7 +58,11 @@ def test_stored_evidence_follows_from_its_own_figures(claim: Claim) -> None:
             clusters=[[sign * value for value in row] for row in found.units],
         )
         assert (said.mean, said.interval) == (pytest.approx(found.mean), pytest.approx(found.interval))
-        assert found.verdict in (said.verdict, "no answer")
+        assert found.verdict in (said.verdict, "no answer", "undecided")
+        # The guards too, which are not stored: what the claim makes of the same figures now.
+        seeds = [_again.measured_of(found, claim, k) for k in range(len(found.seeds))]
+        whole = _evidence.decide(claim, Budget(budget), seeds)
+        assert found.verdict == whole.verdict or claims.freshness(found, claim).state == "stale", whole.reason
         # Of an identity, what counts is its largest error.
         expected = max(map(abs, found.differences)) if found.kind == "identity" else statistics.mean(found.differences)
         assert said.mean == pytest.approx(expected)

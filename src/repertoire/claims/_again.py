@@ -23,7 +23,7 @@ from repertoire.errors import ConfigError
 from repertoire.papers import Evidence, evidence
 from repertoire.statistics import LOOKS
 
-__all__ = ["Again", "again", "refresh"]
+__all__ = ["Again", "again", "measured_of", "refresh"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _decided_anew(found: Evidence, claim: Claim, budget: Budget) -> tuple[Eviden
             return None, f"its {rule} was {getattr(found, rule)} and is {getattr(claim, rule)}"
     if tuple(found.arms) != claim.arms or tuple(found.points) != claim.points:
         return None, "its arms are others"
-    measured = [_measured(found, claim, k) for k in range(len(found.seeds))]
+    measured = [measured_of(found, claim, k) for k in range(len(found.seeds))]
     if claim.floor is not None:
         measured = [
             dataclasses.replace(m, trivial=claim.floor_of(budget, seed))
@@ -195,7 +195,7 @@ def _decided_anew(found: Evidence, claim: Claim, budget: Budget) -> tuple[Eviden
     ), ""
 
 
-def _measured(found: Evidence, claim: Claim, k: int) -> Measured:
+def measured_of(found: Evidence, claim: Claim, k: int) -> Measured:
     """What a stored seed had measured."""
     values = found.values[k]
     pair = claim.kind in ("better", "equivalent", "identity")
