@@ -202,7 +202,7 @@ def test_paper_page_shows_how_it_was_measured():
     known = {claim.name: claim for claim in entries()}
     page = paper_page(papers.get("simclr"), replace(catalogue(evidence("simclr")), claims=known))
     assert "*How it was measured.* Chen et al." in page
-    assert "<summary>The bed</summary>\n\nPhotographs without labels" in page
+    assert "<summary>The bed</summary>\n\n*In `repertoire.claims.beds.ssl_photographs`:* Photographs" in page
     assert "<code>repertoire.claims.ssl.simclr</code></summary>\n\n```python\n" in page
 
 

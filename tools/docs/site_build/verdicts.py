@@ -94,7 +94,8 @@ def _beds(claims: list[Claim]) -> list[str]:
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(beds.__name__):
                 found |= {node.module.rpartition(".")[2], *(alias.name for alias in node.names)} & scenes
-    told = [inspect.getdoc(importlib.import_module(f"{beds.__name__}.{name}")) or "" for name in sorted(found)]
+    modules = [importlib.import_module(f"{beds.__name__}.{name}") for name in sorted(found)]
+    told = [f"*In `{module.__name__}`:* {inspect.getdoc(module) or ''}" for module in modules]
     text = "\n\n".join(part.replace("<", "&lt;") for part in told)
     return [f'<details markdown="1"><summary>The bed</summary>\n\n{text}\n\n</details>'] if text else []
 

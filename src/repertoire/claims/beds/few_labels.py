@@ -1,10 +1,10 @@
 """Few labels and many samples without: a small network on drawn digits, with all that it is to be compared with.
 
-The digits are those of MNIST at 14 pixels, of which a method learns within seconds. The test images are the same for
-every seed, so that an interval speaks of these; a seed draws which images have labels, the weights, the order and the
-views. Every arm takes the same number of steps on as many labelled samples, which are augmented in the same way, with
-the learning rate that was best for its kind on two pilot seeds: 0.03, of 0.003, 0.01 and 0.03 for the supervised
-network and of 0.01, 0.03 and 0.1 for FixMatch.
+The digits are those of MNIST at 14 pixels, of which a convolutional network of three layers, eight channels in the
+first, learns within seconds. The test images are the same for every seed, so that an interval speaks of these; a seed
+draws which images have labels, the weights, the order and the views. Every arm takes the same number of steps on as
+many labelled samples, which are augmented in the same way, with the learning rate that was best for its kind on two
+pilot seeds: 0.03, of 0.003, 0.01 and 0.03 for the supervised network and of 0.01, 0.03 and 0.1 for FixMatch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Small images whose classes come in five stages of two, for networks from random weights.
 
-The order of the classes, the training images that are drawn, the weights and the order of the images are the seed's;
-the test images are always the same.
+The network is a convolutional one of three layers, eight channels in the first. The order of the classes, the training
+images that are drawn, the weights and the order of the images are the seed's; the test images are always the same.
 """
 
 from __future__ import annotations

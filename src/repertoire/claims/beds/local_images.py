@@ -1,7 +1,7 @@
 """Photographed garments on which a residual network is trained block by block, and with back-propagation.
 
-Back-propagation comes near to its best within the epochs, so that a rule cannot win by learning faster at first: on two
-pilot seeds it has 0.833 after 16 epochs and as much after 32.
+The network is a ResNet-20 of eight channels. Back-propagation comes near to its best within the epochs, so that a rule
+cannot win by learning faster at first: on two pilot seeds it has 0.833 after 16 epochs and as much after 32.
 
 Until images were no longer augmented, channels were twice as many and epochs 20 rather than 8, networks were below the
 nearest neighbours of raw pixels: on a pilot seed back-propagation had 0.739 as it was, 0.793 without augmentation, and
