@@ -330,8 +330,8 @@ def test_a_page_says_what_its_interval_allows_for_and_what_survives():
 def test_the_head_of_a_page_says_what_came_of_its_other_checks():
     central, beside = evidence(), evidence(part="beside", verdict="undecided")
     known = replace(catalogue(central), evidence={central.name: central, beside.name: beside})
-    assert "Of 1 beside it, 1 undecided." in paper_page(papers.get("supcon"), known)
-    assert " beside it, " not in paper_page(papers.get("supcon"), catalogue(central)).split("What was measured")[0]
+    assert "Of one further check, 1 undecided." in paper_page(papers.get("supcon"), known)
+    assert " further check" not in paper_page(papers.get("supcon"), catalogue(central)).split("What was measured")[0]
 
 
 def test_stale_evidence_says_what_has_changed():

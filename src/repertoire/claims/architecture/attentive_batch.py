@@ -60,7 +60,7 @@ def raw_floor(budget: Budget, seed: int) -> float:
     learned=0.02,
     learned_by="best",
     floor=raw_floor,
-    guard="the better arm must exceed raw features: that a head of batches may fail alone is the question",
+    guard="the features as they come; that a head of batches may fail alone is asked",
     ceiling=1.0,
 )
 def attentive_batch(budget: Budget, seed: int) -> Measured:

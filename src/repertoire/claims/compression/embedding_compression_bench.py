@@ -68,7 +68,7 @@ def raw_floor(budget: Budget, seed: int) -> float:
     learned=0.0,
     learned_by="best",
     floor=raw_floor,
-    guard="the better arm must exceed raw counts of words: what little memory loses is the question",
+    guard="class means or neighbours by counts of words; what memory loses is asked",
     ceiling=1.0,
 )
 def embedding_compression(budget: Budget, seed: int) -> Measured:

@@ -23,7 +23,7 @@ from repertoire.weights import Stored
     learned=0.0,
     learned_by="best",
     floor=raw_floor,
-    guard="the better arm must exceed raw pixels: what few bits lose is the question",
+    guard="class means or neighbours by raw pixels; what few bits lose is asked",
     ceiling=1.0,
     draws=3,
 )

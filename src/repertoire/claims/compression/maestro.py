@@ -27,7 +27,7 @@ SIDE = 6
     learned=0.0,
     learned_by="best",
     floor=raw_floor,
-    guard="the better arm must exceed raw pixels: what a smaller network loses is the question",
+    guard="class means or neighbours by raw pixels; what a smaller network loses is asked",
     ceiling=1.0,
 )
 def maestro(budget: Budget, seed: int) -> Measured:

@@ -40,7 +40,7 @@ def raw_floor(budget: Budget, seed: int) -> float:
     learned=0.0,
     learned_by="best",
     floor=raw_floor,
-    guard="the better arm must exceed raw pixels: what the missing channels cost is the question",
+    guard="class means or neighbours by raw pixels; what channels are worth is asked",
 )
 def merged_channels(budget: Budget, seed: int) -> Measured:
     """Chen, Zhou and Yan, *Going Beyond Neural Network Feature Similarity: The Network Feature Complexity and Its

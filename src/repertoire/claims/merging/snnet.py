@@ -165,7 +165,7 @@ def raw_garments(budget: Budget, seed: int) -> float:
     learned=0.0,
     learned_by="best",
     floor=raw_garments,
-    guard="the better arm must exceed raw pixels: what random layers destroy is the question",
+    guard="class means or neighbours by raw pixels; what random layers destroy is asked",
     ceiling=1.0,
 )
 def snnet_least_squares(budget: Budget, seed: int) -> Measured:

@@ -60,7 +60,7 @@ def memorised(budget: Budget, seed: int, *, rule: str, rate: float, share: float
     learned=0.0,
     learned_by="best",
     floor=raw,
-    guard="SGD learns wrong labels by heart, which is the claim, and falls below the class means of the features",
+    guard="class means or neighbours of the features; that SGD falls below is the claim",
 )
 def sam(budget: Budget, seed: int) -> Measured:
     """Foret et al., *Sharpness-Aware Minimization for Efficiently Improving Generalization* (2020): label noise. Each
