@@ -323,8 +323,26 @@ def test_a_page_says_what_its_interval_allows_for_and_what_survives():
     assert "Nadeau" not in alone
     assert "Nadeau" in paper_page(papers.get("supcon"), catalogue(evidence(overlap=0.25)))
     sure, unsure = (paper_page(papers.get("supcon"), catalogue(evidence(verdict="holds", p=p))) for p in (1e-6, 0.5))
-    assert "★ It still holds" in sure
-    assert "It no longer holds" in unsure
+    assert "★ It survives the correction" in sure
+    assert "it does not survive the correction" in unsure
+
+
+def test_a_page_shows_the_trivial_answer_of_each_seed_and_who_is_below_it():
+    found = evidence("simclr", trivial=[0.89, 0.9, 0.91])
+    known = replace(catalogue(found), claims={"simclr": next(claim for claim in entries() if claim.name == "simclr")})
+    page = paper_page(papers.get("simclr"), known)
+    assert "| seed 1 | 0.9200 | 0.8900 | +0.0300 | 0.9000 |" in page
+    assert "Worse than that: cross-entropy." in page
+    assert "trivial answer |" not in paper_page(papers.get("simclr"), catalogue(evidence("simclr")))
+
+
+def test_a_page_speaks_of_further_figures_and_of_what_was_left_out():
+    known = replace(catalogue(evidence("e2mc")), claims={claim.name: claim for claim in entries()})
+    page = paper_page(papers.get("e2mc"), known).split("<summary>The code")[0]
+    assert "The list of further figures has the effective rank" in page
+    assert "`extra`" not in page
+    assert "**Left out:** the paper's own data and sizes" in page
+    assert "**Left out" not in paper_page(papers.get("e2mc"), catalogue(evidence("e2mc", tier="paper")))
 
 
 def test_the_head_of_a_page_says_what_came_of_its_other_checks():

@@ -7,6 +7,7 @@ import html
 import importlib
 import inspect
 import pkgutil
+import re
 from pathlib import Path
 
 from repertoire import papers
@@ -70,6 +71,8 @@ def evidence_sections(slug: str, catalogue: Catalogue) -> str:
     reduction = papers.get(slug).reduction
     if reduction:
         sections.append(f"**Left out or replaced:** {markdown(reduction.rstrip('.'))}.")
+    elif any(catalogue.evidence[name].tier != "paper" for name in names):
+        sections.append("**Left out:** the paper's own data and sizes, and whatever of its claim is not stated above.")
     written = [catalogue.claims[name] for name in names if name in catalogue.claims]
     sections += [*_beds(written), *_code(written)]
     return "\n\n".join(sections)
@@ -93,7 +96,9 @@ def _beds(claims: list[Claim]) -> list[str]:
     for file in {claim.function.__code__.co_filename for claim in claims}:
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(beds.__name__):
-                found |= {node.module.rpartition(".")[2], *(alias.name for alias in node.names)} & scenes
+                names = {alias.name for alias in node.names}
+                # What holds rows of any bed is no sign of one.
+                found |= set() if names == {"Rows"} else {node.module.rpartition(".")[2], *names} & scenes
     modules = [importlib.import_module(f"{beds.__name__}.{name}") for name in sorted(found)]
     told = [f"*In `{module.__name__}`:* {inspect.getdoc(module) or ''}" for module in modules]
     text = "\n\n".join(part.replace("<", "&lt;") for part in told)
@@ -103,7 +108,13 @@ def _beds(claims: list[Claim]) -> list[str]:
 def _told(claim: Claim | None) -> list[str]:
     """What the check says of itself: its set-up, what was tried before, and what is measured beside it."""
     text = inspect.getdoc(claim.function) if claim is not None else None
-    return [] if not text else [f"*How it was measured.* {text.replace('<', '&lt;')}"]
+    return [] if not text else [f"*How it was measured.* {_as_shown(text)}"]
+
+
+def _as_shown(text: str) -> str:
+    """A docstring in the words of the page, on which further figures are a list."""
+    text = re.sub(r"(^|[.)]\s+)`extra`", r"\1The list of further figures", text)
+    return text.replace("`extra`", "the list of further figures").replace("<", "&lt;")
 
 
 def _section(name: str, catalogue: Catalogue) -> str:
@@ -111,13 +122,15 @@ def _section(name: str, catalogue: Catalogue) -> str:
     title = "What was measured" if not evidence.part else f"What was measured: {markdown(evidence.part)}"
     arms = [markdown(arm) for arm in evidence.arms]
     head = "difference" if evidence.kind in ("better", "equivalent") else markdown(evidence.contrast)
-    rows = [f"| | {' | '.join(arms)} | {head} |", "| :--- |" + " ---: |" * (len(arms) + 1)]
-    rows += [
-        f"| seed {seed} | {' | '.join(f'{value:.4f}' for value in values)} | {difference:+.4f} |"
-        for seed, values, difference in zip(evidence.seeds, evidence.values, evidence.differences, strict=True)
-    ]
+    floor = evidence.trivial or []
+    heads = [*arms, head, *(["trivial answer"] if floor else [])]
+    rows = [f"| | {' | '.join(heads)} |", "| :--- |" + " ---: |" * len(heads)]
+    for k, seed in enumerate(evidence.seeds):
+        figures = [*(f"{value:.4f}" for value in evidence.values[k]), f"{evidence.differences[k]:+.4f}"]
+        figures += [f"{floor[k]:.4f}"] if floor else []
+        rows.append(f"| seed {seed} | {' | '.join(figures)} |")
     asked = markdown(claim.asked(evidence.trivial)) if claim is not None else ""
-    terms = explained(evidence.metric)
+    terms = " ".join(filter(None, (_below(evidence, claim), explained(evidence.metric))))
     extra = "".join(
         f"\n- {markdown(name)}: {', '.join(f'{value:.4f}' for value in numbers)}"
         for name, numbers in evidence.extra.items()
@@ -134,7 +147,7 @@ def _section(name: str, catalogue: Catalogue) -> str:
             *_told(claim),
             '<details markdown="1"><summary>The numbers</summary>',
             "\n".join(rows),
-            *([f"Also measured, seed by seed; it decides nothing:\n{extra}"] if extra else []),
+            *([f"Further figures, seed by seed, which decide nothing:\n{extra}"] if extra else []),
             f"Positive differences favour the method; {evidence.asked} was asked for. Budget {evidence.budget}, "
             f"{evidence.measured[:10]}, commit {markdown((evidence.commit or 'unknown')[:12])}, torch "
             f"{markdown(evidence.versions['torch'])}, {markdown(evidence.machine)}; {evidence.seconds / 60:.1f} CPU "
@@ -144,20 +157,31 @@ def _section(name: str, catalogue: Catalogue) -> str:
     )
 
 
+def _below(evidence: Evidence, claim: Claim | None) -> str:
+    """Which arms score less than the trivial answer, where only the best has to beat it."""
+    if claim is None or claim.learned is None or not evidence.trivial:
+        return ""
+    sign = 1 if evidence.higher_is_better else -1
+    trivial = sum(evidence.trivial) / len(evidence.trivial)
+    worse = [arm for arm, mean in zip(evidence.arms, evidence.means, strict=True) if sign * (mean - trivial) < 0]
+    return f"Worse than that: {markdown('; '.join(worse))}." if worse else ""
+
+
 def _notes(evidence: Evidence, catalogue: Catalogue) -> list[str]:
     notes = []
     tested, surviving = catalogue.among_all
     fresh = catalogue.freshness.get(evidence.name)
     if evidence.verdict == "holds" and evidence.name in tested:
-        still = "★ It still holds" if evidence.name in surviving else "It no longer holds"
+        still = "★ It survives" if evidence.name in surviving else "By itself, that is: it does not survive"
         notes.append(
-            f"{still} after the correction for multiple testing, of all {len(tested)} claims that their seeds decide "
+            f"{still} the correction for multiple testing of all {len(tested)} claims that their seeds decide "
             "([evidence](../evidence.md))."
         )
     if evidence.overlap:
         notes.append(
-            "Seeds divide one set anew, and are not independent: the interval is wider, by the correction of Nadeau "
-            "and Bengio (2003), than the spread of the differences alone would make it."
+            "Each seed divides the same data anew, so that seeds are not independent: the interval is wider, by the "
+            "correction of Nadeau and Bengio (2003), than the spread of the differences alone would make it, with "
+            f"{evidence.overlap:.3g} test samples for each training sample."
         )
     elif evidence.span:
         notes.append(

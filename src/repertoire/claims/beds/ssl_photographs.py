@@ -1,14 +1,14 @@
 """Photographs without labels: a small network learns from two views of each, and its features are read out.
 
-4,500 images of CIFAR-10 at 16 pixels, a quarter of the cost of 32, on which methods without labels learn within
-seconds: a convolutional network of four layers, 16 channels in the first, trained for 10 epochs by AdamW with a rate
-of 0.005 in batches of 128, and read out by a logistic regression or by the 20 nearest neighbours. Network, views,
-optimiser and number of epochs were settled at 32 pixels, on seed 1000, by `benchmarks/self_supervised.py`, which prints
-what each method reaches there, and are the same for every arm but for what a claim compares. The test images are the
-same for every seed. On seed 1000, a linear probe of SimCLR's features has 0.4545, 0.4555 and 0.467 after 5, 10 and 20
-epochs, and one of random weights 0.3945: 10 are taken, at half of the cost of 20. That was settled when three claims
-had five seeds of 20 epochs: `simclr` and `simclr:augmentation` held, as they do with 10, and `w-mse` was undecided, too
-dear for more seeds.
+4,500 images of CIFAR-10 at 16 pixels (of 5,000, the others being for validation), a quarter of the cost of 32, on which
+methods without labels learn within seconds: a convolutional network of four layers, 16 channels in the first, trained
+for 10 epochs by AdamW with a rate of 0.005 in batches of 128, and read out by a logistic regression or by the 20
+nearest neighbours. Network, views, optimiser and number of epochs were settled at 32 pixels, on seed 1000, by
+`benchmarks/self_supervised.py`, which prints what each method reaches there, and are the same for every arm but for
+what a claim compares. The test images are the same for every seed. On seed 1000, a linear probe of SimCLR's features
+has 0.4545, 0.4555 and 0.467 after 5, 10 and 20 epochs, and one of random weights 0.3945: 10 are taken, at half of the
+cost of 20. That was settled when three claims had five seeds of 20 epochs: `simclr` and `simclr:augmentation` held, as
+they do with 10, and `w-mse` was undecided, too dear for more seeds.
 """
 
 from __future__ import annotations

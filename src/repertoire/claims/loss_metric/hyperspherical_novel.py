@@ -9,8 +9,8 @@ from repertoire.claims.beds.frozen import DRAWINGS, retrieved
 @claim(
     "hyperspherical-novel",
     statement=(
-        "Features trained with the normalised softmax tell classes apart that they never saw better than those trained "
-        "with triplets."
+        "Features trained with the normalised softmax separate unseen classes better than those trained with triplets: "
+        "accuracy is higher by more than one percentage point."
     ),
     metric="accuracy among unseen characters, by the nearest mean of five references each",
     method="normalised softmax",

@@ -153,8 +153,8 @@ def mixed(budget: Budget, seed: int) -> dict[str, float]:
 @claim(
     "osl",
     statement=(
-        "Of digits that three domains call by three orders of names, networks that get each small batch by their loss "
-        "name fewer wrongly than the experts of a soft mixture, by ten points or more."
+        "Where three domains give the ten digits their names in three orders, networks to which batches are allocated "
+        "by loss err less than a soft mixture of as many experts does, by ten percentage points or more."
     ),
     metric="test error, the network of a domain chosen by 16 labelled samples",
     method="allocated by loss, six networks",
@@ -174,8 +174,8 @@ def conflicts(budget: Budget, seed: int) -> Measured:
     """Zhang et al., *Subjective Learning for Open-Ended Data* (2021).
 
     A single network is right in one domain of three at most where all names differ, so that the rival is a mixture of
-    as many networks. `extra` has the single network, batches that are drawn from all domains, by which allocation
-    cannot tell anything, and how far domains have networks of their own. The mixture is worse than the single network
+    as many networks. `extra` has the single network, batches that are drawn from all domains, which tell
+    allocation nothing, and how far domains have networks of their own. The mixture is worse than the single network
     here; the networks that are allocated are far better than both.
     """
     ours, soft = allocated(budget, seed, models=NETWORKS), mixed(budget, seed)

@@ -77,8 +77,9 @@ def with_prior(budget: Budget, seed: int, *, prior: str) -> dict[str, float]:
     guard="the same network with random weights, read out alike, which here tells more than raw pixels do",
 )
 def decoupled_uniformity(budget: Budget, seed: int) -> Measured:
-    """Dufumier et al., *Integrating Prior Knowledge in Contrastive Learning with Kernel* (2023). `extra` has the
-    attributes of other images, which must not help."""
+    """Dufumier et al., *Integrating Prior Knowledge in Contrastive Learning with Kernel* (2023). The
+    attributes come from the labels: six of them tell the ten classes apart, but for the tenth that is wrong. `extra`
+    has those of other images, which must not help: they do harm."""
     ours, plain, others = (
         with_prior(budget, seed, prior=prior)["linear"] for prior in ("attributes", "none", "others")
     )

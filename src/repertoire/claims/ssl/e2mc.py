@@ -24,7 +24,8 @@ from repertoire.claims.beds.ssl_photographs import BED, LINEAR, PHOTOGRAPHS, fur
 )
 def e2mc(budget: Budget, seed: int) -> Measured:
     """Chakraborty et al., *Improving Pre-Trained Self-Supervised Embeddings Through Effective Entropy Maximization*
-    (2024)."""
+    (2024). Ten epochs of VICReg come first, and two more with either loss. `extra` has the effective rank of the
+    features. That other criteria do not help was not tested."""
     ours, plain = (further(budget, seed, first="vicreg", then=loss) for loss in ("entropy-maximization", "vicreg"))
     extra = {"VICReg plus entropy: effective rank": ours["rank"], "VICReg: effective rank": plain["rank"]}
     return Measured(ours["linear"], plain["linear"], extra, trivial=untrained(budget, seed)["linear"])
