@@ -271,7 +271,7 @@ def test_smaller_can_be_better() -> None:
     low, high = map(float, result.span.split(" to "))
     assert -1.1 < low < -0.98 < high < -0.9
     assert (
-        "value (less is better) 2 (ours) against 1.02 (theirs), a difference of -0.98 (97.8% interval"
+        "value (less is better) 2 (ours) against 1.02 (theirs), a difference of -0.98 (98.1% interval"
         in result.sentence
     )
 

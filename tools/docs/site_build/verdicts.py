@@ -37,9 +37,9 @@ hide: [toc]
 A claim runs a paper's method and its rivals on the same data and the same seeds: 5 of them, and 10 and 20 where the
 first do not decide. The paired differences decide against a threshold that was written down before the first
 measurement; for five claims it was later raised from 0, and none of them holds because of that. Each look takes an
-interval of 97.8 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % at most, half of it to either side.
-Where seeds divide one finite set anew, the interval has the correction of Nadeau and Bengio (2003). A positive effect
-favours the method, whatever the metric.
+interval of 98.1 %, so that over the looks at 5, 10 and 20 seeds the error is 5 % under normal noise, half to either
+side. Where seeds divide one finite set anew, the interval has the correction of Nadeau and Bengio (2003). A positive
+effect favours the method, whatever the metric.
 
 A claim **holds**, **does not hold** (the effect is absent, too small or reversed), or is **undecided**: its interval
 reaches over the threshold, or its seeds leave open whether the arms have learned anything. Where an arm learned
