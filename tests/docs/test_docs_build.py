@@ -348,7 +348,7 @@ def test_a_page_speaks_of_further_figures_and_of_what_was_left_out():
 def test_the_head_of_a_page_says_what_came_of_its_other_checks():
     central, beside = evidence(), evidence(part="beside", verdict="undecided")
     known = replace(catalogue(central), evidence={central.name: central, beside.name: beside})
-    assert "Of one further check, 1 undecided." in paper_page(papers.get("supcon"), known)
+    assert "One further check: undecided." in paper_page(papers.get("supcon"), known)
     assert " further check" not in paper_page(papers.get("supcon"), catalogue(central)).split("What was measured")[0]
 
 

@@ -213,7 +213,7 @@ class Evidence:
 
     def _signed(self, value: float, digits: int = 3) -> str:
         largest = max((abs(each) for row in self.values for each in row), default=0.0)
-        return f"{value:+.{digits}g}" if abs(value) > 1e-6 * largest else "0"
+        return f"{value:+.{digits}g}" if abs(value) > 1e-5 * largest else "0"
 
     @property
     def sentence(self) -> str:

@@ -61,11 +61,9 @@ def paper_page(card: papers.Card, catalogue: Catalogue) -> str:
 def _others(slug: str, catalogue: Catalogue) -> str:
     """What came of the checks beside the central one."""
     verdicts = [item.verdict for name, item in catalogue.evidence.items() if name.startswith(f"{slug}:")]
-    return f" Of {_checks(len(verdicts))}, {papers.tally(verdicts)}." if verdicts else ""
-
-
-def _checks(count: int) -> str:
-    return "one further check" if count == 1 else f"{count} further checks"
+    if len(verdicts) == 1:
+        return f" One further check: {verdicts[0]}."
+    return f" Of {len(verdicts)} further checks, {papers.tally(verdicts)}." if verdicts else ""
 
 
 def _cited(card: papers.Card) -> str:
