@@ -199,7 +199,7 @@ def smallest_effect(values: Sequence[float], count: int, *, level: float = NOMIN
 
     Example:
         >>> round(smallest_effect([0.01, -0.01, 0.02, 0.0, 0.01], 20), 4)
-        0.0085
+        0.0087
     """
     from scipy.special import stdtrit
 
