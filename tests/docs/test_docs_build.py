@@ -321,6 +321,10 @@ def test_evidence_of_less_is_better_is_in_favour_of_the_method():
 def test_a_page_says_what_its_interval_allows_for_and_what_survives():
     alone = paper_page(papers.get("supcon"), catalogue(evidence()))
     assert "Nadeau" not in alone
+    assert "paired *t* test" in alone
+    drawn = paper_page(papers.get("supcon"), catalogue(evidence(units=[[0.1, 0.2]] * 3)))
+    assert "bootstrap of seeds" in drawn
+    assert "*t* test" not in drawn
     assert "Nadeau" in paper_page(papers.get("supcon"), catalogue(evidence(overlap=0.25)))
     sure, unsure = (paper_page(papers.get("supcon"), catalogue(evidence(verdict="holds", p=p))) for p in (1e-6, 0.5))
     assert "★ It survives the correction" in sure

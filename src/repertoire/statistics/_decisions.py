@@ -39,7 +39,7 @@ NOMINAL = 0.0194
 """Level at each of three looks that gives `ALPHA` over all of them, as in Pocock, *Group Sequential Methods* (1977).
 
 His 0.0221 is for looks at equal distances and a known variance. With *t* tests at 5, 10 and 20 seeds it gives 0.056
-under normal noise; this gives 0.050, by a simulation of 400,000 claims."""
+under normal noise; this gives 0.050, which `tests/statistics` simulates."""
 
 
 @dataclass(frozen=True)

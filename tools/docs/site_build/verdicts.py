@@ -183,6 +183,8 @@ def _notes(evidence: Evidence, catalogue: Catalogue) -> list[str]:
             "correction of Nadeau and Bengio (2003), than the spread of the differences alone would make it, with "
             f"{evidence.overlap:.3g} test samples for each training sample."
         )
+    elif evidence.units:
+        notes.append("The interval is that of a bootstrap of seeds, and of the images within them.")
     elif evidence.span:
         notes.append(
             "The interval is that of a paired *t* test over seeds, which are taken to be independent: it speaks of new "
